@@ -1,0 +1,73 @@
+"""Shared by the tests: small networks, the embedded classifier, and the state that must survive an explanation."""
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
+
+from perceptual_lib import load_classifier
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+class TinyNetwork(nn.Module):
+    """Three activations: one in-place ReLU module called twice, and a SiLU that a residual sum overwrites."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = self.relu(self.norm(self.first(images)))
+        second = self.relu(self.second(first))
+        third = F.silu(self.second(second))
+        third += first
+        return self.head(third.mean((2, 3)))
+
+
+@pytest.fixture
+def tiny() -> TinyNetwork:
+    torch.manual_seed(0)
+    return TinyNetwork().double()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(4, 3, 12, 12, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def embedded():
+    return load_classifier("efficientnet_lite0", device="cpu")
+
+
+def model_state(network: nn.Module) -> dict:
+    """Everything that an explanation might leave behind on a model or in torch's globals."""
+    return {
+        "tensors": {name: (value.clone(), value._version) for name, value in network.state_dict().items()},
+        "grads": [parameter.grad for parameter in network.parameters()],
+        "requires_grad": [parameter.requires_grad for parameter in network.parameters()],
+        "training": [module.training for module in network.modules()],
+        "inplace": [getattr(module, "inplace", None) for module in network.modules()],
+        "hooks": [
+            (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+            for module in network.modules()
+        ],
+        "attributes": [sorted(vars(module)) for module in network.modules()],
+        "global hooks": (len(torch_module._global_forward_hooks), len(torch_module._global_forward_pre_hooks)),
+        "modes": torch.overrides._get_current_function_mode_stack(),
+    }
+
+
+def assert_same_state(before: dict, after: dict) -> None:
+    for name, (value, version) in before.pop("tensors").items():
+        assert torch.equal(value, after["tensors"][name][0]) and version == after["tensors"][name][1], name
+    after.pop("tensors")
+    assert before == after
