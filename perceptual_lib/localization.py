@@ -1,0 +1,31 @@
+"""Where a map lies: its dominant component (paper Fig. 1, Sec. 4.2) and its share inside boxes."""
+
+import numpy as np
+from scipy import ndimage
+
+EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+
+
+def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
+    """The largest connected part of a map above a threshold, and its box.
+
+    Args:
+        saliency: (H, W), not negative.
+        alpha: threshold as a share of the range between the map's least and largest value ("value", Sec. 4.2).
+
+    Returns:
+        (H, W) bool mask, and (left, top, right, bottom) in inclusive pixels, None when nothing is above.
+    """
+    low, high = saliency.min(), saliency.max()
+    labels, count = ndimage.label(saliency > low + alpha * (high - low), structure=EIGHT_CONNECTED)
+    if count == 0:
+        return np.zeros(saliency.shape, dtype=bool), None
+    largest = 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    rows, columns = ndimage.find_objects(labels)[largest - 1]
+    return labels == largest, (columns.start, rows.start, columns.stop - 1, rows.stop - 1)
+
+
+def share_inside(saliency: np.ndarray, mask: np.ndarray) -> float:
+    """Share of a map's sum that lies inside a mask, both (H, W); in [0, 1], nan for a map of zeros."""
+    total = saliency.sum(dtype=np.float64)
+    return float(saliency[mask].sum(dtype=np.float64) / total) if total > 0 else float("nan")

@@ -1,0 +1,288 @@
+"""The perturbation on the perceptual ball: Eqs. 1-5 of the paper (Sec. 3)."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib.activations import Layers, by_image, frozen, select_layers, trace, watch
+from perceptual_lib.classifiers import Classifier
+from perceptual_lib.errors import InputError
+from perceptual_lib.lbfgs import minimise
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """The smallest change found for each image, and what it did to the margin.
+
+    Attributes:
+        delta: (B, C, H, W), x' - x in the network's normalised input space.
+        targets: (B,) int64, the class explained.
+        margin_before: (B,), M_i(x) of Eq. 1 or 2, in logits.
+        margin: (B,), M_i(x') reached.
+        evaluations: (B,) int64, forward and backward passes of the network spent on the image.
+        converged: (B,) bool, a tolerance of the optimiser was met before its limit of steps.
+        failed: (B,) bool, NaN or infinity turned up; delta is then the best iterate before it.
+    """
+
+    delta: Tensor
+    targets: Tensor
+    margin_before: Tensor
+    margin: Tensor
+    evaluations: Tensor
+    converged: Tensor
+    failed: Tensor
+
+    @property
+    def flipped(self) -> Tensor:
+        """(B,) bool: the network no longer assigns the class, M_i(x') <= 0 (Sec. 3)."""
+        return self.margin <= 0
+
+
+def perceptual_ball(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: None | int | Tensor = None,
+    layers: Layers = (),
+    *,
+    margin_target: float = -2.0,
+    layer_weight: float = 10_000.0,
+    pixel_weight: float = 1.0,
+    normalise_layers: bool = False,
+    multilabel: bool = False,
+    max_iter: int = 200,
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Perturbation:
+    """Find for each image the change that takes its class away and stays near in pixels and activations (Eq. 5).
+
+    Minimises (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2 with L-BFGS from x' = x.
+    The norms are means over elements, as in the authors' code. The images of a batch are independent problems.
+
+    Args:
+        model: a `Classifier` or any module from images to logits; left as it was, also after an error.
+        inputs: (B, C, H, W) floating point, in the network's normalised space.
+        targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
+        layers: the activations that are held, by index, name or range (see `select_layers`); none is the paper's
+            "NoPer" (Eq. 4).
+        margin_target: T, the margin aimed at, below zero.
+        layer_weight: lambda', for all layers. It multiplies squared activations, so it is not scale-free.
+        pixel_weight: lambda.
+        normalise_layers: divide each layer's term by that layer's mean square on the original image, so that one
+            lambda' serves every network.
+        multilabel: the margin is the class's response itself (Eq. 2), at its largest region where the network
+            returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
+        max_iter: most steps of L-BFGS.
+        callback: called as `callback(step, rows, delta)` at the start and after each step, with the indices of the
+            images still being optimised and their perturbations. The images are the batch's, or one part's after
+            the other where memory did not allow the whole batch.
+
+    Raises:
+        InputError: inputs, targets or layers that do not fit, or not enough memory for a single image.
+    """
+    if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0 or max_iter < 1:
+        raise InputError("margin_target must be below 0, the weights at least 0, and max_iter at least 1.")
+    network = model.network if isinstance(model, Classifier) else model
+    check_inputs(network, inputs)
+    targets = check_targets(targets, len(inputs))
+    objective = Objective(network, layers, margin_target, layer_weight, pixel_weight, normalise_layers, multilabel)
+    with torch.inference_mode(False), torch.no_grad(), frozen(network):
+        return _solve(objective, inputs.clone(), targets, max_iter, callback)  # an inference tensor takes no gradient
+
+
+def _solve(objective: "Objective", inputs: Tensor, targets: Tensor | None, max_iter: int, callback) -> Perturbation:
+    """Explain the batch, in halves where memory is too small for the whole."""
+    try:
+        return objective.bind(inputs, targets).solve(max_iter, callback)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        objective.release()
+        problem = f"{len(inputs)} x {' x '.join(map(str, inputs.shape[1:]))}"
+    if len(inputs) == 1:
+        raise InputError(
+            f"there is not enough memory to explain one image ({problem}) on {inputs.device}; use a smaller image, "
+            "fewer layers, a smaller max_iter or another device."
+        )
+    half = len(inputs) // 2
+    warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves of {half}.", stacklevel=3)
+    if inputs.device.type == "cuda":
+        torch.cuda.empty_cache()
+    parts = [
+        _solve(objective, inputs[part], None if targets is None else targets[part], max_iter, callback)
+        for part in (slice(0, half), slice(half, None))
+    ]
+    return Perturbation(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Perturbation)))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+
+
+class Objective:
+    """Eq. 5 as a batch of problems for `minimise`, in the perturbation delta = x' - x, flattened to (B, N)."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Layers,
+        margin_target: float,
+        layer_weight: float,
+        pixel_weight: float,
+        normalise_layers: bool,
+        multilabel: bool,
+    ) -> None:
+        self.network = network
+        self.layers = layers
+        self.margin_target = margin_target
+        self.layer_weight = layer_weight
+        self.pixel_weight = pixel_weight
+        self.normalise_layers = normalise_layers
+        self.margins = class_response if multilabel else multiclass_margin
+        self.release()
+
+    def release(self) -> None:
+        """Forget the images and what was computed of them."""
+        self.inputs = self.targets = None
+        self.references: dict[int, tuple[Tensor, Tensor]] = {}  # activation index -> C_l(x) (B, ...), weight (B,)
+
+    def bind(self, inputs: Tensor, targets: Tensor | None) -> "Objective":
+        """Take a batch (B, C, H, W): one forward pass gives the predictions, the margins and the C_l(x)."""
+        logits, found, values = trace(self.network, inputs)
+        check_logits(logits, len(inputs), self.margins is class_response)
+        scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
+        if targets is None:
+            targets = scores.argmax(1)
+        elif not ((0 <= targets) & (targets < scores.shape[1])).all():
+            raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
+        self.inputs, self.targets = inputs, targets.to(inputs.device)
+        self.margin_before = self.margins(logits, self.targets)
+        self.activation_count = len(found)
+        for index in select_layers(self.layers, [activation.name for activation in found]):
+            self.references[index] = values[index], self._layer_weights(values[index])
+        return self
+
+    def _layer_weights(self, value: Tensor) -> Tensor:
+        if not self.normalise_layers:
+            return value.new_full((len(value),), self.layer_weight)
+        mean_square = value.square().flatten(1).mean(1)
+        # A layer that is zero all over has no scale of its own: it is compared as it is.
+        return self.layer_weight / torch.where(mean_square > 0, mean_square, 1)
+
+    def solve(self, max_iter: int, callback) -> Perturbation:
+        images, targets, margin_before = self.inputs, self.targets, self.margin_before
+        shape = images.shape[1:]
+        report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
+        start = torch.zeros_like(images, memory_format=torch.contiguous_format).flatten(1)
+        minimum = minimise(self, start, max_iter=max_iter, callback=report)
+        delta = minimum.points.unflatten(1, shape)
+        self.release()
+        margin = self.margins(self.network(images + delta), targets)
+        return Perturbation(
+            delta, targets, margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed
+        )
+
+    def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 5 and its gradient at perturbations (B, N), with one forward and one backward pass."""
+        with torch.enable_grad():
+            delta = points.unflatten(1, self.inputs.shape[1:]).detach().requires_grad_()
+            with PerceptualDistance(self.references, self.activation_count) as perceptual:
+                logits = self.network(self.inputs + delta)
+            margin = self.margins(logits, self.targets)
+            pixels = delta.square().flatten(1).mean(1)
+            loss = (margin - self.margin_target).square() + perceptual.total + self.pixel_weight * pixels
+            (gradient,) = torch.autograd.grad(loss.sum(), delta)
+        return loss.detach(), gradient.flatten(1)
+
+    def keep(self, rows: Tensor) -> None:
+        self.inputs, self.targets = self.inputs[rows], self.targets[rows]
+        self.references = {
+            index: (value[rows], weight[rows]) for index, (value, weight) in self.references.items()
+        }
+
+
+class PerceptualDistance(watch):
+    """Context in which a forward pass sums lambda' ||C_l(x') - C_l(x)||^2 into `total` (B,) as it goes.
+
+    Each term is taken when its activation is computed, so that an in-place operation behind it does no harm.
+    """
+
+    def __init__(self, references: dict[int, tuple[Tensor, Tensor]], activation_count: int) -> None:
+        super().__init__(self.add)
+        self.references = references
+        self.activation_count = activation_count
+        self.calls = 0
+        self.total: Tensor | float = 0.0
+
+    def add(self, _: str, output: Tensor) -> None:
+        if self.calls in self.references:
+            reference, weight = self.references[self.calls]
+            difference = by_image(output, len(reference)) - reference
+            self.total = self.total + weight * difference.square().mean(tuple(range(1, difference.ndim)))
+        self.calls += 1
+
+    def __exit__(self, kind, *rest) -> None:
+        super().__exit__(kind, *rest)
+        if kind is None and self.calls != self.activation_count:
+            raise InputError(
+                f"the network computed {self.calls} activations for the changed image and {self.activation_count} for "
+                "the original: only networks that take the same path for both can be held in their activations."
+            )
+
+
+def multiclass_margin(logits: Tensor, targets: Tensor) -> Tensor:
+    """Eq. 1: M_i(x) = C_i(x) - max over j != i of C_j(x). logits (B, K), targets (B,) -> (B,)."""
+    index = targets[:, None]
+    best_other = logits.scatter(1, index, -torch.inf).max(dim=1).values
+    return logits.gather(1, index).squeeze(1) - best_other
+
+
+def class_response(logits: Tensor, targets: Tensor) -> Tensor:
+    """Eq. 2: M_i(x) = C_i(x), at the region where it is largest. logits (B, K) or (B, K, h, w), targets (B,) -> (B,)."""
+    regions = logits.unsqueeze(-1).flatten(2)  # (B, K, regions)
+    response = regions[torch.arange(len(targets), device=targets.device), targets]
+    return response.max(dim=1).values
+
+
+def check_inputs(network: nn.Module, inputs: Tensor) -> None:
+    """Raise InputError unless `inputs` is a finite batch (B, C, H, W) of the network's kind and on its device."""
+    if not isinstance(inputs, Tensor):
+        raise InputError(f"inputs must be a tensor (B, 3, H, W), not {type(inputs).__name__}; preprocess pictures first.")
+    if inputs.ndim != 4 or 0 in inputs.shape or (inputs.shape[3] == 3 != inputs.shape[1]):
+        raise InputError(f"inputs must have shape (B, 3, H, W), not {tuple(inputs.shape)}.")
+    if not inputs.is_floating_point():
+        raise InputError(f"inputs must be normalised floating-point images, not {inputs.dtype}.")
+    weight = next(network.parameters(), inputs)
+    if weight.dtype != inputs.dtype or weight.device != inputs.device:
+        raise InputError(
+            f"inputs are {inputs.dtype} on {inputs.device} but the network's weights are {weight.dtype} on "
+            f"{weight.device}; make them alike."
+        )
+    finite = inputs.isfinite().flatten(1).all(1)
+    if not finite.all():
+        raise InputError(f"inputs hold NaN or infinity in the images {(~finite).nonzero().flatten().tolist()}.")
+
+
+def check_targets(targets: None | int | Tensor, batch: int) -> Tensor | None:
+    """Targets as (B,) int64, or None for the prediction. Raises InputError for another shape or type."""
+    if targets is None:
+        return None
+    if isinstance(targets, int) and not isinstance(targets, bool):
+        return torch.full((batch,), targets)
+    if isinstance(targets, Tensor) and targets.dtype == torch.long and targets.shape == (batch,):
+        return targets
+    raise InputError(f"targets must be None, one class index, or an int64 tensor of shape ({batch},).")
+
+
+def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
+    """Raise InputError unless the network's output suits the margin."""
+    if not isinstance(logits, Tensor):
+        raise InputError(f"the network must return a tensor of logits, not {type(logits).__name__}.")
+    if multilabel:
+        fits, wanted = logits.ndim in (2, 4), "(B, K) or (B, K, h, w)"
+    else:
+        fits, wanted = logits.ndim == 2 and logits.shape[1] > 1, "(B, K) with two classes or more"
+    if not fits or len(logits) != batch:
+        raise InputError(f"the network must return logits {wanted} for {batch} images, not {tuple(logits.shape)}.")
