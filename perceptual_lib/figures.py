@@ -1,0 +1,152 @@
+"""The book's figures, one function each, and the overlay that the command line writes."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from perceptual_lib.localization import dominant_component
+
+# One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
+PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL, TRUE_BOX, FOUND_BOX = "#D55E00", "#0072B2", "#767676", "#56B4E9", "#F0E442"
+HEAT = "inferno"
+STYLE = {
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "image.interpolation": "nearest",
+}
+
+Box = tuple[float, float, float, float]
+
+
+def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
+    """The map (H, W) in colours over the picture, at the picture's size: the more salient, the more colour."""
+    low, high = float(saliency.min()), float(saliency.max())
+    scaled = (saliency - low) / (high - low) if high > low else np.zeros_like(saliency)
+    heat = Image.fromarray(np.uint8(255 * scaled)).resize(picture.size, Image.Resampling.BILINEAR)
+    colours = Image.fromarray(np.uint8(255 * colormaps[HEAT](np.asarray(heat))[..., :3]))
+    return Image.composite(colours, picture.convert("L").convert("RGB"), heat.point(lambda value: 40 + value * 3 // 4))
+
+
+def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+    """Pictures (H, W, 3) and maps (H, W) side by side (Fig. 2)."""
+    return _grid([images], titles)
+
+
+def localisation(pictures: np.ndarray, maps: np.ndarray, alpha: float, titles: Sequence[str]) -> Figure:
+    """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
+
+    Args:
+        pictures: (B, H, W, 3) in [0, 1].
+        maps: (B, H, W).
+        alpha: threshold of the component, a share of the map's range.
+        titles: one for each row.
+    """
+    components = [dominant_component(saliency, alpha) for saliency in maps]
+    rows = [
+        [picture, saliency, picture * (0.25 + 0.75 * mask[..., None])]
+        for picture, saliency, (mask, _) in zip(pictures, maps, components, strict=True)
+    ]
+    figure = _grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
+    for index, (_, box) in enumerate(components):
+        if box:
+            _draw_box(figure.axes[3 * index + 2], box, FOUND_BOX)
+    return figure
+
+
+def comparison(
+    pictures: np.ndarray, columns: Mapping[str, np.ndarray], titles: Sequence[str], boxes: Sequence[Sequence[Box]]
+) -> Figure:
+    """Fig. 4 and S1: each picture with its boxes, then one column of maps (B, H, W) for each entry of `columns`."""
+    rows = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
+    figure = _grid(rows, ["original", *columns], titles)
+    for index, own in enumerate(boxes):
+        for axes in figure.axes[index * (1 + len(columns)) : (index + 1) * (1 + len(columns))]:
+            for box in own:
+                _draw_box(axes, box, TRUE_BOX)
+    return figure
+
+
+def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Quantities over the steps of the optimisation: one panel for each, one curve a method.
+
+    Args:
+        curves: panel title -> method name -> values (steps + 1, images); images are drawn thin, their mean thick.
+    """
+    figure, panels = plt.subplots(1, len(curves), figsize=(3.3 * len(curves), 2.8), layout="constrained")
+    for axes, (title, methods) in zip(np.atleast_1d(panels), curves.items(), strict=True):
+        for (name, values), colour in zip(methods.items(), (NO_PERCEPTUAL, PERCEPTUAL), strict=False):
+            axes.plot(values, color=colour, linewidth=0.5, alpha=0.4)
+            axes.plot(values.mean(axis=1), color=colour, linewidth=2, label=name)
+        axes.set(title=title, xlabel="step of L-BFGS")
+    np.atleast_1d(panels)[0].legend()
+    return figure
+
+
+def growth(changes: Mapping[str, np.ndarray]) -> Figure:
+    """Relative change of each activation, layer by layer.
+
+    Args:
+        changes: name of the change -> (layers, images); the median over images is drawn, with its quartiles.
+    """
+    figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+    for (name, values), colour in zip(changes.items(), (NO_PERCEPTUAL, PERCEPTUAL, NEUTRAL), strict=False):
+        layers = np.arange(len(values))
+        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1)
+        axes.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(layers, middle, color=colour, marker=".", label=name)
+    axes.set(yscale="log", xlabel="activation, in forward order", ylabel="change / size of the activation")
+    axes.legend()
+    return figure
+
+
+def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labels: tuple[str, str]) -> Figure:
+    """Share of each map inside the boxes: one point a photograph, ours against the other, and the boxes' area.
+
+    Args:
+        first, second, areas: (B,) in [0, 1].
+        labels: names of the first (horizontal) and the second (vertical).
+    """
+    figure, axes = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
+    axes.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8)
+    axes.scatter(first, second, color=PERCEPTUAL, s=24, zorder=3, label="a photograph")
+    axes.scatter(areas, areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=f"share inside, {labels[0]}", ylabel=f"share inside, {labels[1]}")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
+    """Pictures and maps in rows, each map in its own range of colours; titles above the columns."""
+    count = len(rows[0])
+    width = 9 / max(count, 3)
+    figure, axes = plt.subplots(
+        len(rows), count, figsize=(width * count, (width + 0.12) * len(rows)), squeeze=False, layout="constrained"
+    )
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            panel = axes[row, column]
+            panel.imshow(image, cmap=HEAT if image.ndim == 2 else None)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if row == 0:
+                panel.set_title(titles[column])
+        if row_titles:
+            axes[row, 0].set_ylabel(row_titles[row])
+    return figure
+
+
+def _draw_box(axes: plt.Axes, box: Box, colour: str) -> None:
+    left, top, right, bottom = box
+    axes.add_patch(
+        Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.6)
+    )

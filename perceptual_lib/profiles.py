@@ -1,0 +1,139 @@
+"""Profiles: what the book is computed with, as checked YAML."""
+
+import difflib
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perceptual_lib.errors import InputError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ClassifierSection(_Section):
+    """Arguments of `load_classifier`."""
+
+    model: str = "efficientnet_lite0"
+    weights: str = "default"
+    device: str = "auto"
+
+
+class PhotographsSection(_Section):
+    """Arguments of `load_photographs`."""
+
+    source: str | None = None
+    """A file or folder, in which $VARIABLES of the environment are replaced; none for the embedded photographs."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+
+
+class PerturbationSection(_Section):
+    """Arguments of `perceptual_ball`."""
+
+    layers: str | int | list[int | str] = []
+    margin_target: Annotated[float, Field(lt=0)] = -2.0
+    layer_weight: Annotated[float, Field(ge=0)] = 10_000.0
+    pixel_weight: Annotated[float, Field(ge=0)] = 1.0
+    normalise_layers: bool = False
+    max_iter: Annotated[int, Field(ge=1)] = 200
+
+
+class Profile(_Section):
+    """One way to compute the book.
+
+    Attributes:
+        name: file name without its ending.
+        description: one line for readers.
+        classifier, photographs, perturbation: see the sections.
+        sigma: blur of the figures' maps, in pixels of the network's input.
+        batch_size: images explained at once.
+    """
+
+    name: str
+    description: str
+    classifier: ClassifierSection = ClassifierSection()
+    photographs: PhotographsSection = PhotographsSection()
+    perturbation: PerturbationSection = PerturbationSection()
+    sigma: Annotated[float, Field(ge=0)] = 5.0
+    batch_size: Annotated[int, Field(ge=1)] = 4
+
+    def load_classifier(self):
+        """The profile's `Classifier`."""
+        from perceptual_lib.classifiers import load_classifier
+
+        return load_classifier(**self.classifier.model_dump())
+
+    def load_photographs(self):
+        """The profile's list of `Photograph`.
+
+        Raises:
+            InputError: the source names a variable that is not set.
+        """
+        from perceptual_lib.images import load_photographs
+
+        source = self.photographs.source
+        if source is not None:
+            source = os.path.expandvars(source)
+            if "$" in source:
+                raise InputError(
+                    f"profile {self.name} reads its photographs from {source}, which is not set: set that environment "
+                    "variable to the folder of ImageNet's validation set (images and XML boxes)."
+                )
+        return load_photographs(source, limit=self.photographs.limit)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments of `perceptual_ball`."""
+        return self.perturbation.model_dump()
+
+
+SECTIONS = {"classifier": ClassifierSection, "photographs": PhotographsSection, "perturbation": PerturbationSection}
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    return sorted(Path(entry.name).stem for entry in files("perceptual_lib").joinpath("profiles").iterdir())
+
+
+def load_profile(name: str | os.PathLike) -> Profile:
+    """A profile of the package by name ("demo"), or one's own by the path of its YAML file.
+
+    Raises:
+        InputError: no such profile, not YAML, an unknown key, or a value of the wrong type or range.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name) not in profile_names():
+            raise InputError(f"there is no profile {str(name)!r}; there are {', '.join(profile_names())}, or give a YAML file.")
+        path = Path(str(files("perceptual_lib").joinpath("profiles", f"{name}.yaml")))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"profile {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"profile {path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"profile {path} must be a mapping of keys to values.")
+    try:
+        return Profile(name=path.stem, **content)
+    except TypeError:
+        raise InputError(f"profile {path} must not set its name, and its keys must be words.") from None
+    except ValidationError as error:
+        raise InputError(f"profile {path.name}: {_first_problem(error)}.") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "missing":
+        return f"{'.'.join(map(str, first['loc']))} is missing"
+    if first["type"] != "extra_forbidden":
+        return f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg'].lower()}"
+    *section, key = map(str, first["loc"])
+    known = [name for name in SECTIONS.get("".join(section), Profile).model_fields if name != "name"]
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"unknown key {'.'.join([*section, key])!r}" + (f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}")
