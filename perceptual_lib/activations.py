@@ -126,6 +126,23 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
     return output.detach(), found, values
 
 
+def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
+    """How far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
+
+    Args:
+        network: any module (of a `Classifier`, its `network`); left as it was.
+        inputs, delta: (B, C, H, W).
+
+    Returns:
+        (layers, B).
+    """
+    with frozen(network):
+        before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))
+    return torch.stack(
+        [(b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1) for a, b in zip(before, after, strict=True)]
+    )
+
+
 def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
     """The activation with its leading dimension split into images: (B n, ...) -> (B, n, ...), n left out when 1."""
     if value.ndim == 0 or value.shape[0] % batch:

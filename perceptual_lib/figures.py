@@ -64,15 +64,25 @@ def localisation(pictures: np.ndarray, maps: np.ndarray, alpha: float, titles: S
 
 
 def comparison(
-    pictures: np.ndarray, columns: Mapping[str, np.ndarray], titles: Sequence[str], boxes: Sequence[Sequence[Box]]
+    pictures: np.ndarray, columns: Mapping[str, np.ndarray], boxes: Sequence[Sequence[Box]], across: int = 1
 ) -> Figure:
-    """Fig. 4 and S1: each picture with its boxes, then one column of maps (B, H, W) for each entry of `columns`."""
-    rows = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
-    figure = _grid(rows, ["original", *columns], titles)
-    for index, own in enumerate(boxes):
-        for axes in figure.axes[index * (1 + len(columns)) : (index + 1) * (1 + len(columns))]:
-            for box in own:
-                _draw_box(axes, box, TRUE_BOX)
+    """Fig. 4 and S1: each picture with its boxes, then its maps.
+
+    Args:
+        pictures: (B, H, W, 3) in [0, 1].
+        columns: title -> maps (B, H, W).
+        boxes: for each picture, in pixels of the maps.
+        across: pictures in one row of the figure.
+    """
+    panels = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
+    blank = [np.ones((1, 1, 3))] * (1 + len(columns))
+    panels += [blank] * (-len(panels) % across)
+    rows = [sum(panels[start : start + across], []) for start in range(0, len(panels), across)]
+    figure = _grid(rows, ["original", *columns] * across)
+    for own, axes in zip(boxes, np.array(figure.axes).reshape(len(panels), -1), strict=False):
+        for box in own:
+            for panel in axes:
+                _draw_box(panel, box, TRUE_BOX)
     return figure
 
 
@@ -92,19 +102,22 @@ def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     return figure
 
 
-def growth(changes: Mapping[str, np.ndarray]) -> Figure:
+def growth(changes: Mapping[str, np.ndarray], held: int | None = None) -> Figure:
     """Relative change of each activation, layer by layer.
 
     Args:
         changes: name of the change -> (layers, images); the median over images is drawn, with its quartiles.
+        held: the last activation that the perceptual term holds; those up to it are shaded.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+    if held is not None:
+        axes.axvspan(-0.5, held + 0.5, color=NEUTRAL, alpha=0.12, linewidth=0, label="held")
     for (name, values), colour in zip(changes.items(), (NO_PERCEPTUAL, PERCEPTUAL, NEUTRAL), strict=False):
         layers = np.arange(len(values))
         low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1)
         axes.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.plot(layers, middle, color=colour, marker=".", label=name)
-    axes.set(yscale="log", xlabel="activation, in forward order", ylabel="change / size of the activation")
+    axes.set(yscale="log", xlabel="activation, in forward order", ylabel="relative change, per that of the pixels")
     axes.legend()
     return figure
 

@@ -91,6 +91,22 @@ def perceptual_ball(
         return _solve(objective, inputs.clone(), targets, max_iter, callback)  # an inference tensor takes no gradient
 
 
+def perturbation_path(model: nn.Module, inputs: Tensor, *arguments, **settings) -> tuple[Perturbation, Tensor]:
+    """`perceptual_ball` with the perturbation after each step: (steps + 1, B, C, H, W), from delta = 0 to the result.
+
+    An image that ends early keeps its last perturbation. Takes the arguments of `perceptual_ball`.
+    """
+    path = []
+
+    def remember(step: int, rows: Tensor, delta: Tensor) -> None:
+        current = path[-1].clone() if step else torch.zeros_like(inputs)
+        current[rows] = delta
+        path.append(current)
+
+    result = perceptual_ball(model, inputs, *arguments, callback=remember, **settings)
+    return result, torch.stack(path)
+
+
 def _solve(objective: "Objective", inputs: Tensor, targets: Tensor | None, max_iter: int, callback) -> Perturbation:
     """Explain the batch, in halves where memory is too small for the whole."""
     try:

@@ -52,6 +52,7 @@ class Profile(_Section):
         classifier, photographs, perturbation: see the sections.
         sigma: blur of the figures' maps, in pixels of the network's input.
         batch_size: images explained at once.
+        shown: names of the photographs that the text looks at closely; none for the first four.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Profile(_Section):
     perturbation: PerturbationSection = PerturbationSection()
     sigma: Annotated[float, Field(ge=0)] = 5.0
     batch_size: Annotated[int, Field(ge=1)] = 4
+    shown: list[str] = []
 
     def load_classifier(self):
         """The profile's `Classifier`."""
@@ -85,6 +87,20 @@ class Profile(_Section):
                     "variable to the folder of ImageNet's validation set (images and XML boxes)."
                 )
         return load_photographs(source, limit=self.photographs.limit)
+
+    def pick_shown(self, photographs: list) -> list:
+        """Those of the photographs that the text looks at closely, in the profile's order.
+
+        Raises:
+            InputError: one of them is not there.
+        """
+        if not self.shown:
+            return photographs[:4]
+        by_name = {photograph.name: photograph for photograph in photographs}
+        missing = [name for name in self.shown if name not in by_name]
+        if missing:
+            raise InputError(f"profile {self.name} shows {missing[0]}, which is not among its photographs.")
+        return [by_name[name] for name in self.shown]
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from perceptual_lib import InputError
-from perceptual_lib.activations import frozen, select_layers, trace
+from perceptual_lib.activations import frozen, relative_changes, select_layers, trace
 
 VGG19BN_RELUS = [2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51]  # reference.md, section 1
 
@@ -143,3 +143,11 @@ def test_select_layers(layers, expected: list[int]) -> None:
 def test_layers_that_do_not_exist(layers, message: str) -> None:
     with pytest.raises(InputError, match=message):
         select_layers(layers, NAMES)
+
+
+def test_relative_changes_of_a_linear_network_by_hand() -> None:
+    network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(12, 12, bias=False), nn.ReLU())
+    nn.init.eye_(network[2].weight)
+    images = torch.ones(2, 3, 2, 2)
+    delta = torch.stack([torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), -3.0)])
+    assert torch.allclose(relative_changes(network, images, delta), torch.tensor([[0.5, 1.0], [0.5, 1.0]]))

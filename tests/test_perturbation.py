@@ -1,6 +1,8 @@
 """Eqs. 1-5 against the same written out plainly, closed forms, and the promises about batches and models."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import InputError, Perturbation, load_classifier, perceptual_ball
-from perceptual_lib.perturbation import class_response, multiclass_margin
+from perceptual_lib.perturbation import class_response, multiclass_margin, perturbation_path
 
 
 def test_multiclass_margin_by_hand() -> None:
@@ -194,6 +196,13 @@ def test_callback_sees_every_step(tiny: TinyNetwork, images: torch.Tensor) -> No
     assert torch.equal(seen[-1][2], result.delta)
 
 
+def test_path_ends_at_the_result(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    result, path = perturbation_path(tiny, images, layers=0, max_iter=6)
+    assert path.shape == (7, *images.shape) and not path[0].any()
+    assert torch.equal(path[-1], result.delta)
+    assert torch.equal(path[4], perceptual_ball(tiny, images, layers=0, max_iter=4).delta)
+
+
 class NeedsMemory(TinyNetwork):
     """Runs out of memory above a batch size, as the CUDA or the CPU allocator says it."""
 
@@ -223,6 +232,29 @@ def test_too_little_memory_halves_the_batch_and_says_so(images: torch.Tensor, er
     assert torch.allclose(halved.delta, whole.delta, atol=1e-9)
     with pytest.raises(InputError, match="not enough memory to explain one image"), pytest.warns(UserWarning):
         perceptual_ball(NeedsMemory(0, error).double(), images[:2])
+
+
+LITTLE_MEMORY = """
+import resource, warnings, torch
+from torch import nn
+from perceptual_lib import perceptual_ball
+torch.manual_seed(0)
+network = nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+images = torch.randn(4, 3, 512, 512)
+perceptual_ball(network, images[:1], max_iter=2)  # threads and libraries take their share first
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    result = perceptual_ball(network, images, max_iter=60)  # its history alone takes 1.5 GB
+print(len(result.delta), bool(result.flipped.all()), [str(warning.message) for warning in caught])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
+def test_a_real_lack_of_memory_halves_the_batch() -> None:
+    process = subprocess.run([sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True)
+    assert process.stdout.startswith("4 True ['not enough memory for a batch of 4 x 3 x 512 x 512"), process.stderr
 
 
 NAN_IMAGE = torch.zeros(2, 3, 8, 8, dtype=torch.double)

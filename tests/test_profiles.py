@@ -68,3 +68,12 @@ def test_unknown_and_missing_profiles(tmp_path) -> None:
         load_profile("demmo")
     with pytest.raises(InputError, match="cannot be read"):
         load_profile(tmp_path / "none.yaml")
+
+
+def test_shown_photographs_in_the_profiles_order() -> None:
+    profile = load_profile("demo")
+    photographs = profile.load_photographs()
+    assert [photograph.name for photograph in profile.pick_shown(photographs)] == profile.shown
+    assert load_profile("paper").pick_shown(photographs) == photographs[:4]
+    with pytest.raises(InputError, match="shows imagenet_17, which is not among"):
+        profile.pick_shown(photographs[:3])
