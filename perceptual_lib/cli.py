@@ -22,7 +22,9 @@ def explain(
     photos: Annotated[list[Path], typer.Argument(help="picture files", show_default=False)],
     model: Annotated[str, typer.Option(help="a torchvision or timm network, by name")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or the path of a state dict")] = "default",
-    layers: Annotated[str, typer.Option(help="activations: 0-25, or names, by commas; 'none' for none", show_default="by network")] = "",
+    layers: Annotated[
+        str, typer.Option(help="activations: 0-25, or names, by commas; 'none' for none", show_default="by network")
+    ] = "",
     sigma: Annotated[float, typer.Option(help="blur of the map, in pixels of the network's input", min=0)] = 5.0,
     target: Annotated[str, typer.Option(help="class, by index or name", show_default="the prediction")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
@@ -46,7 +48,9 @@ def explain(
         stem = photo.stem if stems.count(photo.stem) == 1 else f"{photo.stem}_{number}"
         overlay_path = out / f"{stem}_explained.png"
         try:
-            explain_photo(classifier, photo, index, settings, sigma, overlay_path, f"[{number}/{len(photos)}] {photo.name}")
+            explain_photo(
+                classifier, photo, index, settings, sigma, overlay_path, f"[{number}/{len(photos)}] {photo.name}"
+            )
         except InputError as error:  # one bad photo does not cost the others
             problems += 1
             typer.echo(f"perceptual-ball: {error}", err=True)
@@ -68,7 +72,9 @@ def explain_photo(
     picture = open_picture(photo)
     inputs = classifier.preprocess(picture)
     with tqdm(total=settings["max_iter"], desc=title, unit="step", leave=False, disable=None) as bar:
-        result = perceptual_ball(classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings)
+        result = perceptual_ball(
+            classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings
+        )
     with torch.no_grad():
         probability = classifier(inputs).softmax(1)[0, result.targets[0]]
     try:

@@ -133,7 +133,13 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
     axes.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8)
     axes.scatter(first, second, color=PERCEPTUAL, s=24, zorder=3, label="a photograph")
     axes.scatter(areas, areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=f"share inside, {labels[0]}", ylabel=f"share inside, {labels[1]}")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
+        xlabel=f"share inside, {labels[0]}",
+        ylabel=f"share inside, {labels[1]}",
+    )
     axes.legend(loc="lower right")
     return figure
 
@@ -161,5 +167,7 @@ def _grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], row_title
 def _draw_box(axes: plt.Axes, box: Box, colour: str) -> None:
     left, top, right, bottom = box
     axes.add_patch(
-        Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.6)
+        Rectangle(
+            (left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.6
+        )
     )

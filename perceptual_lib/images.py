@@ -95,16 +95,14 @@ def open_picture(source: Source | Image.Image) -> Image.Image:
         return _to_rgb(image if stored else ImageOps.exif_transpose(image))
 
 
-def load_photographs(
-    source: Source | Iterable[Source] | None = None, *, limit: int | None = None
-) -> list[Photograph]:
-    """The first `limit` (None: all) photographs of a source, in order of their names.
+def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: int | None = None) -> list[Photograph]:
+    """The first `limit` (None: all) photographs of a source, in order of their names::
 
-    None           the twenty embedded photographs, with classes and hand-drawn boxes
-    ImageNet       a folder with ILSVRC2012_val_*.JPEG anywhere below it, with classes and boxes from the XML
-                   files of the official download or from Kaggle's LOC_val_solution.csv, below or next to it
-    other folder   the pictures directly in it, without classes or boxes
-    file, files    those pictures, in the order given; a Photograph among them stays as it is
+        None           the twenty embedded photographs, with classes and hand-drawn boxes
+        ImageNet       a folder with ILSVRC2012_val_*.JPEG anywhere below it, with classes and boxes from the XML
+                       files of the official download or from Kaggle's LOC_val_solution.csv, below or next to it
+        other folder   the pictures directly in it, without classes or boxes
+        file, files    those pictures, in the order given; a Photograph among them stays as it is
 
     Raises InputError for a limit below 1, and where something is missing or cannot be read.
     """
@@ -221,9 +219,7 @@ def _imagenet(root: Path, limit: int | None) -> list[Photograph]:
         wnid = objects[0][0]
         if wnid not in _class_indices():
             origin = annotations.get(name, solution)
-            raise InputError(
-                f"{origin} gives {name} the class {wnid!r}; it should be one of ImageNet's 1000."
-            )
+            raise InputError(f"{origin} gives {name} the class {wnid!r}; it should be one of ImageNet's 1000.")
         boxes = tuple(box for other, box in objects if other == wnid)
         photographs.append(Photograph(name, images[name], _class_indices()[wnid], boxes, size))
     return photographs
@@ -255,8 +251,7 @@ def _read_annotation(path: Path) -> tuple[list[tuple[str, Box]], tuple[int, int]
         root = ElementTree.parse(path).getroot()
         size = int(root.findtext("size/width")), int(root.findtext("size/height"))
         objects = [
-            (item.findtext("name"), tuple(float(item.findtext(e)) for e in edges))
-            for item in root.iter("object")
+            (item.findtext("name"), tuple(float(item.findtext(e)) for e in edges)) for item in root.iter("object")
         ]
     except (ElementTree.ParseError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not an ImageNet annotation ({error}); restore the original.") from error

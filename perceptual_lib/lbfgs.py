@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-
 CURVATURE = 1e-10  # torch's least product of step and gradient change for a pair to be remembered
 
 

@@ -171,7 +171,7 @@ class Objective:
         scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
         if targets is None:
             targets = scores.argmax(1)
-        elif not ((0 <= targets) & (targets < scores.shape[1])).all():
+        elif not ((targets >= 0) & (targets < scores.shape[1])).all():
             raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
         self.inputs, self.targets = inputs, targets.to(inputs.device)
         self.margin_before = self.margins(logits, self.targets)
@@ -214,9 +214,7 @@ class Objective:
 
     def keep(self, rows: Tensor) -> None:
         self.inputs, self.targets = self.inputs[rows], self.targets[rows]
-        self.references = {
-            index: (value[rows], weight[rows]) for index, (value, weight) in self.references.items()
-        }
+        self.references = {index: (value[rows], weight[rows]) for index, (value, weight) in self.references.items()}
 
 
 class PerceptualDistance(watch):
@@ -256,7 +254,7 @@ def multiclass_margin(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def class_response(logits: Tensor, targets: Tensor) -> Tensor:
-    """Eq. 2: M_i(x) = C_i(x), at the region where it is largest. logits (B, K) or (B, K, h, w), targets (B,) -> (B,)."""
+    """Eq. 2: M_i(x) = C_i(x), at its largest region. logits (B, K) or (B, K, h, w), targets (B,) -> (B,)."""
     regions = logits.unsqueeze(-1).flatten(2)  # (B, K, regions)
     response = regions[torch.arange(len(targets), device=targets.device), targets]
     return response.max(dim=1).values
@@ -265,7 +263,9 @@ def class_response(logits: Tensor, targets: Tensor) -> Tensor:
 def check_inputs(network: nn.Module, inputs: Tensor) -> None:
     """Raise InputError unless `inputs` is a finite batch (B, C, H, W) of the network's kind and on its device."""
     if not isinstance(inputs, Tensor):
-        raise InputError(f"inputs must be a tensor (B, 3, H, W), not {type(inputs).__name__}; preprocess pictures first.")
+        raise InputError(
+            f"inputs must be a tensor (B, 3, H, W), not {type(inputs).__name__}; preprocess pictures first."
+        )
     if inputs.ndim != 4 or 0 in inputs.shape or (inputs.shape[3] == 3 != inputs.shape[1]):
         raise InputError(f"inputs must have shape (B, 3, H, W), not {tuple(inputs.shape)}.")
     if not inputs.is_floating_point():

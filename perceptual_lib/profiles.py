@@ -125,7 +125,9 @@ def load_profile(name: str | os.PathLike) -> Profile:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         if str(name) not in profile_names():
-            raise InputError(f"there is no profile {str(name)!r}; there are {', '.join(profile_names())}, or give a YAML file.")
+            raise InputError(
+                f"there is no profile {str(name)!r}; there are {', '.join(profile_names())}, or give a YAML file."
+            )
         path = Path(str(files("perceptual_lib").joinpath("profiles", f"{name}.yaml")))
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -152,4 +154,6 @@ def _first_problem(error: ValidationError) -> str:
     *section, key = map(str, first["loc"])
     known = [name for name in SECTIONS.get("".join(section), Profile).model_fields if name != "name"]
     close = difflib.get_close_matches(key, known, n=1)
-    return f"unknown key {'.'.join([*section, key])!r}" + (f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}")
+    return f"unknown key {'.'.join([*section, key])!r}" + (
+        f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+    )

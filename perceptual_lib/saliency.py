@@ -10,9 +10,7 @@ from perceptual_lib.errors import InputError
 from perceptual_lib.perturbation import check_inputs, check_targets
 
 
-def saliency_map(
-    delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None
-) -> Tensor:
+def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None) -> Tensor:
     """Size of the perturbation in each pixel, blurred.
 
     Args:
@@ -21,7 +19,7 @@ def saliency_map(
         root: the root of the mean square over channels, as the authors' code has it ("magnitude", Fig. 1); False
             for the mean square itself, as the paper's text has it. They rank pixels alike until they are blurred.
         gradient: (B, C, H, W) gradient of the class's logit for the guided variant: the map is then the mean over
-            channels of |delta g|, with g scaled to a largest magnitude of 1 in each image.
+            channels of `|delta g|`, with g scaled to a largest magnitude of 1 in each image.
 
     Returns:
         (B, H, W), not negative, not normalised, on delta's device.

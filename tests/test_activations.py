@@ -1,6 +1,9 @@
 """Which activations a network has, against torchvision's own graph and the list of the paper's layers."""
 
+import warnings
+
 import pytest
+import timm
 import torch
 import torchvision
 from conftest import TinyNetwork, assert_same_state, model_state
@@ -151,3 +154,32 @@ def test_relative_changes_of_a_linear_network_by_hand() -> None:
     images = torch.ones(2, 3, 2, 2)
     delta = torch.stack([torch.full((3, 2, 2), 0.5), torch.full((3, 2, 2), -3.0)])
     assert torch.allclose(relative_changes(network, images, delta), torch.tensor([[0.5, 1.0], [0.5, 1.0]]))
+
+
+def names_on_meta(make) -> list[str]:
+    """Activation names of a network without weights: only the path through it is followed."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes that their library will rename
+        network = make()
+        size = 299 if type(network).__name__ == "Inception3" else 224
+        if hasattr(network, "pretrained_cfg"):
+            size = timm.data.resolve_model_data_config(network)["input_size"][1]
+        with frozen(network):
+            return [activation.name for activation in trace(network, torch.zeros(2, 3, size, size))[1]]
+
+
+@pytest.mark.slow
+def test_every_torchvision_network_has_activations() -> None:
+    for name in torchvision.models.list_models(module=torchvision.models):
+        if not name.startswith("regnet"):  # whose constructor does not work without memory
+            names = names_on_meta(lambda name=name: torchvision.models.get_model(name))
+            assert names and len(set(names)) == len(names), name
+
+
+@pytest.mark.slow
+def test_every_family_of_timm_has_activations() -> None:
+    families = {timm.models.model_entrypoint(name).__module__: name for name in reversed(timm.list_models())}
+    assert len(families) > 50
+    for name in families.values():
+        names = names_on_meta(lambda name=name: timm.create_model(name))
+        assert names and len(set(names)) == len(names), name

@@ -56,8 +56,16 @@ def test_one_bad_photo_does_not_cost_the_others(run, tmp_path, eagle) -> None:
     copy.parent.mkdir()
     copy.write_bytes(eagle.path.read_bytes())
     status, out, err = run(
-        "explain", tmp_path / "empty.jpg", eagle.path, tmp_path / "text.jpg", tmp_path / "none.jpg", copy,
-        "--out", tmp_path, "--device", "cpu",
+        "explain",
+        tmp_path / "empty.jpg",
+        eagle.path,
+        tmp_path / "text.jpg",
+        tmp_path / "none.jpg",
+        copy,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
     )
     assert status == 2
     assert out.count("bald eagle") == 2 and len(err.strip().splitlines()) == 3
@@ -94,6 +102,8 @@ def test_no_traceback_in_a_real_process(tmp_path) -> None:
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys; sys.argv=['perceptual-ball', '--help']\nfrom perceptual_lib.cli import app\n" \
+    code = (
+        "import sys; sys.argv=['perceptual-ball', '--help']\nfrom perceptual_lib.cli import app\n"
         "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

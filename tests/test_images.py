@@ -36,10 +36,7 @@ def png(path: Path, width: int, height: int, depth: int, colour_type: int, rows:
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
     return path
 
@@ -110,12 +107,8 @@ def test_palette(tmp_path, suffix):
     image.putdata([0, 1, 2])
     image.save(tmp_path / f"opaque.{suffix}")
     image.save(tmp_path / f"clear.{suffix}", transparency=1)
-    assert rgb(open_picture(tmp_path / f"opaque.{suffix}")).tolist() == [
-        [[10, 20, 30], [200, 0, 0], [0, 0, 200]]
-    ]
-    assert rgb(open_picture(tmp_path / f"clear.{suffix}")).tolist() == [
-        [[10, 20, 30], [255] * 3, [0, 0, 200]]
-    ]
+    assert rgb(open_picture(tmp_path / f"opaque.{suffix}")).tolist() == [[[10, 20, 30], [200, 0, 0], [0, 0, 200]]]
+    assert rgb(open_picture(tmp_path / f"clear.{suffix}")).tolist() == [[[10, 20, 30], [255] * 3, [0, 0, 200]]]
 
 
 def turned_picture(path: Path) -> np.ndarray:
@@ -206,9 +199,7 @@ def test_scaled_boxes_by_hand():
     # x doubles: columns 10..19 become 20..39; y halves: the edges of rows 5..9, 5 and 10, become 2.5 and 5
     assert photograph.scaled_boxes(25, 200) == [(20, 2.5, 39, 4), (20, 2.5, 25, 2.5)]
     expected = np.zeros((25, 200), dtype=bool)
-    expected[2:5, 20:40] = (
-        True  # the centre of row 2 is at 2.5, on the edge; the second box lies inside the first
-    )
+    expected[2:5, 20:40] = True  # the centre of row 2 is at 2.5, on the edge; the second box lies inside the first
     assert np.array_equal(photograph.box_mask(25, 200), expected)
 
 
@@ -328,17 +319,13 @@ def add_annotation(folder: Path, number: int, wnid: str = TENCH, boxes=((1, 2, 1
         for x0, y0, x1, y1 in boxes
     )
     path = folder / f"{stem(number)}.xml"
-    path.write_text(
-        f"<annotation><size><width>20</width><height>10</height></size>{objects}</annotation>", "utf-8"
-    )
+    path.write_text(f"<annotation><size><width>20</width><height>10</height></size>{objects}</annotation>", "utf-8")
     return path
 
 
 def add_solution(folder: Path) -> None:
     (folder / "LOC_val_solution.csv").write_text(
-        "ImageId,PredictionString\n"
-        f"{stem(2)},{TISSUE} 0 1 2 3 {TISSUE} 4 5 6 7 \n"
-        f"{stem(1)},{TENCH} 1 2 11 8 \n"
+        f"ImageId,PredictionString\n{stem(2)},{TISSUE} 0 1 2 3 {TISSUE} 4 5 6 7 \n{stem(1)},{TENCH} 1 2 11 8 \n"
     )
 
 
@@ -422,9 +409,7 @@ def test_bad_table(tmp_path, text):
         load_photographs(tmp_path)
 
 
-@pytest.mark.skipif(
-    "IMAGENET_ROOT" not in os.environ, reason="IMAGENET_ROOT does not name a copy of ImageNet"
-)
+@pytest.mark.skipif("IMAGENET_ROOT" not in os.environ, reason="IMAGENET_ROOT does not name a copy of ImageNet")
 def test_real_imagenet():
     photographs = load_photographs(os.environ["IMAGENET_ROOT"], limit=300)
     assert len(photographs) == 300

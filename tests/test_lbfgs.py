@@ -65,7 +65,9 @@ def test_every_iterate_is_torchs() -> None:
     problems, start = convex_problems([0.1, 0.2])
     seen = {}
     minimise(
-        Convex(problems.matrices, problems.offsets), start, max_iter=20,
+        Convex(problems.matrices, problems.offsets),
+        start,
+        max_iter=20,
         callback=lambda step, rows, points: seen.update({step: points.clone()}),
     )
     for step in range(4, 20):  # below four steps torch's limit of evaluations ends it a step earlier
@@ -116,7 +118,9 @@ def test_breakdown_ends_one_problem_with_its_best_iterate(where: str) -> None:
     problems, start = convex_problems([0.1, 0.1, 0.2])
     iterates, losses = [], []
     healthy = Convex(problems.matrices, problems.offsets)
-    reference = minimise(healthy, start, max_iter=20, callback=lambda step, rows, points: iterates.append(points.clone()))
+    reference = minimise(
+        healthy, start, max_iter=20, callback=lambda step, rows, points: iterates.append(points.clone())
+    )
     for points in iterates[:3]:
         losses.append(float(Convex(problems.matrices, problems.offsets).evaluate(points)[0][1]))
     minimum = minimise(Breaking(problems.matrices, problems.offsets, where=where), start, max_iter=20)

@@ -216,7 +216,10 @@ class NeedsMemory(TinyNetwork):
         return super().forward(images)
 
 
-MEMORY_ERRORS = [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
 
 
 @pytest.mark.parametrize("error", MEMORY_ERRORS)
@@ -346,5 +349,3 @@ def test_vgg19_bn_with_the_papers_layers() -> None:
     result = perceptual_ball(classifier, inputs, layers=range(0, 13), layer_weight=1.0, max_iter=4)
     check(result, classifier, inputs)
     assert classifier.settings["layers"] == "0-12"
-
-

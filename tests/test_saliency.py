@@ -23,9 +23,7 @@ def test_one_pixel_by_hand() -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    height=st.integers(1, 40), width=st.integers(1, 40), sigma=st.floats(0.05, 30), seed=st.integers(0, 2**16)
-)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), sigma=st.floats(0.05, 30), seed=st.integers(0, 2**16))
 def test_blur_equals_scipys(height: int, width: int, sigma: float, seed: int) -> None:
     """Also where the kernel is much larger than the map, and reflected more than once."""
     maps = np.random.default_rng(seed).standard_normal((2, height, width))

@@ -1,0 +1,36 @@
+# The two commands of this repository, `make book` and `make test`, in an environment of their own (.venv).
+
+PROFILE ?= demo
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/installed
+
+.PHONY: help book test clean
+
+help:
+	@echo "make book [PROFILE=demo]   compute what is out of date and build the site in _build/html"
+	@echo "make test                  linter, unit tests, slow tests"
+	@echo "make clean                 remove _build (the environment in .venv stays)"
+
+book: $(INSTALLED)
+	@$(VENV)/bin/perceptual-ball book $(PROFILE)
+
+test: $(INSTALLED)
+	@echo "== ruff"
+	@$(VENV)/bin/ruff check .
+	@echo "== unit tests"
+	@$(VENV)/bin/pytest -m "not slow"
+	@echo "== slow tests (minutes)"
+	@$(VENV)/bin/pytest -m slow
+
+clean:
+	rm -rf _build
+
+$(INSTALLED): pyproject.toml requirements.lock
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	@echo "== making the environment in $(VENV) (the first time this downloads PyTorch: minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
+	$(VENV)/bin/pip install $$quiet --disable-pip-version-check \
+		--constraint requirements.lock --editable ".[book,test]"
+	@touch $@
