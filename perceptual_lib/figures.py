@@ -1,4 +1,7 @@
-"""The book's figures, one function each, and the overlay that the command line writes."""
+"""The book's figures, one function each, and the overlay that the command line writes.
+
+Pictures and maps are arrays, or tensors on the CPU.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from perceptual_lib.localization import dominant_component
@@ -37,12 +41,12 @@ def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
     return Image.composite(colours, picture.convert("L").convert("RGB"), heat.point(lambda value: 40 + value * 3 // 4))
 
 
-def image_row(images: Sequence[np.ndarray], titles: Sequence[str]) -> Figure:
+def image_row(images: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
     """Pictures (H, W, 3) and maps (H, W) side by side (Fig. 2)."""
     return _grid([images], titles)
 
 
-def localisation(pictures: np.ndarray, maps: np.ndarray, alpha: float, titles: Sequence[str]) -> Figure:
+def localisation(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
     """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
 
     Args:
@@ -51,6 +55,7 @@ def localisation(pictures: np.ndarray, maps: np.ndarray, alpha: float, titles: S
         alpha: threshold of the component, a share of the map's range.
         titles: one for each row.
     """
+    pictures, maps = np.asarray(pictures), np.asarray(maps)
     components = [dominant_component(saliency, alpha) for saliency in maps]
     rows = [
         [picture, saliency, picture * (0.25 + 0.75 * mask[..., None])]
@@ -64,7 +69,7 @@ def localisation(pictures: np.ndarray, maps: np.ndarray, alpha: float, titles: S
 
 
 def comparison(
-    pictures: np.ndarray, columns: Mapping[str, np.ndarray], boxes: Sequence[Sequence[Box]], across: int = 1
+    pictures: ArrayLike, columns: Mapping[str, ArrayLike], boxes: Sequence[Sequence[Box]], across: int = 1
 ) -> Figure:
     """Fig. 4 and S1: each picture with its boxes, then its maps.
 
@@ -144,7 +149,7 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
     return figure
 
 
-def _grid(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
+def _grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
     """Pictures and maps in rows, each map in its own range of colours; titles above the columns."""
     count = len(rows[0])
     width = 9 / max(count, 3)

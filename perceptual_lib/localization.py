@@ -1,6 +1,7 @@
 """Where a map lies: its dominant component (paper Fig. 1, Sec. 4.2) and its share inside boxes."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
@@ -25,7 +26,16 @@ def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, 
     return labels == largest, (columns.start, rows.start, columns.stop - 1, rows.stop - 1)
 
 
-def share_inside(saliency: np.ndarray, mask: np.ndarray) -> float:
-    """Share of a map's sum that lies inside a mask, both (H, W); in [0, 1], nan for a map of zeros."""
-    total = saliency.sum(dtype=np.float64)
-    return float(saliency[mask].sum(dtype=np.float64) / total) if total > 0 else float("nan")
+def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
+    """Share of a map's sum that lies inside a mask.
+
+    Args:
+        maps: (..., H, W), not negative; arrays, or tensors on the CPU.
+        masks: (..., H, W) bool.
+
+    Returns:
+        (...), in [0, 1]; nan for a map of zeros.
+    """
+    maps, masks = np.asarray(maps, dtype=np.float64), np.asarray(masks, dtype=bool)
+    with np.errstate(invalid="ignore"):
+        return (maps * masks).sum((-2, -1)) / maps.sum((-2, -1))

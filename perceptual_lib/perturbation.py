@@ -53,6 +53,7 @@ def perceptual_ball(
     normalise_layers: bool = False,
     multilabel: bool = False,
     max_iter: int = 200,
+    batch_size: int | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Perturbation:
     """Find for each image the change that takes its class away and stays near in pixels and activations (Eq. 5).
@@ -74,21 +75,24 @@ def perceptual_ball(
         multilabel: the margin is the class's response itself (Eq. 2), at its largest region where the network
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
         max_iter: most steps of L-BFGS.
-        callback: called as `callback(step, rows, delta)` at the start and after each step, with the indices of the
-            images still being optimised and their perturbations. The images are the batch's, or one part's after
-            the other where memory did not allow the whole batch.
+        batch_size: images in memory at once; None for all of `inputs`. The results do not depend on it.
+        callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
+            with the indices in `inputs` of the images still being optimised and their perturbations.
 
     Raises:
         InputError: inputs, targets or layers that do not fit, or not enough memory for a single image.
     """
-    if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0 or max_iter < 1:
-        raise InputError("margin_target must be below 0, the weights at least 0, and max_iter at least 1.")
+    counts = [max_iter] if batch_size is None else [max_iter, batch_size]
+    if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0 or min(counts) < 1:
+        raise InputError("margin_target must be below 0, weights at least 0, max_iter and batch_size at least 1.")
     network = model.network if isinstance(model, Classifier) else model
     check_inputs(network, inputs)
     targets = check_targets(targets, len(inputs))
     objective = Objective(network, layers, margin_target, layer_weight, pixel_weight, normalise_layers, multilabel)
     with torch.inference_mode(False), torch.no_grad(), frozen(network):
-        return _solve(objective, inputs.clone(), targets, max_iter, callback)  # an inference tensor takes no gradient
+        inputs = inputs.clone()  # an inference tensor takes no gradient
+        batches = torch.arange(len(inputs), device=inputs.device).split(batch_size or len(inputs))
+        return _join([_solve(objective, inputs, targets, rows, max_iter, callback) for rows in batches])
 
 
 def perturbation_path(model: nn.Module, inputs: Tensor, *arguments, **settings) -> tuple[Perturbation, Tensor]:
@@ -96,39 +100,43 @@ def perturbation_path(model: nn.Module, inputs: Tensor, *arguments, **settings) 
 
     An image that ends early keeps its last perturbation. Takes the arguments of `perceptual_ball`.
     """
-    path = []
+    records: list[tuple[int, Tensor, Tensor]] = []
+    result = perceptual_ball(model, inputs, *arguments, callback=lambda *record: records.append(record), **settings)
+    path = inputs.new_zeros(1 + max(step for step, _, _ in records), *inputs.shape)
+    for index in range(1, len(path)):
+        path[index] = path[index - 1]
+        for step, rows, delta in records:
+            if step == index:
+                path[index, rows] = delta
+    return result, path
 
-    def remember(step: int, rows: Tensor, delta: Tensor) -> None:
-        current = path[-1].clone() if step else torch.zeros_like(inputs)
-        current[rows] = delta
-        path.append(current)
 
-    result = perceptual_ball(model, inputs, *arguments, callback=remember, **settings)
-    return result, torch.stack(path)
-
-
-def _solve(objective: "Objective", inputs: Tensor, targets: Tensor | None, max_iter: int, callback) -> Perturbation:
-    """Explain the batch, in halves where memory is too small for the whole."""
+def _solve(
+    objective: "Objective", inputs: Tensor, targets: Tensor | None, rows: Tensor, max_iter: int, callback
+) -> Perturbation:
+    """Explain the images at these rows, in halves where memory is too small for all of them."""
+    report = callback and (lambda step, left, delta: callback(step, rows[left], delta))
     try:
-        return objective.bind(inputs, targets).solve(max_iter, callback)
+        objective.bind(inputs[rows], None if targets is None else targets[rows])
+        return objective.solve(max_iter, report)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
         objective.release()
-        problem = f"{len(inputs)} x {' x '.join(map(str, inputs.shape[1:]))}"
-    if len(inputs) == 1:
+    problem = f"{len(rows)} x {' x '.join(map(str, inputs.shape[1:]))}"
+    if len(rows) == 1:
         raise InputError(
             f"there is not enough memory to explain one image ({problem}) on {inputs.device}; use a smaller image, "
             "fewer layers, a smaller max_iter or another device."
         )
-    half = len(inputs) // 2
-    warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves of {half}.", stacklevel=3)
+    warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves.", stacklevel=4)
     if inputs.device.type == "cuda":
         torch.cuda.empty_cache()
-    parts = [
-        _solve(objective, inputs[part], None if targets is None else targets[part], max_iter, callback)
-        for part in (slice(0, half), slice(half, None))
-    ]
+    return _join([_solve(objective, inputs, targets, half, max_iter, callback) for half in rows.chunk(2)])
+
+
+def _join(parts: list[Perturbation]) -> Perturbation:
+    """One result of consecutive parts of a batch."""
     return Perturbation(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Perturbation)))
 
 
@@ -164,7 +172,7 @@ class Objective:
         self.inputs = self.targets = None
         self.references: dict[int, tuple[Tensor, Tensor]] = {}  # activation index -> C_l(x) (B, ...), weight (B,)
 
-    def bind(self, inputs: Tensor, targets: Tensor | None) -> "Objective":
+    def bind(self, inputs: Tensor, targets: Tensor | None) -> None:
         """Take a batch (B, C, H, W): one forward pass gives the predictions, the margins and the C_l(x)."""
         logits, found, values = trace(self.network, inputs)
         check_logits(logits, len(inputs), self.margins is class_response)
@@ -178,7 +186,6 @@ class Objective:
         self.activation_count = len(found)
         for index in select_layers(self.layers, [activation.name for activation in found]):
             self.references[index] = values[index], self._layer_weights(values[index])
-        return self
 
     def _layer_weights(self, value: Tensor) -> Tensor:
         if not self.normalise_layers:

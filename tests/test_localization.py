@@ -1,6 +1,7 @@
 """The dominant component and the share inside, by hand."""
 
 import numpy as np
+import torch
 
 from perceptual_lib.localization import dominant_component, share_inside
 
@@ -36,4 +37,5 @@ def test_share_inside() -> None:
     mask = np.zeros(MAP.shape, dtype=bool)
     mask[2:4, 3] = True
     assert share_inside(MAP, mask) == 11 / 25
-    assert np.isnan(share_inside(np.zeros((2, 2)), np.ones((2, 2), dtype=bool)))
+    shares = share_inside(torch.from_numpy(np.stack([MAP, 0 * MAP, MAP])), [mask, mask, ~mask])
+    assert shares[0] == 11 / 25 and np.isnan(shares[1]) and shares[2] == 14 / 25

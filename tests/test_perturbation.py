@@ -100,6 +100,7 @@ def test_multilabel_pulls_every_region_down() -> None:
 def test_an_images_result_does_not_depend_on_its_neighbours(tiny: TinyNetwork, images: torch.Tensor) -> None:
     options = {"layers": [0, 1, 2], "layer_weight": 0.3, "max_iter": 25}
     together = perceptual_ball(tiny, images, **options)
+    assert torch.allclose(perceptual_ball(tiny, images, batch_size=3, **options).delta, together.delta, atol=1e-9)
     for row in range(len(images)):
         alone = perceptual_ball(tiny, images[row : row + 1], **options)
         assert torch.allclose(together.delta[row], alone.delta[0], atol=1e-9)
@@ -197,10 +198,10 @@ def test_callback_sees_every_step(tiny: TinyNetwork, images: torch.Tensor) -> No
 
 
 def test_path_ends_at_the_result(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    result, path = perturbation_path(tiny, images, layers=0, max_iter=6)
+    result, path = perturbation_path(tiny, images, layers=0, max_iter=6, batch_size=3)
     assert path.shape == (7, *images.shape) and not path[0].any()
     assert torch.equal(path[-1], result.delta)
-    assert torch.equal(path[4], perceptual_ball(tiny, images, layers=0, max_iter=4).delta)
+    assert torch.allclose(path[4], perceptual_ball(tiny, images, layers=0, max_iter=4).delta, atol=1e-12)
 
 
 class NeedsMemory(TinyNetwork):
@@ -282,7 +283,8 @@ NAN_IMAGE[1, 0, 0, 0] = torch.nan
         ({"layers": 3}, "layer 3 is out of range: the network has 3 activations"),
         ({"layers": "conv"}, "no layer 'conv'"),
         ({"margin_target": 1.0}, "margin_target must be below 0"),
-        ({"max_iter": 0}, "max_iter at least 1"),
+        ({"batch_size": 0}, "max_iter and batch_size at least 1"),
+        ({"max_iter": 0}, "max_iter and batch_size at least 1"),
     ],
 )
 def test_bad_input_is_one_sentence(tiny: TinyNetwork, change: dict, message: str) -> None:
