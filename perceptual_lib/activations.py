@@ -179,8 +179,8 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
         first, dash, last = layer.partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise InputError(
-                f"there is no layer {layer!r}; the network has {len(names)} activations, from {_ends(names)}: give "
-                "their names, indices, or an inclusive range such as 4-9."
+                f"there is no layer {layer!r}; the network has {_extent(names)}: give their names, indices, or an "
+                "inclusive range such as 4-9."
             )
         yield from _indices(range(int(first), int(last or first) + 1), names)
     else:
@@ -189,11 +189,11 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
         except TypeError:
             raise InputError(f"a layer is an index, a name or a range, not {layer!r}.") from None
         if not -len(names) <= index < len(names):
-            raise InputError(
-                f"layer {index} is out of range: the network has {len(names)} activations, from {_ends(names)}."
-            )
+            raise InputError(f"layer {index} is out of range: the network has {_extent(names)}.")
         yield index % len(names)
 
 
-def _ends(names: Sequence[str]) -> str:
-    return f"0 ({names[0]}) to {len(names) - 1} ({names[-1]})" if names else "none to none"
+def _extent(names: Sequence[str]) -> str:
+    if not names:
+        return "no activations that are known"
+    return f"{len(names)} activations, from 0 ({names[0]}) to {len(names) - 1} ({names[-1]})"

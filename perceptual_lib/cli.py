@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command()
 def explain(
-    photos: Annotated[list[Path], typer.Argument(help="picture files", show_default=False)],
+    photos: Annotated[list[Path], typer.Argument(help="picture files, or folders of them", show_default=False)],
     model: Annotated[str, typer.Option(help="a torchvision or timm network, by name")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or the path of a state dict")] = "default",
     layers: Annotated[
@@ -43,6 +43,7 @@ def explain(
     except OSError as error:
         raise InputError(f"the folder {out} cannot be made: {error.strerror}.") from error
     problems = 0
+    photos = [photo for source in photos for photo in expand(source)]
     stems = [photo.stem for photo in photos]
     for number, photo in enumerate(photos, 1):
         stem = photo.stem if stems.count(photo.stem) == 1 else f"{photo.stem}_{number}"
@@ -56,6 +57,15 @@ def explain(
             typer.echo(f"perceptual-ball: {error}", err=True)
     if problems:
         raise typer.Exit(2)
+
+
+def expand(source: Path) -> list[Path]:
+    """The photos of a folder, without the overlays of an earlier run; a file as it is."""
+    from perceptual_lib.images import load_photographs
+
+    if not source.is_dir():
+        return [source]
+    return [photo.path for photo in load_photographs(source) if not photo.path.stem.endswith("_explained")]
 
 
 def explain_photo(

@@ -148,6 +148,11 @@ def test_layers_that_do_not_exist(layers, message: str) -> None:
         select_layers(layers, NAMES)
 
 
+def test_network_without_activations() -> None:
+    with pytest.raises(InputError, match="layer 0 is out of range: the network has no activations that are known"):
+        select_layers(0, [])
+
+
 def test_relative_changes_of_a_linear_network_by_hand() -> None:
     network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(12, 12, bias=False), nn.ReLU())
     nn.init.eye_(network[2].weight)

@@ -74,6 +74,15 @@ def test_one_bad_photo_does_not_cost_the_others(run, tmp_path, eagle) -> None:
     assert written == {"imagenet_17_22_2_explained.png", "imagenet_17_22_5_explained.png"}
 
 
+def test_a_folder_is_its_photos_without_earlier_overlays(run, tmp_path, eagle) -> None:
+    (tmp_path / "eagle.jpg").write_bytes(eagle.path.read_bytes())
+    arguments = ["explain", tmp_path, "--out", tmp_path, "--device", "cpu"]
+    for _ in range(2):
+        status, out, _ = run(*arguments)
+        assert status == 0 and out.count("bald eagle") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"eagle.jpg", "eagle_explained.png"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

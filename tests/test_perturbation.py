@@ -204,6 +204,15 @@ def test_path_ends_at_the_result(tiny: TinyNetwork, images: torch.Tensor) -> Non
     assert torch.allclose(path[4], perceptual_ball(tiny, images, layers=0, max_iter=4).delta, atol=1e-12)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_finds_what_the_cpu_finds(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    options = {"layers": [0, 1, 2], "layer_weight": 0.3, "max_iter": 25}
+    expected = perceptual_ball(tiny, images, **options)
+    result = perceptual_ball(tiny.cuda(), images.cuda(), **options)
+    assert result.delta.is_cuda and torch.allclose(result.delta.cpu(), expected.delta, atol=1e-6)
+    assert torch.equal(result.evaluations.cpu(), expected.evaluations)
+
+
 class NeedsMemory(TinyNetwork):
     """Runs out of memory above a batch size, as the CUDA or the CPU allocator says it."""
 
