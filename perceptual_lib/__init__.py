@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from perceptual_lib.classifiers import Classifier, load_classifier
     from perceptual_lib.errors import InputError
+    from perceptual_lib.explainers import PerceptualBall, explain, explainer
     from perceptual_lib.images import Photograph, load_photographs
     from perceptual_lib.perturbation import Perturbation, perceptual_ball
     from perceptual_lib.profiles import load_profile
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Classifier": "classifiers",
     "InputError": "errors",
+    "PerceptualBall": "explainers",
     "Perturbation": "perturbation",
     "Photograph": "images",
     "class_gradient": "saliency",
+    "explain": "explainers",
+    "explainer": "explainers",
     "load_classifier": "classifiers",
     "load_photographs": "images",
     "load_profile": "profiles",
@@ -28,9 +32,12 @@ _HOMES = {
 __all__ = [  # noqa: F822 (they are found by __getattr__)
     "Classifier",
     "InputError",
+    "PerceptualBall",
     "Perturbation",
     "Photograph",
     "class_gradient",
+    "explain",
+    "explainer",
     "load_classifier",
     "load_photographs",
     "load_profile",

@@ -44,9 +44,12 @@ class Activation:
 
 
 class watch(TorchFunctionMode):
-    """Context in which `see(function name, output)` is called at each activation that depends on the input."""
+    """Context in which `see(function name, output)` is called at each activation that depends on the input.
 
-    def __init__(self, see: Callable[[str, Tensor], None]) -> None:
+    What it returns takes the output's place in the network; None leaves it as it is.
+    """
+
+    def __init__(self, see: Callable[[str, Tensor], Tensor | None]) -> None:
         super().__init__()
         self.see = see
 
@@ -55,8 +58,16 @@ class watch(TorchFunctionMode):
         name = getattr(func, "__name__", "").rstrip("_")
         # An activation of parameters alone (Swin V2's position bias) has no gradient towards the input.
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
-            self.see(name, output)
+            replacement = self.see(name, output)
+            return output if replacement is None else replacement
         return output
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The network inside a `Classifier`, whose layers have their own names there; another module as it is."""
+    from perceptual_lib.classifiers import Classifier
+
+    return model.network if isinstance(model, Classifier) else model
 
 
 @contextmanager

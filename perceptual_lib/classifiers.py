@@ -111,19 +111,8 @@ class Classifier(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments of `perceptual_ball` that suit this network.
-
-        The paper's for VGG19 with batch normalisation. For any other network all but the top fifth of the
-        activations, each divided by its own mean square, with lambda' = 100.
-        """
-        if self.name in PAPER_SETTINGS:
-            return dict(PAPER_SETTINGS[self.name])
-        return {
-            "layers": range(0, len(self.activations) * 4 // 5),
-            "layer_weight": 100.0,
-            "normalise_layers": True,
-            "max_iter": 60,
-        }
+        """Arguments of `perceptual_ball` that suit this network: see `default_settings`."""
+        return default_settings(self.name, len(self.activations))
 
     def class_name(self, index: int) -> str:
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
@@ -140,6 +129,22 @@ class Classifier(nn.Module):
         if str(label).casefold() in names:
             return names[label.casefold()]
         raise InputError(f"{self.name} knows no class {label!r}{_nearest(label, names)}; give a name or an index.")
+
+
+def default_settings(name: str, activation_count: int) -> dict[str, Any]:
+    """Arguments of `perceptual_ball` that suit a network.
+
+    The paper's for VGG19 with batch normalisation. For any other network all but the top fifth of the activations,
+    each divided by its own mean square, with lambda' = 100.
+    """
+    if name in PAPER_SETTINGS:
+        return dict(PAPER_SETTINGS[name])
+    return {
+        "layers": range(0, activation_count * 4 // 5),
+        "layer_weight": 100.0,
+        "normalise_layers": True,
+        "max_iter": 60,
+    }
 
 
 def load_classifier(

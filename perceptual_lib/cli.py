@@ -1,4 +1,4 @@
-"""The command line: perceptual-ball explain | book."""
+"""The command line: perceptual-ball explain | methods | book."""
 
 import sys
 from pathlib import Path
@@ -96,6 +96,16 @@ def explain_photo(
         f"{result.margin_before[0]:.2f} -> {result.margin[0]:.2f} in {result.evaluations[0]} evaluations"
         f"{'' if result.flipped[0] else ' (not flipped)'}{' (broke down)' if result.failed[0] else ''}; {overlay_path}"
     )
+
+
+@app.command()
+def methods() -> None:
+    """List the explanation methods, where they come from and what they cost."""
+    from perceptual_lib.explainers import METHODS
+
+    names, sources = max(map(len, METHODS)), max(len(method.source) for method in METHODS.values())
+    for method in METHODS.values():
+        typer.echo(f"{method.name:{names}}  {method.source:{sources}}  {method.cost}")
 
 
 @app.command()

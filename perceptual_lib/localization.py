@@ -39,3 +39,17 @@ def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     maps, masks = np.asarray(maps, dtype=np.float64), np.asarray(masks, dtype=bool)
     with np.errstate(invalid="ignore"):
         return (maps * masks).sum((-2, -1)) / maps.sum((-2, -1))
+
+
+def edge_mask(picture: ArrayLike, share: float = 0.1) -> np.ndarray:
+    """The edges of a picture: the pixels in which its brightness changes most.
+
+    Args:
+        picture: (H, W, 3).
+        share: of the pixels that count as edges, in (0, 1).
+
+    Returns:
+        (H, W) bool.
+    """
+    steepness = ndimage.gaussian_gradient_magnitude(np.asarray(picture, dtype=np.float64).mean(-1), sigma=1)
+    return steepness > np.quantile(steepness, 1 - share)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import Layers, by_image, frozen, select_layers, trace, watch
-from perceptual_lib.classifiers import Classifier
+from perceptual_lib.activations import Layers, by_image, frozen, network_of, select_layers, trace, watch
 from perceptual_lib.errors import InputError
 from perceptual_lib.lbfgs import minimise
 
@@ -85,7 +84,7 @@ def perceptual_ball(
     counts = [max_iter] if batch_size is None else [max_iter, batch_size]
     if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0 or min(counts) < 1:
         raise InputError("margin_target must be below 0, weights at least 0, max_iter and batch_size at least 1.")
-    network = model.network if isinstance(model, Classifier) else model
+    network = network_of(model)
     check_inputs(network, inputs)
     targets = check_targets(targets, len(inputs))
     objective = Objective(network, layers, margin_target, layer_weight, pixel_weight, normalise_layers, multilabel)

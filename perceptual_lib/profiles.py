@@ -52,6 +52,7 @@ class Profile(_Section):
         classifier, photographs, perturbation: see the sections.
         sigma: blur of the figures' maps, in pixels of the network's input.
         batch_size: images explained at once.
+        methods: settings of explanation methods that differ from their defaults, by method.
         shown: names of the photographs that the text looks at closely; none for the first four.
     """
 
@@ -62,6 +63,7 @@ class Profile(_Section):
     perturbation: PerturbationSection = PerturbationSection()
     sigma: Annotated[float, Field(ge=0)] = 5.0
     batch_size: Annotated[int, Field(ge=1)] = 4
+    methods: dict[str, dict[str, int | float | str]] = {}
     shown: list[str] = []
 
     def load_classifier(self):
@@ -101,6 +103,23 @@ class Profile(_Section):
         if missing:
             raise InputError(f"profile {self.name} shows {missing[0]}, which is not among its photographs.")
         return [by_name[name] for name in self.shown]
+
+    def explain(self, classifier, images, targets=None, *, method: str):
+        """`perceptual_lib.explain` with the profile's settings and batches: maps (B, H, W)."""
+        import torch
+
+        from perceptual_lib.explainers import explain
+
+        settings = self.methods.get(method, {})
+        batches = torch.arange(len(images), device=images.device).split(self.batch_size)
+        return torch.cat(
+            [
+                explain(
+                    classifier, images[rows], targets if targets is None else targets[rows], method=method, **settings
+                )
+                for rows in batches
+            ]
+        )
 
     @property
     def settings(self) -> dict[str, Any]:

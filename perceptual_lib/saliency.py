@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import frozen
-from perceptual_lib.classifiers import Classifier
+from perceptual_lib.activations import frozen, network_of
 from perceptual_lib.errors import InputError
 from perceptual_lib.perturbation import check_inputs, check_targets
 
@@ -82,7 +81,7 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
     Returns:
         (B, C, H, W).
     """
-    network = model.network if isinstance(model, Classifier) else model
+    network = network_of(model)
     check_inputs(network, inputs)
     targets = check_targets(targets, len(inputs))
     with torch.inference_mode(False), torch.enable_grad(), frozen(network):

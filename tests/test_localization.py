@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from perceptual_lib.localization import dominant_component, share_inside
+from perceptual_lib.localization import dominant_component, edge_mask, share_inside
 
 MAP = np.array(
     [
@@ -39,3 +39,14 @@ def test_share_inside() -> None:
     assert share_inside(MAP, mask) == 11 / 25
     shares = share_inside(torch.from_numpy(np.stack([MAP, 0 * MAP, MAP])), [mask, mask, ~mask])
     assert shares[0] == 11 / 25 and np.isnan(shares[1]) and shares[2] == 14 / 25
+
+
+def test_edges_of_a_square() -> None:
+    picture = np.zeros((40, 40, 3))
+    picture[10:30, 10:30] = 1
+    edges = edge_mask(picture, 0.1)
+    assert abs(edges.mean() - 0.1) < 0.02
+    border = np.zeros((40, 40), dtype=bool)
+    border[8:32, 8:32] = True
+    border[12:28, 12:28] = False
+    assert not edges[~border].any()

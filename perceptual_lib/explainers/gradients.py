@@ -1,0 +1,132 @@
+"""Methods that read the gradient of the class's logit, as it is or with other rules for its way back."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from perceptual_lib.activations import ACTIVATION_FUNCTIONS, watch
+from perceptual_lib.explainers.layers import Layer, layer_gradient
+from perceptual_lib.explainers.registry import explainer
+
+
+@explainer("gradient", source="Simonyan et al. 2014", cost="1 forward, 1 backward")
+def gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Largest magnitude over the channels of the logit's gradient."""
+    return input_gradient(network, images, targets).abs().amax(1)
+
+
+@explainer("deconvnet", source="Zeiler and Fergus 2014", cost="1 forward, 1 backward")
+def deconvnet(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
+    with deconvnet_rule():
+        return input_gradient(network, images, targets).abs().amax(1)
+
+
+@explainer("guided_backprop", source="Springenberg et al. 2015", cost="1 forward, 1 backward")
+def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """The gradient with each activation passing on what is positive of what comes back, where it was active."""
+    return guided_gradient(network, images, targets).abs().amax(1)
+
+
+@explainer("smoothgrad", source="Smilkov et al. 2017", cost="50 forward, 50 backward")
+def smoothgrad(
+    network: nn.Module, images: Tensor, targets: Tensor, *, samples: int = 50, noise: float = 0.15, seed: int = 0
+) -> Tensor:
+    """The gradient averaged over noisy copies of the image.
+
+    noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+    total = torch.zeros_like(images)
+    for _ in range(samples):
+        # One draw for all images of the batch: an image's map does not depend on its neighbours.
+        draw = torch.randn(images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
+        total += input_gradient(network, images + spread * draw, targets)
+    return (total / samples).abs().amax(1)
+
+
+@explainer("integrated_gradients", source="Sundararajan et al. 2017", cost="100 forward, 100 backward")
+def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *, steps: int = 100) -> Tensor:
+    """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum)."""
+    from captum.attr import IntegratedGradients  # an import that takes a second
+
+    attribute = IntegratedGradients(network, multiply_by_inputs=False).attribute
+    return attribute(images, target=targets, n_steps=steps, internal_batch_size=len(images)).abs().amax(1)
+
+
+@explainer("grad_cam", source="Selvaraju et al. 2017", cost="1 forward, 1 backward")
+def grad_cam(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+    """A layer's channels, weighted by the mean gradient of each, summed, the positive part, enlarged.
+
+    layer: an activation by index or name, or a module by its path; None for the last spatial activation.
+    """
+    activation, gradient = layer_gradient(network, images, targets, layer)
+    return enlarge((gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu(), images)
+
+
+@explainer("guided_grad_cam", source="Selvaraju et al. 2017", cost="2 forward, 2 backward")
+def guided_grad_cam(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+    """Guided backpropagation times Grad-CAM, the largest magnitude over the channels. layer: as for grad_cam."""
+    coarse = grad_cam(network, images, targets, layer=layer)
+    return (guided_gradient(network, images, targets) * coarse[:, None]).abs().amax(1)
+
+
+def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
+    """Gradient (B, C, H, W) of each image's own logit."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        score = network(images).gather(1, targets[:, None]).sum()
+        return torch.autograd.grad(score, images)[0]
+
+
+def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+    """Gradient (B, C, H, W) by the rule of guided backpropagation."""
+    with watch(lambda _, output: PositiveGradient.apply(output)):
+        return input_gradient(network, images, targets)
+
+
+def enlarge(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps (B, h, w) at the images' size (B, H, W), bilinearly."""
+    return F.interpolate(maps[:, None], images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+class deconvnet_rule(TorchFunctionMode):
+    """Context in which activations let the positive part of the gradient back, whatever they did on the way forward."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "").rstrip("_") not in ACTIVATION_FUNCTIONS:
+            return func(*args, **kwargs)
+        given = args[0] if args else kwargs.pop("input")
+        with torch.no_grad():
+            value = func(given.clone(), *args[1:], **kwargs)  # in place on the copy, where it is
+        return PositivePassage.apply(given, value)
+
+
+class PositivePassage(Function):
+    """Another value in place of the input, with the positive part of the gradient for the input."""
+
+    @staticmethod
+    def forward(ctx, replaced: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.clamp(min=0), None
+
+
+class PositiveGradient(Function):
+    """The identity, letting only positive gradients back."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor) -> Tensor:
+        return value.clone()  # an in-place operation may follow
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient.clamp(min=0)

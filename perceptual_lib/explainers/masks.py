@@ -1,0 +1,240 @@
+"""Methods that hide parts of the image: RISE by chance, extremal perturbation by search."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceptual_lib.errors import InputError
+from perceptual_lib.explainers.registry import explainer
+from perceptual_lib.saliency import gaussian_blur
+
+GRID = 32  # places of a mask's parameter along the shorter side: one in 7 pixels of 224
+TEMPERATURE = 1 / 20  # of the soft maximum
+LEVELS = 8  # of blur, between which the image is interpolated
+AREA_WEIGHT = 30.0  # of the area's penalty at the first step
+AREA_GROWTH = 100.0  # what that weight is multiplied by over the whole run
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
+
+
+@explainer("rise", source="Petsiuk et al. 2018", cost="8000 forward")
+def rise(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    count: int = 8000,
+    cells: int = 7,
+    share: float = 0.5,
+    seed: int = 0,
+    batch_size: int = 64,
+    masks: Tensor | None = None,
+) -> Tensor:
+    """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
+
+    Every image of a batch sees the same masks. They are made as they are needed: memory does not grow with `count`.
+
+    Args:
+        network, images, targets: module to logits, (B, C, H, W), (B,). What is hidden is 0, in normalised space the
+            mean colour.
+        count: random masks.
+        cells: their cells along each side.
+        share: the probability that a cell is visible; the map is divided by it, so that it does not depend on it on
+            average.
+        seed: of the masks.
+        batch_size: masked images that the network gets at once; the map does not depend on it.
+        masks: (M, H, W) to use in place of random ones, as those of another implementation. `count`, `cells` and
+            `seed` are then without effect; `share` still divides the map.
+
+    Returns:
+        (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
+    """
+    _check_rise(images, count, cells, share, batch_size, masks)
+    blocks = random_masks(images, count, cells, share, seed, batch_size) if masks is None else masks.split(batch_size)
+    maps = torch.zeros_like(images[:, 0])
+    for block in blocks:
+        block = block.to(images)  # (n, H, W)
+        for one, target, map in zip(images, targets, maps, strict=True):  # full batches, whatever the number of images
+            scores = network(one * block[:, None]).softmax(1)[:, target]  # (n,)
+            map += torch.tensordot(scores, block, 1)
+    return maps / ((count if masks is None else len(masks)) * share)
+
+
+def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int, batch_size: int) -> Iterator[Tensor]:
+    """RISE's masks (Petsiuk et al. 2018, Sec. 3.2) in blocks (n, H, W) of at most `batch_size`, values in [0, 1].
+
+    A grid of cells, each 1 with probability `share`, is enlarged bilinearly to one cell more than the image on each
+    side, and the image's size cut out of that at a random place within the first cell.
+    """
+    height, width = images.shape[2:]
+    sides = torch.tensor([math.ceil(height / cells), math.ceil(width / cells)])  # of a cell, in pixels
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, batch_size):
+        # One row of numbers for each mask: the same masks however they are divided into blocks.
+        draws = torch.rand(min(batch_size, count - start), cells**2 + 2, generator=generator, dtype=torch.double)
+        grids = (draws[:, 2:] < share).to(images).view(-1, 1, cells, cells)
+        large = F.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)[:, 0]
+        corners = (draws[:, :2] * sides).long().tolist()
+        yield torch.stack(
+            [mask[top : top + height, left : left + width] for mask, (top, left) in zip(large, corners, strict=True)]
+        )
+
+
+@explainer("extremal_perturbation", source="Fong, Patrick and Vedaldi 2019", cost="800 forward, 800 backward")
+def extremal_perturbation(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    areas: Sequence[float] = (0.1,),
+    steps: int = 800,
+    radius: float = 0.09,
+    blur: float = 0.09,
+    smooth: float = 0.09,
+    flip: bool = True,
+    seed: int = 0,
+) -> Tensor:
+    """The smooth mask of a given area that keeps the class's logit largest, the rest of the image blurred.
+
+    Written from the paper (ICCV 2019, arXiv 1910.08485). Its lengths are pixels of an image of 224; here they are
+    shares of the shorter side, so that an image has the same explanation at any size.
+
+    Args:
+        network, images, targets: module to logits, (B, C, H, W), (B,).
+        areas: shares of the image to keep, in (0, 1). Each is searched for by itself; the masks are summed.
+        steps: of gradient descent, for each area.
+        radius: of the smallest spot that a mask can show, as a share of the image's shorter side.
+        blur: standard deviation where the mask is 0, as a share of the shorter side.
+        smooth: standard deviation of the Gaussian blur of the masks found, which the pointing game is played with, as
+            a share of the shorter side; 0 for the masks themselves.
+        flip: show the network the mirrored image in a random half of the steps (the same for all images).
+        seed: of these steps.
+
+    Returns:
+        (B, H, W), from 0 to the number of areas.
+    """
+    _check_extremal(areas, steps, radius, blur, smooth)
+    side = min(images.shape[2:])
+    levels = blur_levels(images, blur * side)
+    mirrored = torch.rand(steps, generator=torch.Generator().manual_seed(seed)) < 0.5  # (steps,)
+
+    def response(step: int, mask: Tensor) -> Tensor:
+        shown = between_levels(levels, mask)
+        return network(shown.flip(3) if flip and mirrored[step] else shown).gather(1, targets[:, None])[:, 0]
+
+    masks = sum(search_mask(response, images, area, steps, radius * side) for area in areas)
+    return gaussian_blur(masks, smooth * side)
+
+
+def search_mask(
+    response: Callable[[int, Tensor], Tensor], images: Tensor, area: float, steps: int, radius: float
+) -> Tensor:
+    """Gradient ascent on the response of images under masks of an area.
+
+    Args:
+        response: from step and masks (B, H, W) to the class's logits (B,).
+        images: (B, C, H, W), for their size.
+        area: share of the image that the mask should keep, in (0, 1).
+        steps: of SGD with momentum.
+        radius: in pixels, as for `SmoothMask`.
+
+    Returns:
+        Masks (B, H, W) in [0, 1]. One image's does not depend on another's: nothing below mixes them.
+    """
+    generate = SmoothMask(images, radius)
+    # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
+    parameter = images.new_ones(len(images), *generate.grid)
+    velocity = torch.zeros_like(parameter)
+    for step in range(steps):
+        with torch.enable_grad():
+            parameter.requires_grad_()
+            mask = generate(parameter)
+            off = (mask - wanted_values(mask.detach(), area)).square().mean((1, 2))  # R_a / (H W): (B,)
+            # A weak constraint first, so that the mask finds its place; then ever harder, so that it gets its area.
+            loss = AREA_WEIGHT * AREA_GROWTH ** (step / steps) * off - response(step, mask)  # (B,)
+            (gradient,) = torch.autograd.grad(loss.sum(), parameter)
+        velocity = MOMENTUM * velocity + gradient
+        parameter = (parameter.detach() - LEARNING_RATE * velocity).clamp(0, 1)
+    return generate(parameter)
+
+
+class SmoothMask:
+    """Masks made of soft discs: the smooth max-convolution of a coarse grid with a radial kernel.
+
+    m(u) = smax_v k(u - v) p(v), where smax f = sum f exp(f / T) / sum exp(f / T). The maximum, where a convolution
+    would have the mean, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 around its
+    centre with a Gaussian flank, exp(-max(0, d - 1)^2 / 4), d scaled so that k is one half at the radius.
+
+    Masks are computed where the grid's points are and enlarged bilinearly, at a fiftieth of the cost of every pixel.
+
+    Args:
+        images: (B, C, H, W), for their size.
+        radius: of the smallest spot, in pixels.
+
+    Attributes:
+        grid: (rows, columns) of the parameter, about `GRID` along the shorter side.
+    """
+
+    def __init__(self, images: Tensor, radius: float) -> None:
+        self.size = tuple(images.shape[2:])
+        stride = max(1, round(min(self.size) / GRID))
+        self.grid = tuple(max(1, round(length / stride)) for length in self.size)
+        reach = math.ceil(2 * radius / stride)  # k is below 0.01 from there on
+        offset = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device) * stride / radius
+        distance = torch.hypot(offset[:, None], offset) * (1 + 2 * math.log(2) ** 0.5)
+        self.kernel = (-(distance - 1).clamp(min=0).square() / 4).exp().flatten()[:, None]  # (window, 1)
+        self.window, self.reach = 2 * reach + 1, reach
+
+    def __call__(self, parameter: Tensor) -> Tensor:
+        """Masks (B, H, W) in [0, 1] of parameters (B, rows, columns) in [0, 1]."""
+        near = F.unfold(parameter[:, None], self.window, padding=self.reach)  # (B, window, rows * columns)
+        spots = near * self.kernel
+        coarse = ((spots / TEMPERATURE).softmax(1) * spots).sum(1).unflatten(1, self.grid)
+        return F.interpolate(coarse[:, None], self.size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def blur_levels(images: Tensor, sigma: float) -> Tensor:
+    """(LEVELS, B, C, H, W): the images from blurred with `sigma` pixels to sharp, in even steps of sigma."""
+    return torch.stack([gaussian_blur(images, sigma * (1 - level / (LEVELS - 1))) for level in range(LEVELS)])
+
+
+def between_levels(levels: Tensor, mask: Tensor) -> Tensor:
+    """Images (B, C, H, W), each pixel blurred as far as the mask (B, H, W) is from 1, between its two levels."""
+    index = torch.arange(len(levels), dtype=mask.dtype, device=mask.device).view(-1, 1, 1, 1)
+    weights = (1 - (mask * (len(levels) - 1) - index).abs()).clamp(min=0)  # (LEVELS, B, H, W), two are not 0
+    return torch.einsum("lbhw,lbchw->bchw", weights, levels)
+
+
+def wanted_values(masks: Tensor, area: float) -> Tensor:
+    """What the area's penalty |vecsort(m) - r_a|^2 pulls each pixel to, (B, H, W): 1 for the largest, 0 for the rest.
+
+    r_a is (1 - area) H W zeros and then ones. Pixels of the same value share what is left for them: the order in which
+    sorting happens to put them is that of the rows, and would pull a uniform mask to the bottom of the image.
+    """
+    values = masks.flatten(1)
+    ordered = values.sort(1).values
+    below = torch.searchsorted(ordered, values)  # how many pixels are smaller, (B, H W)
+    up_to = torch.searchsorted(ordered, values, right=True)  # and how many not larger
+    zeros = round((1 - area) * values.shape[1])
+    ones = (up_to - zeros).clamp(min=0) - (below - zeros).clamp(min=0)
+    return (ones / (up_to - below)).to(masks).view_as(masks)
+
+
+def _check_rise(images: Tensor, count: int, cells: int, share: float, batch_size: int, masks: Tensor | None) -> None:
+    if min(count, cells, batch_size) < 1:
+        raise InputError("count, cells and batch_size must be at least 1.")
+    if not 0 < share <= 1:
+        raise InputError(f"share is a probability above 0, at most 1, not {share}.")
+    if masks is not None and (masks.ndim != 3 or not len(masks) or masks.shape[1:] != images.shape[2:]):
+        raise InputError(f"masks must be (M, {images.shape[2]}, {images.shape[3]}), not {tuple(masks.shape)}.")
+
+
+def _check_extremal(areas: Sequence[float], steps: int, radius: float, blur: float, smooth: float) -> None:
+    if not areas or not all(0 < area < 1 for area in areas):
+        raise InputError(f"areas are shares of the image between 0 and 1, at least one; not {areas}.")
+    if steps < 1:
+        raise InputError(f"steps is {steps}; give a positive number.")
+    if not (0 < radius <= 1 and 0 <= blur <= 1 and 0 <= smooth <= 1):
+        raise InputError("radius, blur and smooth are shares of the image's side, at most 1; radius is above 0.")
