@@ -86,8 +86,8 @@ def comparison(
     figure = _grid(rows, ["original", *columns] * across)
     for own, axes in zip(boxes, np.array(figure.axes).reshape(len(panels), -1), strict=False):
         for box in own:
-            for panel in axes:
-                _draw_box(panel, box, TRUE_BOX)
+            for panel, width in zip(axes, [1.6] + [0.6] * len(columns), strict=True):  # thin, not to hide the maps
+                _draw_box(panel, box, TRUE_BOX, width)
     return figure
 
 
@@ -150,7 +150,7 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
 
 
 def _grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
-    """Pictures and maps in rows, each map in its own range of colours; titles above the columns."""
+    """Pictures and maps in rows, each map in its own range of colours, up to its 99.5 % quantile."""
     count = len(rows[0])
     width = 9 / max(count, 3)
     figure, axes = plt.subplots(
@@ -159,7 +159,9 @@ def _grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
             panel = axes[row, column]
-            panel.imshow(image, cmap=HEAT if image.ndim == 2 else None)
+            # Fine maps have single bright pixels, beside which all else would be black.
+            brightest = np.quantile(image, 0.995) if image.ndim == 2 else None
+            panel.imshow(image, cmap=HEAT if image.ndim == 2 else None, vmax=brightest)
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)
             if row == 0:
@@ -169,10 +171,15 @@ def _grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles
     return figure
 
 
-def _draw_box(axes: plt.Axes, box: Box, colour: str) -> None:
+def _draw_box(axes: plt.Axes, box: Box, colour: str, linewidth: float = 1.6) -> None:
     left, top, right, bottom = box
     axes.add_patch(
         Rectangle(
-            (left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, edgecolor=colour, linewidth=1.6
+            (left - 0.5, top - 0.5),
+            right - left + 1,
+            bottom - top + 1,
+            fill=False,
+            edgecolor=colour,
+            linewidth=linewidth,
         )
     )
