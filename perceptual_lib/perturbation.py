@@ -86,10 +86,9 @@ def perceptual_ball(
         raise InputError("margin_target must be below 0, weights at least 0, max_iter and batch_size at least 1.")
     network = network_of(model)
     check_inputs(network, inputs)
-    targets = check_targets(targets, len(inputs))
     objective = Objective(network, layers, margin_target, layer_weight, pixel_weight, normalise_layers, multilabel)
     with torch.inference_mode(False), torch.no_grad(), frozen(network):
-        inputs = inputs.clone()  # an inference tensor takes no gradient
+        inputs, targets = inputs.clone(), check_targets(targets, inputs)  # inference tensors take no gradient
         batches = torch.arange(len(inputs), device=inputs.device).split(batch_size or len(inputs))
         return _join([_solve(objective, inputs, targets, rows, max_iter, callback) for rows in batches])
 
@@ -180,7 +179,7 @@ class Objective:
             targets = scores.argmax(1)
         elif not ((targets >= 0) & (targets < scores.shape[1])).all():
             raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
-        self.inputs, self.targets = inputs, targets.to(inputs.device)
+        self.inputs, self.targets = inputs, targets
         self.margin_before = self.margins(logits, self.targets)
         self.activation_count = len(found)
         for index in select_layers(self.layers, [activation.name for activation in found]):
@@ -287,14 +286,19 @@ def check_inputs(network: nn.Module, inputs: Tensor) -> None:
         raise InputError(f"inputs hold NaN or infinity in the images {(~finite).nonzero().flatten().tolist()}.")
 
 
-def check_targets(targets: None | int | Tensor, batch: int) -> Tensor | None:
-    """Targets as (B,) int64, or None for the prediction. Raises InputError for another shape or type."""
+def check_targets(targets: None | int | Tensor, inputs: Tensor) -> Tensor | None:
+    """Targets for inputs (B, ...) as a new (B,) int64 on their device, or None for the prediction.
+
+    Raises:
+        InputError: another shape or type. The range of the classes is not known here.
+    """
+    batch = len(inputs)
     if targets is None:
         return None
     if isinstance(targets, int) and not isinstance(targets, bool):
-        return torch.full((batch,), targets)
+        return torch.full((batch,), targets, device=inputs.device)
     if isinstance(targets, Tensor) and targets.dtype == torch.long and targets.shape == (batch,):
-        return targets
+        return targets.clone().to(inputs.device)
     raise InputError(f"targets must be None, one class index, or an int64 tensor of shape ({batch},).")
 
 

@@ -83,9 +83,8 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
     """
     network = network_of(model)
     check_inputs(network, inputs)
-    targets = check_targets(targets, len(inputs))
     with torch.inference_mode(False), torch.enable_grad(), frozen(network):
-        images = inputs.detach().clone().requires_grad_()
+        images, targets = inputs.detach().clone().requires_grad_(), check_targets(targets, inputs)
         logits = network(images)
-        targets = logits.argmax(1) if targets is None else targets.to(logits.device)
+        targets = logits.argmax(1) if targets is None else targets
         return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)[0]

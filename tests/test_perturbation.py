@@ -184,7 +184,9 @@ def test_inputs_and_gradient_mode_are_left_alone(tiny: TinyNetwork, images: torc
     assert torch.equal(images, copy) and not result.delta.requires_grad
     with torch.inference_mode():
         made_here = images.clone()
+        inside = perceptual_ball(tiny, images, 2, layers=0, max_iter=3)
     assert torch.equal(perceptual_ball(tiny, made_here, layers=0, max_iter=3).delta, result.delta)
+    assert torch.equal(perceptual_ball(tiny, images, 2, layers=0, max_iter=3).delta, inside.delta)
 
 
 def test_callback_sees_every_step(tiny: TinyNetwork, images: torch.Tensor) -> None:

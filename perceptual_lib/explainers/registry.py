@@ -86,10 +86,10 @@ def explain(
         raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(chosen.settings) or 'none'}.")
     check_inputs(classifier, images)
     with torch.inference_mode(False), torch.no_grad(), frozen(classifier):
-        images, targets = images.clone(), check_targets(targets, len(images))
+        images, targets = images.clone(), check_targets(targets, images)
         logits = classifier(images)
         check_logits(logits, len(images), multilabel=False)
-        targets = logits.argmax(1) if targets is None else targets.clone().to(images.device)
+        targets = logits.argmax(1) if targets is None else targets
         if not ((targets >= 0) & (targets < logits.shape[1])).all():
             raise InputError(f"a target is out of range: the network has {logits.shape[1]} classes, counted from 0.")
         maps = chosen.function(classifier, images, targets, **settings).detach()
