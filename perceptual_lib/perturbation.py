@@ -238,8 +238,7 @@ class PerceptualDistance(watch):
     def add(self, _: str, output: Tensor) -> None:
         if self.calls in self.references:
             reference, weight = self.references[self.calls]
-            difference = by_image(output, len(reference)) - reference
-            self.total = self.total + weight * difference.square().mean(tuple(range(1, difference.ndim)))
+            self.total = self.total + SquaredDistance.apply(by_image(output, len(reference)), reference, weight)
         self.calls += 1
 
     def __exit__(self, kind, *rest) -> None:
@@ -249,6 +248,28 @@ class PerceptualDistance(watch):
                 f"the network computed {self.calls} activations for the changed image and {self.activation_count} for "
                 "the original: only networks that take the same path for both can be held in their activations."
             )
+
+
+class SquaredDistance(torch.autograd.Function):
+    """weight ||value - reference||^2, the norm a mean over elements: (B, ...), (B, ...), (B,) -> (B,).
+
+    Its gradient overwrites the difference. Written with tensor operations the terms cost as much again as the network,
+    whose activations they read; this way a tenth of it.
+    """
+
+    @staticmethod
+    def forward(context, value: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
+        difference = value - reference
+        dimensions = tuple(range(1, difference.ndim))
+        context.save_for_backward(difference)
+        context.scale = weight / difference[0].numel()
+        return context.scale * torch.linalg.vector_norm(difference, dim=dimensions).square()
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (difference,) = context.saved_tensors
+        scale = (2 * gradient * context.scale).view(-1, *[1] * (difference.ndim - 1))
+        return difference.mul_(scale), None, None
 
 
 def multiclass_margin(logits: Tensor, targets: Tensor) -> Tensor:
