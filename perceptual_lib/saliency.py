@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.activations import frozen, network_of
+from perceptual_lib.checks import check_inputs, check_targets
 from perceptual_lib.errors import InputError
-from perceptual_lib.perturbation import check_inputs, check_targets
 
 
 def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None) -> Tensor:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.activations import frozen
+from perceptual_lib.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
-from perceptual_lib.perturbation import check_inputs, check_logits, check_targets
 
 
 @dataclass(frozen=True)
