@@ -4,12 +4,18 @@ import difflib
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perceptual_lib.errors import InputError
+
+TABLE_1 = """
+    gradient deconvnet guided_backprop grad_cam guided_grad_cam excitation_backprop smoothgrad integrated_gradients
+    extremal_perturbation rise normgrad selective_normgrad blur_difference center no_perceptual perceptual
+    perceptual_guided
+""".split()
 
 
 class _Section(BaseModel):
@@ -29,6 +35,8 @@ class PhotographsSection(_Section):
 
     source: str | None = None
     """A file or folder, in which $VARIABLES of the environment are replaced; none for the embedded photographs."""
+    names: str | None = None
+    """A text file beside the profile with the names of the photographs that are used, one in a line; none for all."""
     limit: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -43,6 +51,25 @@ class PerturbationSection(_Section):
     max_iter: Annotated[int, Field(ge=1)] = 200
 
 
+class LocalizationSection(_Section):
+    """Weak localisation (Sec. 4.2)."""
+
+    methods: list[str] = TABLE_1
+    """The rows of Table 1, by the names of `explain`'s methods."""
+    sigmas: list[Annotated[float, Field(ge=0)]] = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+    """Blurs of the maps that are tried, in pixels of the network's input."""
+    selection: Annotated[int, Field(ge=1)] = 10
+    """How many photographs, the first ones, settings are chosen on; the others report them."""
+    subsets: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """For methods that cost too much for all photographs: how many, drawn with a fixed seed."""
+    ranges: Annotated[int, Field(ge=0)] = 0
+    """The first so many photographs are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
+    granularity: Literal["stage", "activation"] = "stage"
+    """What ranges are made of: single activations, or the stages between which the resolution changes."""
+    layer_weights: list[Annotated[float, Field(ge=0)]] = []
+    """Other values of lambda' that are tried on the photographs of the ranges."""
+
+
 class Profile(_Section):
     """One way to compute the book.
 
@@ -54,6 +81,8 @@ class Profile(_Section):
         batch_size: images explained at once.
         methods: settings of explanation methods that differ from their defaults, by method.
         shown: names of the photographs that the text looks at closely; none for the first four.
+        localization: the experiment of Sec. 4.2.
+        folder: where the profile's file is.
     """
 
     name: str
@@ -65,6 +94,8 @@ class Profile(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 4
     methods: dict[str, dict[str, int | float | str]] = {}
     shown: list[str] = []
+    localization: LocalizationSection = LocalizationSection()
+    folder: Annotated[Path, Field(exclude=True)] = Path()
 
     def load_classifier(self):
         """The profile's `Classifier`."""
@@ -88,7 +119,23 @@ class Profile(_Section):
                     f"profile {self.name} reads its photographs from {source}, which is not set: set that environment "
                     "variable to the folder of ImageNet's validation set (images and XML boxes)."
                 )
-        return load_photographs(source, limit=self.photographs.limit)
+        if self.photographs.names is None:
+            return load_photographs(source, limit=self.photographs.limit)
+        photographs = {photograph.name: photograph for photograph in load_photographs(source)}
+        names = self._listed_names()
+        missing = [name for name in names if name not in photographs]
+        if missing:
+            raise InputError(
+                f"{source} lacks {len(missing)} of the profile's {len(names)} images, {missing[0]} for one."
+            )
+        return [photographs[name] for name in names][: self.photographs.limit]
+
+    def _listed_names(self) -> list[str]:
+        path = self.folder / self.photographs.names
+        try:
+            return path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"profile {self.name} lists its photographs in {path}, which cannot be read.") from error
 
     def pick_shown(self, photographs: list) -> list:
         """Those of the photographs that the text looks at closely, in the profile's order.
@@ -127,12 +174,18 @@ class Profile(_Section):
         return self.perturbation.model_dump()
 
 
-SECTIONS = {"classifier": ClassifierSection, "photographs": PhotographsSection, "perturbation": PerturbationSection}
+SECTIONS = {
+    "classifier": ClassifierSection,
+    "photographs": PhotographsSection,
+    "perturbation": PerturbationSection,
+    "localization": LocalizationSection,
+}
 
 
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
-    return sorted(Path(entry.name).stem for entry in files("perceptual_lib").joinpath("profiles").iterdir())
+    entries = map(Path, (entry.name for entry in files("perceptual_lib").joinpath("profiles").iterdir()))
+    return sorted(entry.stem for entry in entries if entry.suffix == ".yaml")
 
 
 def load_profile(name: str | os.PathLike) -> Profile:
@@ -157,7 +210,7 @@ def load_profile(name: str | os.PathLike) -> Profile:
     if not isinstance(content, dict):
         raise InputError(f"profile {path} must be a mapping of keys to values.")
     try:
-        return Profile(name=path.stem, **content)
+        return Profile(name=path.stem, folder=path.parent, **content)
     except TypeError:
         raise InputError(f"profile {path} must not set its name, and its keys must be words.") from None
     except ValidationError as error:
@@ -171,7 +224,7 @@ def _first_problem(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg'].lower()}"
     *section, key = map(str, first["loc"])
-    known = [name for name in SECTIONS.get("".join(section), Profile).model_fields if name != "name"]
+    known = [name for name in SECTIONS.get("".join(section), Profile).model_fields if name not in ("name", "folder")]
     close = difflib.get_close_matches(key, known, n=1)
     return f"unknown key {'.'.join([*section, key])!r}" + (
         f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"

@@ -32,7 +32,7 @@ def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor) -> Tens
     return guided_gradient(network, images, targets).abs().amax(1)
 
 
-@explainer("smoothgrad", source="Smilkov et al. 2017", cost="50 forward, 50 backward")
+@explainer("smoothgrad", source="Smilkov et al. 2017", cost="{samples} forward, {samples} backward")
 def smoothgrad(
     network: nn.Module, images: Tensor, targets: Tensor, *, samples: int = 50, noise: float = 0.15, seed: int = 0
 ) -> Tensor:
@@ -50,7 +50,7 @@ def smoothgrad(
     return (total / samples).abs().amax(1)
 
 
-@explainer("integrated_gradients", source="Sundararajan et al. 2017", cost="100 forward, 100 backward")
+@explainer("integrated_gradients", source="Sundararajan et al. 2017", cost="{steps} forward, {steps} backward")
 def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *, steps: int = 100) -> Tensor:
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum)."""
     from captum.attr import IntegratedGradients  # an import that takes a second

@@ -1,5 +1,7 @@
 """Which layer a method looks at, and what passes there: the activation and its gradient."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
@@ -10,11 +12,11 @@ from perceptual_lib.errors import InputError
 Layer = None | int | str
 
 
-def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int:
-    """Index of the last activation that is a spatial map.
+def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int | str:
+    """The last activation that is a spatial map: its index, or the path of the module in which it is joined to others.
 
-    Where a network ends in parallel branches (GoogLeNet, Inception) this is the last branch alone: name the module
-    that joins them ("inception5b", "Mixed_7c") for all of them.
+    Where a network ends in parallel branches (GoogLeNet, Inception) the last activation is one of them. The innermost
+    module around it that has more channels at the same places ("inception5b", "Mixed_7c") is what all passes through.
 
     Args:
         network: any convolutional network.
@@ -25,9 +27,10 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
         InputError: the network has none, as a vision transformer.
     """
     height, width = images.shape[2:]
+    activations = _activations(network, images)
     spatial = [
         (index, grid)
-        for index, activation in enumerate(_activations(network, images))
+        for index, activation in enumerate(activations)
         if (grid := _grid(activation.shape, height, width)) is not None
     ]
     if not spatial:
@@ -36,7 +39,27 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
             "name a layer, or use a method that needs none."
         )
     fine = [index for index, (rows, _) in spatial if stride is None or rows * stride >= height]
-    return fine[-1] if fine else spatial[-1][0]
+    index = fine[-1] if fine else spatial[-1][0]
+    return _joint(network, images, activations[index]) or index
+
+
+def _joint(network: nn.Module, images: Tensor, activation: Activation) -> str:
+    """Path of the innermost module around an activation with more channels at the same places; "" where none has."""
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    hook = register_module_forward_hook(
+        lambda module, _, output: shapes.update({module: tuple(output.shape[1:])} if torch.is_tensor(output) else {})
+    )
+    try:
+        network(images[:1])
+    finally:
+        hook.remove()
+    height, width = images.shape[2:]
+    grid, path = _grid(activation.shape, height, width), activation.name
+    while path := path.rpartition(".")[0]:
+        shape = shapes.get(network_of(network).get_submodule(path), ())
+        if _grid(shape, height, width) == grid and math.prod(shape) > math.prod(activation.shape):
+            break
+    return path
 
 
 def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
@@ -67,11 +90,12 @@ def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor, layer: L
 
 def _catching(network: nn.Module, images: Tensor, layer: Layer, keep) -> "watch | _module_hook":
     """Context in which the layer's first output passes through `keep`."""
+    layer = default_layer(network, images) if layer is None else layer
     names = [activation.name for activation in _activations(network, images)]
     modules = dict(network_of(network).named_modules())
     if isinstance(layer, str) and layer not in names and layer in modules:
         return _module_hook(modules[layer], keep)
-    wanted = default_layer(network, images) if layer is None else select_layers(layer, names)[0]
+    wanted = select_layers(layer, names)[0]
     calls = iter(range(len(names)))
     return watch(lambda _, output: keep(output) if next(calls) == wanted else None)
 

@@ -14,12 +14,12 @@ from perceptual_lib.saliency import gaussian_blur
 GRID = 32  # places of a mask's parameter along the shorter side: one in 7 pixels of 224
 TEMPERATURE = 1 / 20  # of the soft maximum
 LEVELS = 8  # of blur, between which the image is interpolated
-AREA_WEIGHT = 30.0  # of the area's penalty at the first step
-AREA_GROWTH = 100.0  # what that weight is multiplied by over the whole run
+AREA_WEIGHT = 300.0  # of the area's penalty at the first step
+AREA_GROWTH = 16.0  # what that weight is multiplied by over the whole run
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
 
-@explainer("rise", source="Petsiuk et al. 2018", cost="8000 forward")
+@explainer("rise", source="Petsiuk et al. 2018", cost="{count} forward")
 def rise(
     network: nn.Module,
     images: Tensor,
@@ -82,7 +82,7 @@ def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int
         )
 
 
-@explainer("extremal_perturbation", source="Fong, Patrick and Vedaldi 2019", cost="800 forward, 800 backward")
+@explainer("extremal_perturbation", source="Fong, Patrick and Vedaldi 2019", cost="{steps} forward, {steps} backward")
 def extremal_perturbation(
     network: nn.Module,
     images: Tensor,
@@ -94,7 +94,6 @@ def extremal_perturbation(
     blur: float = 0.09,
     smooth: float = 0.09,
     flip: bool = True,
-    seed: int = 0,
 ) -> Tensor:
     """The smooth mask of a given area that keeps the class's logit largest, the rest of the image blurred.
 
@@ -118,11 +117,10 @@ def extremal_perturbation(
     _check_extremal(areas, steps, radius, blur, smooth)
     side = min(images.shape[2:])
     levels = blur_levels(images, blur * side)
-    mirrored = torch.rand(steps, generator=torch.Generator().manual_seed(seed)) < 0.5  # (steps,)
 
     def response(step: int, mask: Tensor) -> Tensor:
         shown = between_levels(levels, mask)
-        return network(shown.flip(3) if flip and mirrored[step] else shown).gather(1, targets[:, None])[:, 0]
+        return network(shown.flip(3) if flip and step % 2 == 0 else shown).gather(1, targets[:, None])[:, 0]
 
     masks = sum(search_mask(response, images, area, steps, radius * side) for area in areas)
     return gaussian_blur(masks, smooth * side)
@@ -136,7 +134,7 @@ def search_mask(
     Args:
         response: from step and masks (B, H, W) to the class's logits (B,).
         images: (B, C, H, W), for their size.
-        area: share of the image that the mask should keep, in (0, 1).
+        area: share of the canvas that the mask should keep, in (0, 1).
         steps: of SGD with momentum.
         radius: in pixels, as for `SmoothMask`.
 
@@ -146,53 +144,61 @@ def search_mask(
     generate = SmoothMask(images, radius)
     # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
     parameter = images.new_ones(len(images), *generate.grid)
-    velocity = torch.zeros_like(parameter)
+    velocity = None
     for step in range(steps):
         with torch.enable_grad():
             parameter.requires_grad_()
-            mask = generate(parameter)
-            off = (mask - wanted_values(mask.detach(), area)).square().mean((1, 2))  # R_a / (H W): (B,)
-            # A weak constraint first, so that the mask finds its place; then ever harder, so that it gets its area.
-            loss = AREA_WEIGHT * AREA_GROWTH ** (step / steps) * off - response(step, mask)  # (B,)
+            canvas = generate(parameter)
+            off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place: (B,)
+            # Ever harder, so that the mask finds its place first and gets its area then.
+            loss = AREA_WEIGHT * AREA_GROWTH ** (step / steps) * off - response(step, generate.on_image(canvas))  # (B,)
             (gradient,) = torch.autograd.grad(loss.sum(), parameter)
-        velocity = MOMENTUM * velocity + gradient
+        velocity = gradient if velocity is None else gradient.lerp(velocity, MOMENTUM)
         parameter = (parameter.detach() - LEARNING_RATE * velocity).clamp(0, 1)
-    return generate(parameter)
+    return generate.on_image(generate(parameter))
 
 
 class SmoothMask:
     """Masks made of soft discs: the smooth max-convolution of a coarse grid with a radial kernel.
 
     m(u) = smax_v k(u - v) p(v), where smax f = sum f exp(f / T) / sum exp(f / T). The maximum, where a convolution
-    would have the mean, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 around its
-    centre with a Gaussian flank, exp(-max(0, d - 1)^2 / 4), d scaled so that k is one half at the radius.
+    would have the mean, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 to half the
+    radius, with a Gaussian flank of standard deviation radius / 2 from there.
 
     Masks are computed where the grid's points are and enlarged bilinearly, at a fiftieth of the cost of every pixel.
+    They live on a canvas, the grid with a margin of one radius around it, so that a disc at the image's border counts
+    with its whole area.
 
     Args:
         images: (B, C, H, W), for their size.
         radius: of the smallest spot, in pixels.
 
     Attributes:
-        grid: (rows, columns) of the parameter, about `GRID` along the shorter side.
+        grid: (rows, columns) of the parameter, about `GRID` along the image's shorter side.
+        margin: rows and columns of the canvas on each side of the image.
     """
 
     def __init__(self, images: Tensor, radius: float) -> None:
         self.size = tuple(images.shape[2:])
         stride = max(1, round(min(self.size) / GRID))
         self.grid = tuple(max(1, round(length / stride)) for length in self.size)
-        reach = math.ceil(2 * radius / stride)  # k is below 0.01 from there on
-        offset = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device) * stride / radius
-        distance = torch.hypot(offset[:, None], offset) * (1 + 2 * math.log(2) ** 0.5)
-        self.kernel = (-(distance - 1).clamp(min=0).square() / 4).exp().flatten()[:, None]  # (window, 1)
-        self.window, self.reach = 2 * reach + 1, reach
+        self.margin = round(radius / stride)
+        self.reach = math.ceil(1.5 * radius / stride)  # k is at most exp(-2) from there on, which the maximum forgets
+        offset = torch.arange(-self.reach, self.reach + 1, dtype=images.dtype, device=images.device) * stride / radius
+        distance = torch.hypot(offset[:, None], offset)
+        self.kernel = (-2 * (distance - 0.5).clamp(min=0).square()).exp().flatten()[:, None]  # (window, 1)
 
     def __call__(self, parameter: Tensor) -> Tensor:
-        """Masks (B, H, W) in [0, 1] of parameters (B, rows, columns) in [0, 1]."""
-        near = F.unfold(parameter[:, None], self.window, padding=self.reach)  # (B, window, rows * columns)
-        spots = near * self.kernel
-        coarse = ((spots / TEMPERATURE).softmax(1) * spots).sum(1).unflatten(1, self.grid)
-        return F.interpolate(coarse[:, None], self.size, mode="bilinear", align_corners=False)[:, 0]
+        """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]."""
+        near = F.unfold(parameter[:, None], 2 * self.reach + 1, padding=self.reach + self.margin)
+        spots = near * self.kernel  # (B, window, places of the canvas)
+        mask = ((spots / TEMPERATURE).softmax(1) * spots).sum(1)
+        return mask.unflatten(1, tuple(length + 2 * self.margin for length in self.grid))
+
+    def on_image(self, canvas: Tensor) -> Tensor:
+        """Masks (B, H, W): the canvas without its margin, at the image's size."""
+        rows, columns = (slice(self.margin, self.margin + length) for length in self.grid)
+        return F.interpolate(canvas[:, None, rows, columns], self.size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def blur_levels(images: Tensor, sigma: float) -> Tensor:

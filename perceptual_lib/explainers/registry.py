@@ -2,7 +2,8 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,19 +23,32 @@ class Method:
         function: `function(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`. It gets the
             network in evaluation mode, its parameters without gradients, and gradients disabled.
         source: where it was published.
-        cost: passes of the network for one image at the default settings, for readers.
+        formula: passes of the network for one image, in words, with settings in braces.
     """
 
     name: str
     function: Callable[..., Tensor]
     source: str
-    cost: str
+    formula: str
 
     @property
     def settings(self) -> dict[str, object]:
         """The keyword arguments that it takes, with their defaults."""
         parameters = list(inspect.signature(self.function).parameters.values())[3:]
         return {parameter.name: parameter.default for parameter in parameters}
+
+    @property
+    def cost(self) -> str:
+        """Passes of the network for one image at the default settings, for readers: "50 forward, 50 backward"."""
+        return self.formula.format(**self.settings)
+
+    def passes(self, settings: Mapping[str, object]) -> tuple[int, int]:
+        """Passes of the network for one image with these settings, forward and backward."""
+        words = self.formula.format(**(self.settings | dict(settings)))
+        forward, backward = (
+            sum(map(int, re.findall(rf"(\d+) {direction}", words))) for direction in ("forward", "backward")
+        )
+        return forward, backward
 
 
 METHODS: dict[str, Method] = {}
@@ -46,7 +60,8 @@ def explainer(name: str, *, source: str, cost: str) -> Callable[[Callable[..., T
     Args:
         name: a new name, or that of a method to replace.
         source: where it was published.
-        cost: passes of the network for one image, for readers.
+        cost: passes of the network for one image, for readers and for estimates of time; settings may stand in it in
+            braces: "{samples} forward, {samples} backward".
     """
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -1,0 +1,501 @@
+"""Shards: pure functions of pictures and settings, computed here, on several processes or on a Ray cluster.
+
+    shards ──> key: finished? ──> claim ──> worker (a loaded network) ──> file ──> arrays
+
+The run reads the pictures and writes the files; workers only compute. Whatever the engine, a shard is the same
+images in the same order, so its numbers are the same bits on one kind of device.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import metadata
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from perceptual_lib.errors import InputError
+from perceptual_lib.images import Photograph
+from perceptual_lib.results import Arrays, Claim, Store
+
+ATTEMPTS = 3  # of a shard whose worker dies
+POLL = 1.0  # seconds between looks at what another run is computing
+NUMERICS = ("torch", "torchvision", "timm", "numpy", "scipy")  # packages whose version can change a number
+ALWAYS = ("failure", "seconds")  # arrays with a row for every image, whether it failed or not
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One piece of work.
+
+    Attributes:
+        kind: module whose `compute(classifier, pictures, **arguments)` does it.
+        arguments: JSON values, keyword arguments of `compute`.
+        photographs: the images.
+        looks: whether `compute` looks at the pictures; else it gets "" for each.
+        needs: the shard of the same images whose arrays `compute` gets as `needed`.
+        label: what progress and status call it.
+        passes: of the network for one image, forward and backward.
+    """
+
+    kind: str
+    arguments: Mapping[str, Any]
+    photographs: tuple[Photograph, ...]
+    looks: bool = True
+    needs: "Shard | None" = None
+    label: str = ""
+    passes: tuple[int, int] = (0, 0)
+
+    @property
+    def cost(self) -> float:
+        """In forward passes: a backward pass takes about two."""
+        forward, backward = self.passes
+        return len(self.photographs) * (forward + 2 * backward + 0.1)
+
+    def key(self, network: Mapping[str, Any]) -> str:
+        """Hash of everything that determines the result; `network` is `Worker.identity`."""
+        return self._key(network, {name: digest(name) for name in self.photographs})
+
+    def _key(self, network: Mapping[str, Any], digests: Mapping[Photograph, str]) -> str:
+        modules = [f"perceptual_lib.shards.{self.kind}"]
+        if "method" in self.arguments:
+            from perceptual_lib.explainers import find_method
+
+            modules.append(find_method(self.arguments["method"]).function.__module__)
+        parts = {
+            "kind": self.kind,
+            "arguments": self.arguments,
+            "photographs": [(each.name, digests[each]) for each in self.photographs],
+            "network": network,
+            "needs": self.needs and self.needs._key(network, digests),
+            "code": code_digest(*modules),
+            "versions": versions(),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages whose version can change a number."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in NUMERICS}}
+
+
+def digest(photograph: Photograph) -> str:
+    """SHA-256 of the file; "unreadable" where there is none, so that its failure has a key of its own."""
+    try:
+        state = os.stat(photograph.path)
+        return _digest(photograph.path, state.st_size, state.st_mtime_ns)
+    except OSError:
+        return "unreadable"
+
+
+@cache
+def _digest(path: Path, size: int, time_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def code_digest(*modules: str) -> str:
+    """Hash of what these modules, and those of this package that they import, do: comments and docstrings left out."""
+    sources: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name)
+        if name in sources or spec is None or not spec.has_location:
+            continue
+        tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+        waiting += _own_imports(tree)
+        sources[name] = ast.dump(_without_docstrings(tree))
+    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
+
+
+def _own_imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == __package__:
+            yield node.module
+            for alias in node.names:  # `from package import module`
+                if importlib.util.find_spec(node.module).submodule_search_locations is not None:
+                    yield from filter(_is_module, [f"{node.module}.{alias.name}"])
+
+
+def _is_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+class Worker:
+    """A process's network, kept loaded, and what is computed with it.
+
+    Args:
+        classifier: arguments of `load_classifier`.
+        threads: of torch in this process; None leaves them.
+    """
+
+    def __init__(self, classifier: Mapping[str, Any], threads: int | None = None) -> None:
+        self.arguments = dict(classifier)
+        if threads is not None:
+            torch.set_num_threads(threads)
+
+    @cached_property
+    def classifier(self):
+        from perceptual_lib.classifiers import load_classifier
+
+        return load_classifier(**self.arguments)
+
+    def identity(self) -> dict[str, Any]:
+        """The network, its weights, its preprocessing and the kind of device, as JSON."""
+        classifier = self.classifier
+        hashed = hashlib.sha256()
+        for name, tensor in classifier.network.state_dict().items():
+            hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return {
+            "name": classifier.name,
+            "weights": hashed.hexdigest(),
+            "input_size": list(classifier.input_size),
+            "mean": classifier.mean.flatten().tolist(),
+            "std": classifier.std.flatten().tolist(),
+            "interpolation": classifier.interpolation.name,
+            "device": classifier.device.type,
+        }
+
+    def compute(
+        self, kind: str, arguments: Mapping[str, Any], pictures: Sequence[Image.Image | str], needed: Arrays | None
+    ) -> Arrays:
+        """One shard's arrays.
+
+        Args:
+            kind, arguments: of the shard.
+            pictures: one per image, or in its place the reason why there is none.
+            needed: the arrays of the shard that it needs.
+
+        Returns:
+            `failure` (n,): "" or why there is no result for the image. `seconds` (n,). All other arrays have one row
+            for each image that did not fail.
+        """
+        start = time.perf_counter()
+        compute = importlib.import_module(f"perceptual_lib.shards.{kind}").compute
+        failures = [picture if isinstance(picture, str) else "" for picture in pictures]
+        if needed is not None:
+            failures = [ours or theirs for ours, theirs in zip(failures, needed["failure"].tolist(), strict=True)]
+        rows = [row for row, failure in enumerate(failures) if not failure]
+        parts = self._in_halves(compute, arguments, pictures, needed, rows, failures)
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+        seconds = (time.perf_counter() - start) / max(1, len(pictures))
+        return {"failure": np.array(failures, dtype=str), "seconds": np.full(len(pictures), seconds), **arrays}
+
+    def _in_halves(self, compute, arguments, pictures, needed, rows: list[int], failures: list[str]) -> list[Arrays]:
+        """Results of these rows: of all at once, or else in halves, down to the one image that fails."""
+        if not rows:
+            return []
+        try:
+            return [self._compute(compute, arguments, pictures, needed, rows)]
+        except Exception as error:  # too little memory for all, or something wrong with one
+            if len(rows) == 1:
+                failures[rows[0]] = " ".join(f"{type(error).__name__}: {error}".split())
+                return []
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        middle = len(rows) // 2
+        return [
+            part
+            for half in (rows[:middle], rows[middle:])
+            for part in self._in_halves(compute, arguments, pictures, needed, half, failures)
+        ]
+
+    def _compute(self, compute, arguments, pictures, needed, rows: list[int]) -> Arrays:
+        given = {}
+        if needed is not None:
+            present = np.flatnonzero(needed["failure"] == "").tolist()
+            place = [present.index(row) for row in rows]
+            given["needed"] = {name: value[place] for name, value in needed.items() if name not in ALWAYS}
+        by_image = {name: [value[row] for row in rows] for name, value in arguments.get("by_image", {}).items()}
+        shared = {name: value for name, value in arguments.items() if name != "by_image"}
+        return compute(self.classifier, [pictures[row] for row in rows], **given, **shared, **by_image)
+
+
+class Executor(Protocol):
+    """Where shards are computed: `capacity` of them at once. `death` is what a call raises whose worker was killed."""
+
+    capacity: int
+    death: Any
+
+    def submit(self, name: str, *arguments: Any) -> Future:
+        """A worker's method by name, called with the arguments."""
+
+    def restart(self) -> None:
+        """New workers in place of dead ones."""
+
+    def close(self) -> None:
+        """End all workers at once."""
+
+
+class Local:
+    """This process."""
+
+    capacity = 1
+    death: tuple = ()
+
+    def __init__(self, classifier: Mapping[str, Any]) -> None:
+        self.worker = Worker(classifier)
+
+    def submit(self, name: str, *arguments: Any) -> Future:
+        future: Future = Future()
+        future.set_result(getattr(self.worker, name)(*arguments))
+        return future
+
+    def restart(self) -> None:
+        raise AssertionError("this process is alive")
+
+    def close(self) -> None:
+        pass
+
+
+class Processes:
+    """Several processes of this machine, which share its cores.
+
+    Args:
+        classifier: arguments of `load_classifier`.
+        workers: how many; None for one per core.
+    """
+
+    death = BrokenExecutor
+
+    def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
+        cores = os.cpu_count() or 1
+        self.capacity = workers or cores
+        self.arguments = (dict(classifier), max(1, cores // self.capacity))
+        self.restart()
+
+    def submit(self, name: str, *arguments: Any) -> Future:
+        return self.pool.submit(_in_process, name, *arguments)
+
+    def restart(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
+        self.pool = ProcessPoolExecutor(self.capacity, context, _start_process, self.arguments)
+
+    def close(self) -> None:
+        for process in list((self.pool._processes or {}).values()):
+            process.terminate()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Ray:
+    """Actors on a Ray cluster, or on this machine as one.
+
+    A worker that dies is started again by Ray, and its shard computed again, at most `ATTEMPTS` times.
+
+    Args:
+        classifier: arguments of `load_classifier`.
+        workers: how many; None for one per GPU, or per core, of the cluster.
+        address: of a running cluster ("auto", "ray://host:10001"); None starts one here.
+        gpus: of each worker; a fraction shares one.
+
+    Raises:
+        InputError: Ray is not installed, or the cluster not reached.
+    """
+
+    death: tuple = ()
+
+    def __init__(
+        self, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
+    ) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
+        import perceptual_lib
+
+        self.ray = ray
+        package = str(Path(perceptual_lib.__file__).parent)
+        try:
+            ray.init(address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError) as error:
+            raise InputError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
+        resources = ray.cluster_resources()
+        self.capacity = workers or max(1, int(resources["GPU"] / gpus if gpus else resources["CPU"]))
+        threads = max(1, int(resources["CPU"]) // self.capacity)
+        actor = ray.remote(Worker).options(
+            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS
+        )
+        self.idle: SimpleQueue = SimpleQueue()
+        for _ in range(self.capacity):
+            self.idle.put(actor.remote(dict(classifier), threads))
+
+    def submit(self, name: str, *arguments: Any) -> Future:
+        actor = self.idle.get()
+        future = getattr(actor, name).remote(*arguments).future()
+        future.add_done_callback(lambda _: self.idle.put(actor))
+        return future
+
+    def restart(self) -> None:
+        """Ray has done it."""
+
+    def close(self) -> None:
+        self.ray.shutdown()
+
+
+def _start_process(classifier: Mapping[str, Any], threads: int) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _worker = Worker(classifier, threads)
+
+
+def _in_process(name: str, *arguments: Any) -> Any:
+    return getattr(_worker, name)(*arguments)
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A shard that is being computed."""
+
+    shard: Shard
+    call: tuple[Any, ...]  # arguments of `Worker.compute`
+    claim: Claim
+    release: ExitStack
+
+
+class Run:
+    """Shards on their way through an executor into a store.
+
+    Args:
+        store: where finished shards are.
+        executor: what computes the others.
+        report: called as `report(shard, state)` with "started", "finished" by this run, "found" finished.
+    """
+
+    def __init__(self, store: Store, executor: Executor, report: Callable[[Shard, str], None] = lambda *_: None):
+        self.store = store
+        self.executor = executor
+        self.report = report
+        self.network = executor.submit("identity").result()
+        self.verified: set[str] = set()  # keys of files that this run has read
+
+    def key(self, shard: Shard) -> str:
+        """The shard's key on this run's network, with its photographs as they are now."""
+        return shard.key(self.network)
+
+    def load(self, shard: Shard) -> Arrays | None:
+        """A finished shard's arrays; None for one that is not."""
+        return self.store.load(self.key(shard))
+
+    def is_finished(self, shard: Shard) -> bool:
+        """Whether its file is there and whole; read once in a run."""
+        key = self.key(shard)
+        if key not in self.verified and self.store.load(key) is not None:
+            self.verified.add(key)
+        return key in self.verified
+
+    def unfinished(self, shards: Iterable[Shard]) -> list[Shard]:
+        """Those of the shards that are not finished, behind those that they need and are not finished either."""
+        missing = [shard for shard in shards if not self.is_finished(shard)]
+        needed = list(dict.fromkeys(shard.needs for shard in missing if shard.needs is not None))
+        return (self.unfinished(needed) if needed else []) + missing
+
+    def complete(self, shards: Sequence[Shard]) -> None:
+        """Compute what is not finished, and what that needs.
+
+        Raises:
+            InputError: a worker died again and again, or the store cannot be written. What is finished stays.
+        """
+        while unfinished := self.unfinished(shards):  # again: photographs may have changed meanwhile
+            with ExitStack() as claims:  # whatever happens, none is left behind
+                self._complete(deque(filter(self._can_start, unfinished)), claims)
+
+    def _can_start(self, shard: Shard) -> bool:
+        return shard.needs is None or self.is_finished(shard.needs)
+
+    def _complete(self, waiting: deque[Shard], claims: ExitStack) -> None:
+        flying: dict[Future, _Flight] = {}
+        deaths = 0
+        while waiting or flying:
+            self._fill(flying, waiting, claims)
+            if not flying:  # what is left is being computed by another run
+                time.sleep(POLL if waiting else 0)
+                continue
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            try:
+                for future in done:
+                    self._land(flying[future], future.result())
+                    del flying[future]
+                    deaths = 0
+            except self.executor.death:
+                deaths += 1
+                if deaths == ATTEMPTS:
+                    labels = ", ".join(flight.shard.label for flight in flying.values())
+                    raise InputError(
+                        f"a worker died {deaths} times in a row, computing {labels}; it may need more memory: use "
+                        "fewer workers, or smaller shards in the profile."
+                    ) from None
+                self.executor.restart()
+                flying = {self._submit(flight): flight for flight in flying.values()}
+
+    def _fill(self, flying: dict[Future, _Flight], waiting: deque[Shard], claims: ExitStack) -> None:
+        """Start waiting shards until no worker is idle. One that another run is computing goes to the end."""
+        for _ in range(len(waiting)):
+            if len(flying) == self.executor.capacity:
+                return
+            shard = waiting.popleft()
+            if self.is_finished(shard):
+                self.report(shard, "found")
+            elif (flight := self._take_off(shard, claims)) is not None:
+                flying[self._submit(flight)] = flight
+            elif self._can_start(shard):
+                waiting.append(shard)
+
+    def _take_off(self, shard: Shard, claims: ExitStack) -> _Flight | None:
+        key, pictures = self.key(shard), _pictures(shard)
+        needed = None if shard.needs is None else self.load(shard.needs)
+        release = claims.enter_context(ExitStack())
+        claim = release.enter_context(self.store.claim(key))
+        taken = claim is None or self.store.path(key).exists()
+        changed = self.key(shard) != key or (shard.needs is not None and needed is None)
+        if taken or changed:
+            release.close()
+            return None
+        return _Flight(shard, (shard.kind, shard.arguments, pictures, needed), claim, release)
+
+    def _submit(self, flight: _Flight) -> Future:
+        self.report(flight.shard, "started")
+        return self.executor.submit("compute", *flight.call)
+
+    def _land(self, flight: _Flight, arrays: Arrays) -> None:
+        flight.claim.finish(arrays)
+        flight.release.close()
+        self.report(flight.shard, "finished")
+
+
+def _pictures(shard: Shard) -> list[Image.Image | str]:
+    """The shard's pictures, and in place of one that cannot be read the reason."""
+    if not shard.looks:
+        return [""] * len(shard.photographs)
+    pictures: list[Image.Image | str] = []
+    for photograph in shard.photographs:
+        try:
+            pictures.append(photograph.open())
+        except InputError as error:
+            pictures.append(str(error))
+    return pictures

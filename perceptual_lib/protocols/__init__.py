@@ -1,0 +1,1 @@
+"""The protocols that the paper scores explanations with, one module each."""

@@ -1,0 +1,90 @@
+"""Bootstrap over images: how far a number would move with other images of the same kind.
+
+A statistic here is a function of means over images. A resample weights the images, so that the means of all resamples
+are one matrix product. Estimates of the same number of images with the same seed use the same resamples.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from perceptual_lib.errors import InputError
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic and its 95 % percentile interval.
+
+    Attributes:
+        value: float, or (...) for a statistic of several numbers.
+        low, high: of the same shape, the 2.5th and 97.5th percentile over the resamples.
+        n: images that entered.
+    """
+
+    value: float | np.ndarray
+    low: float | np.ndarray
+    high: float | np.ndarray
+    n: int
+
+
+def plain(means: np.ndarray) -> np.ndarray:
+    """The statistic that is the mean itself."""
+    return means
+
+
+def resampling_weights(n: int, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """(resamples, n): the share of each image in samples of n images drawn with replacement; rows sum to 1."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+
+
+def bootstrap(values: ArrayLike, statistic: Statistic = plain, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """A statistic of images, with its interval.
+
+    An image with a nan among its values, such as one that a method failed on, is left out as a whole.
+
+    Args:
+        values: (N, ...) numbers or bools, a row for each image.
+        statistic: from means over images (R, ...) to (R,) or (R, ...), row by row; it is computed anew in each
+            resample. For misses (N, A) at A thresholds, `lambda means: means.min(1)` is the error at the best one.
+        resamples: R, at least 1.
+        seed: of the resamples.
+
+    Raises:
+        InputError: no image without nan, or no resample.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    values = values[~np.isnan(values).any(tuple(range(1, values.ndim)))]
+    n = len(values)
+    if n == 0 or resamples < 1:
+        raise InputError(f"{n} images without nan and {resamples} resamples; give at least one of each.")
+    resampled = statistic(np.tensordot(resampling_weights(n, resamples, seed), values, 1))
+    low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    return Estimate(statistic(values.mean(0, keepdims=True))[0], low, high, n)
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, statistic: Statistic = plain, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The statistic of one method less that of another on the same images, with its interval.
+
+    Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
+    is left out of both.
+
+    Args:
+        first, second: (N, ...) of one shape, row i for image i in both.
+        statistic, resamples, seed: as for `bootstrap`.
+
+    Raises:
+        InputError: shapes that differ, and as for `bootstrap`.
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.shape != second.shape:
+        raise InputError(f"the values to compare have the shapes {first.shape} and {second.shape}; give one shape.")
+    both = np.stack([first, second], axis=1)
+    return bootstrap(
+        both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]), resamples=resamples, seed=seed
+    )
