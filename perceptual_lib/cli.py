@@ -1,4 +1,4 @@
-"""The command line: perceptual-ball explain | methods | book."""
+"""The command line: perceptual-ball explain | methods | run | status | results | data | book."""
 
 import sys
 from pathlib import Path
@@ -106,6 +106,137 @@ def methods() -> None:
     names, sources = max(map(len, METHODS)), max(len(method.source) for method in METHODS.values())
     for method in METHODS.values():
         typer.echo(f"{method.name:{names}}  {method.source:{sources}}  {method.cost}")
+
+
+ProfileName = Annotated[str, typer.Argument(help="demo, imagenet-300, paper, ... or a YAML file", show_default=False)]
+StoreFolder = Annotated[Path, typer.Option("--store", help="folder of the finished shards")]
+Limit = Annotated[int | None, typer.Option(help="only the first so many photographs", min=1, show_default="all")]
+Only = Annotated[list[str] | None, typer.Option(help="only this method; may be repeated", show_default="all")]
+
+
+@app.command()
+def run(
+    profile: ProfileName,
+    engine: Annotated[str, typer.Option(help="local, processes or ray")] = "local",
+    workers: Annotated[int | None, typer.Option(help="of processes or ray", min=1, show_default="cores")] = None,
+    address: Annotated[str | None, typer.Option(help="of a running Ray cluster", show_default="one here")] = None,
+    gpus: Annotated[float, typer.Option(help="of each Ray worker; a fraction shares one", min=0)] = 0,
+    limit: Limit = None,
+    only: Only = None,
+    store: StoreFolder = Path("_build/store"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, compute nothing")] = False,
+) -> None:
+    """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
+    from perceptual_lib.engine import make_executor
+    from perceptual_lib.experiments import Localization
+    from perceptual_lib.profiles import load_profile
+
+    settings = load_profile(profile)
+    executor = make_executor(engine, settings.classifier.model_dump(), workers, address, gpus)
+    try:
+        experiment = Localization(settings, store, executor, limit=limit, only=only or ())
+        if dry_run:
+            _estimate(experiment)
+        else:
+            _complete(experiment, profile)
+    finally:
+        executor.close()
+
+
+def _estimate(experiment) -> None:
+    """Say what is left to compute, and how long that takes here."""
+    from perceptual_lib.progress import duration
+
+    run, unfinished = experiment.run, experiment.unfinished
+    images = [(len(shard.photographs), *shard.passes) for shard in unfinished]
+    forward, backward = (sum(n * passes[i] for n, *passes in images) for i in range(2))
+    seconds = run.executor.submit("pass_seconds", experiment.profile.batch_size).result()
+    expected = (forward * seconds[0] + backward * seconds[1]) / run.executor.capacity
+    typer.echo(
+        f"{len(unfinished):,} shards to compute: {forward:,} forward and {backward:,} backward passes of "
+        f"{run.network['name']}. Measured on this {run.network['device']}: {seconds[0]:.4f} s forward, {seconds[1]:.4f} "
+        f"s backward for one image of {experiment.profile.batch_size}. Expected with {run.executor.capacity} "
+        f"worker{'s' * (run.executor.capacity > 1)}: {duration(expected)}, and what scoring takes."
+    )
+
+
+def _complete(experiment, profile: str) -> None:
+    from perceptual_lib.progress import Bar
+
+    bar = Bar(experiment.unfinished)
+    experiment.run.report = bar.report
+    try:
+        experiment.complete()
+    except KeyboardInterrupt:
+        bar.close()
+        typer.echo(f"{bar.left} shards are left; the same command goes on from here.", err=True)
+        raise
+    bar.close()
+    failures = experiment.manifest["failures"]
+    for name, reason in list(failures.items())[:10]:
+        typer.echo(f"{name} failed: {reason}", err=True)
+    typer.echo(f"Finished, {len(failures)} failures. The tables: perceptual-ball results {profile}")
+
+
+@app.command()
+def status(
+    profile: ProfileName, limit: Limit = None, only: Only = None, store: StoreFolder = Path("_build/store")
+) -> None:
+    """Say how far a profile's experiments are, and which shards are being computed where."""
+    from perceptual_lib.experiments import Localization
+    from perceptual_lib.profiles import load_profile
+    from perceptual_lib.progress import by_label
+
+    experiment = Localization(load_profile(profile), store, limit=limit, only=only or ())
+    counts = by_label(experiment.all_shards, experiment.run)
+    width = max(len(label) for label, *_ in counts)
+    for label, finished, total in counts:
+        typer.echo(f"{label:{width}}  {finished:4} of {total}")
+    labels = {experiment.run.key(shard): shard.label for shard in experiment.all_shards}
+    for key, where in experiment.run.store.running().items():
+        typer.echo(f"{labels.get(key, 'a shard of another profile')}: {where}")
+
+
+@app.command()
+def results(
+    profile: ProfileName,
+    format: Annotated[str, typer.Option(help="text, csv, markdown or latex")] = "text",
+    publish: Annotated[Path | None, typer.Option(help="folder for the whole table as Parquet, and its manifest")] = None,
+    limit: Limit = None,
+    only: Only = None,
+    store: StoreFolder = Path("_build/store"),
+) -> None:
+    """Print the tables of what is finished, or write all of it into a folder."""
+    from perceptual_lib import experiments
+    from perceptual_lib.profiles import load_profile
+    from perceptual_lib.tables import localization_table, written
+
+    experiment = experiments.Localization(load_profile(profile), store, limit=limit, only=only or ())
+    if experiment.table.empty:
+        raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
+    typer.echo(written(localization_table(experiment.table, experiment.profile), format))
+    missing = len(experiment.unfinished)
+    if missing:
+        typer.echo(f"{missing} shards are not computed yet: these are tables of what is.", err=True)
+    if publish is not None:
+        experiments.publish(experiment.table, experiment.manifest, publish)
+
+
+data = typer.Typer(help="What data a profile needs.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@data.command()
+def check(profile: ProfileName) -> None:
+    """Say what data of a profile is there, and of what is missing where to get it and where to put it."""
+    from perceptual_lib.profiles import load_profile
+
+    problems = [problem for problem in load_profile(profile).missing_data() if problem]
+    for problem in problems:
+        typer.echo(problem)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"Everything that {profile} needs is here.")
 
 
 @app.command()

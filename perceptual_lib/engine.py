@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from perceptual_lib.activations import Activation
 from perceptual_lib.errors import InputError
 from perceptual_lib.images import Photograph
 from perceptual_lib.results import Arrays, Claim, Store
@@ -182,6 +183,23 @@ class Worker:
             "device": classifier.device.type,
         }
 
+    def activations(self) -> list[Activation]:
+        """The network's, in forward order."""
+        return list(self.classifier.activations)
+
+    def pass_seconds(self, batch: int) -> tuple[float, float]:
+        """Seconds of a forward pass and of what a backward pass adds, for one image in a batch; about two seconds."""
+        from perceptual_lib.activations import frozen
+
+        images = torch.zeros(batch, 3, *self.classifier.input_size, device=self.classifier.device)
+        with frozen(self.classifier):
+            forward = _fastest(lambda: self._forward(images)) / batch
+            both = _fastest(lambda: torch.autograd.grad(self._forward(images.requires_grad_()), images)) / batch
+        return forward, max(0.0, both - forward)
+
+    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(images).sum()
+
     def compute(
         self, kind: str, arguments: Mapping[str, Any], pictures: Sequence[Image.Image | str], needed: Arrays | None
     ) -> Arrays:
@@ -235,6 +253,17 @@ class Worker:
         by_image = {name: [value[row] for row in rows] for name, value in arguments.get("by_image", {}).items()}
         shared = {name: value for name, value in arguments.items() if name != "by_image"}
         return compute(self.classifier, [pictures[row] for row in rows], **given, **shared, **by_image)
+
+
+def _fastest(work: Callable[[], torch.Tensor | tuple[torch.Tensor, ...]]) -> float:
+    """Seconds of the fastest of five runs, and until its result is there."""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        result = work()
+        (result[0] if isinstance(result, tuple) else result).flatten()[0].item()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 class Executor(Protocol):
@@ -356,6 +385,23 @@ class Ray:
 
     def close(self) -> None:
         self.ray.shutdown()
+
+
+def make_executor(
+    engine: str, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
+) -> Executor:
+    """The executor of an engine: "local", "processes" or "ray". Raises InputError for another, or what does not fit."""
+    if engine == "ray":
+        return Ray(classifier, workers, address, gpus)
+    if address is not None or gpus:
+        raise InputError("address and gpus are for the engine ray.")
+    if engine == "processes":
+        return Processes(classifier, workers)
+    if engine != "local":
+        raise InputError(f"there is no engine {engine!r}; there are local, processes and ray.")
+    if workers not in (None, 1):
+        raise InputError("the engine local has one worker: use processes or ray for more.")
+    return Local(classifier)
 
 
 def _start_process(classifier: Mapping[str, Any], threads: int) -> None:

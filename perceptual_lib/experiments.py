@@ -1,21 +1,36 @@
-"""What a profile's experiments are: profile -> rows -> shards -> tables."""
+"""What a profile's experiments are: profile -> rows -> shards -> tables.
 
+A row is a method with its settings on some photographs. Its maps are computed once, a shard of a few photographs at a
+time; each protocol scores them in shards of its own. The table has one line for each row, photograph and blur.
+"""
+
+import hashlib
 import itertools
+import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from perceptual_lib.activations import Activation
-from perceptual_lib.engine import Shard
+from perceptual_lib.engine import Executor, Local, Run, Shard, code_digest, digest, versions
+from perceptual_lib.errors import InputError
 from perceptual_lib.explainers import find_method
 from perceptual_lib.images import Photograph
 from perceptual_lib.profiles import Profile
+from perceptual_lib.protocols.localization import is_hit
+from perceptual_lib.results import Store
 
 PERTURBATIONS = {"no_perceptual": "maps", "perceptual": "maps", "perceptual_guided": "guided"}
 """Methods whose maps come from one perturbation, and the array of its shard that holds them."""
 
 FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rule
+STORE = Path("_build/store")  # below the clone
 
 
 @dataclass(frozen=True)
@@ -23,11 +38,13 @@ class Row:
     """A method with settings on some photographs: what one row of a table is made of.
 
     Attributes:
+        role: "table" for Table 1, "range" and "weight" for what layers and lambda' are chosen from.
         method: name of the method.
         settings: of `perceptual_ball` for the paper's own methods, else the method's keyword arguments.
         photographs: those that it explains.
     """
 
+    role: str
     method: str
     settings: Mapping[str, Any]
     photographs: tuple[Photograph, ...]
@@ -40,16 +57,22 @@ class Row:
         steps = self.settings["max_iter"] if self.settings["layers"] else min(self.settings["max_iter"], FREE_STEPS)
         return steps + 2, steps + 1
 
+    @property
+    def name(self) -> str:
+        """What progress calls it."""
+        if self.role == "table":
+            return self.method
+        return f"{self.method} with layers {self.settings['layers']}, lambda' {self.settings['layer_weight']:g}"
+
     def map_shards(self, size: int) -> Iterator[Shard]:
         """Maps that are not blurred, of `size` photographs at once."""
         perturbed = self.method in PERTURBATIONS
-        arguments = {"settings": dict(self.settings)} | ({} if perturbed else {"method": self.method})
         for start in range(0, len(self.photographs), size):
             yield Shard(
                 kind="perturbation" if perturbed else "explanation",
-                arguments=arguments,
+                arguments={"settings": dict(self.settings)} | ({} if perturbed else {"method": self.method}),
                 photographs=self.photographs[start : start + size],
-                label=f"{self.method} {start // size + 1}/{-(-len(self.photographs) // size)}",
+                label=self.name,
                 passes=self.passes,
             )
 
@@ -58,7 +81,7 @@ def table_rows(profile: Profile, photographs: Sequence[Photograph]) -> list[Row]
     """The rows of Table 1, with the profile's settings."""
     subsets = profile.localization.subsets
     return [
-        Row(method, row_settings(profile, method), drawn(photographs, subsets.get(method)))
+        Row("table", method, row_settings(profile, method), drawn(photographs, subsets.get(method)))
         for method in profile.localization.methods
     ]
 
@@ -66,14 +89,16 @@ def table_rows(profile: Profile, photographs: Sequence[Photograph]) -> list[Row]
 def trial_rows(profile: Profile, photographs: Sequence[Photograph], activations: Sequence[Activation]) -> list[Row]:
     """What settings are chosen from: every contiguous range of layers, and every other lambda' of the profile."""
     few = tuple(photographs[: profile.localization.ranges])
-    if not few:
-        return []
     settings = row_settings(profile, "perceptual")
-    changes = [
-        *({"layers": layers} for layers in layer_ranges(activations, profile.localization.granularity)),
-        *({"layer_weight": weight} for weight in profile.localization.layer_weights),
+    ranges = layer_ranges(activations, profile.localization.granularity)
+    changes = [("range", {"layers": layers}) for layers in ranges]
+    changes += [("weight", {"layer_weight": weight}) for weight in profile.localization.layer_weights]
+    return [
+        Row(role, method, settings | change, few)
+        for role, change in changes
+        for method in ("perceptual", "perceptual_guided")
+        if few
     ]
-    return [Row(method, settings | change, few) for change in changes for method in ("perceptual", "perceptual_guided")]
 
 
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:
@@ -87,7 +112,7 @@ def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[st
 
 
 def row_settings(profile: Profile, method: str) -> dict[str, Any]:
-    """The settings of a method's shards: the profile's for the paper's own, which are kept without a blur."""
+    """The settings of a method's shards: the profile's for the paper's own, whose maps are kept without a blur."""
     changed = profile.methods.get(method, {})
     if method not in PERTURBATIONS:
         return changed
@@ -100,3 +125,142 @@ def drawn(photographs: Sequence[Photograph], count: int | None) -> tuple[Photogr
     if count is None or count >= len(photographs):
         return tuple(photographs)
     return tuple(photographs[index] for index in sorted(random.Random(0).sample(range(len(photographs)), count)))
+
+
+class Localization:
+    """Weak localisation of a profile (Sec. 4.2).
+
+    Args:
+        profile: what is computed.
+        store: folder of the finished shards.
+        executor: what computes; None for this process.
+        limit: only the profile's first so many photographs.
+        only: only these methods; none for all.
+        report: see `Run`.
+
+    Raises:
+        InputError: photographs that are missing, have no boxes, or an unknown method.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        store: Path = STORE,
+        executor: Executor | None = None,
+        *,
+        limit: int | None = None,
+        only: Sequence[str] = (),
+        report: Callable[[Shard, str], None] = lambda *_: None,
+    ) -> None:
+        self.profile = profile
+        self.photographs = profile.load_photographs()[:limit]
+        without = [photograph.name for photograph in self.photographs if not photograph.boxes]
+        if without:
+            raise InputError(f"{without[0]} has no boxes: weak localisation needs photographs with boxes.")
+        for method in (*only, *profile.localization.methods):
+            find_method(method)
+        self.only = only
+        self.run = Run(Store(store), executor or Local(profile.classifier.model_dump()), report)
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Everything that is compared."""
+        activations = self.run.executor.submit("activations").result()
+        rows = table_rows(self.profile, self.photographs)
+        rows += trial_rows(self.profile, self.photographs, activations)
+        return [row for row in rows if not self.only or row.method in self.only]
+
+    @cached_property
+    def shards(self) -> list[tuple[Row, Shard]]:
+        """The shards of scores, each of which needs one of maps."""
+        height, width = self.run.network["input_size"]
+        maps: dict[str, Shard] = {}  # two rows share what has the same key
+        scored = []
+        for row in self.rows:
+            for shard in row.map_shards(self.profile.batch_size):
+                boxes = [photograph.scaled_boxes(height, width) for photograph in shard.photographs]
+                arguments = {
+                    "array": PERTURBATIONS.get(row.method, "maps"),
+                    "sigmas": self.profile.localization.sigmas,
+                    "by_image": {"boxes": boxes},
+                }
+                needs = maps.setdefault(self.run.key(shard), shard)
+                scored.append(
+                    (row, Shard("localization", arguments, shard.photographs, False, needs, f"score {row.name}"))
+                )
+        return scored
+
+    @property
+    def all_shards(self) -> list[Shard]:
+        """Maps, then scores."""
+        scores = [shard for _, shard in self.shards]
+        return [*dict.fromkeys(shard.needs for shard in scores), *scores]
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """Those that `complete` would compute."""
+        return self.run.unfinished([shard for _, shard in self.shards])
+
+    def complete(self) -> None:
+        """Compute what is not finished."""
+        self.run.complete([shard for _, shard in self.shards])
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One line for each row, photograph and blur, of all shards that are finished.
+
+        role, method, settings (JSON) of the row; sigma; photograph; failure, "" or why there is no result; seconds
+        that its map took; hits, (250,) bool for the `THRESHOLDS`, none where it failed.
+        """
+        lines = [line for row, shard in self.shards for line in self._lines(row, shard)]
+        return pd.DataFrame(lines, columns="role method settings sigma photograph failure seconds hits".split())
+
+    def _lines(self, row: Row, shard: Shard) -> Iterator[tuple]:
+        arrays, maps = self.run.load(shard), self.run.load(shard.needs)
+        if arrays is None or maps is None:
+            return
+        settings = json.dumps(row.settings, sort_keys=True)
+        hits = iter(is_hit(arrays["iou"]))
+        columns = (shard.photographs, arrays["failure"].tolist(), maps["seconds"].tolist())
+        for photograph, failure, seconds in zip(*columns, strict=True):
+            of_image = [None] * len(self.profile.localization.sigmas) if failure else next(hits)
+            for sigma, hit in zip(self.profile.localization.sigmas, of_image, strict=True):
+                yield row.role, row.method, settings, sigma, photograph.name, failure, round(seconds, 3), hit
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made the table, as JSON."""
+        maps = self.table.drop_duplicates(["role", "method", "settings", "photograph"])
+        images = [(photograph.name, digest(photograph)) for photograph in self.photographs]
+        return {
+            "experiment": "localization",
+            "profile": self.profile.model_dump(mode="json"),
+            "network": self.run.network,
+            "versions": versions(),
+            "code": code_digest("perceptual_lib.experiments", "perceptual_lib.explainers"),
+            "photographs": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
+            "seeds": {"subsets": 0, "methods": 0},
+            "failures": {name: why for name, why in zip(maps.photograph, maps.failure, strict=True) if why},
+            "seconds": round(float(maps.seconds.sum())),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
+    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / manifest["experiment"]
+    table.to_parquet(path.with_suffix(".parquet"), compression="zstd", index=False)
+    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def published(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What `publish` wrote. Raises InputError where there is nothing."""
+    path = Path(folder) / experiment
+    try:
+        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return pd.read_parquet(path.with_suffix(".parquet")), manifest
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"there are no results of {experiment} in {folder}: run it, or fetch the repository."
+        ) from error

@@ -17,7 +17,7 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
 
     Args:
         order: (height width,) the pixels as counted in row order, in ascending order of value.
-        starts: (K,) each cut keeps the pixels order[start:].
+        starts: (K,) from the smallest cut to the largest: each keeps the pixels order[start:].
 
     Returns:
         (K, 4) int32, (left, top, right, bottom) in inclusive pixels; (0, 0, -1, -1) for an empty cut.
@@ -30,23 +30,18 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
     boxes = np.empty((len(starts), 4), dtype=np.int32)
     count = largest = 0
     remaining = len(order)
-    for cut in np.argsort(-starts):
-        while remaining > starts[cut]:
+    for cut, start in enumerate(starts):
+        while remaining > start:
             remaining -= 1
             pixel = order[remaining]
             row = pixel // width
             column = pixel - row * width
             place = (row + 1) * stride + column + 1
-            root = 0
-            beside = 0
-            for step in ring:
-                before, beside = beside, component[place + step]
-                if beside > 0 and before == 0:  # consecutive neighbours touch: one of them speaks for all
-                    root = _join(parent, records, root, _root(parent, beside))
+            root = _join_around(component, parent, records, place, ring)
             if root == 0:
                 count += 1
                 root = count
-                records[root] = (0, pixel, column, column, row)
+                records[root, 1:] = pixel, column, column, row
             component[place] = root
             _grow(records, root, 1, pixel, column, column, row)
             if _larger(records, root, largest):
@@ -54,6 +49,18 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
         _, first, left, right, bottom = records[largest]
         boxes[cut] = (left, first // width, right, bottom) if largest else (0, 0, -1, -1)
     return boxes
+
+
+@njit(cache=True)
+def _join_around(component: np.ndarray, parent: np.ndarray, records: np.ndarray, place: int, ring: np.ndarray) -> int:
+    """The root of the components around a place, made one; 0 where there is none."""
+    root = 0
+    beside = 0
+    for step in ring:
+        before, beside = beside, component[place + step]
+        if beside > 0 and before == 0:  # consecutive neighbours touch: one speaks for those after it
+            root = _join(parent, records, root, _root(parent, beside))
+    return root
 
 
 @njit(cache=True)

@@ -93,7 +93,8 @@ def component_boxes(maps: ArrayLike) -> np.ndarray:
     for boxes, one in zip(result, maps, strict=True):
         order = _ascending(one.ravel())
         starts = _starts(one.ravel()[order], one.mean(dtype=np.float64))
-        boxes[:] = largest_boxes(order, starts, *one.shape)
+        falling = np.argsort(-starts)
+        boxes[falling] = largest_boxes(order, starts[falling], *one.shape)
     return result
 
 
