@@ -154,9 +154,9 @@ def _estimate(experiment) -> None:
     expected = (forward * seconds[0] + backward * seconds[1]) / run.executor.capacity
     typer.echo(
         f"{len(unfinished):,} shards to compute: {forward:,} forward and {backward:,} backward passes of "
-        f"{run.network['name']}. Measured on this {run.network['device']}: {seconds[0]:.4f} s forward, {seconds[1]:.4f} "
-        f"s backward for one image of {experiment.profile.batch_size}. Expected with {run.executor.capacity} "
-        f"worker{'s' * (run.executor.capacity > 1)}: {duration(expected)}, and what scoring takes."
+        f"{run.network['name']}. Measured on this {run.network['device']}, for one image in a batch of "
+        f"{experiment.profile.batch_size}: {seconds[0]:.4f} s forward, {seconds[1]:.4f} s backward. Expected with "
+        f"{run.executor.capacity} worker{'s' * (run.executor.capacity > 1)}: {duration(expected)}, and scoring."
     )
 
 
@@ -201,7 +201,9 @@ def status(
 def results(
     profile: ProfileName,
     format: Annotated[str, typer.Option(help="text, csv, markdown or latex")] = "text",
-    publish: Annotated[Path | None, typer.Option(help="folder for the whole table as Parquet, and its manifest")] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="folder for the whole table as Parquet, and its manifest")
+    ] = None,
     limit: Limit = None,
     only: Only = None,
     store: StoreFolder = Path("_build/store"),
@@ -214,7 +216,7 @@ def results(
     experiment = experiments.Localization(load_profile(profile), store, limit=limit, only=only or ())
     if experiment.table.empty:
         raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
-    typer.echo(written(localization_table(experiment.table, experiment.profile), format))
+    typer.echo(written(localization_table(experiment.table, experiment.profile.localization.selection), format))
     missing = len(experiment.unfinished)
     if missing:
         typer.echo(f"{missing} shards are not computed yet: these are tables of what is.", err=True)

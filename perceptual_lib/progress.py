@@ -49,7 +49,7 @@ def by_label(shards: Iterable[Shard], run: Run) -> list[tuple[str, int, int]]:
 
 
 def duration(seconds: float) -> str:
-    """"2 h 05 min", "12 min" or "40 s"."""
+    """ "2 h 05 min", "12 min" or "40 s"."""
     minutes = round(seconds / 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -66,9 +66,8 @@ def test_maps_and_model(method: str, tiny: TinyNetwork, images: torch.Tensor) ->
     assert torch.equal(alone, explain(tiny, images[2:3], 2, method=method, **QUICK[method]))
 
 
-@pytest.mark.parametrize("method", QUICK)
-def test_a_seed_fixes_it(method: str, tiny: TinyNetwork, images: torch.Tensor) -> None:
-    one, again, other = (explain(tiny, images, 1, method=method, seed=seed, **QUICK[method]) for seed in (3, 3, 4))
+def test_a_seed_fixes_it(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    one, again, other = (explain(tiny, images, 1, method="rise", seed=seed, **QUICK["rise"]) for seed in (3, 3, 4))
     assert torch.equal(one, again) and not torch.equal(one, other)
 
 
@@ -172,12 +171,21 @@ def test_a_point_is_a_spot_of_the_radius() -> None:
     assert generate.grid == (32, 32)
     parameter = torch.zeros(1, 32, 32)
     parameter[0, 16, 16] = 1
-    mask = generate(parameter)[0]
+    mask = generate.on_image(generate(parameter))[0]
     assert mask.shape == (224, 224) and mask.min() == 0 and mask.max() > 0.99
     radius = ((mask > 0.5).sum() / torch.pi) ** 0.5
-    assert 18 < radius < 24
-    assert torch.allclose(generate(torch.ones_like(parameter))[0, 100:120, 100:120], torch.ones(20, 20), atol=0.03)
+    assert 20 < radius < 25
+    whole = generate.on_image(generate(torch.ones_like(parameter)))[0]
+    assert torch.allclose(whole[100:120, 100:120], torch.ones(20, 20), atol=0.03)
     assert generate(torch.zeros_like(parameter)).abs().max() == 0
+
+
+def test_a_spot_at_the_border_counts_almost_whole() -> None:
+    generate = SmoothMask(torch.zeros(1, 3, 224, 160), radius=15.0)
+    spots = torch.eye(45 * 32).view(-1, 45, 32)[[0, 16, 20 * 32 + 16]]  # at a corner, an edge, and inside
+    corner, edge, inside = generate(spots).sum((1, 2))
+    assert generate.grid == (45, 32) and corner > 0.95 * inside and edge > 0.95 * inside
+    assert generate.on_image(generate(spots))[0].sum() < 0.5 * generate.on_image(generate(spots))[2].sum()
 
 
 def test_between_the_levels_of_blur() -> None:

@@ -17,6 +17,7 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
 
     Where a network ends in parallel branches (GoogLeNet, Inception) the last activation is one of them. The innermost
     module around it that has more channels at the same places ("inception5b", "Mixed_7c") is what all passes through.
+    A join that no module has as its output is not found; neither is one at another resolution than its branches.
 
     Args:
         network: any convolutional network.

@@ -15,8 +15,8 @@ GRID = 32  # places of a mask's parameter along the shorter side: one in 7 pixel
 TEMPERATURE = 1 / 20  # of the soft maximum
 LEVELS = 8  # of blur, between which the image is interpolated
 AREA_WEIGHT = 300.0  # of the area's penalty at the first step
-AREA_GROWTH = 16.0  # what that weight is multiplied by over the whole run
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
+AREA_GROWTH = 16.4  # what that weight is multiplied by over the whole run: 1.0035 a step over TorchRay's 800
+LEARNING_RATE, MOMENTUM = 0.01, 0.9  # of steps along a running mean of the gradients
 
 
 @explainer("rise", source="Petsiuk et al. 2018", cost="{count} forward")
@@ -97,19 +97,20 @@ def extremal_perturbation(
 ) -> Tensor:
     """The smooth mask of a given area that keeps the class's logit largest, the rest of the image blurred.
 
-    Written from the paper (ICCV 2019, arXiv 1910.08485). Its lengths are pixels of an image of 224; here they are
-    shares of the shorter side, so that an image has the same explanation at any size.
+    Written from the paper (ICCV 2019, arXiv 1910.08485). What it leaves open (the schedule of the area's penalty, the
+    momentum, the margin on which area counts, mirroring) is as TorchRay was observed to do it. Their lengths are pixels
+    of an image of 224; here they are shares of the shorter side, so that an image has the same explanation at any size.
 
     Args:
         network, images, targets: module to logits, (B, C, H, W), (B,).
-        areas: shares of the image to keep, in (0, 1). Each is searched for by itself; the masks are summed.
-        steps: of gradient descent, for each area.
+        areas: shares to keep, in (0, 1), of the image with a margin of one radius around it: 0.1 is about 0.14 of the
+            image alone. Each is searched for by itself; the masks are summed.
+        steps: of gradient descent, for each area; the penalty grows as much over few as over many.
         radius: of the smallest spot that a mask can show, as a share of the image's shorter side.
         blur: standard deviation where the mask is 0, as a share of the shorter side.
         smooth: standard deviation of the Gaussian blur of the masks found, which the pointing game is played with, as
             a share of the shorter side; 0 for the masks themselves.
-        flip: show the network the mirrored image in a random half of the steps (the same for all images).
-        seed: of these steps.
+        flip: show the network the mirrored image in every other step.
 
     Returns:
         (B, H, W), from 0 to the number of areas.
@@ -134,7 +135,7 @@ def search_mask(
     Args:
         response: from step and masks (B, H, W) to the class's logits (B,).
         images: (B, C, H, W), for their size.
-        area: share of the canvas that the mask should keep, in (0, 1).
+        area: share of the canvas of `SmoothMask` that the mask should keep, in (0, 1).
         steps: of SGD with momentum.
         radius: in pixels, as for `SmoothMask`.
 
@@ -150,7 +151,7 @@ def search_mask(
             parameter.requires_grad_()
             canvas = generate(parameter)
             off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place: (B,)
-            # Ever harder, so that the mask finds its place first and gets its area then.
+            # Ever harder: first the mask finds its place, then it gets its area.
             loss = AREA_WEIGHT * AREA_GROWTH ** (step / steps) * off - response(step, generate.on_image(canvas))  # (B,)
             (gradient,) = torch.autograd.grad(loss.sum(), parameter)
         velocity = gradient if velocity is None else gradient.lerp(velocity, MOMENTUM)
@@ -166,8 +167,8 @@ class SmoothMask:
     radius, with a Gaussian flank of standard deviation radius / 2 from there.
 
     Masks are computed where the grid's points are and enlarged bilinearly, at a fiftieth of the cost of every pixel.
-    They live on a canvas, the grid with a margin of one radius around it, so that a disc at the image's border counts
-    with its whole area.
+    They live on a canvas, the grid with a margin of one radius around it: there a disc centred on the image's border
+    counts almost whole, and places at the border are no cheaper than others.
 
     Args:
         images: (B, C, H, W), for their size.

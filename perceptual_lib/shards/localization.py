@@ -7,12 +7,17 @@ import torch
 
 from perceptual_lib.images import Box
 from perceptual_lib.protocols.localization import localize, scale_and_blur
-from perceptual_lib.results import Arrays
 
 
 def compute(
-    _classifier: None, _pictures: None, *, needed: Arrays, array: str, sigmas: Sequence[float], boxes: list[list[Box]]
-) -> Arrays:
+    _classifier: None,
+    _pictures: None,
+    *,
+    needed: dict[str, np.ndarray],
+    array: str,
+    sigmas: Sequence[float],
+    boxes: list[list[Box]],
+) -> dict[str, np.ndarray]:
     """How well the largest component of each cut fits an object.
 
     Args:

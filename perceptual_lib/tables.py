@@ -1,0 +1,193 @@
+"""From an experiment's table to the tables and curves of the book, with their intervals.
+
+Settings (blur, threshold) are chosen on the first photographs, the profile's selection, and reported on the others, the
+held-out ones; and, as the paper does, chosen and reported on all.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from perceptual_lib.errors import InputError
+from perceptual_lib.protocols.localization import COLUMNS, held_out_hits
+from perceptual_lib.statistics import Estimate, bootstrap, paired_difference
+
+STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One method's hits in weak localisation.
+
+    Attributes:
+        names: N photographs.
+        sigmas: S blurs.
+        hits: (N, S, 250), 1 for a hit, 0 for a miss, nan where the method failed.
+        selection: (N,) bool, the photographs that settings are chosen on.
+    """
+
+    names: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    hits: np.ndarray
+    selection: np.ndarray
+
+    @classmethod
+    def of(cls, lines: pd.DataFrame, selection: Sequence[str]) -> "Scores":
+        """From the lines of one method with one setting; `selection` names photographs."""
+        names, sigmas = lines.photograph.unique(), np.sort(lines.sigma.unique())
+        failed = np.full(COLUMNS["best"].stop, np.nan)
+        by_key = {(line.photograph, line.sigma): failed if line.failure else line.hits for line in lines.itertuples()}
+        hits = np.array([[by_key[name, sigma] for sigma in sigmas] for name in names], dtype=np.float64)
+        return cls(tuple(names), tuple(sigmas), hits, np.isin(names, list(selection)))
+
+    @property
+    def failed(self) -> int:
+        """Photographs without a result."""
+        return int(np.isnan(self.hits[:, 0, 0]).sum())
+
+    @cached_property
+    def misses(self) -> np.ndarray:
+        """(N, S, 250)."""
+        return 1 - self.hits
+
+    def chosen(self, among: np.ndarray | None = None) -> tuple[int, int]:
+        """Blur and threshold, as indices, with the least error on some photographs (N,) bool; first on a tie."""
+        rows = self.selection if among is None else among
+        errors = np.nanmean(self.misses[rows], 0)
+        return tuple(int(index) for index in np.unravel_index(errors.argmin(), errors.shape))
+
+    def in_sample(self, strategy: str = "best", sigma: int | None = None) -> Estimate:
+        """Error on all photographs at the threshold that is best for them: the paper's way.
+
+        The interval is that of this threshold: it does not know that it was chosen, `cross_validated` does.
+
+        Args:
+            strategy: of thresholds.
+            sigma: index of the blur; None for the one chosen on the selection.
+        """
+        blur = self.chosen()[0] if sigma is None else sigma
+        misses = self.misses[:, blur, COLUMNS[strategy]]
+        return bootstrap(misses[:, np.nanmean(misses, 0).argmin()])
+
+    def cross_validated(self) -> Estimate:
+        """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
+        present = self.hits[~np.isnan(self.hits[:, 0, 0]), self.chosen()[0]]
+        return bootstrap(1 - held_out_hits(present > 0))
+
+    def held_out(self) -> Estimate:
+        """Error on the photographs that nothing was chosen on, at the blur and threshold chosen on the others."""
+        return bootstrap(self.held_out_misses[~self.selection])
+
+    @property
+    def held_out_misses(self) -> np.ndarray:
+        """(N,) at the blur and threshold chosen on the selection."""
+        blur, threshold = self.chosen()
+        return self.misses[:, blur, threshold]
+
+
+def difference(ours: Scores, other: Scores) -> Estimate:
+    """Ours less another's error on the held-out photographs that both explained; below 0 where ours is better."""
+    common = [name for name, chosen in zip(ours.names, ours.selection, strict=True) if not chosen]
+    common = [name for name in common if name in set(other.names)]
+    misses = [
+        pd.Series(scores.held_out_misses, index=list(scores.names))[common].to_numpy() for scores in (ours, other)
+    ]
+    return paired_difference(*misses)
+
+
+def selection_names(table: pd.DataFrame, count: int) -> list[str]:
+    """The first photographs of an experiment, which settings are chosen on."""
+    return sorted(table.photograph.unique())[:count]
+
+
+def table_scores(table: pd.DataFrame, selection: int) -> dict[str, Scores]:
+    """The scores of Table 1's rows by method."""
+    names = selection_names(table, selection)
+    rows = table[table.role == "table"]
+    return {method: Scores.of(lines, names) for method, lines in rows.groupby("method", sort=False)}
+
+
+def localization_table(table: pd.DataFrame, selection: int, ours: str = "perceptual") -> pd.DataFrame:
+    """Table 1.
+
+    Args:
+        table: of the experiment.
+        selection: how many photographs settings are chosen on.
+        ours: the method that the others are compared with.
+
+    Returns:
+        By method: n, failed; sigma, chosen on the selection; the errors `value`, `percent`, `mean`, `best` on all
+        photographs at the best threshold; `cross_validated`; `held_out` and `difference` (ours less this method's) on
+        the photographs outside the selection, at the blur and threshold chosen on it. Each is an `Estimate` or None.
+        `paper_value` to `paper_best` are the paper's (nan where it has none).
+    """
+    scores = table_scores(table, selection)
+    lines = {}
+    for method, one in scores.items():
+        errors = {strategy: one.in_sample(strategy) for strategy in STRATEGIES}
+        outside = (~one.selection).any() and one.selection.any()
+        lines[method] = {
+            "n": len(one.names) - one.failed,
+            "failed": one.failed,
+            "sigma": one.sigmas[one.chosen()[0]],
+            **errors,
+            "cross_validated": one.cross_validated(),
+            "held_out": one.held_out() if outside else None,
+            "difference": difference(scores[ours], one) if outside and ours in scores and method != ours else None,
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").join(paper_table("table1").add_prefix("paper_"))
+
+
+def paper_table(name: str) -> pd.DataFrame:
+    """A table of the paper, by method."""
+    path = files(__package__).joinpath(f"data/{name}.csv")
+    with path.open(encoding="utf-8") as file:
+        return pd.read_csv(file, index_col="method")
+
+
+def shown(value: object) -> str:
+    """A cell: "0.41 (0.36 to 0.47)" for an estimate, "" for nothing."""
+    if isinstance(value, Estimate):
+        return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def written(table: pd.DataFrame, format: str) -> str:
+    """A table of estimates as "text", "csv", "markdown" or "latex".
+
+    In CSV an estimate takes three columns: its value and NAME_low and NAME_high.
+
+    Raises:
+        InputError: another format.
+    """
+    if format == "csv":
+        return _spread(table).to_csv(index_label="method").rstrip()
+    cells = [["method", *table.columns], *([name, *map(shown, row)] for name, *row in table.itertuples())]
+    if format == "markdown":
+        cells.insert(1, ["---"] * len(cells[0]))
+        return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    if format == "latex":
+        rows = " \\\\\n".join(" & ".join(row) for row in cells).replace("_", r"\_")
+        return f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n{rows} \\\\\n\\end{{tabular}}"
+    if format == "text":
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    raise InputError(f"there is no format {format!r}; there are text, csv, markdown and latex.")
+
+
+def _spread(table: pd.DataFrame) -> pd.DataFrame:
+    columns = {}
+    for name, column in table.items():
+        if column.map(lambda value: isinstance(value, Estimate)).any():
+            columns[name] = column.map(lambda value: getattr(value, "value", None))
+            columns[f"{name}_low"] = column.map(lambda value: getattr(value, "low", None))
+            columns[f"{name}_high"] = column.map(lambda value: getattr(value, "high", None))
+        else:
+            columns[name] = column
+    return pd.DataFrame(columns, index=table.index)
