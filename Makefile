@@ -32,5 +32,5 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
 	$(VENV)/bin/pip install $$quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable ".[book,test]"
+		--constraint requirements.lock --editable ".[book,ray,test]"
 	@touch $@

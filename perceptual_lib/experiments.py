@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from perceptual_lib.activations import Activation
@@ -113,7 +114,7 @@ def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[st
 
 def row_settings(profile: Profile, method: str) -> dict[str, Any]:
     """The settings of a method's shards: the profile's for the paper's own, whose maps are kept without a blur."""
-    changed = profile.methods.get(method, {})
+    changed = profile.methods.get(method, {}) | profile.localization.settings.get(method, {})
     if method not in PERTURBATIONS:
         return changed
     held = {"layers": [], "max_iter": 200, "layer_weight": 0.0} if method == "no_perceptual" else {}
@@ -214,6 +215,16 @@ class Localization:
         """
         lines = [line for row, shard in self.shards for line in self._lines(row, shard)]
         return pd.DataFrame(lines, columns="role method settings sigma photograph failure seconds hits".split())
+
+    def maps(self, method: str) -> dict[str, np.ndarray]:
+        """The maps (H, W) of a method's row of Table 1 that are finished, not blurred, by photograph."""
+        found = {}
+        for row, shard in self.shards:
+            arrays = self.run.load(shard.needs) if (row.role, row.method) == ("table", method) else None
+            if arrays is not None:
+                names = [photo.name for photo, why in zip(shard.photographs, arrays["failure"], strict=True) if not why]
+                found |= zip(names, arrays[shard.arguments["array"]].astype(np.float32), strict=True)
+        return found
 
     def _lines(self, row: Row, shard: Shard) -> Iterator[tuple]:
         arrays, maps = self.run.load(shard), self.run.load(shard.needs)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,9 +15,12 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from perceptual_lib.localization import dominant_component
+from perceptual_lib.statistics import Estimate
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL, TRUE_BOX, FOUND_BOX = "#D55E00", "#0072B2", "#767676", "#56B4E9", "#F0E442"
+SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73")
+DASHES = ("-", "--", "-.", ":", "-")  # colours have a second sign beside them
 HEAT = "inferno"
 STYLE = {
     "figure.dpi": 110,
@@ -146,6 +150,83 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
         ylabel=f"share inside, {labels[1]}",
     )
     axes.legend(loc="lower right")
+    return figure
+
+
+def threshold_steps(
+    picture: ArrayLike, steps: Mapping[str, tuple[ArrayLike, Box | None]], true: Sequence[Box]
+) -> Figure:
+    """The protocol of weak localisation on one photograph: what is kept at each step, and the box around it.
+
+    Args:
+        picture: (H, W, 3) in [0, 1].
+        steps: title -> map (H, W), mask (H, W) bool or None for the picture itself, and the box found or None.
+        true: boxes of the object.
+    """
+    shown = [picture if image is None else np.asarray(image) for image, _ in steps.values()]
+    shown = [np.asarray(picture) * (0.2 + 0.8 * each[..., None]) if each.dtype == bool else each for each in shown]
+    figure = _grid([shown], list(steps))
+    for panel, (_, box) in zip(figure.axes, steps.values(), strict=True):
+        for each in true:
+            _draw_box(panel, each, TRUE_BOX)
+        if box is not None:
+            _draw_box(panel, box, FOUND_BOX)
+    return figure
+
+
+def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel: str, ylabel: str) -> Figure:
+    """Curves with their intervals, one panel beside the other.
+
+    Args:
+        panels: title -> name of a curve -> its places and its estimate, (K,) each.
+        xlabel, ylabel: of all panels.
+    """
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.0 * len(panels), 2.9), sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
+        for (name, (places, estimate)), colour, dash in zip(curves.items(), SERIES, DASHES, strict=False):
+            panel.fill_between(places, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
+            panel.plot(places, estimate.value, dash, color=colour, label=name)
+        panel.set(title=title, xlabel=xlabel)
+    axes[0, 0].set_ylabel(ylabel)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def forest(estimates: Mapping[str, Estimate], xlabel: str) -> Figure:
+    """Numbers with their intervals, one below the other; one that includes 0 is grey."""
+    figure, axes = plt.subplots(figsize=(6.0, 0.3 * len(estimates) + 0.8), layout="constrained")
+    for row, estimate in enumerate(estimates.values()):
+        colour = PERCEPTUAL if estimate.high < 0 else NO_PERCEPTUAL if estimate.low > 0 else NEUTRAL
+        axes.plot([estimate.low, estimate.high], [row, row], color=colour)
+        axes.plot(estimate.value, row, "o", color=colour)
+    axes.axvline(0, color=NEUTRAL, linewidth=0.8)
+    axes.set(yticks=range(len(estimates)), yticklabels=list(estimates), xlabel=xlabel)
+    axes.invert_yaxis()
+    return figure
+
+
+def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
+    """Fig. 5: a number for every range of layers, from the first (down) to the last held (across); blue is low.
+
+    Args:
+        panels: title -> numbers by first layer (index) and last layer (columns), nan where there is no range.
+        label: what the number is.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False, layout="constrained")
+    low = min(np.nanmin(panel) for panel in panels.values())
+    high = max(np.nanmax(panel) for panel in panels.values())
+    for panel, (title, numbers) in zip(axes[0], panels.items(), strict=True):
+        image = panel.imshow(numbers, cmap="cividis", vmin=low, vmax=high)
+        for (row, column), number in np.ndenumerate(numbers.to_numpy()):
+            if len(numbers) <= 8 and np.isfinite(number):
+                bright = number > (low + high) / 2
+                panel.text(column, row, f"{number:.2f}", ha="center", va="center", color="black" if bright else "white")
+        panel.set(title=title, xlabel="last layer held", ylabel="first layer held")
+        panel.set(xticks=range(numbers.shape[1]), xticklabels=numbers.columns)
+        panel.set(yticks=range(numbers.shape[0]), yticklabels=numbers.index)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
     return figure
 
 

@@ -60,6 +60,8 @@ class LocalizationSection(_Section):
     """Blurs of the maps that are tried, in pixels of the network's input."""
     selection: Annotated[int, Field(ge=1)] = 10
     """How many photographs, the first ones, settings are chosen on; the others report them."""
+    settings: dict[str, dict[str, int | float | str]] = {}
+    """What differs from the profile's settings here, by method."""
     subsets: dict[str, Annotated[int, Field(ge=1)]] = {}
     """For methods that cost too much for all photographs: how many, drawn with a fixed seed."""
     ranges: Annotated[int, Field(ge=0)] = 0

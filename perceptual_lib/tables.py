@@ -4,6 +4,7 @@ Settings (blur, threshold) are chosen on the first photographs, the profile's se
 held-out ones; and, as the paper does, chosen and reported on all.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +74,16 @@ class Scores:
         misses = self.misses[:, blur, COLUMNS[strategy]]
         return bootstrap(misses[:, np.nanmean(misses, 0).argmin()])
 
+    def by_sigma(self, strategy: str) -> Estimate:
+        """(S,) error on all photographs at each blur's best threshold; the intervals are those of that threshold."""
+        misses = self.misses[..., COLUMNS[strategy]]
+        best = np.nanmean(misses, 0).argmin(1)
+        return bootstrap(np.take_along_axis(misses, best[None, :, None], 2)[..., 0])
+
+    def by_alpha(self, strategy: str) -> Estimate:
+        """(K,) error on all photographs at each of the strategy's thresholds, at the blur chosen on the selection."""
+        return bootstrap(self.misses[:, self.chosen()[0], COLUMNS[strategy]])
+
     def cross_validated(self) -> Estimate:
         """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
         present = self.hits[~np.isnan(self.hits[:, 0, 0]), self.chosen()[0]]
@@ -140,6 +151,25 @@ def localization_table(table: pd.DataFrame, selection: int, ours: str = "percept
             "difference": difference(scores[ours], one) if outside and ours in scores and method != ours else None,
         }
     return pd.DataFrame.from_dict(lines, orient="index").join(paper_table("table1").add_prefix("paper_"))
+
+
+def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
+    """The settings that the profile's are chosen from, on the photographs that all of them explained (Fig. 5, top).
+
+    Returns:
+        role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the least
+        over blurs and the strategy's thresholds.
+    """
+    tried = table[table.role != "table"]
+    own = table[(table.role == "table") & table.method.isin(tried.method) & table.photograph.isin(tried.photograph)]
+    lines = []
+    for (role, method, settings), rows in pd.concat([tried, own]).groupby(["role", "method", "settings"], sort=False):
+        scores = Scores.of(rows, ())
+        first, last = map(int, json.loads(settings)["layers"].split("-"))
+        error = np.nanmean(scores.misses[..., COLUMNS[strategy]], 0).min()
+        weight = json.loads(settings)["layer_weight"]
+        lines.append((role, method, first, last, weight, len(scores.names) - scores.failed, error))
+    return pd.DataFrame(lines, columns="role method first last layer_weight n error".split())
 
 
 def paper_table(name: str) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from perceptual_lib.protocols.localization import (
     best_column,
     box_iou,
     component_boxes,
+    cut,
     held_out_hits,
     in_sample_hits,
     is_hit,
@@ -229,3 +230,15 @@ def test_one_image_cannot_be_held_out() -> None:
 def test_the_compiler_is_imported_only_when_maps_are_cut() -> None:
     code = "import sys, perceptual_lib.protocols.localization; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("strategy", ["value", "percent", "mean"])
+def test_a_cut_that_is_shown_is_the_cut_that_is_scored(strategy: str) -> None:
+    saliency = np.random.default_rng(0).random((20, 30), dtype=np.float32)
+    boxes = component_boxes(saliency[None])[0]
+    for (name, alpha), (left, top, right, bottom) in zip(THRESHOLDS, boxes.tolist(), strict=True):
+        if name == strategy:
+            labels, count = ndimage.label(cut(saliency, strategy, alpha), np.ones((3, 3)))
+            largest = ndimage.find_objects(labels)[np.bincount(labels.ravel())[1:].argmax()] if count else None
+            expected = (slice(top, bottom + 1), slice(left, right + 1)) if right >= 0 else None
+            assert largest == expected

@@ -48,6 +48,14 @@ def scale_and_blur(maps: Tensor, sigmas: Iterable[float]) -> Iterator[Tensor]:
         yield gaussian_blur(scaled, sigma)
 
 
+def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
+    """What one threshold keeps of a map (H, W) as from `scale_and_blur`: (H, W) bool, all components, to be shown."""
+    if strategy == "percent":
+        kept = max(1, round(alpha * saliency.size))
+        return saliency >= np.sort(saliency, axis=None)[-kept]
+    return saliency > np.float32(alpha * (saliency.mean(dtype=np.float64) if strategy == "mean" else 1))
+
+
 def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
     """How well the largest component of each cut of a map fits an object.
 
