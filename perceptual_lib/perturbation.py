@@ -244,6 +244,7 @@ class PerceptualDistance(watch):
 
     def __exit__(self, kind, *rest) -> None:
         super().__exit__(kind, *rest)
+        del self.see  # it is a method of this object: the cycle would keep the activations until garbage is collected
         if kind is None and self.calls != self.activation_count:
             raise InputError(
                 f"the network computed {self.calls} activations for the changed image and {self.activation_count} for "

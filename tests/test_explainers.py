@@ -7,6 +7,7 @@ from conftest import TinyNetwork, assert_same_state, model_state
 from torch import nn
 
 from perceptual_lib import InputError, PerceptualBall, explain, explainer, load_classifier, perceptual_ball
+from perceptual_lib.activations import trace
 from perceptual_lib.explainers import METHODS
 from perceptual_lib.explainers.layers import default_layer, layer_gradient
 
@@ -109,15 +110,47 @@ def test_perceptual_is_the_perturbations_size(tiny: TinyNetwork, images: torch.T
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"), [("vgg16", "features.29"), ("vgg19_bn", "features.51"), ("resnet18", "layer4.1.relu_1")]
+    ("name", "layer"),
+    [
+        ("vgg16", "features.29"),
+        ("vgg19_bn", "features.51"),
+        ("resnet18", "layer4.1.relu_1"),
+        ("densenet121", "relu"),
+        ("mobilenet_v3_small", "features.12.2"),
+        ("squeezenet1_1", "classifier.2"),
+        ("convnext_tiny", "features.7.2.block.4"),
+    ],
 )
 def test_default_layer_is_the_last_convolutions_activation(name: str, layer: str) -> None:
     with torch.device("meta"):
         network = torchvision.models.get_model(name).eval()
-        index = default_layer(network, torch.zeros(1, 3, 64, 64))
-        from perceptual_lib.activations import trace
+        index = default_layer(network, torch.zeros(1, 3, 128, 128))
+        assert trace(network, torch.zeros(1, 3, 128, 128))[1][index].name == layer
 
-        assert trace(network, torch.zeros(1, 3, 64, 64))[1][index].name == layer
+
+@pytest.mark.parametrize(
+    ("name", "stride", "layer"),
+    [
+        ("googlenet", None, "inception5b"),
+        ("googlenet", 16, "inception4e"),
+        ("inception_v3", None, "Mixed_7c"),
+        ("squeezenet1_1", 16, "features.7"),
+    ],
+)
+def test_default_layer_is_where_branches_are_joined(name: str, stride: int | None, layer: str) -> None:
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name).eval()
+        assert default_layer(network, torch.zeros(1, 3, 128, 128), stride) == layer
+
+
+def test_all_branches_of_the_default_layer_are_seen() -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.googlenet(init_weights=False).eval()
+    images, joined = torch.randn(1, 3, 64, 64), []
+    hook = network.avgpool.register_forward_hook(lambda module, inputs, _: joined.append(inputs[0].detach()))
+    activation, _ = layer_gradient(network, images, torch.tensor([3]), None)
+    hook.remove()
+    assert activation.shape == (1, 1024, 2, 2) and torch.equal(activation, joined[-1])
 
 
 def test_default_layer_at_a_depth(embedded) -> None:

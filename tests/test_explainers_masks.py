@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 from conftest import TinyNetwork, assert_same_state, model_state
+from scipy.stats import spearmanr
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import InputError, load_photographs
-from perceptual_lib.explainers import explain
+from perceptual_lib.explainers import explain, masks
 from perceptual_lib.explainers.masks import SmoothMask, between_levels, blur_levels, random_masks, wanted_values
 
 QUICK = {"rise": {"count": 20}, "extremal_perturbation": {"steps": 8}}
@@ -201,8 +202,8 @@ def test_the_mask_covers_what_the_network_sees() -> None:
     """A checkerboard, grey where it is blurred; only a square of it matters."""
     check = torch.arange(64) // 4 % 2
     images = (2.0 * (check[:, None] ^ check) - 1).expand(1, 3, 64, 64)
-    area = 20 * 20 / 64**2
-    settings = {"areas": (area,), "steps": 100, "flip": False}
+    area, canvas = 20 * 20 / 64**2, (38 / 32) ** 2  # the margin adds 3 places to the 32 of the grid on each side
+    settings = {"areas": (area / canvas,), "steps": 200, "flip": False}
     mask = explain(Brightness(), images, 1, method="extremal_perturbation", smooth=0, **settings)[0]
     assert mask.min() >= 0 and mask.max() <= 1
     assert mask[Brightness.square].mean() > 0.8
@@ -220,8 +221,67 @@ def test_areas_are_summed(tiny: TinyNetwork, images: torch.Tensor) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("area", [0.1, 0.3])
 def test_the_area_is_reached(area: float, embedded, photographs: torch.Tensor) -> None:
-    settings = {"areas": (area,), "steps": 100, "smooth": 0}
+    canvas = (38 / 32) ** 2  # of the image's area; the mask lies inside the image
+    settings = {"areas": (area,), "steps": 300, "smooth": 0}
     mask = explain(embedded, photographs[:1], None, method="extremal_perturbation", **settings)
     assert mask.min() >= 0 and mask.max() <= 1
-    assert mask.mean() == pytest.approx(area, abs=0.03)
-    assert (mask > 0.5).float().mean() == pytest.approx(area, abs=0.03)
+    assert mask.mean() == pytest.approx(area * canvas, abs=0.05)
+    assert (mask > 0.5).float().mean() == pytest.approx(area * canvas, abs=0.05)
+
+
+class Spots(nn.Module):
+    """The logit of class 1 is the contrast seen through three soft windows, one of them negative: one summit."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        place = torch.arange(side) / side
+        windows = ((1.0, 0.3, 0.35, 0.12), (0.7, 0.7, 0.7, 0.08), (-0.3, 0.25, 0.8, 0.1))
+        weight = sum(
+            height * torch.exp(-((place[:, None] - row) ** 2 + (place - column) ** 2) / (2 * width**2))
+            for height, row, column, width in windows
+        )
+        self.weight = nn.Parameter(100 * weight)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        seen = (images.square().mean(1) * self.weight).mean((1, 2))
+        return torch.stack([torch.zeros_like(seen), seen], 1)
+
+
+def both_masks(
+    network: nn.Module, images: torch.Tensor, targets: list[int], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Our masks and TorchRay's of images of 112 pixels, (B, H, W) each. It counts in pixels and steps, we in shares."""
+    theirs = pytest.importorskip("torchray.attribution.extremal_perturbation").extremal_perturbation
+    expected = [
+        theirs(copy.deepcopy(network), image[None], target, areas=[0.1], max_iter=steps, step=4, sigma=11)[0][0, 0]
+        for image, target in zip(images, targets, strict=True)  # on a copy: it leaves parameters frozen
+    ]
+    monkeypatch.setattr(masks, "AREA_GROWTH", 1.0035**steps)
+    settings = {"steps": steps, "radius": 11 / 112, "blur": 20 / 112, "smooth": 0}
+    ours = explain(network, images, torch.tensor(targets), method="extremal_perturbation", **settings)
+    return ours, torch.stack(expected)
+
+
+def test_the_search_is_torchrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the way up is not in doubt the masks are the same, also halfway, but for the width of a grid's cell."""
+    images = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    for steps in (20, 150):
+        ours, theirs = both_masks(Spots(112).eval(), images, [1], steps, monkeypatch)
+        assert spearmanr(ours.flatten(), theirs.flatten()).statistic > 0.95  # measured: 0.98 and more
+        assert (ours - theirs).abs().mean() < 0.06  # 0.03 and less
+
+
+@pytest.mark.slow
+def test_ranks_places_as_torchray_does(embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network the search is touchy: the two may part on one photograph, so that the mean over several is asked.
+
+    Measured: 0.85, and 0.83 and 0.86 with noise of 0.001 on the images; 0.75 on four other photographs. TorchRay with
+    that noise against TorchRay without it: 0.85 on these. With the maps of other photographs: 0.5; with a penalty that
+    grows from 30 to 3000, all area inside the image, and no mean of gradients: 0.33.
+    """
+    chosen = [load_photographs()[index] for index in (9, 10, 17, 18)]
+    images = embedded.preprocess(chosen, size=(112, 112))
+    targets = embedded(images).argmax(1).tolist()
+    ours, theirs = both_masks(embedded, images, targets, 150, monkeypatch)
+    ranks = [spearmanr(one.flatten(), other.flatten()).statistic for one, other in zip(ours, theirs, strict=True)]
+    assert sum(ranks) / len(ranks) > 0.6
