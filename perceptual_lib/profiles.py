@@ -105,6 +105,15 @@ class Profile(_Section):
 
         return load_classifier(**self.classifier.model_dump())
 
+    def executor(self):
+        """All of this machine: a worker on each core, or this process where there is a GPU."""
+        import torch
+
+        from perceptual_lib.engine import make_executor
+
+        on_gpu = self.classifier.device != "cpu" and torch.cuda.is_available()
+        return make_executor("local" if on_gpu else "processes", self.classifier.model_dump())
+
     def load_photographs(self):
         """The profile's list of `Photograph`.
 
@@ -152,23 +161,6 @@ class Profile(_Section):
         if missing:
             raise InputError(f"profile {self.name} shows {missing[0]}, which is not among its photographs.")
         return [by_name[name] for name in self.shown]
-
-    def explain(self, classifier, images, targets=None, *, method: str):
-        """`perceptual_lib.explain` with the profile's settings and batches: maps (B, H, W)."""
-        import torch
-
-        from perceptual_lib.explainers import explain
-
-        settings = self.methods.get(method, {})
-        batches = torch.arange(len(images), device=images.device).split(self.batch_size)
-        return torch.cat(
-            [
-                explain(
-                    classifier, images[rows], targets if targets is None else targets[rows], method=method, **settings
-                )
-                for rows in batches
-            ]
-        )
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is in the repository, and the book built there."""
     clone = tmp_path_factory.mktemp("clone")
-    for name in ("book", "notebooks", "perceptual_lib"):
+    for name in ("book", "notebooks", "perceptual_lib", "results"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, clone)
@@ -29,7 +29,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_site_is_whole(clone: Path) -> None:
     site = clone / "_build" / "html"
     assert remote_requests(site) == [] and broken_links(site) == []
-    for page in ("1-introduction", "3-methodology", "4-explanations"):
+    for page in ("1-introduction", "3-methodology", "4-explanations", "4.2-weak-localization"):
         text = (site / "notebooks" / f"{page}.html").read_text()
         assert "could not be computed" not in text and "What was found" in text
         assert re.search(r"colab\.research\.google\.com/github/[^\"]*/notebooks/" + page, text)

@@ -1,5 +1,6 @@
 """Eqs. 1-5 against the same written out plainly, closed forms, and the promises about batches and models."""
 
+import gc
 import math
 import subprocess
 import sys
@@ -11,7 +12,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import InputError, Perturbation, load_classifier, perceptual_ball
-from perceptual_lib.perturbation import class_response, multiclass_margin, perturbation_path
+from perceptual_lib.perturbation import (
+    PerceptualDistance,
+    SquaredDistance,
+    class_response,
+    multiclass_margin,
+    perturbation_path,
+)
 
 
 def test_multiclass_margin_by_hand() -> None:
@@ -362,3 +369,26 @@ def test_vgg19_bn_with_the_papers_layers() -> None:
     result = perceptual_ball(classifier, inputs, layers=range(0, 13), layer_weight=1.0, max_iter=4)
     check(result, classifier, inputs)
     assert classifier.settings["layers"] == "0-12"
+
+
+def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=3)
+        assert not any(type(found) is PerceptualDistance for found in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+def test_squared_distance_against_its_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    value, reference = (torch.randn(2, 3, 4, 5, dtype=torch.double, generator=generator) for _ in range(2))
+    weight = torch.tensor([2.0, 0.5], dtype=torch.double)
+    value.requires_grad_()
+    distance = SquaredDistance.apply(value, reference, weight)
+    plain = weight * (value - reference).square().mean((1, 2, 3))
+    torch.testing.assert_close(distance, plain)
+    factors = torch.tensor([1.0, 3.0], dtype=torch.double)  # what lies behind need not weigh the images alike
+    (gradient,) = torch.autograd.grad(distance, value, factors)
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain, value, factors)[0])

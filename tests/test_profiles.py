@@ -1,6 +1,7 @@
 """Profiles: the packaged ones, and one clear sentence for what is wrong in one's own."""
 
 import pytest
+from PIL import Image
 
 from perceptual_lib import InputError
 from perceptual_lib.profiles import load_profile, profile_names
@@ -64,7 +65,7 @@ def test_one_clear_sentence(tmp_path, text: str, message: str) -> None:
 
 
 def test_unknown_and_missing_profiles(tmp_path) -> None:
-    with pytest.raises(InputError, match="no profile 'demmo'; there are demo, paper, smoke"):
+    with pytest.raises(InputError, match="no profile 'demmo'; there are demo, imagenet-300, paper, smoke"):
         load_profile("demmo")
     with pytest.raises(InputError, match="cannot be read"):
         load_profile(tmp_path / "none.yaml")
@@ -77,3 +78,17 @@ def test_shown_photographs_in_the_profiles_order() -> None:
     assert load_profile("paper").pick_shown(photographs) == photographs[:4]
     with pytest.raises(InputError, match="shows imagenet_17, which is not among"):
         profile.pick_shown(photographs[:3])
+
+
+def test_a_list_of_names_picks_photographs_in_its_order(tmp_path) -> None:
+    (tmp_path / "few.txt").write_text("b\na\n")
+    (tmp_path / "own.yaml").write_text(f"description: x\nphotographs: {{source: {tmp_path}, names: few.txt}}")
+    for name in "abc":
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert [photograph.name for photograph in load_profile(tmp_path / "own.yaml").load_photographs()] == ["b", "a"]
+    (tmp_path / "few.txt").write_text("a\nd\ne\n")
+    with pytest.raises(InputError, match="lacks 2 of the profile's 3 images, d for one"):
+        load_profile(tmp_path / "own.yaml").load_photographs()
+    (tmp_path / "few.txt").unlink()
+    with pytest.raises(InputError, match="few.txt, which cannot be read"):
+        load_profile(tmp_path / "own.yaml").load_photographs()
