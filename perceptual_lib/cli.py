@@ -1,5 +1,6 @@
 """The command line: perceptual-ball explain | methods | run | status | results | data | book."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -117,7 +118,9 @@ Only = Annotated[list[str] | None, typer.Option(help="only this method; may be r
 @app.command()
 def run(
     profile: ProfileName,
-    engine: Annotated[str, typer.Option(help="local, processes or ray")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local (one core), processes (of this machine) or ray (a cluster)")
+    ] = "local",
     workers: Annotated[int | None, typer.Option(help="of processes or ray", min=1, show_default="cores")] = None,
     address: Annotated[str | None, typer.Option(help="of a running Ray cluster", show_default="one here")] = None,
     gpus: Annotated[float, typer.Option(help="of each Ray worker; a fraction shares one", min=0)] = 0,
@@ -129,9 +132,12 @@ def run(
     """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
     from perceptual_lib.engine import make_executor
     from perceptual_lib.experiments import Localization
+    from perceptual_lib.needs import missing
     from perceptual_lib.profiles import load_profile
 
     settings = load_profile(profile)
+    if problems := missing(settings):
+        raise InputError(" Also missing: ".join(problems))
     executor = make_executor(engine, settings.classifier.model_dump(), workers, address, gpus)
     try:
         experiment = Localization(settings, store, executor, limit=limit, only=only or ())
@@ -148,15 +154,20 @@ def _estimate(experiment) -> None:
     from perceptual_lib.progress import duration
 
     run, unfinished = experiment.run, experiment.unfinished
+    if not unfinished:
+        typer.echo("Everything is finished.")
+        return
     images = [(len(shard.photographs), *shard.passes) for shard in unfinished]
     forward, backward = (sum(n * passes[i] for n, *passes in images) for i in range(2))
-    seconds = run.executor.submit("pass_seconds", experiment.profile.batch_size).result()
-    expected = (forward * seconds[0] + backward * seconds[1]) / run.executor.capacity
+    batch, workers = experiment.profile.batch_size, run.executor.capacity
+    seconds = run.ask("pass_seconds", batch)
+    expected = (forward * seconds[0] + backward * seconds[1]) / workers
     typer.echo(
-        f"{len(unfinished):,} shards to compute: {forward:,} forward and {backward:,} backward passes of "
-        f"{run.network['name']}. Measured on this {run.network['device']}, for one image in a batch of "
-        f"{experiment.profile.batch_size}: {seconds[0]:.4f} s forward, {seconds[1]:.4f} s backward. Expected with "
-        f"{run.executor.capacity} worker{'s' * (run.executor.capacity > 1)}: {duration(expected)}, and scoring."
+        f"To compute: {len(unfinished):,} shards\n"
+        f"Passes:     {forward:,} forward, {backward:,} backward of {run.network['name']}\n"
+        f"Measured:   {seconds[0]:.3f} s forward, {seconds[1]:.3f} s backward for an image of a batch of {batch} "
+        f"({run.network['device']})\n"
+        f"Expected:   {duration(expected)} with {workers} worker{'s' * (workers > 1)}, scoring not counted"
     )
 
 
@@ -169,13 +180,14 @@ def _complete(experiment, profile: str) -> None:
         experiment.complete()
     except KeyboardInterrupt:
         bar.close()
-        typer.echo(f"{bar.left} shards are left; the same command goes on from here.", err=True)
-        raise
-    bar.close()
+        _say(f"interrupted, {bar.left} shards are left; the same command goes on from here.", 130)
+        raise typer.Exit(130) from None
+    finally:
+        bar.close()
     failures = experiment.manifest["failures"]
-    for name, reason in list(failures.items())[:10]:
-        typer.echo(f"{name} failed: {reason}", err=True)
-    typer.echo(f"Finished, {len(failures)} failures. The tables: perceptual-ball results {profile}")
+    for each in failures[:10]:
+        typer.echo(f"{each['method']} failed on {each['photograph']}: {each['failure']}", err=True)
+    typer.echo(f"Finished, {len(failures) or 'no'} failures. The tables: perceptual-ball results {profile}")
 
 
 @app.command()
@@ -216,7 +228,8 @@ def results(
     experiment = experiments.Localization(load_profile(profile), store, limit=limit, only=only or ())
     if experiment.table.empty:
         raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
-    typer.echo(written(localization_table(experiment.table, experiment.profile.localization.selection), format))
+    table = localization_table(experiment.table, experiment.profile.localization.selection)
+    typer.echo(written(table, format, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     missing = len(experiment.unfinished)
     if missing:
         typer.echo(f"{missing} shards are not computed yet: these are tables of what is.", err=True)
@@ -231,11 +244,12 @@ app.add_typer(data, name="data")
 @data.command()
 def check(profile: ProfileName) -> None:
     """Say what data of a profile is there, and of what is missing where to get it and where to put it."""
+    from perceptual_lib.needs import missing
     from perceptual_lib.profiles import load_profile
 
-    problems = [problem for problem in load_profile(profile).missing_data() if problem]
+    problems = missing(load_profile(profile))
     for problem in problems:
-        typer.echo(problem)
+        typer.echo(f"Missing: {problem}")
     if problems:
         raise typer.Exit(1)
     typer.echo(f"Everything that {profile} needs is here.")

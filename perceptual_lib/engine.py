@@ -3,23 +3,27 @@
     shards ──> key: finished? ──> claim ──> worker (a loaded network) ──> file ──> arrays
 
 The run reads the pictures and writes the files; workers only compute. Whatever the engine, a shard is the same
-images in the same order, so its numbers are the same bits on one kind of device.
+images in the same order on one thread, so its numbers are the same bits on one kind of device.
 """
 
 import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import json
 import multiprocessing
 import os
 import platform
 import signal
+import sys
+import textwrap
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
@@ -66,9 +70,9 @@ class Shard:
 
     @property
     def cost(self) -> float:
-        """In forward passes: a backward pass takes about two."""
+        """In forward passes. A backward pass takes about two, and so does what is not the network's: scoring."""
         forward, backward = self.passes
-        return len(self.photographs) * (forward + 2 * backward + 0.1)
+        return len(self.photographs) * (forward + 2 * backward + 2)
 
     def key(self, network: Mapping[str, Any]) -> str:
         """Hash of everything that determines the result; `network` is `Worker.identity`."""
@@ -92,7 +96,8 @@ class Shard:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """Of Python and the packages whose version can change a number."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in NUMERICS}}
 
@@ -111,17 +116,50 @@ def _digest(path: Path, size: int, time_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@cache
 def code_digest(*modules: str) -> str:
-    """Hash of what these modules, and those of this package that they import, do: comments and docstrings left out."""
+    """Hash of what these modules, and those of this package that they import, do: comments and docstrings left out.
+
+    A notebook is a module without a file: the explanation methods that are defined in it stand for it, but not what
+    they call.
+
+    Raises:
+        InputError: a method without a source, such as one made by `exec`.
+    """
+    typed = [_typed_methods(name) for name in modules if _file(name) is None]
+    filed = _code_digest(*(name for name in modules if _file(name) is not None))
+    return hashlib.sha256(repr((filed, typed)).encode()).hexdigest() if typed else filed
+
+
+def _file(module: str) -> Path | None:
+    if module == "__main__":  # a script has a file but no specification
+        origin = getattr(sys.modules[module], "__file__", None)
+    else:
+        spec = importlib.util.find_spec(module)
+        origin = spec.origin if spec is not None and spec.has_location else None
+    return origin and Path(origin)
+
+
+def _typed_methods(module: str) -> list[str]:
+    from perceptual_lib.explainers import METHODS
+
+    functions = [method.function for method in METHODS.values() if method.function.__module__ == module]
+    try:
+        trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in functions]
+    except OSError:
+        raise InputError(f"a method of {module} has no source to tell its versions by; define it in a file.") from None
+    return [ast.dump(_without_docstrings(tree)) for tree in trees]
+
+
+@cache
+def _code_digest(*modules: str) -> str:
     sources: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        spec = importlib.util.find_spec(name)
-        if name in sources or spec is None or not spec.has_location:
+        path = _file(name)
+        if name in sources or path is None:
             continue
-        tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+        tree = ast.parse(path.read_text("utf-8"))
         waiting += _own_imports(tree)
         sources[name] = ast.dump(_without_docstrings(tree))
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
@@ -152,13 +190,10 @@ class Worker:
 
     Args:
         classifier: arguments of `load_classifier`.
-        threads: of torch in this process; None leaves them.
     """
 
-    def __init__(self, classifier: Mapping[str, Any], threads: int | None = None) -> None:
+    def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.arguments = dict(classifier)
-        if threads is not None:
-            torch.set_num_threads(threads)
 
     @cached_property
     def classifier(self):
@@ -192,7 +227,7 @@ class Worker:
         from perceptual_lib.activations import frozen
 
         images = torch.zeros(batch, 3, *self.classifier.input_size, device=self.classifier.device)
-        with frozen(self.classifier):
+        with _one_thread(), frozen(self.classifier):
             forward = _fastest(lambda: self._forward(images)) / batch
             both = _fastest(lambda: torch.autograd.grad(self._forward(images.requires_grad_()), images)) / batch
         return forward, max(0.0, both - forward)
@@ -213,14 +248,22 @@ class Worker:
         Returns:
             `failure` (n,): "" or why there is no result for the image. `seconds` (n,). All other arrays have one row
             for each image that did not fail.
+
+        Raises:
+            InputError: a network that cannot be loaded, or a method that is not known in this process.
         """
+        if "method" in arguments:
+            from perceptual_lib.explainers import find_method
+
+            find_method(arguments["method"])  # here, where it is no failure of an image
         start = time.perf_counter()
         compute = importlib.import_module(f"perceptual_lib.shards.{kind}").compute
         failures = [picture if isinstance(picture, str) else "" for picture in pictures]
         if needed is not None:
             failures = [ours or theirs for ours, theirs in zip(failures, needed["failure"].tolist(), strict=True)]
         rows = [row for row, failure in enumerate(failures) if not failure]
-        parts = self._in_halves(compute, arguments, pictures, needed, rows, failures)
+        with _one_thread():
+            parts = self._in_halves(compute, arguments, pictures, needed, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         seconds = (time.perf_counter() - start) / max(1, len(pictures))
         return {"failure": np.array(failures, dtype=str), "seconds": np.full(len(pictures), seconds), **arrays}
@@ -255,6 +298,17 @@ class Worker:
         return compute(self.classifier, [pictures[row] for row in rows], **given, **shared, **by_image)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of several threads differ in their last bits from those of one: with one, numbers do not depend on cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _fastest(work: Callable[[], torch.Tensor | tuple[torch.Tensor, ...]]) -> float:
     """Seconds of the fastest of five runs, and until its result is there."""
     seconds = []
@@ -267,16 +321,23 @@ def _fastest(work: Callable[[], torch.Tensor | tuple[torch.Tensor, ...]]) -> flo
 
 
 class Executor(Protocol):
-    """Where shards are computed: `capacity` of them at once. `death` is what a call raises whose worker was killed."""
+    """Where shards are computed.
+
+    Attributes:
+        capacity: calls at once.
+        death: what a call ends with whose worker was killed.
+        attempts: deaths in a row until a run gives up; before that it calls `restart`, and submits again.
+    """
 
     capacity: int
     death: Any
+    attempts: int
 
     def submit(self, name: str, *arguments: Any) -> Future:
         """A worker's method by name, called with the arguments."""
 
     def restart(self) -> None:
-        """New workers in place of dead ones."""
+        """New workers in place of the old ones, whose calls are lost."""
 
     def close(self) -> None:
         """End all workers at once."""
@@ -287,6 +348,7 @@ class Local:
 
     capacity = 1
     death: tuple = ()
+    attempts = 1
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.worker = Worker(classifier)
@@ -304,7 +366,7 @@ class Local:
 
 
 class Processes:
-    """Several processes of this machine, which share its cores.
+    """Several processes of this machine.
 
     Args:
         classifier: arguments of `load_classifier`.
@@ -312,19 +374,28 @@ class Processes:
     """
 
     death = BrokenExecutor
+    attempts = ATTEMPTS
 
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
-        cores = os.cpu_count() or 1
-        self.capacity = workers or cores
-        self.arguments = (dict(classifier), max(1, cores // self.capacity))
+        self.capacity = workers or os.cpu_count() or 1
+        self.classifier = dict(classifier)
         self.restart()
 
     def submit(self, name: str, *arguments: Any) -> Future:
-        return self.pool.submit(_in_process, name, *arguments)
+        # Ctrl-C is this process's to handle. A child inherits the mask, which also holds while it starts.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return self.pool.submit(_in_process, name, *arguments)
+        except BrokenExecutor as error:  # a worker died since the last call
+            future: Future = Future()
+            future.set_exception(error)
+            return future
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def restart(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
-        self.pool = ProcessPoolExecutor(self.capacity, context, _start_process, self.arguments)
+        self.pool = ProcessPoolExecutor(self.capacity, context, _start_process, (self.classifier,))
 
     def close(self) -> None:
         for process in list((self.pool._processes or {}).values()):
@@ -335,7 +406,8 @@ class Processes:
 class Ray:
     """Actors on a Ray cluster, or on this machine as one.
 
-    A worker that dies is started again by Ray, and its shard computed again, at most `ATTEMPTS` times.
+    A worker that dies is started again by Ray, and its shard computed again, `ATTEMPTS` times in all. Workers run the
+    code of this process, which results are kept under, also where another version is installed on their machine.
 
     Args:
         classifier: arguments of `load_classifier`.
@@ -344,41 +416,68 @@ class Ray:
         gpus: of each worker; a fraction shares one.
 
     Raises:
-        InputError: Ray is not installed, or the cluster not reached.
+        InputError: Ray is not installed, the cluster not reached or too small.
     """
 
-    death: tuple = ()
+    attempts = 1  # Ray's own are behind them
 
     def __init__(
         self, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
     ) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
         try:
             import ray
         except ModuleNotFoundError:
             raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
-        import perceptual_lib
-
         self.ray = ray
-        package = str(Path(perceptual_lib.__file__).parent)
-        try:
-            ray.init(address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster at {address}: {' '.join(str(error).split())}") from error
-        resources = ray.cluster_resources()
-        self.capacity = workers or max(1, int(resources["GPU"] / gpus if gpus else resources["CPU"]))
-        threads = max(1, int(resources["CPU"]) // self.capacity)
+        self.death = ray.exceptions.RayActorError
+        self._connect(address, workers)
+        room = self._room(gpus)
+        self.capacity = workers or room
+        if self.capacity > room or room == 0:
+            self.close()
+            raise InputError(
+                f"the Ray cluster has no room for {workers or 1} workers with {f'{gpus:g} GPUs' if gpus else 'a core'} "
+                f"each, only for {room}."
+            )
         actor = ray.remote(Worker).options(
-            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS
+            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS - 1
         )
         self.idle: SimpleQueue = SimpleQueue()
-        for _ in range(self.capacity):
-            self.idle.put(actor.remote(dict(classifier), threads))
+        self.actors = [actor.remote(dict(classifier)) for _ in range(self.capacity)]
+        self.idle: SimpleQueue = SimpleQueue()
+        for each in self.actors:
+            self.idle.put(each)
+
+    def _connect(self, address: str | None, workers: int | None) -> None:
+        here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
+        settings = {"runtime_env": {"py_modules": [str(Path(__file__).parent)]}, "log_to_driver": False}
+        try:
+            self.ray.init(address, logging_level="CRITICAL", **settings, **here)
+        except (OSError, RuntimeError, ValueError) as error:
+            where = f"at {address}" if address else "here"
+            raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
+
+    def _room(self, gpus: float) -> int:
+        """How many workers the cluster can have."""
+        resources = self.ray.cluster_resources()
+        return int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
 
     def submit(self, name: str, *arguments: Any) -> Future:
-        actor = self.idle.get()
-        future = getattr(actor, name).remote(*arguments).future()
-        future.add_done_callback(lambda _: self.idle.put(actor))
-        return future
+        actor, answer = self.idle.get(), Future()
+
+        def land(reply: Future) -> None:
+            self.idle.put(actor)
+            error = reply.exception()
+            if error is None:
+                answer.set_result(reply.result())
+            elif isinstance(error, self.ray.exceptions.RayTaskError):
+                answer.set_exception(error.cause)  # what the worker raised, without Ray's story around it
+            else:
+                answer.set_exception(error)
+
+        getattr(actor, name).remote(*arguments).future().add_done_callback(land)
+        return answer
 
     def restart(self) -> None:
         """Ray has done it."""
@@ -404,10 +503,16 @@ def make_executor(
     return Local(classifier)
 
 
-def _start_process(classifier: Mapping[str, Any], threads: int) -> None:
+def _start_process(classifier: Mapping[str, Any]) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    _worker = Worker(classifier, threads)
+    _worker = Worker(classifier)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A run that is killed cannot end its workers: they would compute, and wait for more, for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _in_process(name: str, *arguments: Any) -> Any:
@@ -437,8 +542,15 @@ class Run:
         self.store = store
         self.executor = executor
         self.report = report
-        self.network = executor.submit("identity").result()
+        self.network = self.ask("identity")
         self.verified: set[str] = set()  # keys of files that this run has read
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """What a worker's method returns. Raises InputError where the worker dies of it."""
+        try:
+            return self.executor.submit(name, *arguments).result()
+        except self.executor.death:
+            raise InputError(f"a worker died while it was asked for its {name}; it may need more memory.") from None
 
     def key(self, shard: Shard) -> str:
         """The shard's key on this run's network, with its photographs as they are now."""
@@ -446,14 +558,14 @@ class Run:
 
     def load(self, shard: Shard) -> Arrays | None:
         """A finished shard's arrays; None for one that is not."""
-        return self.store.load(self.key(shard))
+        key = self.key(shard)
+        arrays = self.store.load(key)
+        (self.verified.discard if arrays is None else self.verified.add)(key)
+        return arrays
 
     def is_finished(self, shard: Shard) -> bool:
         """Whether its file is there and whole; read once in a run."""
-        key = self.key(shard)
-        if key not in self.verified and self.store.load(key) is not None:
-            self.verified.add(key)
-        return key in self.verified
+        return self.key(shard) in self.verified or self.load(shard) is not None
 
     def unfinished(self, shards: Iterable[Shard]) -> list[Shard]:
         """Those of the shards that are not finished, behind those that they need and are not finished either."""
@@ -490,11 +602,11 @@ class Run:
                     deaths = 0
             except self.executor.death:
                 deaths += 1
-                if deaths == ATTEMPTS:
+                if deaths == self.executor.attempts:
                     labels = ", ".join(flight.shard.label for flight in flying.values())
                     raise InputError(
-                        f"a worker died {deaths} times in a row, computing {labels}; it may need more memory: use "
-                        "fewer workers, or smaller shards in the profile."
+                        f"workers died {ATTEMPTS} times in a row, computing {labels}; they may need more memory: use "
+                        "fewer workers, or smaller batches in the profile."
                     ) from None
                 self.executor.restart()
                 flying = {self._submit(flight): flight for flight in flying.values()}
@@ -508,24 +620,24 @@ class Run:
             if self.is_finished(shard):
                 self.report(shard, "found")
             elif (flight := self._take_off(shard, claims)) is not None:
+                self.report(shard, "started")
                 flying[self._submit(flight)] = flight
             elif self._can_start(shard):
                 waiting.append(shard)
 
     def _take_off(self, shard: Shard, claims: ExitStack) -> _Flight | None:
-        key, pictures = self.key(shard), _pictures(shard)
-        needed = None if shard.needs is None else self.load(shard.needs)
-        release = claims.enter_context(ExitStack())
+        """Claim a shard and read what it takes; None where that is not to be had now, or changed meanwhile."""
+        key, release = self.key(shard), claims.enter_context(ExitStack())
         claim = release.enter_context(self.store.claim(key))
-        taken = claim is None or self.store.path(key).exists()
-        changed = self.key(shard) != key or (shard.needs is not None and needed is None)
-        if taken or changed:
-            release.close()
-            return None
-        return _Flight(shard, (shard.kind, shard.arguments, pictures, needed), claim, release)
+        if claim is not None and not self.store.path(key).exists():
+            pictures = _pictures(shard)
+            needed = None if shard.needs is None else self.load(shard.needs)
+            if self.key(shard) == key and (shard.needs is None or needed is not None):
+                return _Flight(shard, (shard.kind, shard.arguments, pictures, needed), claim, release)
+        release.close()
+        return None
 
     def _submit(self, flight: _Flight) -> Future:
-        self.report(flight.shard, "started")
         return self.executor.submit("compute", *flight.call)
 
     def _land(self, flight: _Flight, arrays: Arrays) -> None:

@@ -140,7 +140,7 @@ class Localization:
         report: see `Run`.
 
     Raises:
-        InputError: photographs that are missing, have no boxes, or an unknown method.
+        InputError: photographs that are missing or have no boxes; a method, or a setting of one, that is not known.
     """
 
     def __init__(
@@ -158,18 +158,22 @@ class Localization:
         without = [photograph.name for photograph in self.photographs if not photograph.boxes]
         if without:
             raise InputError(f"{without[0]} has no boxes: weak localisation needs photographs with boxes.")
-        for method in (*only, *profile.localization.methods):
-            find_method(method)
+        for method in (*only, *profile.localization.methods, *profile.localization.subsets, *profile.methods):
+            known = find_method(method).settings
+            if unknown := sorted(profile.methods.get(method, {}).keys() - known.keys()):
+                raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
         self.only = only
         self.run = Run(Store(store), executor or Local(profile.classifier.model_dump()), report)
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Everything that is compared."""
-        activations = self.run.executor.submit("activations").result()
+        """Everything that is compared. Raises InputError where that is nothing."""
         rows = table_rows(self.profile, self.photographs)
-        rows += trial_rows(self.profile, self.photographs, activations)
-        return [row for row in rows if not self.only or row.method in self.only]
+        rows += trial_rows(self.profile, self.photographs, self.run.ask("activations"))
+        rows = [row for row in rows if not self.only or row.method in self.only]
+        if not rows:
+            raise InputError(f"profile {self.profile.name} has no row of {' or '.join(self.only) or 'any method'}.")
+        return rows
 
     @cached_property
     def shards(self) -> list[tuple[Row, Shard]]:
@@ -217,21 +221,30 @@ class Localization:
         return pd.DataFrame(lines, columns="role method settings sigma photograph failure seconds hits".split())
 
     def maps(self, method: str) -> dict[str, np.ndarray]:
-        """The maps (H, W) of a method's row of Table 1 that are finished, not blurred, by photograph."""
+        """The maps (H, W) of a method's row of Table 1, not blurred, by photograph; computed where they are missing."""
+        shards = self._table_shards(method)
+        self.run.complete([shard.needs for shard in shards])
         found = {}
-        for row, shard in self.shards:
-            arrays = self.run.load(shard.needs) if (row.role, row.method) == ("table", method) else None
-            if arrays is not None:
-                names = [photo.name for photo, why in zip(shard.photographs, arrays["failure"], strict=True) if not why]
-                found |= zip(names, arrays[shard.arguments["array"]].astype(np.float32), strict=True)
+        for shard in shards:
+            arrays = self.run.load(shard.needs)
+            names = [photo.name for photo, why in zip(shard.photographs, arrays["failure"], strict=True) if not why]
+            found |= zip(names, arrays.get(shard.arguments["array"], np.empty(0)).astype(np.float32), strict=True)
         return found
+
+    def seconds(self, method: str) -> float:
+        """Mean time that a map of a method's row of Table 1 took, of those that are finished."""
+        finished = [self.run.load(shard.needs) for shard in self._table_shards(method)]
+        return float(np.mean([second for arrays in finished if arrays for second in arrays["seconds"]]))
+
+    def _table_shards(self, method: str) -> list[Shard]:
+        return [shard for row, shard in self.shards if (row.role, row.method) == ("table", method)]
 
     def _lines(self, row: Row, shard: Shard) -> Iterator[tuple]:
         arrays, maps = self.run.load(shard), self.run.load(shard.needs)
         if arrays is None or maps is None:
             return
         settings = json.dumps(row.settings, sort_keys=True)
-        hits = iter(is_hit(arrays["iou"]))
+        hits = iter(is_hit(arrays["iou"]) if "iou" in arrays else ())  # none where all images failed
         columns = (shard.photographs, arrays["failure"].tolist(), maps["seconds"].tolist())
         for photograph, failure, seconds in zip(*columns, strict=True):
             of_image = [None] * len(self.profile.localization.sigmas) if failure else next(hits)
@@ -241,7 +254,10 @@ class Localization:
     @property
     def manifest(self) -> dict[str, Any]:
         """What made the table, as JSON."""
-        maps = self.table.drop_duplicates(["role", "method", "settings", "photograph"])
+        maps = self.table.drop_duplicates(["method", "settings", "photograph"])
+        computed = maps.replace({"method": dict.fromkeys(PERTURBATIONS, "perturbation")})  # which share their maps
+        computed = computed.drop_duplicates(["method", "settings", "photograph"])
+        failed = maps.loc[maps.failure != "", ["method", "settings", "photograph", "failure"]]
         images = [(photograph.name, digest(photograph)) for photograph in self.photographs]
         return {
             "experiment": "localization",
@@ -251,18 +267,21 @@ class Localization:
             "code": code_digest("perceptual_lib.experiments", "perceptual_lib.explainers"),
             "photographs": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
             "seeds": {"subsets": 0, "methods": 0},
-            "failures": {name: why for name, why in zip(maps.photograph, maps.failure, strict=True) if why},
-            "seconds": round(float(maps.seconds.sum())),
+            "failures": failed.to_dict("records"),
+            "seconds": round(float(computed.seconds.sum())),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
 
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
-    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json. Raises InputError where it cannot."""
     path = folder / manifest["experiment"]
-    table.to_parquet(path.with_suffix(".parquet"), compression="zstd", index=False)
-    path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(path.with_suffix(".parquet"), compression="zstd", index=False)
+        path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
 
 
 def published(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str, Any]]:

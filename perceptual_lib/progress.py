@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -10,17 +11,20 @@ from perceptual_lib.engine import Run, Shard
 
 
 class Bar:
-    """A bar whose length is the network passes left, so that its time left holds for cheap and dear methods alike."""
+    """A bar whose length is the network passes left, so that its time left holds for cheap and dear methods alike.
+
+    In a log, which is no terminal, it is a line every half minute.
+    """
 
     def __init__(self, unfinished: Sequence[Shard]) -> None:
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
-        quiet = {} if sys.stderr.isatty() else {"mininterval": 30.0}  # a line now and then for a log
-        self.bar = tqdm(
-            total=sum(shard.cost for shard in unfinished),
-            bar_format="{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left; {postfix}",
-            **quiet,
-        )
+        style: dict[str, Any] = {"bar_format": "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}"}
+        if not sys.stderr.isatty():
+            style = {"bar_format": "{percentage:.0f}%, {elapsed} gone, {remaining} left{postfix}"}
+            style |= {"file": _Lines(), "mininterval": 30.0, "miniters": 0}
+        # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.
+        self.bar = tqdm(total=sum(shard.cost for shard in unfinished), smoothing=0, **style)
 
     def report(self, shard: Shard, state: str) -> None:
         """Take what a `Run` reports."""
@@ -37,6 +41,17 @@ class Bar:
     def close(self) -> None:
         """Leave the bar as it is."""
         self.bar.close()
+
+
+class _Lines:
+    """Standard error, where each state of a bar gets a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def by_label(shards: Iterable[Shard], run: Run) -> list[tuple[str, int, int]]:

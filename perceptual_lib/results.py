@@ -50,16 +50,18 @@ class Store:
 
     def load(self, key: str) -> Arrays | None:
         """A finished shard; None when there is none. One that was damaged is removed with a warning."""
-        try:
-            content = self.path(key).read_bytes()
-        except FileNotFoundError:
-            return None
+        with _one_sentence(self.folder):
+            try:
+                content = self.path(key).read_bytes()
+            except FileNotFoundError:
+                return None
         body, digest = content[:-DIGEST], content[-DIGEST:]
         if hashlib.sha256(body).digest() == digest:
             with np.load(io.BytesIO(body), allow_pickle=False) as archive:
                 return dict(archive)
         warnings.warn(f"{self.path(key)} was damaged; it is computed again.", stacklevel=2)
-        self.path(key).unlink(missing_ok=True)
+        with _one_sentence(self.folder):
+            self.path(key).unlink(missing_ok=True)
         return None
 
     @contextmanager
@@ -76,12 +78,13 @@ class Store:
             yield None
             return
         try:
-            os.write(descriptor, f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
+            with _one_sentence(self.folder):
+                os.write(descriptor, f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
             yield Claim(descriptor, partial, self.path(key))
         finally:
             # The name first, the lock after it: whoever locks the file next must find that it is gone.
             if _is_same_file(descriptor, partial):
-                partial.unlink()
+                partial.unlink(missing_ok=True)
             os.close(descriptor)
 
     def running(self) -> dict[str, str]:

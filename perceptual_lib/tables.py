@@ -1,7 +1,8 @@
 """From an experiment's table to the tables and curves of the book, with their intervals.
 
 Settings (blur, threshold) are chosen on the first photographs, the profile's selection, and reported on the others, the
-held-out ones; and, as the paper does, chosen and reported on all.
+held-out ones; and, as the paper does, chosen and reported on all. Where a method explained none of the photographs that
+a number asks for, the number is None.
 """
 
 import json
@@ -18,6 +19,8 @@ from perceptual_lib.protocols.localization import COLUMNS, held_out_hits
 from perceptual_lib.statistics import Estimate, bootstrap, paired_difference
 
 STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
+LATEX = {character: f"\\{character}" for character in "_&%#${}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,19 @@ class Scores:
         return cls(tuple(names), tuple(sigmas), hits, np.isin(names, list(selection)))
 
     @property
+    def explained(self) -> np.ndarray:
+        """(N,) bool: the photographs that there is a result for."""
+        return ~np.isnan(self.hits[:, 0, 0])
+
+    @property
     def failed(self) -> int:
         """Photographs without a result."""
-        return int(np.isnan(self.hits[:, 0, 0]).sum())
+        return int((~self.explained).sum())
+
+    @property
+    def can_choose(self) -> bool:
+        """Whether there is a result for a photograph of the selection."""
+        return bool((self.explained & self.selection).any())
 
     @cached_property
     def misses(self) -> np.ndarray:
@@ -56,7 +69,10 @@ class Scores:
         return 1 - self.hits
 
     def chosen(self, among: np.ndarray | None = None) -> tuple[int, int]:
-        """Blur and threshold, as indices, with the least error on some photographs (N,) bool; first on a tie."""
+        """Blur and threshold, as indices, with the least error on some photographs (N,) bool; first on a tie.
+
+        There must be a result for one of them; see `can_choose`.
+        """
         rows = self.selection if among is None else among
         errors = np.nanmean(self.misses[rows], 0)
         return tuple(int(index) for index in np.unravel_index(errors.argmin(), errors.shape))
@@ -84,14 +100,15 @@ class Scores:
         """(K,) error on all photographs at each of the strategy's thresholds, at the blur chosen on the selection."""
         return bootstrap(self.misses[:, self.chosen()[0], COLUMNS[strategy]])
 
-    def cross_validated(self) -> Estimate:
+    def cross_validated(self) -> Estimate | None:
         """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
-        present = self.hits[~np.isnan(self.hits[:, 0, 0]), self.chosen()[0]]
-        return bootstrap(1 - held_out_hits(present > 0))
+        present = self.hits[self.explained, self.chosen()[0]]
+        return bootstrap(1 - held_out_hits(present > 0)) if len(present) > 1 else None
 
-    def held_out(self) -> Estimate:
+    def held_out(self) -> Estimate | None:
         """Error on the photographs that nothing was chosen on, at the blur and threshold chosen on the others."""
-        return bootstrap(self.held_out_misses[~self.selection])
+        misses = self.held_out_misses[~self.selection]
+        return None if np.isnan(misses).all() else bootstrap(misses)
 
     @property
     def held_out_misses(self) -> np.ndarray:
@@ -100,14 +117,14 @@ class Scores:
         return self.misses[:, blur, threshold]
 
 
-def difference(ours: Scores, other: Scores) -> Estimate:
+def difference(ours: Scores, other: Scores) -> Estimate | None:
     """Ours less another's error on the held-out photographs that both explained; below 0 where ours is better."""
     common = [name for name, chosen in zip(ours.names, ours.selection, strict=True) if not chosen]
     common = [name for name in common if name in set(other.names)]
     misses = [
         pd.Series(scores.held_out_misses, index=list(scores.names))[common].to_numpy() for scores in (ours, other)
     ]
-    return paired_difference(*misses)
+    return None if np.isnan(misses[0] - misses[1]).all() else paired_difference(*misses)
 
 
 def selection_names(table: pd.DataFrame, count: int) -> list[str]:
@@ -137,20 +154,25 @@ def localization_table(table: pd.DataFrame, selection: int, ours: str = "percept
         `paper_value` to `paper_best` are the paper's (nan where it has none).
     """
     scores = table_scores(table, selection)
-    lines = {}
-    for method, one in scores.items():
-        errors = {strategy: one.in_sample(strategy) for strategy in STRATEGIES}
-        outside = (~one.selection).any() and one.selection.any()
-        lines[method] = {
-            "n": len(one.names) - one.failed,
-            "failed": one.failed,
-            "sigma": one.sigmas[one.chosen()[0]],
-            **errors,
-            "cross_validated": one.cross_validated(),
-            "held_out": one.held_out() if outside else None,
-            "difference": difference(scores[ours], one) if outside and ours in scores and method != ours else None,
-        }
-    return pd.DataFrame.from_dict(lines, orient="index").join(paper_table("table1").add_prefix("paper_"))
+    lines = {method: _line(one, None if method == ours else scores.get(ours)) for method, one in scores.items()}
+    columns = ["n", "failed", "sigma", *STRATEGIES, "cross_validated", "held_out", "difference"]
+    errors = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+    return errors.join(paper_table("table1").add_prefix("paper_"))
+
+
+def _line(one: Scores, ours: Scores | None) -> list[object]:
+    """One method's cells of `localization_table`."""
+    counts = [len(one.names) - one.failed, one.failed]
+    if not one.can_choose:
+        return counts + [None] * (1 + len(STRATEGIES) + 3)
+    return [
+        *counts,
+        one.sigmas[one.chosen()[0]],
+        *map(one.in_sample, STRATEGIES),
+        one.cross_validated(),
+        one.held_out(),
+        difference(ours, one) if ours is not None and ours.can_choose else None,
+    ]
 
 
 def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
@@ -188,26 +210,28 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def written(table: pd.DataFrame, format: str) -> str:
+def written(table: pd.DataFrame, format: str, width: int | None = None) -> str:
     """A table of estimates as "text", "csv", "markdown" or "latex".
 
-    In CSV an estimate takes three columns: its value and NAME_low and NAME_high.
+    In CSV an estimate takes three columns: its value and NAME_low and NAME_high. Text that is wider than `width`
+    characters continues in further blocks of columns.
 
     Raises:
         InputError: another format.
     """
     if format == "csv":
         return _spread(table).to_csv(index_label="method").rstrip()
+    if format == "text":
+        return table.map(shown).to_string(line_width=width)
     cells = [["method", *table.columns], *([name, *map(shown, row)] for name, *row in table.itertuples())]
     if format == "markdown":
+        cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
         cells.insert(1, ["---"] * len(cells[0]))
         return "\n".join(f"| {' | '.join(row)} |" for row in cells)
     if format == "latex":
-        rows = " \\\\\n".join(" & ".join(row) for row in cells).replace("_", r"\_")
+        escaped = ([cell.translate(str.maketrans(LATEX)) for cell in row] for row in cells)
+        rows = " \\\\\n".join(map(" & ".join, escaped))
         return f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n{rows} \\\\\n\\end{{tabular}}"
-    if format == "text":
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
     raise InputError(f"there is no format {format!r}; there are text, csv, markdown and latex.")
 
 

@@ -1,7 +1,12 @@
 """The command line as a user meets it: results, pictures, and one sentence for what is wrong."""
 
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +14,8 @@ import torch
 from PIL import Image
 
 from perceptual_lib import cli, load_photographs
+from perceptual_lib.experiments import Localization
+from perceptual_lib.profiles import load_profile
 
 
 @pytest.fixture
@@ -116,3 +123,118 @@ def test_help_does_not_wait_for_torch() -> None:
         "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# ---- experiments
+
+
+@pytest.fixture
+def experiment(run, tmp_path):
+    """A command about two photographs and one method of the profile smoke, with a store of its own."""
+
+    def call(command: str, *options, store=None) -> tuple[int, str, str]:
+        return run(command, "smoke", "--only", "gradient", "--store", store or tmp_path / "store", *options)
+
+    return call
+
+
+def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
+    status, out, _ = experiment("run", "--dry-run")
+    assert status == 0 and "To compute: 2 shards" in out and "1 worker," in out and "s forward," in out
+    assert experiment("status")[1].split() == "gradient 0 of 1 score gradient 0 of 1".split()
+    status, _, err = experiment("results")
+    assert status == 2 and "compute it: perceptual-ball run smoke" in err
+    status, out, err = experiment("run")
+    assert status == 0 and out.startswith("Finished, no failures.") and "100%" in err
+    assert all(len(line) < 100 and "\r" not in line for line in err.splitlines())  # no terminal
+    assert experiment("run", "--dry-run")[1] == "Everything is finished.\n"
+    assert experiment("status")[1].split() == "gradient 1 of 1 score gradient 1 of 1".split()
+    status, out, err = experiment("results", "--format", "markdown", "--publish", tmp_path / "published")
+    assert status == 0 and err == "" and [line.split(" | ")[1] for line in out.splitlines()] == ["n", "---", "2"]
+    assert {path.name for path in (tmp_path / "published").iterdir()} == {"localization.json", "localization.parquet"}
+    status, out, err = experiment("results", "--limit", 1)
+    assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
+
+
+def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
+    going = Localization(load_profile("smoke"), tmp_path / "store", only=["gradient"])
+    with (
+        going.run.store.claim(going.run.key(going.all_shards[0])),
+        going.run.store.claim("00" * 32),
+    ):
+        lines = experiment("status")[1].splitlines()[2:]
+    assert sorted(line.split(": ")[0] for line in lines) == ["a shard of another profile", "gradient"]
+    assert all(f", process {os.getpid()}, for " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        ("run", ["--only", "rize"], "no method 'rize'; nearest: rise"),
+        ("run", ["--engine", "abacus"], "no engine 'abacus'"),
+        ("run", ["--workers", "2"], "engine local has one worker"),
+        ("run", ["--store", "/dev/null/store"], "give a folder that can be written"),
+    ],
+)
+def test_a_run_that_cannot_be_is_one_sentence(experiment, command, options, message) -> None:
+    status, _, err = experiment(command, *options)
+    assert status == 2 and err.startswith("perceptual-ball: ") and message in err and len(err.splitlines()) == 1
+
+
+def test_missing_data_stops_a_run_and_is_said_by_the_check(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("IMAGENET_ROOT", raising=False)
+    status, out, _ = run("data", "check", "imagenet-300")
+    assert status == 1 and out.startswith("Missing: the photographs: ") and "IMAGENET_ROOT" in out
+    status, _, err = run("run", "imagenet-300", "--store", tmp_path / "store")
+    assert status == 2 and "IMAGENET_ROOT" in err and not (tmp_path / "store").exists()
+    assert run("data", "check", "smoke")[:2] == (0, "Everything that smoke needs is here.\n")
+
+
+def test_full_disk_ends_a_run_with_one_sentence_and_the_next_goes_on(experiment, tmp_path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "none", disk, "-o"]
+    if subprocess.run([*mount, "size=64k"], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        status, _, err = experiment("run", store=disk)
+        assert status == 2 and "the disk is full: make room and run the same command again" in err.splitlines()[-1]
+        assert "Traceback" not in err and not list(disk.glob("??/*"))
+        subprocess.run([*mount, "remount,size=8m"], check=True)
+        assert experiment("run", store=disk)[0] == 0 and len(list(disk.glob("??/*.npz"))) == 2
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def wait_until(condition, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_interrupted_run_says_what_is_left(tmp_path) -> None:
+    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: list(tmp_path.glob("??/*.npz")), 120)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    finished = len(list(tmp_path.glob("??/*.npz")))
+    every = len(Localization(load_profile("demo"), tmp_path).all_shards)
+    assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every
+    left = re.fullmatch(r"perceptual-ball: interrupted, (\d+) shards are left; .* from here\.", err.splitlines()[-1])
+    assert 0 <= int(left[1]) + finished - every <= 1  # one may have been written and not been counted
+    assert not list(tmp_path.glob("??/*.partial"))
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_run_that_is_killed(tmp_path) -> None:
+    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path)]
+    process = subprocess.Popen([*command, "--engine", "processes", "--workers", "1"], stderr=subprocess.DEVNULL)
+    wait_until(lambda: list(tmp_path.glob("??/*.npz")), 120)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    assert workers
+    wait_until(lambda: not any(Path("/proc", worker).exists() for worker in workers), 20)
