@@ -228,7 +228,7 @@ def results(
     experiment = experiments.Localization(load_profile(profile), store, limit=limit, only=only or ())
     if experiment.table.empty:
         raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
-    table = localization_table(experiment.table, experiment.profile.localization.selection)
+    table = localization_table(experiment.table)
     typer.echo(written(table, format, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
     missing = len(experiment.unfinished)
     if missing:
@@ -244,15 +244,19 @@ app.add_typer(data, name="data")
 @data.command()
 def check(profile: ProfileName) -> None:
     """Say what data of a profile is there, and of what is missing where to get it and where to put it."""
-    from perceptual_lib.needs import missing
+    from perceptual_lib.needs import downloads, missing
     from perceptual_lib.profiles import load_profile
 
-    problems = missing(load_profile(profile))
+    settings = load_profile(profile)
+    problems, coming = missing(settings), downloads(settings)
     for problem in problems:
         typer.echo(f"Missing: {problem}")
+    for download in coming:
+        typer.echo(f"Not here yet: {download}")
     if problems:
         raise typer.Exit(1)
-    typer.echo(f"Everything that {profile} needs is here.")
+    if not coming:
+        typer.echo(f"Everything that {profile} needs is here.")
 
 
 @app.command()

@@ -87,7 +87,10 @@ class Shard:
         parts = {
             "kind": self.kind,
             "arguments": self.arguments,
-            "photographs": [(each.name, digests[each]) for each in self.photographs],
+            # One without boxes is opened upright, one with boxes as it is stored.
+            "photographs": [
+                (each.name, digests[each], *([] if each.boxes else ["upright"])) for each in self.photographs
+            ],
             "network": network,
             "needs": self.needs and self.needs._key(network, digests),
             "code": code_digest(*modules),

@@ -30,6 +30,7 @@ from perceptual_lib.results import Store
 PERTURBATIONS = {"no_perceptual": "maps", "perceptual": "maps", "perceptual_guided": "guided"}
 """Methods whose maps come from one perturbation, and the array of its shard that holds them."""
 
+COLUMNS = "role method settings sigma photograph selection failure seconds hits".split()
 FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rule
 STORE = Path("_build/store")  # below the clone
 
@@ -214,11 +215,12 @@ class Localization:
     def table(self) -> pd.DataFrame:
         """One line for each row, photograph and blur, of all shards that are finished.
 
-        role, method, settings (JSON) of the row; sigma; photograph; failure, "" or why there is no result; seconds
-        that its map took; hits, (250,) bool for the `THRESHOLDS`, none where it failed.
+        role, method, settings (JSON) of the row; sigma; photograph; selection, whether settings are chosen on it;
+        failure, "" or why there is no result; seconds that its map took; hits, (250,) bool for the `THRESHOLDS`, none
+        where it failed.
         """
         lines = [line for row, shard in self.shards for line in self._lines(row, shard)]
-        return pd.DataFrame(lines, columns="role method settings sigma photograph failure seconds hits".split())
+        return pd.DataFrame(lines, columns=COLUMNS)
 
     def maps(self, method: str) -> dict[str, np.ndarray]:
         """The maps (H, W) of a method's row of Table 1, not blurred, by photograph; computed where they are missing."""
@@ -244,12 +246,14 @@ class Localization:
         if arrays is None or maps is None:
             return
         settings = json.dumps(row.settings, sort_keys=True)
+        selection = self.photographs[: self.profile.localization.selection]
         hits = iter(is_hit(arrays["iou"]) if "iou" in arrays else ())  # none where all images failed
         columns = (shard.photographs, arrays["failure"].tolist(), maps["seconds"].tolist())
         for photograph, failure, seconds in zip(*columns, strict=True):
             of_image = [None] * len(self.profile.localization.sigmas) if failure else next(hits)
+            about = photograph.name, photograph in selection, failure, round(seconds, 3)
             for sigma, hit in zip(self.profile.localization.sigmas, of_image, strict=True):
-                yield row.role, row.method, settings, sigma, photograph.name, failure, round(seconds, 3), hit
+                yield row.role, row.method, settings, sigma, *about, hit
 
     @property
     def manifest(self) -> dict[str, Any]:

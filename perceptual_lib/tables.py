@@ -6,7 +6,6 @@ a number asks for, the number is None.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -40,13 +39,14 @@ class Scores:
     selection: np.ndarray
 
     @classmethod
-    def of(cls, lines: pd.DataFrame, selection: Sequence[str]) -> "Scores":
-        """From the lines of one method with one setting; `selection` names photographs."""
-        names, sigmas = lines.photograph.unique(), np.sort(lines.sigma.unique())
+    def of(cls, lines: pd.DataFrame) -> "Scores":
+        """From the lines of one method with one setting."""
+        selection = lines.groupby("photograph", sort=False).selection.first()
+        names, sigmas = selection.index, np.sort(lines.sigma.unique())
         failed = np.full(COLUMNS["best"].stop, np.nan)
         by_key = {(line.photograph, line.sigma): failed if line.failure else line.hits for line in lines.itertuples()}
         hits = np.array([[by_key[name, sigma] for sigma in sigmas] for name in names], dtype=np.float64)
-        return cls(tuple(names), tuple(sigmas), hits, np.isin(names, list(selection)))
+        return cls(tuple(names), tuple(sigmas), hits, selection.to_numpy())
 
     @property
     def explained(self) -> np.ndarray:
@@ -127,24 +127,17 @@ def difference(ours: Scores, other: Scores) -> Estimate | None:
     return None if np.isnan(misses[0] - misses[1]).all() else paired_difference(*misses)
 
 
-def selection_names(table: pd.DataFrame, count: int) -> list[str]:
-    """The first photographs of an experiment, which settings are chosen on."""
-    return sorted(table.photograph.unique())[:count]
-
-
-def table_scores(table: pd.DataFrame, selection: int) -> dict[str, Scores]:
+def table_scores(table: pd.DataFrame) -> dict[str, Scores]:
     """The scores of Table 1's rows by method."""
-    names = selection_names(table, selection)
     rows = table[table.role == "table"]
-    return {method: Scores.of(lines, names) for method, lines in rows.groupby("method", sort=False)}
+    return {method: Scores.of(lines) for method, lines in rows.groupby("method", sort=False)}
 
 
-def localization_table(table: pd.DataFrame, selection: int, ours: str = "perceptual") -> pd.DataFrame:
+def localization_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
     """Table 1.
 
     Args:
         table: of the experiment.
-        selection: how many photographs settings are chosen on.
         ours: the method that the others are compared with.
 
     Returns:
@@ -153,7 +146,7 @@ def localization_table(table: pd.DataFrame, selection: int, ours: str = "percept
         the photographs outside the selection, at the blur and threshold chosen on it. Each is an `Estimate` or None.
         `paper_value` to `paper_best` are the paper's (nan where it has none).
     """
-    scores = table_scores(table, selection)
+    scores = table_scores(table)
     lines = {method: _line(one, None if method == ours else scores.get(ours)) for method, one in scores.items()}
     columns = ["n", "failed", "sigma", *STRATEGIES, "cross_validated", "held_out", "difference"]
     errors = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
@@ -176,7 +169,7 @@ def _line(one: Scores, ours: Scores | None) -> list[object]:
 
 
 def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
-    """The settings that the profile's are chosen from, on the photographs that all of them explained (Fig. 5, top).
+    """The settings that the profile's are chosen from, each on the same photographs (Fig. 5, top).
 
     Returns:
         role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the least
@@ -186,7 +179,7 @@ def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
     own = table[(table.role == "table") & table.method.isin(tried.method) & table.photograph.isin(tried.photograph)]
     lines = []
     for (role, method, settings), rows in pd.concat([tried, own]).groupby(["role", "method", "settings"], sort=False):
-        scores = Scores.of(rows, ())
+        scores = Scores.of(rows)
         first, last = map(int, json.loads(settings)["layers"].split("-"))
         error = np.nanmean(scores.misses[..., COLUMNS[strategy]], 0).min()
         weight = json.loads(settings)["layer_weight"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from perceptual_lib.needs import missing
+from perceptual_lib.needs import downloads, missing
 from perceptual_lib.profiles import ClassifierSection, PhotographsSection, load_profile
 
 
@@ -17,19 +17,19 @@ def with_classifier(**arguments):
 
 
 def test_the_demo_needs_nothing_more() -> None:
-    assert missing(load_profile("demo")) == missing(load_profile("smoke")) == []
+    assert missing(load_profile("demo")) == downloads(load_profile("demo")) == []
 
 
 def test_the_paper_needs_weights_and_images(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.delenv("IMAGENET_ROOT", raising=False)
-    weights, images = missing(load_profile("paper"))
+    (images,), (weights,) = missing(load_profile("paper")), downloads(load_profile("paper"))
     file = tmp_path / "checkpoints" / "vgg19_bn-c79401a0.pth"
     assert "https://download.pytorch.org/models/vgg19_bn-c79401a0.pth" in weights and str(file) in weights
     assert "$IMAGENET_ROOT" in images and "https://image-net.org" in images
     file.parent.mkdir()
     file.touch()
-    assert missing(load_profile("paper")) == [images]
+    assert missing(load_profile("paper")) == [images] and downloads(load_profile("paper")) == []
 
 
 def test_photographs_without_boxes_are_counted(tmp_path) -> None:

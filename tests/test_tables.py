@@ -24,6 +24,7 @@ def lines(method: str, hits: dict[str, dict[float, set[int]] | str], role: str =
             "settings": json.dumps({}),
             "sigma": sigma,
             "photograph": name,
+            "selection": name in NAMES[:2],
             "failure": of_image if isinstance(of_image, str) else "",
             "seconds": 1.0,
             "hits": None if isinstance(of_image, str) else np.isin(np.arange(250), list(of_image[sigma])),
@@ -55,7 +56,7 @@ def table() -> pd.DataFrame:
 
 
 def test_settings_are_chosen_on_the_selection(table) -> None:
-    scores = table_scores(table, 2)
+    scores = table_scores(table)
     assert list(scores) == ["perceptual", "gradient", "rise"]
     assert scores["perceptual"].chosen() == (1, 7)  # both of a and b, which sigma 0 never is
     assert scores["gradient"].chosen() == (0, 50)  # a alone decides: b failed
@@ -64,7 +65,7 @@ def test_settings_are_chosen_on_the_selection(table) -> None:
 
 
 def test_the_cells_of_table_1(table) -> None:
-    errors = localization_table(table, 2)
+    errors = localization_table(table)
     ours, other = errors.loc["perceptual"], errors.loc["gradient"]
     assert (ours.n, ours.failed, ours.sigma) == (4, 0, 5.0) and (other.n, other.failed, other.sigma) == (3, 1, 0.0)
     # Hits of four at sigma 5: 7 by value in a, b, c; 30 by percent in b, d; 100 by mean in c, d.
@@ -82,35 +83,35 @@ def test_the_cells_of_table_1(table) -> None:
 
 
 def test_method_that_failed_everywhere_keeps_its_row(table) -> None:
-    row = localization_table(table, 2).loc["rise"]
+    row = localization_table(table).loc["rise"]
     assert (row.n, row.failed) == (0, 4)
     assert row[["sigma", "value", "best", "cross_validated", "held_out", "difference"]].isna().all()
-    assert written(localization_table(table, 2), "markdown").splitlines()[4].startswith("| rise | 0 | 4 |  |  |")
+    assert written(localization_table(table), "markdown").splitlines()[4].startswith("| rise | 0 | 4 |  |  |")
 
 
 def test_too_few_photographs_leave_cells_empty(table) -> None:
-    one = localization_table(table[table.photograph == "a"], 2)
+    one = localization_table(table[table.photograph == "a"])
     assert one.best["perceptual"].value == 0
     assert one[["cross_validated", "held_out", "difference"]].isna().all(axis=None)
-    alone = localization_table(table[table.method == "gradient"], 2)
+    alone = localization_table(table[table.method == "gradient"])
     assert alone.held_out["gradient"].value == 0.5 and alone.difference["gradient"] is None  # nothing to compare with
 
 
 def test_difference_is_paired_over_what_both_explained() -> None:
-    ours = Scores.of(pd.DataFrame(lines("perceptual", OURS)), "ab")
-    other = Scores.of(pd.DataFrame(lines("x", OURS | {"c": "gone", "d": {0.0: set(), 5.0: {7}}})), "ab")
+    ours = Scores.of(pd.DataFrame(lines("perceptual", OURS)))
+    other = Scores.of(pd.DataFrame(lines("x", OURS | {"c": "gone", "d": {0.0: set(), 5.0: {7}}})))
     estimate = difference(ours, other)  # d alone: ours misses, theirs hits
     assert (estimate.value, estimate.low, estimate.high, estimate.n) == (1, 1, 1, 1)
     assert difference(other, ours).value == -1
-    subset = Scores.of(pd.DataFrame(lines("x", {name: OURS[name] for name in "abc"})), "ab")
+    subset = Scores.of(pd.DataFrame(lines("x", {name: OURS[name] for name in "abc"})))
     assert (difference(ours, subset).n, difference(ours, subset).value) == (1, 0)
-    nothing = Scores.of(pd.DataFrame(lines("x", OURS | {"c": "gone", "d": "gone"})), "ab")
+    nothing = Scores.of(pd.DataFrame(lines("x", OURS | {"c": "gone", "d": "gone"})))
     assert difference(ours, nothing) is None and nothing.held_out() is None
 
 
 def test_the_papers_numbers_stand_beside_ours(table) -> None:
     paper = paper_table("table1")
-    errors = localization_table(table, 2)
+    errors = localization_table(table)
     for name in ("value", "percent", "mean", "best"):
         assert errors[f"paper_{name}"]["perceptual"] == paper[name]["perceptual"]
     assert paper.loc["perceptual"].tolist() == [0.44, 0.44, 0.43, 0.43]  # Table 1 of the paper
@@ -129,7 +130,7 @@ def test_csv_gives_the_numbers_back(written_table, table) -> None:
     assert back.columns.tolist() == ["n", "sigma", "held_out", "held_out_low", "held_out_high"]
     assert back.loc["my_method"].tolist() == [3, 2.5, 1 / 3, 0.2, 0.456]
     assert back.iloc[1, 1:].isna().all() and back.index.tolist() == written_table.index.tolist()
-    errors = localization_table(table, 2)
+    errors = localization_table(table)
     back = pd.read_csv(io.StringIO(written(errors, "csv")), index_col="method")
     assert back.best_high.tolist()[:2] == [errors.best[name].high for name in ("perceptual", "gradient")]
 
