@@ -92,7 +92,9 @@ def open_picture(source: Source | Image.Image) -> Image.Image:
     """
     stored = isinstance(source, Photograph) and source.boxes
     with _opened(source) as image:
-        return _to_rgb(image if stored else ImageOps.exif_transpose(image))
+        picture = _to_rgb(image if stored else ImageOps.exif_transpose(image))
+    picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
+    return picture
 
 
 def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: int | None = None) -> list[Photograph]:

@@ -125,6 +125,10 @@ def test_exif_orientation(tmp_path):
     assert np.array_equal(rgb(open_picture(tmp_path / "a.png")), np.rot90(stored, -1))
     boxed = Photograph("a", tmp_path / "a.png", 0, ((0, 0, 5, 3),), (6, 4))
     assert np.array_equal(rgb(boxed.open()), stored)  # boxes refer to the stored pixels
+    assert np.array_equal(rgb(open_picture(boxed.open())), stored)  # and to no other when it is opened again
+    with Image.open(tmp_path / "a.png") as given:
+        open_picture(given)
+        assert given.getexif()[0x0112] == 6  # the caller's own keeps it
     assert np.array_equal(rgb(Photograph("a", tmp_path / "a.png").open()), np.rot90(stored, -1))
 
 
