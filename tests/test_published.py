@@ -1,11 +1,13 @@
 """The numbers in results/ are whole and say what made them, and the profile's settings are those that they choose."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perceptual_lib.engine import Worker
-from perceptual_lib.experiments import drawn, layer_ranges, published
+from perceptual_lib.experiments import Localization, drawn, layer_ranges, published
 from perceptual_lib.profiles import load_profile
 from perceptual_lib.tables import trials
 
@@ -52,8 +54,20 @@ def test_the_manifest_is_of_this_profile_and_these_weights(run, profile) -> None
     assert manifest["network"] == identity
 
 
-def test_the_profiles_layers_are_those_of_the_least_error(run, profile) -> None:
-    tried = trials(run[0], "best")
-    best = tried[tried.method == "perceptual"].sort_values("error", kind="stable").iloc[0]
-    used = profile.settings | profile.localization.settings.get("perceptual", {})
-    assert (f"{best['first']}-{best['last']}", best.layer_weight) == (used["layers"], used["layer_weight"])
+def test_no_setting_that_was_tried_beats_the_profiles(run) -> None:
+    tried = trials(run[0])  # by the value threshold, as the paper chooses
+    tried = tried[tried.method == "perceptual"]
+    assert tried[tried.role == "table"].error.item() == tried.error.min()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("IMAGENET_ROOT" not in os.environ, reason="IMAGENET_ROOT does not name a copy of ImageNet")
+def test_the_published_numbers_come_out_again(run, profile, tmp_path) -> None:
+    methods = ["grad_cam", "no_perceptual", "center"]
+    again = Localization(profile, tmp_path, limit=5, only=methods)
+    again.complete()
+    keys = ["method", "settings", "photograph", "sigma"]
+    both = again.table.merge(run[0][run[0].role == "table"], on=keys, suffixes=("", "_published"))
+    assert len(both) == len(again.table) == len(methods) * 5 * len(profile.localization.sigmas)
+    # Another machine rounds differently: a box at an IoU of one half may be found there and not here.
+    assert (np.stack(both.hits) == np.stack(both.hits_published)).mean() > 0.99
