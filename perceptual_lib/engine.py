@@ -221,6 +221,12 @@ class Worker:
             "device": classifier.device.type,
         }
 
+    def machine(self) -> str:
+        """What it computes on, for readers: "Linux x86_64, 2 cores", or the GPU's name."""
+        if self.classifier.device.type == "cuda":
+            return torch.cuda.get_device_name(self.classifier.device)
+        return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
     def activations(self) -> list[Activation]:
         """The network's, in forward order."""
         return list(self.classifier.activations)

@@ -267,6 +267,7 @@ class Localization:
             "experiment": "localization",
             "profile": self.profile.model_dump(mode="json"),
             "network": self.run.network,
+            "machine": self.run.ask("machine"),
             "versions": versions(),
             "code": code_digest("perceptual_lib.experiments", "perceptual_lib.explainers"),
             "photographs": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},

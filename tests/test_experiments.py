@@ -133,6 +133,7 @@ def test_the_manifest_says_what_made_the_table(tmp_path, photographs) -> None:
     manifest = tried.manifest
     assert manifest["profile"] == tried.profile.model_dump(mode="json") and manifest["seeds"]["subsets"] == 0
     assert manifest["network"]["device"] == "cpu" and manifest["versions"] == versions()
+    assert "cores" in manifest["machine"]
     assert manifest["network"] == tried.run.executor.worker.identity() and len(manifest["network"]["weights"]) == 64
     pairs = [(photograph.name, hashlib.sha256(photograph.path.read_bytes()).hexdigest()) for photograph in photographs]
     assert manifest["photographs"] == {"n": 5, "sha256": hashlib.sha256(repr(pairs).encode()).hexdigest()}
