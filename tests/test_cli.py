@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -216,7 +217,10 @@ def wait_until(condition, seconds: float) -> None:
 @pytest.mark.slow
 def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A shell's background job, which these tests may be, hands down an ignored Ctrl-C.
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, preexec_fn=listen, **pipes)
     wait_until(lambda: list(tmp_path.glob("??/*.npz")), 120)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
