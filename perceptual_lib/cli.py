@@ -130,10 +130,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, compute nothing")] = False,
 ) -> None:
     """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
-    from perceptual_lib.engine import make_executor
     from perceptual_lib.experiments import Localization
     from perceptual_lib.needs import missing
     from perceptual_lib.profiles import load_profile
+    from perceptual_lib.workers import make_executor
 
     settings = load_profile(profile)
     if problems := missing(settings):

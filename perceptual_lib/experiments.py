@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.activations import Activation
-from perceptual_lib.engine import Executor, Local, Run, Shard, code_digest, digest, versions
+from perceptual_lib.engine import Run
 from perceptual_lib.errors import InputError
 from perceptual_lib.explainers import find_method
 from perceptual_lib.images import Photograph
+from perceptual_lib.keys import Shard, code_digest, digest, versions
 from perceptual_lib.profiles import Profile
 from perceptual_lib.protocols.localization import is_hit
 from perceptual_lib.results import Store
+from perceptual_lib.workers import Executor, Local
 
 PERTURBATIONS = {"no_perceptual": "maps", "perceptual": "maps", "perceptual_guided": "guided"}
 """Methods whose maps come from one perturbation, and the array of its shard that holds them."""

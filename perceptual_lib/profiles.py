@@ -109,7 +109,7 @@ class Profile(_Section):
         """All of this machine: a worker on each core, or this process where there is a GPU."""
         import torch
 
-        from perceptual_lib.engine import make_executor
+        from perceptual_lib.workers import make_executor
 
         on_gpu = self.classifier.device != "cpu" and torch.cuda.is_available()
         return make_executor("local" if on_gpu else "processes", self.classifier.model_dump())

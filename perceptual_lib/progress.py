@@ -7,7 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from perceptual_lib.engine import Run, Shard
+from perceptual_lib.engine import Run
+from perceptual_lib.keys import Shard
 
 
 class Bar:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.errors import InputError
-from perceptual_lib.protocols.localization import COLUMNS, held_out_hits
+from perceptual_lib.protocols.localization import COLUMNS, held_out_hits, in_sample_hits
 from perceptual_lib.statistics import Estimate, bootstrap, paired_difference
 
 STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
@@ -68,27 +68,25 @@ class Scores:
         """(N, S, 250)."""
         return 1 - self.hits
 
-    def chosen(self, among: np.ndarray | None = None) -> tuple[int, int]:
-        """Blur and threshold, as indices, with the least error on some photographs (N,) bool; first on a tie.
+    def chosen(self) -> tuple[int, int]:
+        """Blur and threshold, as indices, with the least error on the selection; the first of equals.
 
-        There must be a result for one of them; see `can_choose`.
+        There must be a result for one of its photographs; see `can_choose`.
         """
-        rows = self.selection if among is None else among
-        errors = np.nanmean(self.misses[rows], 0)
+        errors = np.nanmean(self.misses[self.selection], 0)
         return tuple(int(index) for index in np.unravel_index(errors.argmin(), errors.shape))
 
-    def in_sample(self, strategy: str = "best", sigma: int | None = None) -> Estimate:
-        """Error on all photographs at the threshold that is best for them: the paper's way.
+    def in_sample(self, strategy: str) -> Estimate:
+        """Error on all photographs at the strategy's threshold that is best for them: the paper's way.
 
         The interval is that of this threshold: it does not know that it was chosen, `cross_validated` does.
-
-        Args:
-            strategy: of thresholds.
-            sigma: index of the blur; None for the one chosen on the selection.
         """
-        blur = self.chosen()[0] if sigma is None else sigma
-        misses = self.misses[:, blur, COLUMNS[strategy]]
-        return bootstrap(misses[:, np.nanmean(misses, 0).argmin()])
+        return bootstrap(1 - in_sample_hits(self._hits_at_chosen_blur[:, COLUMNS[strategy]]))
+
+    @property
+    def _hits_at_chosen_blur(self) -> np.ndarray:
+        """(explained photographs, 250) bool."""
+        return self.hits[self.explained, self.chosen()[0]] > 0
 
     def by_sigma(self, strategy: str) -> Estimate:
         """(S,) error on all photographs at each blur's best threshold; the intervals are those of that threshold."""
@@ -102,8 +100,8 @@ class Scores:
 
     def cross_validated(self) -> Estimate | None:
         """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
-        present = self.hits[self.explained, self.chosen()[0]]
-        return bootstrap(1 - held_out_hits(present > 0)) if len(present) > 1 else None
+        hits = self._hits_at_chosen_blur
+        return bootstrap(1 - held_out_hits(hits)) if len(hits) > 1 else None
 
     def held_out(self) -> Estimate | None:
         """Error on the photographs that nothing was chosen on, at the blur and threshold chosen on the others."""

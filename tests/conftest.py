@@ -4,11 +4,14 @@ import os
 
 import pytest
 import torch
+from runs import make_photographs
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 from perceptual_lib import load_classifier
+from perceptual_lib.explainers import METHODS, explainer
+from perceptual_lib.images import Photograph
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -71,3 +74,17 @@ def assert_same_state(before: dict, after: dict) -> None:
         assert torch.equal(value, after["tensors"][name][0]) and version == after["tensors"][name][1], name
     after.pop("tensors")
     assert before == after
+
+
+@pytest.fixture
+def photographs(tmp_path) -> list[Photograph]:
+    return make_photographs(tmp_path / "photographs", 8)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    def add(name: str, function) -> None:
+        monkeypatch.setitem(METHODS, name, None)  # so that it is gone after the test
+        explainer(name, source="a test", cost="none")(function)
+
+    return add

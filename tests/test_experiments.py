@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from test_engine import make_photographs
+from runs import make_photographs
 from torch import nn
 
 from perceptual_lib.activations import Activation
-from perceptual_lib.engine import Local, digest, versions
 from perceptual_lib.errors import InputError
 from perceptual_lib.experiments import Localization, drawn, layer_ranges, publish, published
 from perceptual_lib.images import Photograph
+from perceptual_lib.keys import digest, versions
 from perceptual_lib.profiles import Profile
 from perceptual_lib.protocols.localization import localize, scale_and_blur
+from perceptual_lib.workers import Local
 
 METHODS = ["gradient", "smoothgrad", "no_perceptual", "perceptual", "perceptual_guided"]
 

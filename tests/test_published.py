@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceptual_lib.engine import Worker
 from perceptual_lib.experiments import Localization, drawn, layer_ranges, published
 from perceptual_lib.profiles import load_profile
 from perceptual_lib.tables import trials
+from perceptual_lib.workers import Worker
 
 ROOT = Path(__file__).parents[1]
 

@@ -60,7 +60,8 @@ def test_settings_are_chosen_on_the_selection(table) -> None:
     assert list(scores) == ["perceptual", "gradient", "rise"]
     assert scores["perceptual"].chosen() == (1, 7)  # both of a and b, which sigma 0 never is
     assert scores["gradient"].chosen() == (0, 50)  # a alone decides: b failed
-    assert scores["perceptual"].chosen(np.array([0, 0, 1, 1], bool)) == (0, 3)  # of equals the first
+    reversed_roles = table.assign(selection=~table.selection)  # c and d choose: of equals the first
+    assert table_scores(reversed_roles)["perceptual"].chosen() == (0, 3)
     assert scores["gradient"].failed == 1 and not scores["rise"].can_choose
 
 

@@ -1,0 +1,91 @@
+"""For the tests of runs: a small network, photographs, shards, and what a store holds."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from perceptual_lib.engine import Run
+from perceptual_lib.images import Photograph
+from perceptual_lib.keys import Shard
+from perceptual_lib.results import Store
+from perceptual_lib.workers import Local
+
+
+class Small(nn.Sequential):
+    """Fast, with weights that depend on nothing but the seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            super().__init__(
+                nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 5)
+            )
+
+
+class Deadly(Small):
+    """Kills the process that it runs in."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_photographs(folder: Path, count: int) -> list[Photograph]:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return [Photograph(path.stem, path, 0, ((5, 5, 30, 30),), (50, 40)) for path in sorted(folder.iterdir())]
+
+
+def map_shard(photographs, method: str = "gradient", **settings) -> Shard:
+    return Shard("explanation", {"method": method, "settings": settings}, tuple(photographs), label=method)
+
+
+def score_shard(needs: Shard, sigmas=(0.0, 4.0)) -> Shard:
+    boxes = [photograph.scaled_boxes(224, 224) for photograph in needs.photographs]
+    arguments = {"array": "maps", "sigmas": list(sigmas), "by_image": {"boxes": boxes}}
+    return Shard("localization", arguments, needs.photographs, False, needs, f"score {needs.label}")
+
+
+def work(photographs, size: int = 2) -> list[Shard]:
+    """Scores of three methods, shards of so many photographs, behind maps of the same."""
+    return [
+        score_shard(map_shard(photographs[start : start + size], method, **settings))
+        for method, settings in (("gradient", {}), ("center", {}), ("perceptual", {"max_iter": 2}))
+        for start in range(0, len(photographs), size)
+    ]
+
+
+def local_run(folder: Path, report=lambda *_: None, network: nn.Module | None = None) -> Run:
+    return Run(Store(folder), Local({"model": network or Small()}), report)
+
+
+def kept(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Every finished shard's arrays but `seconds`, as bytes."""
+    store = Store(folder)
+    return {
+        path.stem: {
+            name: (array.dtype.str, array.shape, array.tobytes())
+            for name, array in store.load(path.stem).items()
+            if name != "seconds"
+        }
+        for path in folder.glob("??/*.npz")
+    }
+
+
+def partials(folder: Path) -> list[Path]:
+    return list(folder.glob("??/*.partial"))
+
+
+def fragile(fails):
+    """A method whose map is the image's first channel, except for the images of which `fails(batch)` says so."""
+
+    def method(network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return fails(images, images[:, 0].clone())
+
+    return method
