@@ -20,8 +20,9 @@ class Bar:
     def __init__(self, unfinished: Sequence[Shard]) -> None:
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
+        self.live = sys.stderr.isatty()
         style: dict[str, Any] = {"bar_format": "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}"}
-        if not sys.stderr.isatty():
+        if not self.live:
             style = {"bar_format": "{percentage:.0f}%, {elapsed} gone, {remaining} left{postfix}"}
             style |= {"file": _Lines(), "mininterval": 30.0, "miniters": 0}
         # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.
@@ -35,7 +36,9 @@ class Bar:
             self.working[shard.label] -= state == "finished"
             self.left -= 1
         labels = " + ".join((+self.working).keys())
-        self.bar.set_postfix_str(f"{self.left} shards left{labels and f', at {labels}'}", refresh=False)
+        self.bar.set_postfix_str(
+            f"{self.left} shards left{labels and f', at {labels}'}", refresh=self.live and state == "started"
+        )
         if state != "started":
             self.bar.update(shard.cost)
 
