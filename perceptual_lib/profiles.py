@@ -16,6 +16,12 @@ TABLE_1 = """
     extremal_perturbation rise normgrad selective_normgrad blur_difference center no_perceptual perceptual
     perceptual_guided
 """.split()
+"""All methods: the rows of Table 1 and some that the paper compares elsewhere."""
+
+TABLE_3 = """
+    center gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation rise normgrad
+    selective_normgrad no_perceptual perceptual
+""".split()
 
 
 class _Section(BaseModel):
@@ -51,25 +57,92 @@ class PerturbationSection(_Section):
     max_iter: Annotated[int, Field(ge=1)] = 200
 
 
-class LocalizationSection(_Section):
+Positive = Annotated[int, Field(ge=1)]
+Sigmas = list[Annotated[float, Field(ge=0)]]
+
+
+class ExperimentSection(_Section):
+    """What experiments have in common. One that a profile lacks is not made."""
+
+    pictures: Positive | None = None
+    """How many, the first ones; none for all."""
+    methods: list[str] = []
+    """The rows of its table, by the names of `explain`'s methods."""
+    settings: dict[str, dict[str, bool | int | float | str]] = {}
+    """What differs from the profile's settings here, by method."""
+    subsets: dict[str, Positive] = {}
+    """For methods that cost too much for all pictures: how many, drawn with a fixed seed."""
+    selection: Positive = 10
+    """How many pictures, the first ones, settings are chosen on; the others report them."""
+    ranges: Annotated[int, Field(ge=0)] = 0
+    """The first so many pictures are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
+    granularity: Literal["stage", "activation"] = "stage"
+    """What ranges are made of: single activations, or the stages between which the resolution changes."""
+
+
+class LocalizationSection(ExperimentSection):
     """Weak localisation (Sec. 4.2)."""
 
     methods: list[str] = TABLE_1
-    """The rows of Table 1, by the names of `explain`'s methods."""
-    sigmas: list[Annotated[float, Field(ge=0)]] = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
     """Blurs of the maps that are tried, in pixels of the network's input."""
-    selection: Annotated[int, Field(ge=1)] = 10
-    """How many photographs, the first ones, settings are chosen on; the others report them."""
-    settings: dict[str, dict[str, int | float | str]] = {}
-    """What differs from the profile's settings here, by method."""
-    subsets: dict[str, Annotated[int, Field(ge=1)]] = {}
-    """For methods that cost too much for all photographs: how many, drawn with a fixed seed."""
-    ranges: Annotated[int, Field(ge=0)] = 0
-    """The first so many photographs are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
-    granularity: Literal["stage", "activation"] = "stage"
-    """What ranges are made of: single activations, or the stages between which the resolution changes."""
     layer_weights: list[Annotated[float, Field(ge=0)]] = []
-    """Other values of lambda' that are tried on the photographs of the ranges."""
+    """Other values of lambda' that are tried on the pictures of the ranges."""
+
+
+class InsertionDeletionSection(ExperimentSection):
+    """The insertion and deletion games (Sec. 4.3)."""
+
+    methods: list[str] = TABLE_1
+    sigmas: dict[str, Sigmas] = {
+        "gradient": [0.0, 5.0],
+        "guided_backprop": [0.0, 5.0],
+        "no_perceptual": [0.0, 2.5, 5.0],
+        "perceptual": [0.0, 1.0, 2.5, 5.0],
+    }
+    """Blurs of a method's maps in pixels of the network's input, by RISE's kernel; none for the others."""
+    sweep: Sigmas = []
+    """More blurs of the maps of "perceptual"."""
+    swept: Annotated[int, Field(ge=0)] = 0
+    """The first so many pictures play with them."""
+    range_sigmas: Sigmas = [0.0, 5.0]
+    """Blurs for ranges of layers."""
+    step: Positive = 8 * 224
+    """Pixels that change at once."""
+
+
+class PointingSection(ExperimentSection):
+    """The pointing game (Sec. 4.4), on mosaics of the profile's photographs or on VOC 2007."""
+
+    methods: list[str] = TABLE_3
+    source: str | None = None
+    """The folder of VOC 2007's test set, in which $VARIABLES are replaced; none for mosaics."""
+    classifier: ClassifierSection | None = None
+    """A network for this game; none for the profile's."""
+    scales: list[Annotated[float, Field(gt=0)]] = [1.0, 1.5]
+    """Sizes of the network's input: 1 is the paper's "original size", a short side of 224 pixels."""
+    range_scales: list[Annotated[float, Field(gt=0)]] = [1.0, 1.5]
+    """Those at which ranges of layers are tried."""
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]
+    """Blurs of the maps that are tried, in pixels of the network's input."""
+    layers: dict[float, str] = {}
+    """The activations that "perceptual" holds, by scale, where they are not the profile's."""
+
+
+class RandomizationSection(ExperimentSection):
+    """Sanity checks (Sec. 4.5)."""
+
+    methods: list[str] = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
+    seeds: Positive = 2
+    """Untrained networks that the weights are taken from."""
+    sigma: Annotated[float, Field(ge=0)] = 0.0
+    """Blur of the maps, in pixels of the network's input."""
+
+
+class ChangeSection(ExperimentSection):
+    """Where the change goes (Secs. 1, 3 and 4): of the paper's own methods alone."""
+
+    methods: list[Literal["no_perceptual", "perceptual"]] = ["no_perceptual", "perceptual"]
 
 
 class Profile(_Section):
@@ -83,7 +156,8 @@ class Profile(_Section):
         batch_size: images explained at once.
         methods: settings of explanation methods that differ from their defaults, by method.
         shown: names of the photographs that the text looks at closely; none for the first four.
-        localization: the experiment of Sec. 4.2.
+        localization, insertion_deletion, pointing, randomization, change: the experiments, see `experiments`; those
+            that are there are made.
         folder: where the profile's file is.
     """
 
@@ -96,7 +170,11 @@ class Profile(_Section):
     batch_size: Annotated[int, Field(ge=1)] = 4
     methods: dict[str, dict[str, int | float | str]] = {}
     shown: list[str] = []
-    localization: LocalizationSection = LocalizationSection()
+    localization: LocalizationSection | None = None
+    insertion_deletion: InsertionDeletionSection | None = None
+    pointing: PointingSection | None = None
+    randomization: RandomizationSection | None = None
+    change: ChangeSection | None = None
     folder: Annotated[Path, Field(exclude=True)] = Path()
 
     def load_classifier(self):
@@ -104,15 +182,6 @@ class Profile(_Section):
         from perceptual_lib.classifiers import load_classifier
 
         return load_classifier(**self.classifier.model_dump())
-
-    def executor(self):
-        """All of this machine: a worker on each core, or this process where there is a GPU."""
-        import torch
-
-        from perceptual_lib.workers import make_executor
-
-        on_gpu = self.classifier.device != "cpu" and torch.cuda.is_available()
-        return make_executor("local" if on_gpu else "processes", self.classifier.model_dump())
 
     def load_photographs(self):
         """The profile's list of `Photograph`.
@@ -124,12 +193,7 @@ class Profile(_Section):
 
         source = self.photographs.source
         if source is not None:
-            source = os.path.expandvars(source)
-            if "$" in source:
-                raise InputError(
-                    f"profile {self.name} reads its photographs from {source}, which is not set: set that environment "
-                    "variable to the folder of ImageNet's validation set (images and XML boxes)."
-                )
+            source = expanded(source, self.name, "the folder of ImageNet's validation set (images and XML boxes)")
         if self.photographs.names is None:
             return load_photographs(source, limit=self.photographs.limit)
         photographs = {photograph.name: photograph for photograph in load_photographs(source)}
@@ -168,12 +232,29 @@ class Profile(_Section):
         return self.perturbation.model_dump()
 
 
+EXPERIMENTS: dict[str, type[ExperimentSection]] = {
+    "localization": LocalizationSection,
+    "insertion_deletion": InsertionDeletionSection,
+    "pointing": PointingSection,
+    "randomization": RandomizationSection,
+    "change": ChangeSection,
+}
+"""The sections of experiments, in the paper's order."""
+
 SECTIONS = {
     "classifier": ClassifierSection,
     "photographs": PhotographsSection,
     "perturbation": PerturbationSection,
-    "localization": LocalizationSection,
+    **EXPERIMENTS,
 }
+
+
+def expanded(source: str, profile: str, what: str) -> str:
+    """A path with the variables of the environment replaced. Raises InputError for one that is not set."""
+    path = os.path.expandvars(source)
+    if "$" in path:
+        raise InputError(f"profile {profile} reads {path}, which is not set: set that environment variable to {what}.")
+    return path
 
 
 def profile_names() -> list[str]:

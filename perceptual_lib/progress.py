@@ -7,17 +7,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from perceptual_lib.engine import Run
+from perceptual_lib.experiments import Experiment
 from perceptual_lib.keys import Shard
 
 
 class Bar:
     """A bar whose length is the network passes left, so that its time left holds for cheap and dear methods alike.
 
-    In a log, which is no terminal, it is a line every half minute.
+    It shows what the runs of experiments do within its context. In a log, which is no terminal, it is a line every half
+    minute.
     """
 
-    def __init__(self, unfinished: Sequence[Shard]) -> None:
+    def __init__(self, experiments: Sequence[Experiment]) -> None:
+        self.runs = [experiment.run for experiment in experiments]
+        # Two experiments may score the same maps, which are computed once.
+        unfinished = {each.run.key(shard): shard for each in experiments for shard in each.unfinished}
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
         self.live = sys.stderr.isatty()
@@ -26,7 +30,7 @@ class Bar:
             style = {"bar_format": "{percentage:.0f}%, {elapsed} gone, {remaining} left{postfix}"}
             style |= {"file": _Lines(), "mininterval": 30.0, "miniters": 0}
         # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.
-        self.bar = tqdm(total=sum(shard.cost for shard in unfinished), smoothing=0, **style)
+        self.bar = tqdm(total=sum(shard.cost for shard in unfinished.values()), smoothing=0, **style)
 
     def report(self, shard: Shard, state: str) -> None:
         """Take what a `Run` reports."""
@@ -42,8 +46,12 @@ class Bar:
         if state != "started":
             self.bar.update(shard.cost)
 
-    def close(self) -> None:
-        """Leave the bar as it is."""
+    def __enter__(self) -> "Bar":
+        for run in self.runs:
+            run.report = self.report
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.bar.close()
 
 
@@ -58,10 +66,12 @@ class _Lines:
         sys.stderr.flush()
 
 
-def by_label(shards: Iterable[Shard], run: Run) -> list[tuple[str, int, int]]:
-    """(label, finished, all) of shards, in their order."""
+def by_label(experiments: Iterable[Experiment]) -> list[tuple[str, int, int]]:
+    """(label, finished, all) of the shards of experiments, in their order."""
     total, finished = Counter(), Counter()
-    for shard in shards:
+    for run, shard in {
+        each.run.key(shard): (each.run, shard) for each in experiments for shard in each.shards
+    }.values():
         total[shard.label] += 1
         finished[shard.label] += run.is_finished(shard)
     return [(label, finished[label], count) for label, count in total.items()]

@@ -1,34 +1,22 @@
-"""What computes shards: a loaded network in this process, in several, or in the actors of a Ray cluster.
-
-Whatever it is, a shard is the same images in the same order on one thread: its numbers are the same bits on one kind
-of device.
-"""
+"""What computes shards: a loaded network."""
 
 import hashlib
 import importlib
-import multiprocessing
 import os
 import platform
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from perceptual_lib.activations import Activation
-from perceptual_lib.errors import InputError
 from perceptual_lib.results import Arrays
 
-ATTEMPTS = 3  # of a shard whose worker dies
 ALWAYS = ("failure", "seconds")  # arrays with a row for every image, whether it failed or not
 
 
@@ -74,6 +62,12 @@ class Worker:
     def activations(self) -> list[Activation]:
         """The network's, in forward order."""
         return list(self.classifier.activations)
+
+    def stages(self) -> list[str]:
+        """The layers that sanity checks randomise, in their order."""
+        from perceptual_lib.protocols.randomization import stages
+
+        return list(stages(self.classifier))
 
     def pass_seconds(self, batch: int) -> tuple[float, float]:
         """Seconds of a forward pass and of what a backward pass adds, for one image in a batch; about two seconds."""
@@ -171,201 +165,3 @@ def _fastest(work: Callable[[], torch.Tensor | tuple[torch.Tensor, ...]]) -> flo
         (result[0] if isinstance(result, tuple) else result).flatten()[0].item()
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-class Executor(Protocol):
-    """Where shards are computed.
-
-    Attributes:
-        capacity: calls at once.
-        death: what a call ends with whose worker was killed.
-        attempts: deaths in a row until a run gives up; before that it calls `restart`, and submits again.
-    """
-
-    capacity: int
-    death: Any
-    attempts: int
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        """A worker's method by name, called with the arguments."""
-
-    def restart(self) -> None:
-        """New workers in place of the old ones, whose calls are lost."""
-
-    def close(self) -> None:
-        """End all workers at once."""
-
-
-class Local:
-    """This process."""
-
-    capacity = 1
-    death: tuple = ()
-    attempts = 1
-
-    def __init__(self, classifier: Mapping[str, Any]) -> None:
-        self.worker = Worker(classifier)
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        future: Future = Future()
-        future.set_result(getattr(self.worker, name)(*arguments))
-        return future
-
-    def restart(self) -> None:
-        raise AssertionError("this process is alive")
-
-    def close(self) -> None:
-        pass
-
-
-class Processes:
-    """Several processes of this machine.
-
-    Args:
-        classifier: arguments of `load_classifier`.
-        workers: how many; None for one per core.
-    """
-
-    death = BrokenExecutor
-    attempts = ATTEMPTS
-
-    def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
-        self.capacity = workers or os.cpu_count() or 1
-        self.classifier = dict(classifier)
-        self.restart()
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        # Ctrl-C is this process's to handle. A child inherits the mask, which also holds while it starts.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            return self.pool.submit(_in_process, name, *arguments)
-        except BrokenExecutor as error:  # a worker died since the last call
-            future: Future = Future()
-            future.set_exception(error)
-            return future
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def restart(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
-        self.pool = ProcessPoolExecutor(self.capacity, context, _start_process, (self.classifier,))
-
-    def close(self) -> None:
-        for process in list((self.pool._processes or {}).values()):
-            process.terminate()
-        self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-class Ray:
-    """Actors on a Ray cluster, or on this machine as one.
-
-    A worker that dies is started again by Ray, and its shard computed again, `ATTEMPTS` times in all. Workers run the
-    code of this process, which results are kept under, also where another version is installed on their machine.
-
-    Args:
-        classifier: arguments of `load_classifier`.
-        workers: how many; None for one per GPU, or per core, of the cluster.
-        address: of a running cluster ("auto", "ray://host:10001"); None starts one here.
-        gpus: of each worker; a fraction shares one.
-
-    Raises:
-        InputError: Ray is not installed, the cluster not reached or too small.
-    """
-
-    attempts = 1  # Ray's own are behind them
-
-    def __init__(
-        self, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
-    ) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
-        try:
-            import ray
-        except ModuleNotFoundError:
-            raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
-        self.ray = ray
-        self.death = ray.exceptions.RayActorError
-        self._connect(address, workers)
-        room = self._room(gpus)
-        self.capacity = workers or room
-        if self.capacity > room or room == 0:
-            self.close()
-            raise InputError(
-                f"the Ray cluster has no room for {workers or 1} workers with {f'{gpus:g} GPUs' if gpus else 'a core'} "
-                f"each, only for {room}."
-            )
-        actor = ray.remote(Worker).options(
-            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS - 1
-        )
-        self.actors = [actor.remote(dict(classifier)) for _ in range(self.capacity)]
-        self.idle: SimpleQueue = SimpleQueue()
-        for each in self.actors:
-            self.idle.put(each)
-
-    def _connect(self, address: str | None, workers: int | None) -> None:
-        here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
-        settings = {"runtime_env": {"py_modules": [str(Path(__file__).parent)]}, "log_to_driver": False}
-        try:
-            self.ray.init(address, logging_level="CRITICAL", **settings, **here)
-        except (OSError, RuntimeError, ValueError) as error:
-            where = f"at {address}" if address else "here"
-            raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
-
-    def _room(self, gpus: float) -> int:
-        """How many workers the cluster can have."""
-        resources = self.ray.cluster_resources()
-        return int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        actor, answer = self.idle.get(), Future()
-
-        def land(reply: Future) -> None:
-            self.idle.put(actor)
-            error = reply.exception()
-            if error is None:
-                answer.set_result(reply.result())
-            elif isinstance(error, self.ray.exceptions.RayTaskError):
-                answer.set_exception(error.cause)  # what the worker raised, without Ray's story around it
-            else:
-                answer.set_exception(error)
-
-        getattr(actor, name).remote(*arguments).future().add_done_callback(land)
-        return answer
-
-    def restart(self) -> None:
-        """Ray has done it."""
-
-    def close(self) -> None:
-        self.ray.shutdown()
-
-
-def make_executor(
-    engine: str, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
-) -> Executor:
-    """The executor of an engine: "local", "processes" or "ray". Raises InputError for another, or what does not fit."""
-    if engine == "ray":
-        return Ray(classifier, workers, address, gpus)
-    if address is not None or gpus:
-        raise InputError("address and gpus are for the engine ray.")
-    if engine == "processes":
-        return Processes(classifier, workers)
-    if engine != "local":
-        raise InputError(f"there is no engine {engine!r}; there are local, processes and ray.")
-    if workers not in (None, 1):
-        raise InputError("the engine local has one worker: use processes or ray for more.")
-    return Local(classifier)
-
-
-def _start_process(classifier: Mapping[str, Any]) -> None:
-    global _worker
-    _worker = Worker(classifier)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A run that is killed cannot end its workers: they would compute, and wait for more, for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _in_process(name: str, *arguments: Any) -> Any:
-    return getattr(_worker, name)(*arguments)

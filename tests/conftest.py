@@ -1,6 +1,7 @@
 """Shared by the tests: small networks, the embedded classifier, and the state that must survive an explanation."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.nn.modules import module as torch_module
 from perceptual_lib import load_classifier
 from perceptual_lib.explainers import METHODS, explainer
 from perceptual_lib.images import Photograph
+from perceptual_lib.profiles import Profile
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -88,3 +90,12 @@ def register(monkeypatch):
         explainer(name, source="a test", cost="none")(function)
 
     return add
+
+
+@pytest.fixture
+def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
+    """The photographs of every profile: eight, two of each of four classes."""
+    made = make_photographs(tmp_path / "photographs", 8)
+    made = [replace(photograph, target=index % 4) for index, photograph in enumerate(made)]
+    monkeypatch.setattr(Profile, "load_photographs", lambda self: made)
+    return made

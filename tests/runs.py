@@ -10,10 +10,12 @@ from PIL import Image
 from torch import nn
 
 from perceptual_lib.engine import Run
+from perceptual_lib.executors import Local
+from perceptual_lib.experiments import Experiment
 from perceptual_lib.images import Photograph
 from perceptual_lib.keys import Shard
+from perceptual_lib.profiles import Profile
 from perceptual_lib.results import Store
-from perceptual_lib.workers import Local
 
 
 class Small(nn.Sequential):
@@ -24,6 +26,23 @@ class Small(nn.Sequential):
             torch.manual_seed(seed)
             super().__init__(
                 nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 5)
+            )
+
+
+class Layered(nn.Sequential):
+    """Three stages of resolution, so that there are ranges of layers, and layers to be randomised."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(
+                nn.Conv2d(3, 4, 8, stride=8),
+                nn.ReLU(),
+                nn.Conv2d(4, 4, 2, stride=2),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool2d(4),
+                nn.Flatten(),
+                nn.Linear(64, 5),
             )
 
 
@@ -89,3 +108,22 @@ def fragile(fails):
         return fails(images, images[:, 0].clone())
 
     return method
+
+
+def small_profile(**sections) -> Profile:
+    """Of two steps."""
+    return Profile(
+        name="mine",
+        description="For tests.",
+        perturbation={"layers": "0-0", "layer_weight": 1.0, "normalise_layers": True, "max_iter": 2},
+        batch_size=3,
+        methods={"no_perceptual": {"max_iter": 2}},
+        **sections,
+    )
+
+
+def finished(kind: type[Experiment], folder: Path, settings: Profile, network: nn.Module | None = None, **arguments):
+    """The finished experiment."""
+    experiment = kind(settings, folder / "store", Local({"model": network or Layered()}), **arguments)
+    experiment.complete()
+    return experiment

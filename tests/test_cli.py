@@ -131,10 +131,11 @@ def test_help_does_not_wait_for_torch() -> None:
 
 @pytest.fixture
 def experiment(run, tmp_path):
-    """A command about two photographs and one method of the profile smoke, with a store of its own."""
+    """A command about weak localisation by one method of the profile smoke, with a store of its own."""
 
     def call(command: str, *options, store=None) -> tuple[int, str, str]:
-        return run(command, "smoke", "--only", "gradient", "--store", store or tmp_path / "store", *options)
+        chosen = ["--experiment", "localization", "--only", "gradient"]
+        return run(command, "smoke", *chosen, "--store", store or tmp_path / "store", *options)
 
     return call
 
@@ -151,16 +152,32 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     assert experiment("run", "--dry-run")[1] == "Everything is finished.\n"
     assert experiment("status")[1].split() == "gradient 1 of 1 score gradient 1 of 1".split()
     status, out, err = experiment("results", "--format", "markdown", "--publish", tmp_path / "published")
-    assert status == 0 and err == "" and [line.split(" | ")[1] for line in out.splitlines()] == ["n", "---", "2"]
+    assert status == 0 and err == "" and [line.split(" | ")[1] for line in out.splitlines()] == ["n", "---", "4"]
     assert {path.name for path in (tmp_path / "published").iterdir()} == {"localization.json", "localization.parquet"}
     status, out, err = experiment("results", "--limit", 1)
     assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
 
 
+def test_all_experiments_of_a_profile(run, tmp_path) -> None:
+    chosen = ["smoke", "--only", "gradient", "--store", tmp_path / "store"]
+    status, out, _ = run("run", *chosen, "--dry-run")
+    # Maps of the photographs, of a scene at two scales, and of random networks; scores of all but the last.
+    assert status == 0 and "To compute: 8 shards" in out
+    assert run("run", *chosen)[0] == 0
+    status, out, err = run("results", *chosen, "--publish", tmp_path / "published")
+    titles = [line for line in out.splitlines() if line.startswith("#")]
+    assert status == 0 and err == ""
+    assert [title[:9] for title in titles[:4]] == ["# Table 1", "# Table 2", "# Table 3", "# Table 3"]
+    names = {path.name for path in (tmp_path / "published").glob("*.parquet")}
+    assert names == {f"{name}.parquet" for name in ("localization", "insertion_deletion", "pointing", "randomization")}
+    status, _, err = run("run", "smoke", "--experiment", "pionting")
+    assert status == 2 and "there is no experiment 'pionting'; there are localization, " in err
+
+
 def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
     going = Localization(load_profile("smoke"), tmp_path / "store", only=["gradient"])
     with (
-        going.run.store.claim(going.run.key(going.all_shards[0])),
+        going.run.store.claim(going.run.key(going.shards[0])),
         going.run.store.claim("00" * 32),
     ):
         lines = experiment("status")[1].splitlines()[2:]
@@ -217,6 +234,7 @@ def wait_until(condition, seconds: float) -> None:
 @pytest.mark.slow
 def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path)]
+    command += ["--experiment", "localization"]
     # A shell's background job, which these tests may be, hands down an ignored Ctrl-C.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -225,7 +243,7 @@ def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     finished = len(list(tmp_path.glob("??/*.npz")))
-    every = len(Localization(load_profile("demo"), tmp_path).all_shards)
+    every = len(Localization(load_profile("demo"), tmp_path).shards)
     assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every
     left = re.fullmatch(r"perceptual-ball: interrupted, (\d+) shards are left; .* from here\.", err.splitlines()[-1])
     assert 0 <= int(left[1]) + finished - every <= 1  # one may have been written and not been counted

@@ -14,12 +14,13 @@ from torch import nn
 
 from perceptual_lib.activations import Activation
 from perceptual_lib.errors import InputError
-from perceptual_lib.experiments import Localization, drawn, layer_ranges, publish, published
+from perceptual_lib.executors import Local
+from perceptual_lib.experiments import Localization, publish, published
+from perceptual_lib.experiments.rows import drawn, layer_ranges
 from perceptual_lib.images import Photograph
 from perceptual_lib.keys import digest, versions
 from perceptual_lib.profiles import Profile
 from perceptual_lib.protocols.localization import localize, scale_and_blur
-from perceptual_lib.workers import Local
 
 METHODS = ["gradient", "smoothgrad", "no_perceptual", "perceptual", "perceptual_guided"]
 
@@ -88,7 +89,8 @@ def test_the_rows_of_a_profile(tmp_path, photographs) -> None:
 
 def test_maps_are_computed_once_for_all_that_need_them(tmp_path, photographs) -> None:
     states = []
-    tried = experiment(tmp_path, profile(ranges=2), report=lambda shard, state: states.append((shard, state)))
+    tried = experiment(tmp_path, profile(ranges=2))
+    tried.run.report = lambda shard, state: states.append((shard, state))
     tried.complete()
     finished = [shard for shard, state in states if state == "finished"]
     # By twos, five photographs take 3 shards, and the subset of three takes 2. Guided shares with unguided, and the
@@ -102,13 +104,13 @@ def test_maps_are_computed_once_for_all_that_need_them(tmp_path, photographs) ->
 def test_the_table_holds_the_protocols_hits(tmp_path, photographs) -> None:
     tried = experiment(tmp_path)
     tried.complete()
-    row, shard = next((row, shard) for row, shard in tried.shards if row.method == "perceptual_guided")
+    shard = next(shard for about, shard in tried.pieces if about["method"] == "perceptual_guided")
     maps = torch.from_numpy(tried.run.load(shard.needs)["guided"].astype(np.float32))
     boxes = [photograph.scaled_boxes(224, 224) for photograph in photographs[:2]]
     table = tried.table
     assert len(table) == 2 * (4 * 5 + 3) and (table.failure == "").all()
     for sigma, blurred in zip([0.0, 4.0], scale_and_blur(maps, [0.0, 4.0]), strict=True):
-        lines = table[(table.method == row.method) & (table.sigma == sigma)]
+        lines = table[(table.method == "perceptual_guided") & (table.sigma == sigma)]
         expected = localize(blurred, boxes).astype(np.float32) >= 0.5
         assert lines.photograph.tolist() == [photograph.name for photograph in photographs]
         assert np.array_equal(np.stack(lines.hits.tolist())[:2], expected)
@@ -132,7 +134,11 @@ def test_the_manifest_says_what_made_the_table(tmp_path, photographs) -> None:
     tried = experiment(tmp_path)
     tried.complete()
     manifest = tried.manifest
-    assert manifest["profile"] == tried.profile.model_dump(mode="json") and manifest["seeds"]["subsets"] == 0
+    others = {"insertion_deletion", "pointing", "randomization", "change"}
+    assert (
+        manifest["profile"] == tried.profile.model_dump(mode="json", exclude=others)
+        and manifest["seeds"]["subsets"] == 0
+    )
     assert manifest["network"]["device"] == "cpu" and manifest["versions"] == versions()
     assert "cores" in manifest["machine"]
     assert manifest["network"] == tried.run.executor.worker.identity() and len(manifest["network"]["weights"]) == 64
@@ -146,9 +152,11 @@ def test_the_manifest_says_what_made_the_table(tmp_path, photographs) -> None:
 def test_time_of_shared_maps_counts_once(tmp_path, photographs, monkeypatch) -> None:
     tried = experiment(tmp_path, profile(ranges=2))
     tried.complete()
-    tried.table["seconds"] = 10.0
+    maps = [shard for shard in tried.shards if shard.needs is None]
     # Photographs with maps of their own: 5 + 3 + 5 + 5, and 2 of each range that is not the profile's.
-    assert tried.manifest["seconds"] == 10 * (5 + 3 + 5 + 5 + 2 * 2)
+    assert sum(len(shard.photographs) for shard in maps) == 5 + 3 + 5 + 5 + 2 * 2
+    seconds = [tried.run.load(shard)["seconds"].sum() for shard in tried.shards]
+    assert tried.manifest["seconds"] == round(sum(seconds)) and len(set(tried.shards)) == len(seconds)
 
 
 def test_what_is_published_comes_back(tmp_path, photographs) -> None:
@@ -171,7 +179,9 @@ def test_what_is_published_comes_back(tmp_path, photographs) -> None:
 
 def test_limit_and_only(tmp_path, photographs) -> None:
     tried = experiment(tmp_path, limit=2, only=["perceptual"])
-    assert [(row.method, row.photographs) for row in tried.rows] == [("perceptual", tuple(photographs[:2]))]
+    assert [(about["method"], shard.photographs) for about, shard in tried.pieces] == [
+        ("perceptual", tuple(photographs[:2]))
+    ]
     tried.complete()
     assert len(tried.table) == 4 and experiment(tmp_path, limit=2, only=["perceptual"]).unfinished == []
 
@@ -191,7 +201,7 @@ def test_limit_and_only(tmp_path, photographs) -> None:
 def test_what_does_not_fit_is_one_sentence(tmp_path, photographs, change, arguments, message) -> None:
     settings = Profile(**{"name": "mine", "description": "", "localization": {"methods": ["gradient"]}} | change)
     with pytest.raises(InputError, match=message):
-        experiment(tmp_path, settings, **arguments).rows  # noqa: B018
+        experiment(tmp_path, settings, **arguments).pieces  # noqa: B018
 
 
 def test_photographs_without_boxes_are_one_sentence(tmp_path, monkeypatch) -> None:

@@ -1,7 +1,9 @@
 """Keys: everything that determines a result changes its key, and nothing else."""
 
 import ast
+import hashlib
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,8 @@ from perceptual_lib import keys as keys_module
 from perceptual_lib.errors import InputError
 from perceptual_lib.explainers import explainer
 from perceptual_lib.images import Photograph
-from perceptual_lib.keys import Shard, code_digest
+from perceptual_lib.keys import Shard, code_digest, digest
+from perceptual_lib.mosaics import Mosaic
 from perceptual_lib.workers import Worker
 
 
@@ -57,6 +60,30 @@ def test_key_does_not_depend_on_what_changes_no_result(photographs, network) -> 
     photographs[0].path.touch()
     assert other.key(network) == shard.key(network)
     assert Worker({"model": Small()}).identity() == network
+
+
+def test_key_of_a_mosaic_depends_on_all_that_it_is_made_of(photographs, network, monkeypatch) -> None:
+    mosaic = Mosaic("mosaic", tuple(photographs[:4]))
+    swapped = replace(mosaic, cells=(*photographs[1::-1], *photographs[2:4]))
+    pictures = [mosaic, swapped, replace(mosaic, cell_size=(30, 40)), replace(mosaic, name="other")]
+    keys = [map_shard([picture]).key(network) for picture in pictures]
+    assert map_shard([replace(mosaic)]).key(network) == keys[0]
+    parse = ast.parse
+    with monkeypatch.context() as patch:
+        patch.setattr(keys_module.ast, "parse", lambda text: parse(text + "\nedited = 1" * ("class Mosaic" in text)))
+        keys_module._code_digest.cache_clear()
+        keys.append(map_shard([mosaic]).key(network))
+    keys_module._code_digest.cache_clear()
+    photographs[3].path.write_bytes(photographs[4].path.read_bytes())
+    keys.append(map_shard([mosaic]).key(network))
+    photographs[3].path.unlink()
+    assert digest(mosaic) == "unreadable"
+    keys.append(map_shard([mosaic]).key(network))
+    assert len(set(keys)) == len(keys)
+
+
+def test_digest_of_a_photograph_is_its_files(photographs) -> None:
+    assert digest(photographs[0]) == hashlib.sha256(photographs[0].path.read_bytes()).hexdigest()
 
 
 MODULE = '''"""Documentation."""
@@ -138,7 +165,7 @@ def test_method_typed_into_a_notebook_enters_the_key(photographs, network, regis
 
 def test_method_of_a_script_enters_the_key(tmp_path, photographs, network, register, monkeypatch) -> None:
     script = tmp_path / "script.py"
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
     function = fragile(lambda images, maps: maps)
     function.__module__ = "__main__"
     register("scripted", function)

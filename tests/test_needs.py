@@ -20,16 +20,21 @@ def test_the_demo_needs_nothing_more() -> None:
     assert missing(load_profile("demo")) == downloads(load_profile("demo")) == []
 
 
-def test_the_paper_needs_weights_and_images(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_paper_needs_weights_images_and_voc(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.delenv("IMAGENET_ROOT", raising=False)
-    (images,), (weights,) = missing(load_profile("paper")), downloads(load_profile("paper"))
+    monkeypatch.delenv("VOC_ROOT", raising=False)
+    paper = load_profile("paper")
+    (images, voc), (weights, voc_weights) = missing(paper), downloads(paper)
     file = tmp_path / "checkpoints" / "vgg19_bn-c79401a0.pth"
     assert "https://download.pytorch.org/models/vgg19_bn-c79401a0.pth" in weights and str(file) in weights
+    assert "https://dl.fbaipublicfiles.com/torchray/vgg16_voc-b050e8c3.pth.tar" in voc_weights
     assert "$IMAGENET_ROOT" in images and "https://image-net.org" in images
+    assert "$VOC_ROOT" in voc and "VOCtest_06-Nov-2007.tar" in voc
+    assert missing(paper, ["localization"]) == [images] and missing(paper, ["pointing"]) == [voc]
     file.parent.mkdir()
     file.touch()
-    assert missing(load_profile("paper")) == [images] and downloads(load_profile("paper")) == []
+    assert missing(paper) == [images, voc] and downloads(paper) == [voc_weights]
 
 
 def test_photographs_without_boxes_are_counted(tmp_path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from doit.exceptions import TaskFailed
 from test_site import broken_links, remote_requests
 
 from perceptual_lib import pages, pipeline
@@ -61,6 +62,20 @@ def clone(tmp_path: Path) -> Path:
     second = 'import perceptual_lib, sys\nprint("noise", file=sys.stderr)\nprint(profile, perceptual_lib.ANSWER)'
     write_notebook(tmp_path / "notebooks" / "2-second.ipynb", "Second", ("", second))
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def experiments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The profiles whose experiments were computed: here it takes no time."""
+    names: list[str] = []
+
+    def compute(book: pipeline.Book) -> None:
+        names.append(book.name)
+        book.store.mkdir(exist_ok=True)
+        (book.store / f"{book.name}.finished").touch()
+
+    monkeypatch.setattr(pipeline, "_experiment", compute)
+    return names
 
 
 @pytest.fixture
@@ -180,13 +195,13 @@ def test_progress_tells_how_long_it_took_last_time(
     clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build("demo", clone)
-    assert "[2/3] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
+    assert "[3/4] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
     (clone / "_build" / "durations.json").write_text(json.dumps({"notebook:2-second (profile demo)": 63.2}))
     edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
     build("demo", clone)
     output = capsys.readouterr().out
-    assert "[1/3] notebook 1-first (profile demo): up to date" in output
-    assert "[2/3] notebook 2-second (profile demo) ... (63 s last time)" in output
+    assert "[2/4] notebook 1-first (profile demo): up to date" in output
+    assert "[3/4] notebook 2-second (profile demo) ... (63 s last time)" in output
 
 
 def test_bad_input_is_one_sentence(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -238,3 +253,21 @@ def test_from_notebooks_to_site(clone: Path) -> None:
     assert "smoke 42" in (html / "notebooks" / "2-second.html").read_text()
     assert Image.open(html / "_images" / "front.png").size == (1200, 360)
     assert remote_requests(html) == [] and broken_links(html) == []
+
+
+def test_experiments_are_computed_before_the_notebooks_and_once(
+    clone: Path, made: list[str], experiments: list[str]
+) -> None:
+    assert build("demo", clone) == build("demo", clone) == 0
+    assert experiments == ["demo"]
+    (clone / "perceptual_lib" / "__init__.py").write_text("ANSWER = 42\n")
+    build("demo", clone)
+    assert experiments == ["demo", "demo"]
+
+
+def test_experiments_that_cannot_be_computed_cost_the_notebooks_nothing(
+    clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "_experiment", lambda book: TaskFailed("no photographs"))
+    assert build("demo", clone) == 0
+    assert "FAILED: no photographs" in capsys.readouterr().out and made == ["1-first", "2-second", "site"]

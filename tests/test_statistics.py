@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perceptual_lib import InputError
-from perceptual_lib.statistics import bootstrap, paired_difference, resampling_weights
+from perceptual_lib.statistics import bootstrap, crossed_bootstrap, paired_difference, resampling_weights
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -93,6 +93,36 @@ def test_an_image_that_failed_is_left_out() -> None:
     assert paired_difference(failed, other, best).n == 17
 
 
+def test_images_and_seeds_are_drawn_independently() -> None:
+    """Against a loop that draws them one resample after the other."""
+    values = normal(12, 1, 1, seed=1) + normal(1, 4, 1, seed=2) + 0.2 * normal(12, 4, 3, seed=3)
+    estimate = crossed_bootstrap(values, resamples=20_000)
+    random = np.random.default_rng(7)
+    draws = [values[random.integers(12, size=12)][:, random.integers(4, size=4)].mean((0, 1)) for _ in range(20_000)]
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    assert estimate.value == pytest.approx(values.mean((0, 1))) and estimate.n == 12
+    assert estimate.low == pytest.approx(low, abs=0.05) and estimate.high == pytest.approx(high, abs=0.05)
+    of_images = bootstrap(values.mean(1), resamples=20_000)
+    assert (estimate.high - estimate.low > 1.1 * (of_images.high - of_images.low)).all()  # it knows of the seeds
+
+
+def test_as_many_seeds_as_images_are_not_drawn_alike() -> None:
+    values = np.eye(6)  # a resample that draws both alike has on average more of the diagonal
+    resampled = crossed_bootstrap(values, resamples=20_000)
+    random = np.random.default_rng(7)
+    draws = [values[random.integers(6, size=6)][:, random.integers(6, size=6)].mean() for _ in range(20_000)]
+    assert [resampled.low, resampled.high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.03)
+
+
+def test_one_seed_is_the_bootstrap_of_its_means() -> None:
+    values = normal(20, 1, 3)
+    values[5, 0, 1] = np.nan
+    crossed, plain = crossed_bootstrap(values, seed=4), bootstrap(values.mean(1), seed=4)
+    assert crossed.n == plain.n == 19
+    for name in ("value", "low", "high"):
+        assert getattr(crossed, name) == pytest.approx(getattr(plain, name))
+
+
 def test_the_seed_decides() -> None:
     values = normal(50)
     assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
@@ -110,3 +140,8 @@ def test_bad_input() -> None:
         bootstrap([1.0], resamples=0)
     with pytest.raises(InputError, match=r"\(3,\) and \(4,\)"):
         paired_difference(normal(3), normal(4))
+    for shape in ((3,), (3, 0)):
+        with pytest.raises(InputError, match="a seed or more"):
+            crossed_bootstrap(np.zeros(shape))
+    with pytest.raises(InputError, match="0 images"):
+        crossed_bootstrap(np.full((2, 3), np.nan))

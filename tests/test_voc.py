@@ -11,18 +11,12 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from perceptual_lib import InputError, voc
-from perceptual_lib.classifiers import Classifier
-from perceptual_lib.voc import (
-    VOC_CLASSES,
-    RegionVGG16,
-    computed_hard_pairs,
-    load_voc,
-    load_voc_classifier,
-    network_size,
-    preprocess,
-    published_hard_pairs,
-)
+from perceptual_lib import InputError, voc, voc_network
+from perceptual_lib.classifiers import Classifier, load_classifier
+from perceptual_lib.images import open_picture
+from perceptual_lib.protocols.pointing import Question
+from perceptual_lib.voc import computed_hard_pairs, load_voc, published_hard_pairs
+from perceptual_lib.voc_network import VOC_CLASSES, RegionVGG16, load_voc_classifier, network_size, preprocess
 
 CAT, DOG, PERSON = map(VOC_CLASSES.index, ("cat", "dog", "person"))
 
@@ -88,6 +82,25 @@ def test_a_class_is_asked_for_unless_all_its_objects_are_flagged(tree: Path) -> 
     assert pairs[0].box_mask(10, 20).sum() == 4 * 4 + 1
 
 
+def test_a_question_has_all_boxes_of_its_class_and_may_be_hard(tree: Path) -> None:
+    scene = load_voc(tree, {("000001", DOG), ("000008", PERSON)})[0]
+    assert scene.questions == (
+        Question(DOG, ((2, 1, 5, 4), (9, 9, 9, 9)), hard=True),
+        Question(PERSON, ((0, 0, 19, 9),), hard=False),
+    )
+    assert load_voc(tree, set())[1].questions == ()  # all its objects are flagged
+
+
+def test_a_scene_is_opened_as_stored(tree: Path) -> None:
+    scene = load_voc(tree)[0]
+    assert scene.files == (scene.path,) and not scene.upright
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lying on its side
+    Image.new("RGB", (20, 10)).save(scene.path, exif=exif)
+    assert scene.open().size == open_picture(scene).size == scene.size
+    assert open_picture(scene.path).size == (10, 20)
+
+
 def test_the_same_objects_as_torchvision_reads(tree: Path) -> None:
     data = torchvision.datasets.VOCDetection(tree, year="2007", image_set="test")
     for scene, (_, target) in zip(load_voc(tree), data, strict=True):
@@ -132,6 +145,14 @@ def test_small_with_another_class_is_hard(tree: Path) -> None:
     assert computed_hard_pairs(load_voc(tree)) == {("000001", DOG)}
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_published_list_goes_first(tree: Path, monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr(voc, "distributions", lambda name: ["torchray"] if installed else [])
+    monkeypatch.setattr(voc, "published_hard_pairs", lambda: {("000008", CAT)})
+    hard = {scene.name: scene.hard for scene in load_voc(tree) if scene.hard}
+    assert hard == ({"000008": {CAT}} if installed else {"000001": {DOG}})
+
+
 def test_the_published_list_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "hard.txt"
     rows = {"000001": [DOG], "000002": [], "000003": [CAT, PERSON]}
@@ -161,7 +182,7 @@ def test_real_voc() -> None:
     for scene in scenes:
         for left, top, right, bottom in (each.box for each in scene.objects):
             assert 0 <= left <= right < scene.size[0] and 0 <= top <= bottom < scene.size[1]
-    assert all(scene.pairs[0].open().size == scene.size for scene in scenes[::500] if scene.pairs)
+    assert all(scene.open().size == scene.size for scene in scenes[::500])
 
 
 # --- the network ---------------------------------------------------------------------------------------------
@@ -210,10 +231,10 @@ def test_weights_from_a_file(tmp_path: Path, drawn: dict) -> None:
     classifier = load_voc_classifier(path)
     assert not classifier.training and not classifier.network.classifier[2].training
     assert classifier.class_name(DOG) == "dog" and classifier.name == "vgg16_voc"
-    own = classifier.network.state_dict()
-    assert own.keys() == drawn.keys()
+    own, by_name = (each.network.state_dict() for each in (classifier, load_classifier("vgg16_voc", path, "cpu")))
+    assert own.keys() == by_name.keys() == drawn.keys()
     for key, value in drawn.items():
-        assert torch.equal(own[key].flatten(), value.flatten())
+        assert torch.equal(own[key].flatten(), value.flatten()) and torch.equal(own[key], by_name[key])
 
 
 @pytest.mark.parametrize("change", ["key", "shape", "kind"])
@@ -230,7 +251,7 @@ def test_weights_of_another_network(tmp_path: Path, drawn: dict, change: str) ->
     with pytest.raises(InputError, match="does not hold the weights of a VGG16 with 20 outputs"):
         load_voc_classifier(path)
     with pytest.raises(InputError, match="there is no weights file"):
-        load_voc_classifier(tmp_path / "none.pth")
+        load_classifier("vgg16_voc", tmp_path / "none.pth")
 
 
 def test_published_weights(tmp_path: Path, drawn: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +269,7 @@ def test_published_weights(tmp_path: Path, drawn: dict, monkeypatch: pytest.Monk
     torch.save(drawn, path)
     with pytest.raises(InputError, match="its hash differs"):
         load_voc_classifier()
-    monkeypatch.setattr(voc, "WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    monkeypatch.setattr(voc_network, "WEIGHTS_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
     assert torch.equal(load_voc_classifier().network.features[0].weight, drawn["features.0.weight"])
 
 
@@ -279,7 +300,7 @@ class Nothing(nn.Module):
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Classifier:
     """The classifier without its half gigabyte of weights: it returns what it is given."""
-    monkeypatch.setattr(voc, "RegionVGG16", Nothing)
+    monkeypatch.setattr(voc_network, "RegionVGG16", Nothing)
     return load_voc_classifier("random")
 
 

@@ -5,10 +5,12 @@ in it. The map of the class is blurred at the size of the network's input, resiz
 maximum is a hit when it is less than 15 pixels from the boxes around the class's objects, all of them together. The
 accuracy is the mean over classes, over all pairs or over those called difficult: small objects, another class present.
 
-A pair is a `Photograph`: `perceptual_lib.voc` finds those of VOC07, `perceptual_lib.mosaics` those of mosaics.
+It is played on scenes, pictures that have one `Question` or several: `perceptual_lib.voc` finds those of VOC07,
+`perceptual_lib.mosaics` puts others together.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +23,20 @@ from perceptual_lib.images import Box, Photograph
 from perceptual_lib.saliency import gaussian_blur
 
 TOLERANCE = 15  # pixels of the picture
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where is this class in the scene?
+
+    target: index of the class
+    boxes: around all its objects, (left, top, right, bottom) in inclusive pixels of the scene's own picture
+    hard: whether it belongs to the difficult subset
+    """
+
+    target: int
+    boxes: tuple[Box, ...]
+    hard: bool
 
 
 def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)) -> np.ndarray:
@@ -79,7 +95,7 @@ def is_hit(points: ArrayLike, boxes: Sequence[Box], tolerance: float = TOLERANCE
 def is_small(photograph: Photograph) -> bool:
     """The boxes, which it must have, cover less than a quarter of the picture (Zhang et al. 2016)."""
     width, height = photograph.size
-    return photograph.box_mask(height, width).mean() < 1 / 4
+    return bool(photograph.box_mask(height, width).mean() < 1 / 4)
 
 
 def tally(

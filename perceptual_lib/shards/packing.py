@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def packed(maps: Tensor, name: str = "maps") -> dict[str, np.ndarray]:
-    """Maps (B, H, W) as float16 with a largest magnitude of 1, and what they are to be multiplied by, (B,).
+    """Maps (..., H, W) as float16, each with a largest magnitude of 1, and what they are to be multiplied by, (...).
 
     Half precision and not even steps: the least salient pixels keep their order, which the deletion game asks for.
     """
-    scales = maps.abs().amax((1, 2))
-    shares = maps / torch.where(scales > 0, scales, 1)[:, None, None]
+    scales = maps.abs().amax((-2, -1))
+    shares = maps / torch.where(scales > 0, scales, 1)[..., None, None]
     return {name: shares.half().cpu().numpy(), f"{name}_scales": scales.cpu().numpy()}

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from perceptual_lib.classifiers import Classifier
-from perceptual_lib.explainers import explain
 from perceptual_lib.protocols.randomization import cascade, rank_correlation, structural_similarity, untrained
 from perceptual_lib.saliency import gaussian_blur
 from perceptual_lib.shards.packing import packed
+from perceptual_lib.shards.unblurred import unblurred_maps
 
 
 def compute(
@@ -30,7 +30,7 @@ def compute(
     Args:
         classifier: the network.
         pictures: B of them.
-        method, settings: as for `explain`.
+        method, settings: as for `unblurred_maps`.
         model: what `load_classifier` knows the network by, for its untrained values; None for those that `cascade`
             has without.
         layers, seed: as for `cascade`.
@@ -48,7 +48,7 @@ def compute(
     copies = (copy for _, copy in cascade(classifier, layers, fresh=fresh, seed=seed))  # one at a time in memory
     maps = torch.stack(
         [
-            gaussian_blur(explain(network, images, targets, method=method, **settings), sigma)
+            gaussian_blur(unblurred_maps(network, images, targets, method, settings), sigma)
             for network in chain([classifier], copies)
         ]
     )  # (stages, B, H, W)

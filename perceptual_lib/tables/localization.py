@@ -1,25 +1,17 @@
-"""From an experiment's table to the tables and curves of the book, with their intervals.
-
-Settings (blur, threshold) are chosen on the first photographs, the profile's selection, and reported on the others, the
-held-out ones; and, as the paper does, chosen and reported on all. Where a method explained none of the photographs that
-a number asks for, the number is None.
-"""
+"""From weak localisation's table to Table 1 (paper Sec. 4.2), its curves, and the top of Fig. 5."""
 
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.errors import InputError
 from perceptual_lib.protocols.localization import COLUMNS, held_out_hits, in_sample_hits
 from perceptual_lib.statistics import Estimate, bootstrap, paired_difference
+from perceptual_lib.tables.general import layer_range, paper_table, with_own
 
 STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
-LATEX = {character: f"\\{character}" for character in "_&%#${}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 @dataclass(frozen=True)
@@ -174,65 +166,10 @@ def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
         over blurs and the strategy's thresholds.
     """
     tried = table[table.role != "table"]
-    own = table[(table.role == "table") & table.method.isin(tried.method) & table.photograph.isin(tried.photograph)]
     lines = []
-    for (role, method, settings), rows in pd.concat([tried, own]).groupby(["role", "method", "settings"], sort=False):
+    for (role, method, settings), rows in with_own(tried, table).groupby(["role", "method", "settings"], sort=False):
         scores = Scores.of(rows)
-        first, last = map(int, json.loads(settings)["layers"].split("-"))
         error = np.nanmean(scores.misses[..., COLUMNS[strategy]], 0).min()
         weight = json.loads(settings)["layer_weight"]
-        lines.append((role, method, first, last, weight, len(scores.names) - scores.failed, error))
+        lines.append((role, method, *layer_range(settings), weight, len(scores.names) - scores.failed, error))
     return pd.DataFrame(lines, columns="role method first last layer_weight n error".split())
-
-
-def paper_table(name: str) -> pd.DataFrame:
-    """A table of the paper, by method."""
-    path = files(__package__).joinpath(f"data/{name}.csv")
-    with path.open(encoding="utf-8") as file:
-        return pd.read_csv(file, index_col="method")
-
-
-def shown(value: object) -> str:
-    """A cell: "0.41 (0.36 to 0.47)" for an estimate, "" for nothing."""
-    if isinstance(value, Estimate):
-        return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def written(table: pd.DataFrame, format: str, width: int | None = None) -> str:
-    """A table of estimates as "text", "csv", "markdown" or "latex".
-
-    In CSV an estimate takes three columns: its value and NAME_low and NAME_high. Text that is wider than `width`
-    characters continues in further blocks of columns.
-
-    Raises:
-        InputError: another format.
-    """
-    if format == "csv":
-        return _spread(table).to_csv(index_label="method").rstrip()
-    if format == "text":
-        return table.map(shown).to_string(line_width=width)
-    cells = [["method", *table.columns], *([name, *map(shown, row)] for name, *row in table.itertuples())]
-    if format == "markdown":
-        cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
-        cells.insert(1, ["---"] * len(cells[0]))
-        return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-    if format == "latex":
-        escaped = ([cell.translate(str.maketrans(LATEX)) for cell in row] for row in cells)
-        rows = " \\\\\n".join(map(" & ".join, escaped))
-        return f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n{rows} \\\\\n\\end{{tabular}}"
-    raise InputError(f"there is no format {format!r}; there are text, csv, markdown and latex.")
-
-
-def _spread(table: pd.DataFrame) -> pd.DataFrame:
-    columns = {}
-    for name, column in table.items():
-        if column.map(lambda value: isinstance(value, Estimate)).any():
-            columns[name] = column.map(lambda value: getattr(value, "value", None))
-            columns[f"{name}_low"] = column.map(lambda value: getattr(value, "low", None))
-            columns[f"{name}_high"] = column.map(lambda value: getattr(value, "high", None))
-        else:
-            columns[name] = column
-    return pd.DataFrame(columns, index=table.index)

@@ -12,9 +12,9 @@ from torch import nn
 
 from perceptual_lib.engine import Run
 from perceptual_lib.errors import InputError
+from perceptual_lib.executors import Processes, Ray, make_executor
 from perceptual_lib.keys import Shard
 from perceptual_lib.results import Store
-from perceptual_lib.workers import Processes, Ray, make_executor
 
 
 @pytest.fixture
