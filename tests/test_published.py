@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceptual_lib.experiments import Localization, drawn, layer_ranges, published
-from perceptual_lib.profiles import load_profile
+from perceptual_lib.experiments import InsertionDeletion, Localization, published
+from perceptual_lib.experiments.rows import drawn, layer_ranges
+from perceptual_lib.profiles import EXPERIMENTS, load_profile
+from perceptual_lib.protocols.insertion_deletion import auc
 from perceptual_lib.tables import trials
 from perceptual_lib.workers import Worker
 
@@ -46,12 +48,23 @@ def test_hits_and_failures(run) -> None:
     assert len(manifest["failures"]) == len(table[failed].drop_duplicates(["method", "settings", "photograph"]))
 
 
-def test_the_manifest_is_of_this_profile_and_these_weights(run, profile) -> None:
-    _, manifest = run
-    assert manifest["profile"] == profile.model_dump(mode="json")
-    assert manifest["photographs"]["n"] == 300
-    identity = Worker({"model": "efficientnet_lite0", "device": "cpu"}).identity()
-    assert manifest["network"] == identity
+def test_all_photographs(run) -> None:
+    assert run[1]["photographs"]["n"] == 300
+
+
+@pytest.fixture(scope="module")
+def identity() -> dict:
+    return Worker({"model": "efficientnet_lite0", "device": "cpu"}).identity()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_manifest_is_of_this_profile_and_these_weights(profile, identity, name) -> None:
+    table, manifest = published(ROOT / "results" / "imagenet-300", name)
+    assert manifest["experiment"] == name and manifest["network"] == identity
+    assert manifest["profile"] == profile.model_dump(mode="json", exclude=set(EXPERIMENTS) - {name})
+    assert set(table[table.role == "table"].method) == set(getattr(profile, name).methods)
+    unit = "scene" if name == "pointing" else "photograph"
+    assert table[unit].nunique() == manifest[f"{unit}s"]["n"] and len(manifest["failures"]) == 0
 
 
 def test_no_setting_that_was_tried_beats_the_profiles(run) -> None:
@@ -71,3 +84,16 @@ def test_the_published_numbers_come_out_again(run, profile, tmp_path) -> None:
     assert len(both) == len(again.table) == len(methods) * 5 * len(profile.localization.sigmas)
     # Another machine rounds differently: a box at an IoU of one half may be found there and not here.
     assert (np.stack(both.hits) == np.stack(both.hits_published)).mean() > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("IMAGENET_ROOT" not in os.environ, reason="IMAGENET_ROOT does not name a copy of ImageNet")
+def test_the_published_curves_come_out_again(profile, tmp_path) -> None:
+    again = InsertionDeletion(profile, tmp_path, limit=5, only=["grad_cam"])
+    again.complete()
+    table, _ = published(ROOT / "results" / "imagenet-300", "insertion_deletion")
+    both = again.table.merge(table, on=["role", "method", "settings", "photograph", "sigma"])
+    assert len(both) == 5
+    for game in ("insertion", "deletion"):
+        ours, theirs = (np.stack(both[f"{game}_{side}"]) for side in "xy")
+        assert np.allclose(auc(ours), auc(theirs), atol=1e-3)
