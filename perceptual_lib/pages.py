@@ -1,6 +1,7 @@
 """One notebook on its way to the site: computed, cleaned for readers, or replaced by a note when it fails."""
 
 import base64
+import json
 import re
 import sys
 from collections.abc import Awaitable, Iterable
@@ -10,6 +11,9 @@ from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+
+CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
+"""An array as `explorer.widget.chunk_element` writes it."""
 
 
 def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
@@ -52,6 +56,28 @@ def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
     running.replace(target)
 
 
+def split_chunks(page: Path, folder: Path) -> None:
+    """Move the arrays of a page's explorers out of it, each into a script of its own.
+
+    A reader then fetches what is looked at, and no more. Scripts, because `file://` forbids to fetch data.
+
+    Args:
+        page: a computed notebook, which is written anew.
+        folder: gets `NAME.js` for each array that an explorer of the page asks for by this name.
+    """
+    notebook = nbformat.read(page, 4)
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    explorers = [data for data in outputs if 'class="explorer"' in data.get("text/html", "")]
+    for data in explorers:
+        folder.mkdir(parents=True, exist_ok=True)
+        for element, name in CHUNK.findall(data["text/html"]):
+            code = f"document.head.insertAdjacentHTML('beforeend', {json.dumps(element)});\n"
+            (folder / f"{name}.js").write_text(code, encoding="utf-8")
+        data["text/html"] = CHUNK.sub("", data["text/html"])
+    if explorers:
+        nbformat.write(notebook, page)
+
+
 def reason(error: Exception) -> str:
     """The line that says what went wrong, as Python prints it at the end of a traceback."""
     name = getattr(error, "ename", type(error).__name__)
@@ -84,13 +110,13 @@ The other sections do not depend on it. The next build tries it again.
 
 
 def front_picture(pages: Iterable[Path]) -> bytes:
-    """The PNG that a cell tagged `front-page` computed, or one that says that there is none."""
+    """The JPEG that a cell tagged `front-page` computed, or one that says that there is none."""
     for page in pages:
         for cell in nbformat.read(page, 4).cells:
             if "front-page" in _tags(cell):
                 for output in cell.get("outputs", []):
-                    if "image/png" in output.get("data", {}):
-                        return base64.b64decode(output.data["image/png"])
+                    if "image/jpeg" in output.get("data", {}):
+                        return base64.b64decode(output.data["image/jpeg"])
     return _placeholder()
 
 
@@ -120,5 +146,5 @@ def _placeholder() -> bytes:
     words = "This picture could not be computed in this build."
     ImageDraw.Draw(picture).text((600, 180), words, "#555555", ImageFont.load_default(32), anchor="mm")
     stream = BytesIO()
-    picture.save(stream, "PNG")
+    picture.save(stream, "JPEG")
     return stream.getvalue()

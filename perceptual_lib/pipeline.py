@@ -364,4 +364,6 @@ def _fill_stage(book: Book) -> None:
     staged = [shutil.copy2(_page(book, source), book.stage / "notebooks") for source in book.sources]
     static = book.stage / "book" / "_static"
     static.mkdir(exist_ok=True)
-    (static / "front.png").write_bytes(pages.front_picture(staged))
+    for page in staged:
+        pages.split_chunks(Path(page), static / "explorer")
+    (static / "front.jpg").write_bytes(pages.front_picture(staged))

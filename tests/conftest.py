@@ -1,10 +1,15 @@
-"""Shared by the tests: small networks, the embedded classifier, and the state that must survive an explanation."""
+"""Shared by the tests: networks, the state that must survive an explanation, photographs, the book, a browser."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from browser import OPTIONS, chromium
+from playwright.sync_api import Browser, sync_playwright
 from runs import make_photographs
 from torch import nn
 from torch.nn import functional as F
@@ -13,7 +18,10 @@ from torch.nn.modules import module as torch_module
 from perceptual_lib import load_classifier
 from perceptual_lib.explainers import METHODS, explainer
 from perceptual_lib.images import Photograph
+from perceptual_lib.pipeline import build
 from perceptual_lib.profiles import Profile
+
+ROOT = Path(__file__).parents[1]
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
@@ -99,3 +107,26 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
     made = [replace(photograph, target=index % 4) for index, photograph in enumerate(made)]
     monkeypatch.setattr(Profile, "load_photographs", lambda self: made)
     return made
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is in the repository, and the book built there."""
+    clone = tmp_path_factory.mktemp("clone")
+    for name in ("book", "notebooks", "perceptual_lib", "results"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, clone)
+    assert build("smoke", clone) == 0
+    return clone
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = chromium()
+    if path is None:
+        pytest.skip("there is no Chromium: install chromium, or Google's Chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield browser
+        browser.close()

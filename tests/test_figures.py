@@ -1,12 +1,18 @@
-"""What figures show, read back from them."""
+"""What figures show, read back from them, and how notebooks store them."""
 
+from base64 import b64decode
+from collections.abc import Iterator
+from io import BytesIO
 from itertools import combinations
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.formatters import DisplayFormatter
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.text import Annotation
+from PIL import Image
 
 from perceptual_lib import figures
 from perceptual_lib.statistics import Estimate
@@ -74,3 +80,37 @@ def test_bands_draw_every_curve() -> None:
     assert len(figure.axes[0].lines) == 8
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
     assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 8
+
+
+@pytest.fixture
+def formatter() -> Iterator[DisplayFormatter]:
+    """That of a notebook in which the book's style is set up."""
+    with matplotlib.rc_context():
+        shell = InteractiveShell.instance()
+        figures.setup()
+        yield shell.display_formatter
+    InteractiveShell.clear_instance()
+
+
+def test_a_figure_of_pictures_is_stored_as_jpeg_for_dense_screens(formatter: DisplayFormatter) -> None:
+    picture, saliency = np.random.default_rng(0).random((224, 224, 3)), np.eye(224)
+    data, metadata = formatter.format(figures.image_row([picture, saliency], ["picture", "map"]))
+    assert set(data) == {"image/jpeg", "text/plain"}
+    size = metadata["image/jpeg"]
+    assert Image.open(BytesIO(b64decode(data["image/jpeg"]))).size == pytest.approx(
+        (2 * size["width"], 2 * size["height"]), abs=2
+    )
+    assert 600 < size["width"] < 680  # two of three columns, which are nine inches of 110 pixels
+
+
+@pytest.mark.parametrize("name", ["curves", "numbers"])
+def test_a_drawing_is_stored_as_svg_the_same_each_time(formatter: DisplayFormatter, name: str) -> None:
+    def draw() -> matplotlib.figure.Figure:
+        if name == "numbers":
+            return figures.heat_maps({"scale 1": pd.DataFrame(np.eye(8))}, "rate")
+        return figures.forest({"one": around(0.1), "two": around(0.2)}, "difference")
+
+    data, metadata = formatter.format(draw())
+    assert set(data) == {"image/svg+xml", "text/plain"}
+    assert data["image/svg+xml"].startswith("<?xml") and metadata["image/svg+xml"]["width"] > 400
+    assert formatter.format(draw())[0]["image/svg+xml"] == data["image/svg+xml"]

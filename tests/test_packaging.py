@@ -1,11 +1,10 @@
-"""What a clone says about itself agrees: pyproject, environment, lock, citation, contents, notebooks."""
+"""What a clone says about itself agrees: pyproject, environment, lock, citation, contents."""
 
 import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -118,19 +117,3 @@ def test_every_page_of_the_contents_exists() -> None:
     names = [contents["root"], *(page["file"] for part in contents["parts"] for page in part["chapters"])]
     assert [name for name in names if not list(ROOT.glob(f"{name}.*"))] == []
     assert {f"notebooks/{notebook.stem}" for notebook in NOTEBOOKS} <= set(names)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_a_source(path: Path) -> None:
-    notebook = nbformat.read(path, 4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.source for cell in code if cell.outputs or cell.execution_count] == []
-    parameters = [cell.source for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    assert len(parameters) == 1 and parameters[0].startswith('profile = "demo"')
-    assert notebook.metadata.kernelspec.name == "python3"
-
-
-def test_one_cell_makes_the_picture_of_the_front_page() -> None:
-    cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells]
-    assert sum("front-page" in cell.metadata.get("tags", []) for cell in cells) == 1

@@ -46,14 +46,14 @@ def edit(path: Path, old: str, new: str) -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A repository with the real settings and look, two tiny notebooks, and a library of one constant."""
-    shutil.copytree(ROOT / "book" / "_ext", tmp_path / "book" / "_ext")
-    shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
+    for name in ("_ext", "_static", "_templates"):
+        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
     shutil.copy(ROOT / "book" / "references.bib", tmp_path / "book")
     shutil.copy(ROOT / "_config.yml", tmp_path)
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/1-first\n- file: notebooks/2-second\n"
     )
-    index = "# The book\n\n![front](_static/front.png)\n\n[](../notebooks/1-first.ipynb)\n"
+    index = "# The book\n\n![front](_static/front.jpg)\n\n[](../notebooks/1-first.ipynb)\n"
     (tmp_path / "book" / "index.md").write_text(index + EQUATION)
     library = tmp_path / "perceptual_lib"
     library.mkdir()
@@ -236,9 +236,10 @@ def test_from_notebooks_to_site(clone: Path) -> None:
     assert "smoke 41" in second and "noise\n" not in second and "injected" not in second
     assert str(clone) not in second
     assert "<math" in index and "<munder>" in index and 'href="#equation-eq5"' in index
+    assert "fontawesome.js" not in index and 'width="40" height="20"' in index and 'loading="lazy"' in index
     from PIL import Image
 
-    assert Image.open(html / "_images" / "front.png").size == (40, 20)
+    assert Image.open(html / "_images" / "front.jpg").size == (40, 20)
     assert (
         "colab.research.google.com/github/perceptual-ball/perceptual-ball/blob/main/notebooks/2-second.ipynb" in second
     )
@@ -251,7 +252,7 @@ def test_from_notebooks_to_site(clone: Path) -> None:
     assert "could not be computed" in first and "name 'nothing' is not defined" in first
     assert "half a result" not in first and "Traceback" not in first
     assert "smoke 42" in (html / "notebooks" / "2-second.html").read_text()
-    assert Image.open(html / "_images" / "front.png").size == (1200, 360)
+    assert Image.open(html / "_images" / "front.jpg").size == (1200, 360)
     assert remote_requests(html) == [] and broken_links(html) == []
 
 

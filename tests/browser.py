@@ -1,0 +1,72 @@
+"""A browser for the tests: where it is, a server for a built site, and what goes wrong while a page is open."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page
+
+OPTIONS = """
+    --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run
+""".split()
+
+
+def chromium() -> str | None:
+    """The browser of the system, if it has one that Playwright can drive."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A server that does not write of every request."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which a folder is served meanwhile, on a free port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def new_tab(browser: Browser, **settings: object) -> Iterator[Page]:
+    """A tab of a browser that has seen nothing before: an empty cache, no settings kept."""
+    context = browser.new_context(**settings)
+    try:
+        yield context.new_page()
+    finally:
+        context.close()
+
+
+def open_page(tab: Page, address: str) -> None:
+    """Open a page, and let its scripts finish what they begin."""
+    tab.goto(address)
+    tab.evaluate("() => new Promise(resolve => requestIdleCallback(resolve))")
+
+
+def complaints(tab: Page, site: str) -> list[str]:
+    """What goes wrong in the tab from now on (the list grows): errors, failed requests, requests to other hosts."""
+    heard: list[str] = []
+
+    def listen(event: str, complaint: Callable[[Any], str | None]) -> None:
+        tab.on(event, lambda about: heard.extend(filter(None, [complaint(about)])))
+
+    own = (site, "data:", "blob:")
+    listen("pageerror", lambda error: f"uncaught: {error}")
+    listen("console", lambda said: f"{said.text} ({said.location['url']})" if said.type == "error" else None)
+    listen("requestfailed", lambda request: f"failed: {request.url} ({request.failure})")
+    listen("response", lambda reply: f"{reply.status}: {reply.url}" if reply.status >= 400 else None)
+    listen("request", lambda request: None if request.url.startswith(own) else f"elsewhere: {request.url}")
+    return heard
