@@ -1,0 +1,57 @@
+// A static page's stand-in for the model that anywidget gives live: traits of its own, arrays from files of the site.
+
+function standIn(traits, chunks) {
+  const listeners = new Map();
+  const emit = (event, ...values) => (listeners.get(event) ?? []).forEach((listener) => listener(...values));
+  return {
+    isStatic: true,
+    get: (trait) => traits[trait],
+    set(trait, value) {
+      if (traits[trait] === value) return;
+      traits[trait] = value;
+      emit(`change:${trait}`);
+      emit("change");
+    },
+    save_changes() {},
+    on: (event, listener) => listeners.set(event, [...(listeners.get(event) ?? []), listener]),
+    off: (event, listener) => listeners.set(event, (listeners.get(event) ?? []).filter((each) => each !== listener)),
+    send({ need: key }) {
+      if (!key) return;
+      const answer = key in chunks ? chunk(chunks[key]) : Promise.reject(new Error("this page does not have that map"));
+      answer.then(
+        ([head, bytes]) => emit("msg:custom", { ...head, key }, [new DataView(bytes.buffer)]),
+        (error) => emit("msg:custom", { key, error: error.message }, []),
+      );
+    },
+  };
+}
+
+/** Head and bytes of a chunk: written into the page, or in a script of the site (file:// forbids `fetch`). */
+async function chunk(name) {
+  if (!document.getElementById(name)) {
+    const root = document.documentElement.dataset.content_root ?? "";
+    const script = document.createElement("script");
+    script.src = `${root}_static/explorer/${name}.js`;
+    const waiting = new Promise((resolve, reject) => {
+      script.onload = resolve;
+      script.onerror = () => reject(new Error("a part of this page could not be loaded"));
+    });
+    document.head.append(script);
+    await waiting;
+  }
+  const { dataset, textContent } = document.getElementById(name);
+  return [JSON.parse(dataset.head), Uint8Array.from(atob(textContent), (letter) => letter.charCodeAt(0))];
+}
+
+function mountWhenSeen(el, explorer, traits, chunks) {
+  const model = standIn(traits, chunks);
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      observer.disconnect();
+      explorer.render({ model, el });
+    },
+    { rootMargin: "300px" },
+  );
+  observer.observe(el);
+}
