@@ -355,7 +355,7 @@ def live(browser: Browser) -> Iterator[SimpleNamespace]:
         tab.set_content(f"<style>{(HERE / 'explorer.css').read_text()}</style><div id=here></div>")
         tab.add_script_tag(content=f"{script}\n{code}", type="module")
         tab.wait_for_function("window.explorer")
-        tab.evaluate("window.close_ = explorer.render({ model, el: document.getElementById('here') })")
+        tab.evaluate("() => { window.close = explorer.render({ model, el: document.getElementById('here') }); }")
 
         def asked() -> list[dict]:
             tab.wait_for_timeout(400)
@@ -434,16 +434,13 @@ def test_a_picture_is_sent_and_what_is_wrong_with_it_is_said(working: SimpleName
     tab.evaluate("emit('msg:custom', { error: 'a.png is not a picture.' }, [])")
     assert tab.locator(".status").inner_text() == "a.png is not a picture."
     new = {"name": "a.png", "title": "tabby", "size": [HEIGHT, WIDTH], "boxes": []}
-    tab.evaluate(
-        "new_ => { const about = model.get('about'); "
-        "model.set('about', { ...about, photographs: [...about.photographs, new_] }); "
-        "model.set('photograph', 'a.png'); }",
-        new,
-    )
+    about = tab.evaluate("model.get('about')")
+    tab.evaluate("about => model.set('about', about)", about | {"photographs": [*about["photographs"], new]})
+    tab.evaluate("model.set('photograph', 'a.png')")
     assert tab.get_by_label("Photograph", exact=True).locator("option").all_inner_texts()[2] == "tabby (a.png)"
     assert working.asked() == [{"need": "picture/a.png"}, {"need": "map/a.png/perceptual/0-3"}]
 
 
 def test_a_closed_view_listens_no_longer(working: SimpleNamespace) -> None:
-    working.tab.evaluate("close_()")
+    working.tab.evaluate("() => close()")
     assert working.tab.evaluate("listeners.length") == 0

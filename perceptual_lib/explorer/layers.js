@@ -1,10 +1,12 @@
 // Layers, blur and thresholds (Secs. 3 and 4.2): a photograph, its map, what a cut of it keeps, and how well that fits.
 
 import {
-  choice, COLOURS, drawMap, drawPicture, eachFrame, element, keepInAddress, load, oneOf, panel, pixelsOf, put,
-  scaledMap, slider, statusLine, swatch,
+  choice, drawMap, drawPicture, eachFrame, element, keepInAddress, load, oneOf, panel, pixelsOf, put, scaledMap, slider,
+  statusLine,
 } from "./common.js";
+import { boxesOver, drawCut, drawOverlay, keyOf } from "./cuts.js";
 import { blurrer, iou, largestComponent, mean, threshold } from "./numerics.js";
+import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges.js";
 
 const TRAITS = ["photograph", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
 /** What is kept, by strategy. */
@@ -28,7 +30,8 @@ const PATIENCE = 250; // ms: nothing is computed for what the reader only passes
 
 function render({ model, el }) {
   el.classList.add("explorer");
-  const initial = parsedRange(model.get("layers"));
+  const { activations, notice } = model.get("about");
+  const initial = parsedRange(model.get("layers")) ?? parsedRange(`0-${Math.max(0, activations - 1)}`);
   keepInAddress(model, "layers", TRAITS);
   const state = () => stateOf(model, initial);
   /** @type {Shown | null} */
@@ -55,8 +58,8 @@ function render({ model, el }) {
     redraw();
   };
   const fail = (error) => {
-    work.say(error.message === "cancelled" ? "Cancelled." : error.message);
     for (const [trait, value] of Object.entries(shown?.state.chosen ?? {})) put(model, trait, value);
+    work.say(error.message === "cancelled" ? "Cancelled." : error.message);
   };
   const request = requests(model, work.wait, receive, fail);
   const settle = () => {
@@ -74,7 +77,8 @@ function render({ model, el }) {
   heard.push(["change:about", fill], ["msg:custom", work.hear]);
   for (const [event, listener] of heard) model.on(event, listener);
   const columns = columnsOf(views, controls, model.get("live") ? takePictures(model, el, work.say) : null);
-  const result = element("div", { class: "result" }, element("div", {}, outcome.root, facts), controls.held);
+  const known = element("div", {}, outcome.root, facts, notice ? element("p", { class: "facts" }, notice) : null);
+  const result = element("div", { class: "result" }, known, controls.held);
   el.append(columns, work.root, result);
   fill();
   return () => heard.forEach(([event, listener]) => model.off(event, listener));
@@ -292,73 +296,6 @@ function factsOf({ title, note, errors }, strategy) {
   return words;
 }
 
-// Drawing
-
-/**
- * Boxes over a canvas, in lines as fine as the screen.
- * @returns {(height: number, width: number, boxes: {kind: "true" | "found", box: number[]}[]) => void} shows boxes
- *   [left, top, right, bottom] in inclusive pixels of the canvas.
- */
-function boxesOver(canvas) {
-  const layer = element("svg", { class: "boxes", preserveAspectRatio: "none", "aria-hidden": "true" });
-  canvas.after(layer);
-  return (height, width, boxes) => {
-    layer.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const frames = boxes.flatMap(({ kind, box: [x, y, right, bottom] }) => {
-      const place = { x, y, width: Math.max(0, right - x + 1), height: Math.max(0, bottom - y + 1) };
-      return ["halo", `box-${kind}`].map((name) => element("rect", { class: name, ...place }));
-    });
-    layer.replaceChildren(...frames);
-  };
-}
-
-/** Lines and words of kinds of boxes, for a caption. */
-function keyOf(kinds) {
-  const entries = Object.entries(kinds).map(([kind, words]) => {
-    const line = { colour: `var(--box-${kind})`, dashes: kind === "true" ? "5 3" : "" };
-    return element("span", { class: `key-${kind}` }, swatch(line), words);
-  });
-  return element("span", { class: "box-keys" }, ...entries);
-}
-
-const brightness = (pixels, at) => 0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2];
-
-/**
- * A map over its photograph, which is grey so that all colour is the map's: the more salient, the more colour.
- * @param {Uint8ClampedArray} pixels red, green, blue and 255 of each.
- */
-function drawOverlay(canvas, pixels, values, opacity) {
-  const scale = 1 / (values.reduce((largest, value) => Math.max(largest, value), 0) || 1);
-  paint(canvas, (data, index) => {
-    const share = values[index] * scale;
-    const weight = opacity * (0.2 + 0.8 * share);
-    const grey = brightness(pixels, 4 * index);
-    const colour = 3 * Math.round(255 * share);
-    for (let part = 0; part < 3; part++) data[4 * index + part] = grey + weight * (COLOURS[colour + part] - grey);
-  });
-}
-
-/**
- * What a cut keeps of a photograph: its largest component in the photograph's colours, the rest of the cut in grey, and
- * all else dark.
- */
-function drawCut(canvas, pixels, cut, component) {
-  paint(canvas, (data, index) => {
-    const grey = brightness(pixels, 4 * index);
-    const flat = cut[index] ? 70 + 0.5 * grey : 0.22 * grey;
-    for (let part = 0; part < 3; part++) data[4 * index + part] = component[index] ? pixels[4 * index + part] : flat;
-  });
-}
-
-function paint(canvas, pixel) {
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(canvas.width, canvas.height);
-  const { data } = image;
-  data.fill(255);
-  for (let index = 0; index < data.length / 4; index++) pixel(data, index);
-  context.putImageData(image, 0, 0);
-}
-
 /** The fit in words, as a length beside the 0.5 that makes a hit, and to be heard: at most twice a second. */
 function verdict() {
   const number = element("span", { class: "number" });
@@ -458,139 +395,6 @@ function methodGroups(methods) {
   };
   const [ours, others] = [true, false].map((wanted) => methods.filter((method) => Boolean(method.ours) === wanted));
   return [group("The paper's", ours), group("Others", others)].filter(Boolean);
-}
-
-// Ranges of layers
-
-/** @typedef {{layers: string, first: number, last: number, error: number | null}} Range */
-
-/** @returns {Range | null} of "first-last". */
-function parsedRange(text) {
-  const found = /^(\d+)-(\d+)$/.exec(text);
-  if (!found || Number(found[1]) > Number(found[2])) return null;
-  return { layers: text, first: Number(found[1]), last: Number(found[2]), error: null };
-}
-
-const words = (first, last) => (first === last ? `layer ${first}` : `layers ${first} to ${last}`);
-
-/** The range nearest to (first, last); an end that has `weight` counts before the other. */
-function nearestRange(ranges, first, last, weight = { first: 1, last: 1 }) {
-  const distance = (range) => weight.first * Math.abs(range.first - first) + weight.last * Math.abs(range.last - last);
-  return ranges.reduce((best, range) => (distance(range) < distance(best) ? range : best));
-}
-
-/** Place of the number nearest to one, in ascending numbers. */
-function placeOf(numbers, wanted) {
-  const distances = numbers.map((number) => Math.abs(number - wanted));
-  return distances.indexOf(Math.min(...distances));
-}
-
-/**
- * Two handles over the activations, which snap to where a unit begins and where one ends.
- * @param {(first: number, last: number, moved: "first" | "last") => void} changed by the reader.
- */
-function rangeHandles(changed) {
-  let firsts = [0];
-  let lasts = [0];
-  const output = element("output");
-  const bar = element("div", { class: "bar" });
-  const handle = (moved) =>
-    element("input", { type: "range", "aria-label": `${moved} layer held`, oninput: () => move(moved) });
-  const ends = { first: handle("first"), last: handle("last") };
-  const place = (end) => Number(ends[end].value);
-
-  const move = (moved) => {
-    const other = moved === "first" ? "last" : "first";
-    if (place("first") > place("last")) ends[other].value = place(moved); // one pushes the other along
-    changed(firsts[place("first")], lasts[place("last")], moved);
-  };
-
-  /** @param {number[][]} units [first, last] of each. */
-  const set = (units, first, last) => {
-    firsts = units.map((unit) => unit[0]);
-    lasts = units.map((unit) => unit[1]);
-    for (const input of Object.values(ends)) input.max = units.length - 1;
-    ends.first.value = placeOf(firsts, first);
-    ends.last.value = placeOf(lasts, last);
-    for (const [end, input] of Object.entries(ends)) input.setAttribute("aria-valuetext", `${{ first, last }[end]}`);
-    const share = (end) => place(end) / Math.max(1, units.length - 1);
-    bar.style.setProperty("--from", share("first"));
-    bar.style.setProperty("--to", share("last"));
-    output.textContent = words(first, last);
-  };
-  const track = element("div", { class: "track" }, bar, ends.first, ends.last);
-  const label = element("span", { class: "label", "aria-hidden": "true" }, "Layers held");
-  const root = element("div", { class: "control", role: "group", "aria-label": "Layers held" }, label, output, track);
-  return { root, set };
-}
-
-/**
- * The ranges as a triangle: rows by first layer, columns by last, the brighter the smaller the error. One is chosen by
- * a click or by the arrow keys, as among radio buttons.
- * @param {Range[]} ranges
- * @param {(range: Range) => void} changed by the reader.
- */
-function rangeTriangle(ranges, changed) {
-  const rows = ascending(ranges.map((range) => range.first));
-  const columns = ascending(ranges.map((range) => range.last));
-  const errors = ranges.map((range) => range.error).filter((error) => error !== null);
-  const [low, high] = [Math.min(...errors), Math.max(...errors)];
-  const cells = new Map(ranges.map((range) => [range.layers, cell(range)]));
-  const grid = element("div", { class: "ranges", role: "radiogroup", onkeydown: step }, ...cells.values());
-  grid.setAttribute("aria-label", "Layers held, by the first one (rows) and the last one (columns)");
-  grid.style.setProperty("--columns", columns.length);
-  let chosen = null;
-
-  function cell(range) {
-    const { first, last, error } = range;
-    const text = `${words(first, last)}: ${error === null ? "error not known" : `error ${error.toFixed(3)}`}`;
-    const said = { title: text, "aria-label": text };
-    const made = element("button", { type: "button", role: "radio", ...said, onclick: () => changed(range) });
-    made.style.gridArea = `${rows.indexOf(first) + 1} / ${columns.indexOf(last) + 1}`;
-    if (error !== null) made.style.background = colour((high - error) / (high - low || 1));
-    return made;
-  }
-
-  /** To the next range in the direction of an arrow key. */
-  function step(event) {
-    const way = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-    const from = ranges.find((range) => cells.get(range.layers) === event.target);
-    if (!way || !from) return;
-    event.preventDefault();
-    let [row, column] = [rows.indexOf(from.first), columns.indexOf(from.last)];
-    for (;;) {
-      row += way[0];
-      column += way[1];
-      if (!(row in rows && column in columns)) return;
-      const next = ranges.find((range) => range.first === rows[row] && range.last === columns[column]);
-      if (!next || cells.get(next.layers).disabled) continue;
-      changed(next);
-      return cells.get(next.layers).focus();
-    }
-  }
-
-  /** @param {string} layers the range that is shown; @param {(range: Range) => boolean} there whether it has a map. */
-  const set = (layers, there) => {
-    chosen = cells.get(layers);
-    for (const range of ranges) cells.get(range.layers).disabled = !there(range);
-    const stop = chosen ?? [...cells.values()].find((each) => !each.disabled);
-    for (const each of cells.values()) {
-      each.setAttribute("aria-checked", String(each === chosen));
-      each.tabIndex = each === stop ? 0 : -1;
-    }
-  };
-  const scale = `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`;
-  const lines = ["↓ first layer held", "→ last layer held", scale].map((line) => element("span", {}, line));
-  const key = element("p", { class: "key" }, ...lines);
-  return { root: element("div", { class: "tried" }, grid, key), set };
-}
-
-const ascending = (numbers) => [...new Set(numbers)].sort((one, other) => one - other);
-
-/** A colour of the maps, of a share in [0, 1]. */
-function colour(share) {
-  const start = 3 * Math.round(40 + 215 * share); // darker ones would all look black
-  return `rgb(${COLOURS.slice(start, start + 3).join(" ")})`;
 }
 
 export default { render };

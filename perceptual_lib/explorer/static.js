@@ -5,6 +5,7 @@ function standIn(traits, chunks) {
   const emit = (event, ...values) => (listeners.get(event) ?? []).forEach((listener) => listener(...values));
   return {
     isStatic: true,
+    has: (key) => key in chunks,
     get: (trait) => traits[trait],
     set(trait, value) {
       if (traits[trait] === value) return;

@@ -31,17 +31,25 @@ except ModuleNotFoundError as missing:
     raise InputError(f"the explorers need {missing.name}: pip install 'perceptual-ball[book]'.") from missing
 
 HERE = Path(__file__).parent
+IMPORT = re.compile(r'^import [^;]*? from "\./(\w+)\.js";\n', re.M)
 Chunk = tuple[dict[str, Any], bytes]
 """What describes an array or a picture, and its bytes."""
 
 
 @cache
 def module(name: str) -> str:
-    """The ES module of an explorer, with what it imports from its neighbours in one piece."""
-    source = (HERE / f"{name}.js").read_text(encoding="utf-8")
-    imported = re.findall(r'^import [^;]*? from "\./(\w+)\.js";\n', source, flags=re.M)
-    source = re.sub(r'^import [^;]*? from "\./\w+\.js";\n', "", source, flags=re.M)
-    return "\n".join([*(re.sub(r"^export (?!default)", "", module(each), flags=re.M) for each in imported), source])
+    """The ES module of an explorer and all that it imports, each once, in one piece."""
+    pieces: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        source = (HERE / f"{name}.js").read_text(encoding="utf-8")
+        for imported in IMPORT.findall(source):
+            if imported not in pieces:
+                add(imported)
+        pieces[name] = re.sub(r"^export (?!default)", "", IMPORT.sub("", source), flags=re.M)
+
+    add(name)
+    return "\n".join(pieces.values())
 
 
 def array_chunk(maps: np.ndarray) -> Chunk:
