@@ -19,6 +19,7 @@ from perceptual_lib.experiments import Localization
 from perceptual_lib.explorer import Explorer
 from perceptual_lib.explorer.widget import array_chunk, module, picture_chunk
 from perceptual_lib.pages import split_chunks
+from perceptual_lib.protocols.localization import THRESHOLDS
 
 METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
@@ -214,6 +215,14 @@ def test_errors_are_those_of_the_table(of_experiment) -> None:
     hits = np.stack(lines.hits).reshape(5, 2, 250)  # photographs, sigmas, thresholds
     chosen = (1 - hits[:3].mean(0)).min(1).argmin()
     assert errors["n"] == 5 and errors["value"][0] == pytest.approx((1 - hits[:, chosen, :20].mean(0)).min())
+
+
+def test_it_begins_with_what_the_selection_chooses(of_experiment) -> None:
+    explorer, experiment = of_experiment
+    lines = experiment.table[(experiment.table.role == "table") & (experiment.table.method == "perceptual")]
+    hits = np.stack(lines.hits).reshape(5, 2, 250)[:3].mean(0)  # sigmas, thresholds
+    blur, threshold = [0.0, 4.0].index(explorer.sigma), THRESHOLDS.index((explorer.strategy, explorer.alpha))
+    assert hits[blur, threshold] == hits.max()
 
 
 def test_a_static_page_has_all_that_it_offers(of_experiment) -> None:

@@ -288,7 +288,7 @@ function describe(views, { photograph, method, layers }, now, { all, kept, large
 
 /** What is known of a method: its cost, and its error in Table 1. */
 function factsOf({ title, note, errors }, strategy) {
-  const words = [`${title}: ${note}.`];
+  const words = [`${title} (passes of the network: ${note}).`];
   if (errors?.[strategy]) {
     const [error, low, high] = errors[strategy].map((value) => value.toFixed(2));
     words.push(` Table 1, cut by ${strategy}: error ${error} [${low}, ${high}], n = ${errors.n}.`);

@@ -25,7 +25,7 @@ from perceptual_lib.explainers import METHODS, explain, find_method
 from perceptual_lib.explorer.widget import Chunk, Widget, array_chunk, picture_chunk
 from perceptual_lib.images import Box, Photograph, load_photographs, open_picture
 from perceptual_lib.profiles import TABLE_1
-from perceptual_lib.protocols.localization import ALPHAS
+from perceptual_lib.protocols.localization import ALPHAS, THRESHOLDS
 from perceptual_lib.tables import table_scores, trials
 
 LAYERED = ("perceptual", "perceptual_guided")
@@ -74,8 +74,8 @@ class Explorer(Widget):
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode().tag(sync=True)
     sigma = traitlets.Float(5.0).tag(sync=True)
-    strategy = traitlets.Enum(STRATEGIES, "value").tag(sync=True)
-    alpha = traitlets.Float(0.5).tag(sync=True)
+    strategy = traitlets.Enum(STRATEGIES, "mean").tag(sync=True)
+    alpha = traitlets.Float(1.5).tag(sync=True)
     opacity = traitlets.Float(0.7).tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
 
@@ -108,6 +108,8 @@ class Explorer(Widget):
     ) -> "Explorer":
         """The maps of a finished experiment: those of its table, and of the ranges of layers where it has them.
 
+        It begins with the blur and the threshold that the published table's selection chooses for "perceptual".
+
         Args:
             experiment: weak localisation.
             classifier: its network.
@@ -116,14 +118,14 @@ class Explorer(Widget):
         """
         pictures = experiment.pictures[: min(limit, experiment.section.ranges or limit)]
         maps = dict(_finished_maps(experiment, {picture.name for picture in pictures}))
-        settings = experiment.profile.settings
+        published = experiment.table if published is None else published
         made = cls(
             classifier,
             pictures,
             experiment.section.methods,
             maps=maps,
-            layers=_as_range(settings["layers"], len(classifier.activations)),
-            sigma=experiment.profile.sigma,
+            layers=_as_range(experiment.profile.settings["layers"], len(classifier.activations)),
+            **_chosen(published),
         )
         tried = trials(experiment.table)
         tried = tried[(tried.role == "range") & (tried.method == "perceptual")]
@@ -134,8 +136,7 @@ class Explorer(Widget):
         units = [list(map(int, each.split("-"))) for each in layer_ranges(classifier.activations, "stage")]
         starts = sorted({first for first, _ in units})
         stages = [[start, min(last for first, last in units if first == start)] for start in starts]
-        errors = _errors(experiment.table if published is None else published)
-        made.about = made._described(stages, ranges, errors)
+        made.about = made._described(stages, ranges, _errors(published))
         return made
 
     # What the browser is told
@@ -355,6 +356,16 @@ def _as_range(layers: Any, count: int) -> str:
         return f"{first}-{last or first}"
     held = [index % count for index in layers]
     return f"{min(held)}-{max(held)}" if held else ""
+
+
+def _chosen(table: pd.DataFrame) -> dict[str, Any]:
+    """Blur and threshold of "perceptual", chosen on the selection; nothing where that cannot be."""
+    scores = table_scores(table).get("perceptual")
+    if scores is None or not scores.can_choose:
+        return {}
+    blur, threshold = scores.chosen()
+    strategy, alpha = THRESHOLDS[threshold]
+    return {"sigma": float(scores.sigmas[blur]), "strategy": strategy, "alpha": alpha}
 
 
 def _errors(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -108,7 +108,7 @@ function render({ model, el }) {
     readout.replaceChildren(
       `Layers ${range.first} to ${range.last}: error `, element("b", {}, range.value.toFixed(2)),
       " at the best value threshold, ", element("b", {}, range.best.toFixed(2)),
-      ` at the best of all thresholds (n = ${range.n} photographs)`,
+      ` at the best of all thresholds (n = ${range.n})`,
     );
   };
 
