@@ -66,7 +66,9 @@ def complaints(tab: Page, site: str) -> list[str]:
     own = (site, "data:", "blob:")
     listen("pageerror", lambda error: f"uncaught: {error}")
     listen("console", lambda said: f"{said.text} ({said.location['url']})" if said.type == "error" else None)
-    listen("requestfailed", lambda request: f"failed: {request.url} ({request.failure})")
+    # What was still on its way when the page was left is no failure.
+    left = "net::ERR_ABORTED"
+    listen("requestfailed", lambda it: None if it.failure == left else f"failed: {it.url} ({it.failure})")
     listen("response", lambda reply: f"{reply.status}: {reply.url}" if reply.status >= 400 else None)
     listen("request", lambda request: None if request.url.startswith(own) else f"elsewhere: {request.url}")
     return heard

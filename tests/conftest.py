@@ -109,6 +109,13 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
     return made
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a browser is slow: the unit tests stay below two minutes."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is in the repository, and the book built there."""

@@ -7,8 +7,6 @@ import pytest
 from browser import new_tab, served
 from playwright.sync_api import Browser, Page
 
-pytestmark = pytest.mark.slow
-
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 PAGE = """<!doctype html>
 <html data-theme="light"><meta charset="utf-8"><link rel="stylesheet" href="book.css">
