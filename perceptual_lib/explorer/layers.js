@@ -11,9 +11,9 @@ import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges
 const TRAITS = ["photograph", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
 /** What is kept, by strategy. */
 const KEPT = {
-  value: (alpha) => `above ${alpha.toFixed(2)}`,
+  value: (alpha) => `> ${alpha.toFixed(2)}`,
   percent: (alpha) => `largest ${Math.round(100 * alpha)} %`,
-  mean: (alpha) => `above ${alpha.toFixed(2)} × mean`,
+  mean: (alpha) => `> ${alpha.toFixed(2)} × mean`,
 };
 const PATIENCE = 250; // ms: nothing is computed for what the reader only passes by
 
