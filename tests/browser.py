@@ -51,8 +51,11 @@ def new_tab(browser: Browser, **settings: object) -> Iterator[Page]:
 
 
 def open_page(tab: Page, address: str) -> None:
-    """Open a page, and let its scripts finish what they begin."""
+    """Open a page, wake its explorers, which wait until they are seen, and let its scripts finish what they begin."""
     tab.goto(address)
+    for explorer in tab.locator(".explorer").all():
+        explorer.scroll_into_view_if_needed()
+        explorer.locator("canvas").first.wait_for()
     tab.evaluate("() => new Promise(resolve => requestIdleCallback(resolve))")
 
 
