@@ -17,15 +17,9 @@ from perceptual_lib import load_classifier, saliency_map
 from perceptual_lib.errors import InputError
 from perceptual_lib.experiments import InsertionDeletion, Localization, Randomization
 from perceptual_lib.experiments.rows import as_json
-from perceptual_lib.explorer.players import (
-    CascadePlayer,
-    InsertionDeletionPlayer,
-    OptimisationPlayer,
-    SensitivityMap,
-    kept_steps,
-    tiles,
-    visible,
-)
+from perceptual_lib.explorer import CascadePlayer, InsertionDeletionPlayer, OptimisationPlayer, SensitivityMap
+from perceptual_lib.explorer.optimisation import kept_steps
+from perceptual_lib.explorer.player import tiles, visible
 from perceptual_lib.explorer.widget import Widget
 from perceptual_lib.perturbation import multiclass_margin, perturbation_path
 from perceptual_lib.profiles import PerturbationSection

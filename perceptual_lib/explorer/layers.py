@@ -1,7 +1,7 @@
 """The explorer of layers, blur and thresholds (Secs. 3, 4.2): on finished maps, on any photograph and network."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from perceptual_lib.experiments import Localization
 from perceptual_lib.experiments.rows import PERTURBATIONS, layer_ranges
 from perceptual_lib.explainers import METHODS, explain, find_method
 from perceptual_lib.explorer.widget import Chunk, Widget, array_chunk, picture_chunk
-from perceptual_lib.images import Box, Photograph, load_photographs, open_picture
+from perceptual_lib.images import Box, Photograph, Source, load_photographs, open_picture
 from perceptual_lib.profiles import TABLE_1
 from perceptual_lib.protocols.localization import ALPHAS, THRESHOLDS
 from perceptual_lib.tables import table_scores, trials
@@ -82,7 +82,7 @@ class Explorer(Widget):
     def __init__(
         self,
         classifier: nn.Module,
-        images: Any = None,
+        images: Source | Iterable[Source] | None = None,
         methods: Sequence[str] | None = None,
         *,
         maps: Mapping[str, np.ndarray] | None = None,
@@ -245,7 +245,7 @@ class Explorer(Widget):
             raise Cancelled
         self.send({"key": key, "progress": min(1.0, done), "text": f"{100 * min(1.0, done):.0f} %"})
 
-    def compute(self, key: str, report: Any = lambda done: None) -> np.ndarray:
+    def compute(self, key: str, report: Callable[[float], None] = lambda done: None) -> np.ndarray:
         """A map (H, W) without blur, by its key.
 
         Args:
@@ -295,7 +295,7 @@ class Explorer(Widget):
         self.photograph = name
 
 
-def _photographs(images: Any) -> list[Photograph]:
+def _photographs(images: Source | Iterable[Source] | None) -> list[Photograph]:
     one = isinstance(images, Photograph)
     return load_photographs([images] if one else images)
 
@@ -315,7 +315,7 @@ def _unused(name: str, taken: Iterable[str]) -> str:
 
 
 @contextmanager
-def _counted(network: nn.Module, called: Any) -> Iterator[None]:
+def _counted(network: nn.Module, called: Callable[[int], None]) -> Iterator[None]:
     """Call `called(count)` before each pass of the network; the hook is gone afterwards, also after an error."""
     count = 0
 

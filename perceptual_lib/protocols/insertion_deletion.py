@@ -64,13 +64,13 @@ def insertion_deletion(
     if batch_size is None:
         batch_size = 8 if images.device.type == "cpu" else 64
     _check_game(images, maps, step, batch_size)
-    ranks = _ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
+    order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
     blurred = impulse_blur(images, SIGMA)
     start = torch.stack([blurred, images], 1)  # (B, 2, C, H, W) for the GAMES
     finish = torch.stack([images, torch.zeros_like(images)], 1)
     with frozen(classifier):
         targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
-        between = _between(classifier, start, finish, ranks, targets, step, batch_size)
+        between = _between(classifier, start, finish, order, targets, step, batch_size)
     first, last = (
         torch.stack(ends, 1)[:, None, :, None].expand(*between.shape[:3], 1) for ends in ([soft, whole], [whole, grey])
     )
@@ -124,8 +124,8 @@ def _band(size: int, kernel: Tensor) -> Tensor:
     return torch.where(inside, kernel[offsets.clamp(0, len(kernel) - 1)], 0)
 
 
-def _ranks(maps: Tensor) -> Tensor:
-    """(..., H, W) int64: how many pixels of the map come before each."""
+def ranks(maps: Tensor) -> Tensor:
+    """How many pixels of a map come before each in the games; maps and result (..., H, W), the result int64."""
     order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
     return order.argsort(-1).reshape(maps.shape)
 
