@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from browser import OPTIONS, chromium
+from players import cascade, classifier, games, optimisation, sanity, searched, sensitivity  # noqa: F401 (fixtures)
 from playwright.sync_api import Browser, sync_playwright
 from runs import make_photographs
 from torch import nn
