@@ -1,15 +1,16 @@
-# The two commands of this repository, `make book` and `make test`, in an environment of their own (.venv).
+# The two commands of this repository, `make book` and `make test`, and the benchmark, in an environment of their own (.venv).
 
 PROFILE ?= demo
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 
-.PHONY: help book test clean
+.PHONY: help book test bench clean
 
 help:
 	@echo "make book [PROFILE=demo]   compute what is out of date and build the site in _build/html"
 	@echo "make test                  linter, unit tests, slow tests"
+	@echo "make bench [FULL=1]        how fast everything is here, beside the floor; make book then shows it"
 	@echo "make clean                 remove _build (the environment in .venv stays)"
 
 book: $(INSTALLED)
@@ -23,6 +24,11 @@ test: $(INSTALLED)
 	@echo "== slow tests (minutes)"
 	@$(VENV)/bin/pytest -m slow
 
+bench: $(INSTALLED)
+	@mkdir -p _build
+	@$(VENV)/bin/pytest benchmarks --verbosity=0 --benchmark-quiet --benchmark-json=_build/speed.json \
+		$(if $(FULL),--scale=full)
+
 clean:
 	rm -rf _build
 
@@ -32,5 +38,5 @@ $(INSTALLED): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
 	$(VENV)/bin/pip install $$quiet --disable-pip-version-check \
-		--constraint requirements.lock --editable ".[book,ray,test]"
+		--constraint requirements.lock --editable ".[book,ray,test,bench]"
 	@touch $@

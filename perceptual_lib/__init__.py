@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from perceptual_lib.perturbation import Perturbation, perceptual_ball
     from perceptual_lib.profiles import load_profile
     from perceptual_lib.saliency import class_gradient, saliency_map
+    from perceptual_lib.sensitivity import perturbations_by_layers
 
 # Loaded at first use: torch takes seconds to import, and `perceptual-ball --help` or a book with nothing to do
 # should not wait for it.
@@ -27,6 +28,7 @@ _HOMES = {
     "load_photographs": "images",
     "load_profile": "profiles",
     "perceptual_ball": "perturbation",
+    "perturbations_by_layers": "sensitivity",
     "saliency_map": "saliency",
 }
 __all__ = [  # noqa: F822 (they are found by __getattr__)
@@ -42,6 +44,7 @@ __all__ = [  # noqa: F822 (they are found by __getattr__)
     "load_photographs",
     "load_profile",
     "perceptual_ball",
+    "perturbations_by_layers",
     "saliency_map",
 ]
 

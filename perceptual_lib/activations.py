@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,13 +55,17 @@ class watch(TorchFunctionMode):
         self.see = see
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        output = func(*args, **(kwargs or {}))
+        output = self.run(func, args, kwargs or {})
         name = getattr(func, "__name__", "").rstrip("_")
         # An activation of parameters alone (Swin V2's position bias) has no gradient towards the input.
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.see(name, output)
             return output if replacement is None else replacement
         return output
+
+    def run(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+        """Call the function."""
+        return func(*args, **kwargs)
 
 
 def network_of(model: nn.Module) -> nn.Module:

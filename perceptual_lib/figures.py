@@ -1,12 +1,9 @@
-"""The book's figures, one function each, how notebooks show them, and the overlay that the command line writes.
+"""The book's figures, one function each, and the overlay that the command line writes.
 
 Pictures and maps are arrays, or tensors on the CPU.
 """
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,6 +16,7 @@ from PIL import Image
 
 from perceptual_lib.localization import dominant_component
 from perceptual_lib.statistics import Estimate
+from perceptual_lib.stored import stored
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL, TRUE_BOX, FOUND_BOX = "#D55E00", "#0072B2", "#767676", "#56B4E9", "#F0E442"
@@ -36,7 +34,6 @@ STYLE = {
     "svg.fonttype": "path",  # looks the same everywhere; text in a picture of a page cannot be selected anyway
     "svg.hashsalt": "perceptual",  # the same figure, the same file
 }
-JPEG = {"optimize": True, "progressive": True}
 
 Box = tuple[float, float, float, float]
 
@@ -49,34 +46,6 @@ def setup() -> None:
     plt.rcParams.update(STYLE)
     set_matplotlib_formats()  # none of the inline backend's own, so that each figure is stored once
     get_ipython().display_formatter.mimebundle_formatter.for_type(Figure, stored)
-
-
-def stored(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """What a page stores of a figure: SVG of a drawing, JPEG of pictures, which would be heavier as SVG or PNG.
-
-    Returns:
-        Data by mime type, as IPython wants it: JPEG in base 64; and by mime type the size in pixels of the page.
-    """
-    figure.draw_without_rendering()  # places everything, which tells where the figure ends
-    box = figure.get_tightbbox().padded(0.1)  # inches
-    size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
-    if _has_pictures(figure):
-        data = b64encode(_saved(figure, format="jpeg", bbox_inches=box, pil_kwargs=JPEG)).decode()
-        return {"image/jpeg": data}, {"image/jpeg": size}
-    data = _saved(figure, format="svg", bbox_inches=box, metadata={"Date": None}).decode()
-    return {"image/svg+xml": data}, {"image/svg+xml": size}
-
-
-def _has_pictures(figure: Figure) -> bool:
-    """Whether it shows photographs or their maps; a table of numbers as colours is smaller."""
-    images = [image for axes in figure.axes for image in axes.images]
-    return any(np.prod(image.get_array().shape[:2]) > 64 * 64 for image in images)
-
-
-def _saved(figure: Figure, **options: Any) -> bytes:
-    file = BytesIO()
-    figure.savefig(file, **options)
-    return file.getvalue()
 
 
 def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
@@ -281,6 +250,26 @@ def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel
         panel.set(title=title, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def fits(axes: Mapping[str, ArrayLike]) -> Figure:
+    """Seconds (circles) and memory in MB (squares) against what they grow with, and lines of least squares.
+
+    Args:
+        axes: what it is -> (K, 3): its values, seconds, bytes.
+    """
+    figure, panels = plt.subplots(1, len(axes), figsize=(2.6 * len(axes), 2.4), squeeze=False, layout="constrained")
+    for panel, (name, points) in zip(panels[0], axes.items(), strict=True):
+        x, seconds, memory = np.array(points, dtype=float).T
+        sides = (panel, seconds, PERCEPTUAL, "o"), (panel.twinx(), memory / 1e6, NO_PERCEPTUAL, "s")
+        for side, y, colour, marker in sides:
+            side.plot(x, y, marker, color=colour, markersize=4)
+            side.plot(x, np.polyval(np.polyfit(x, y, 1), x), color=colour, linewidth=0.8)
+            side.set_ylim(0)
+            side.tick_params("y", colors=colour)
+            side.spines[["left", "right"]].set_visible(False)
+        panel.set_xlabel(name)
     return figure
 
 

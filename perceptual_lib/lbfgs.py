@@ -51,6 +51,7 @@ def minimise(
     history_size: int = 100,
     tolerance_grad: float = 1e-7,
     tolerance_change: float = 1e-9,
+    at_start: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Minimum:
     """Minimise each problem from its row of `start`.
@@ -65,6 +66,7 @@ def minimise(
         history_size: pairs of steps and gradient changes remembered.
         tolerance_grad: converged when no entry of the gradient is larger.
         tolerance_change: converged when the step's largest entry, the change of the loss, or the slope is below.
+        at_start: losses and gradients at `start` where they are known; they count as an evaluation all the same.
         callback: called as `callback(step, rows, points)` at the start (step 0) and after each step, with the
             indices of the problems still in the batch and their points.
     """
@@ -75,24 +77,20 @@ def minimise(
     )
     rows = torch.arange(len(start), device=start.device)
     points = start.clone()
-    loss, gradient = problems.evaluate(points)
-    finite = _finite(loss, gradient)
+    loss, gradient = problems.evaluate(points) if at_start is None else at_start
+    largest = gradient.abs().amax(1)  # nan or infinity where one entry is
+    finite = loss.isfinite() & largest.isfinite()
     ended.failed[:] = ~finite
-    ended.converged[:] = finite & (gradient.abs().amax(1) <= tolerance_grad)
+    ended.converged[:] = finite & (largest <= tolerance_grad)
     best, best_loss = points.clone(), torch.where(finite, loss, torch.inf)
     live = finite & ~ended.converged
     history = History(points, min(history_size, max(1, max_iter - 1)))
     if callback:
         callback(0, rows, points)
 
+    scale = (1 / gradient.abs().sum(1)).clamp(max=1)  # of torch's first step
+    move, slope = -scale[:, None] * gradient, -gradient.square().sum(1)
     for step in range(1, max_iter + 1):
-        if step == 1:
-            scale = (1 / gradient.abs().sum(1)).clamp(max=1)
-            move = -scale[:, None] * gradient
-            slope = -gradient.square().sum(1)
-        else:
-            move = history.direction(gradient)
-            slope = (gradient * move).sum(1)
         downhill = ~(slope > -tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
         ended.converged[rows] |= live & ~downhill
         live = live & downhill
@@ -112,7 +110,8 @@ def minimise(
         # torch does not look at the point after its last step; here a breakdown there must be seen too.
         new_loss, new_gradient = problems.evaluate(points)
         ended.evaluations[rows] += live
-        finite = _finite(new_loss, new_gradient)
+        largest = new_gradient.abs().amax(1)
+        finite = new_loss.isfinite() & largest.isfinite()
         broken = live & ~finite
         ended.failed[rows] |= broken
         points = torch.where(broken[:, None], best, points)
@@ -126,13 +125,14 @@ def minimise(
             break
 
         done = (
-            (new_gradient.abs().amax(1) <= tolerance_grad)
+            (largest <= tolerance_grad)
             | (move.abs().amax(1) <= tolerance_change)
             | ((new_loss - loss).abs() < tolerance_change)
         )
         ended.converged[rows] |= live & done
         live = live & ~done
-        history.append(move, new_gradient - gradient)
+        move = history.direction(move, new_gradient - gradient, new_gradient)
+        slope = (new_gradient * move).sum(1)
         loss, gradient = new_loss, new_gradient
 
     ended.points[rows] = points
@@ -172,8 +172,40 @@ class History:
         self.count, self.diagonal = self.count[rows], self.diagonal[rows]
         self.step_change, self.change_change = self.step_change[rows], self.change_change[rows]
 
-    def append(self, step: Tensor, change: Tensor) -> None:
-        """Remember a step (B, N) and the change of the gradient along it (B, N), where the curvature allows."""
+    def direction(self, step: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
+        """Remember the last step and the change of the gradient along it; minus the inverse Hessian times the gradient.
+
+        With the pairs in order of age, R the upper triangle of S Y' and D its diagonal, the two loops of torch are
+            R alpha = -S g,     R' beta = D alpha + h (Y g + Y Y' alpha),     d = -h g - h Y' alpha + S' beta.
+
+        Args:
+            step, change, gradient: (B, N). A pair of too little curvature is not remembered.
+
+        Returns:
+            d (B, N).
+        """
+        against_steps, against_changes = self._append(step, change, gradient)
+        steps, changes, scale = self.steps[:, : self.used], self.changes[:, : self.used], self.diagonal[:, None]
+        by_age = self._by_age()
+        row = torch.arange(len(gradient), device=gradient.device)[:, None]
+        square = (row[:, :, None], by_age[:, :, None], by_age[:, None, :])
+        upper = self.step_change[square].triu()
+        diagonal = upper.diagonal(dim1=1, dim2=2)
+        empty = torch.arange(self.used, device=gradient.device) >= self.count[:, None]
+        diagonal += empty  # an empty slot stands for the equation alpha = 0
+        alpha = torch.linalg.solve_triangular(upper, -against_steps[row, by_age][:, :, None], upper=True)
+        right = against_changes[row, by_age][:, :, None] + self.change_change[square] @ alpha
+        right = diagonal[:, :, None] * alpha + scale[:, :, None] * right
+        beta = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+        weights = torch.stack([alpha.squeeze(2), beta.squeeze(2)]).to(gradient.dtype)
+        alpha, beta = torch.empty_like(weights).scatter_(2, by_age.expand(2, -1, -1), weights)
+        return -scale * (gradient + _combine(alpha, changes)) + _combine(beta, steps)
+
+    def _append(self, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Remember a pair; S g and Y g, (B, used) each, which cost nothing beside the products that remembering takes.
+
+        The long vectors are what takes the time: both products with each of them come from one look at it.
+        """
         curvature = (step * change).sum(1)
         accept = curvature > CURVATURE
         row, slot = torch.arange(len(step), device=step.device), self.count % self.size
@@ -182,36 +214,15 @@ class History:
         self.diagonal = torch.where(accept, curvature / change.square().sum(1), self.diagonal)
         self.used = min(self.used + 1, self.size)
         used = slice(0, self.used)
+        vectors = torch.stack([change, gradient], 1)  # (B, 2, N)
+        against_gradient = []
         for buffer, products in ((self.steps, self.step_change), (self.changes, self.change_change)):
-            column = torch.where(accept[:, None], _dot(buffer[:, used], change), products[row, used, slot])
-            products[row, used, slot] = column
+            with_change, with_gradient = _products(buffer[:, used], vectors)
+            products[row, used, slot] = torch.where(accept[:, None], with_change, products[row, used, slot])
+            against_gradient.append(with_gradient)
         self.change_change[row, slot] = self.change_change[row, :, slot]
         self.count = self.count + accept
-
-    def direction(self, gradient: Tensor) -> Tensor:
-        """Minus the inverse Hessian times the gradient (B, N).
-
-        With the pairs in order of age, R the upper triangle of S Y' and D its diagonal, the two loops of torch are
-            R alpha = -S g,     R' beta = D alpha + h (Y g + Y Y' alpha),     d = -h g - h Y' alpha + S' beta.
-        """
-        used = slice(0, self.used)
-        steps, changes, scale = self.steps[:, used], self.changes[:, used], self.diagonal[:, None]
-        by_age = self._by_age()
-        row = torch.arange(len(gradient), device=gradient.device)[:, None]
-        square = (row[:, :, None], by_age[:, :, None], by_age[:, None, :])
-        upper = self.step_change[square].triu()
-        diagonal = upper.diagonal(dim1=1, dim2=2)
-        empty = torch.arange(self.used, device=gradient.device) >= self.count[:, None]
-        diagonal += empty  # an empty slot stands for the equation alpha = 0
-        against_steps = _dot(steps, gradient)[row, by_age][:, :, None]
-        against_changes = _dot(changes, gradient)[row, by_age][:, :, None]
-        alpha = torch.linalg.solve_triangular(upper, -against_steps, upper=True)
-        right = against_changes + self.change_change[square] @ alpha
-        right = diagonal[:, :, None] * alpha + scale[:, :, None] * right
-        beta = torch.linalg.solve_triangular(upper.mT, right, upper=False)
-        weights = torch.stack([alpha.squeeze(2), beta.squeeze(2)]).to(gradient.dtype)
-        alpha, beta = torch.empty_like(weights).scatter_(2, by_age.expand(2, -1, -1), weights)
-        return -scale * (gradient + _combine(alpha, changes)) + _combine(beta, steps)
+        return tuple(against_gradient)
 
     def _by_age(self) -> Tensor:
         """(B, used) slots from the oldest pair to the newest; the empty ones come last."""
@@ -219,15 +230,11 @@ class History:
         return (oldest[:, None] + torch.arange(self.used, device=oldest.device)) % max(1, self.used)
 
 
-def _dot(vectors: Tensor, vector: Tensor) -> Tensor:
-    """(B, M, N), (B, N) -> (B, M) in float64."""
-    return torch.matmul(vectors, vector[:, :, None]).squeeze(2).double()
+def _products(vectors: Tensor, others: Tensor) -> Tensor:
+    """(B, M, N), (B, K, N) -> (K, B, M) in float64."""
+    return torch.matmul(vectors, others.mT).permute(2, 0, 1).double()
 
 
 def _combine(weights: Tensor, vectors: Tensor) -> Tensor:
     """(B, M), (B, M, N) -> (B, N)."""
     return torch.matmul(weights[:, None, :], vectors).squeeze(1)
-
-
-def _finite(loss: Tensor, gradient: Tensor) -> Tensor:
-    return loss.isfinite() & gradient.isfinite().all(1)

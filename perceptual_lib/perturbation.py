@@ -1,16 +1,21 @@
 """The perturbation on the perceptual ball: Eqs. 1-5 of the paper (Sec. 3)."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import Layers, by_image, frozen, network_of, select_layers, trace, watch
+from perceptual_lib.activations import Layers, frozen, network_of, select_layers, trace
+from perceptual_lib.batches import full_batch
 from perceptual_lib.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
+from perceptual_lib.folding import FoldFinder, Folds, PathChanged
 from perceptual_lib.lbfgs import minimise
+from perceptual_lib.perceptual_distance import Held, PerceptualDistance
 
 
 @dataclass(frozen=True)
@@ -75,23 +80,29 @@ def perceptual_ball(
         multilabel: the margin is the class's response itself (Eq. 2), at its largest region where the network
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
         max_iter: most steps of L-BFGS.
-        batch_size: images in memory at once; None for all of `inputs`. The results do not depend on it.
+        batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
+            depend on it.
         callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
             with the indices in `inputs` of the images still being optimised and their perturbations.
 
     Raises:
         InputError: inputs, targets or layers that do not fit, or not enough memory for a single image.
     """
-    counts = [max_iter] if batch_size is None else [max_iter, batch_size]
-    if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0 or min(counts) < 1:
-        raise InputError("margin_target must be below 0, weights at least 0, max_iter and batch_size at least 1.")
-    network = network_of(model)
-    check_inputs(network, inputs)
-    objective = Objective(network, layers, margin_target, layer_weight, pixel_weight, normalise_layers, multilabel)
-    with torch.inference_mode(False), torch.no_grad(), frozen(network):
-        inputs, targets = inputs.clone(), check_targets(targets, inputs)  # inference tensors take no gradient
-        batches = torch.arange(len(inputs), device=inputs.device).split(batch_size or len(inputs))
-        return _join([_solve(objective, inputs, targets, rows, max_iter, callback) for rows in batches])
+    objective = Objective(
+        model,
+        margin_target=margin_target,
+        layer_weight=layer_weight,
+        pixel_weight=pixel_weight,
+        normalise_layers=normalise_layers,
+        multilabel=multilabel,
+    )
+    with objective.checked(inputs, targets, max_iter, batch_size) as (inputs, targets):
+
+        def bind(rows: Tensor) -> None:
+            objective.bind(inputs[rows], None if targets is None else targets[rows], [layers])
+
+        batches = torch.arange(len(inputs), device=inputs.device).split(batch_size or full_batch(inputs.device))
+        return join([solve(objective, bind, rows, max_iter, callback) for rows in batches])
 
 
 def perturbation_path(model: nn.Module, inputs: Tensor, *arguments, **settings) -> tuple[Perturbation, Tensor]:
@@ -110,31 +121,38 @@ def perturbation_path(model: nn.Module, inputs: Tensor, *arguments, **settings) 
     return result, path
 
 
-def _solve(
-    objective: "Objective", inputs: Tensor, targets: Tensor | None, rows: Tensor, max_iter: int, callback
+def solve(
+    objective: "Objective", bind: Callable[[Tensor], None], rows: Tensor, max_iter: int, callback=None
 ) -> Perturbation:
-    """Explain the images at these rows, in halves where memory is too small for all of them."""
+    """Solve the problems of these numbers, in halves where memory is too small for all of them.
+
+    Args:
+        objective: what is minimised.
+        bind: gives it the problems of some of the numbers.
+        rows: (P,) int64, the numbers.
+        max_iter, callback: see `perceptual_ball`.
+    """
     report = callback and (lambda step, left, delta: callback(step, rows[left], delta))
     try:
-        objective.bind(inputs[rows], None if targets is None else targets[rows])
+        bind(rows)
         return objective.solve(max_iter, report)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
+        problem = f"{len(rows)} x {' x '.join(map(str, objective.inputs.shape[1:]))}"
         objective.release()
-    problem = f"{len(rows)} x {' x '.join(map(str, inputs.shape[1:]))}"
     if len(rows) == 1:
         raise InputError(
-            f"there is not enough memory to explain one image ({problem}) on {inputs.device}; use a smaller image, "
+            f"there is not enough memory to explain one image ({problem}) on {rows.device}; use a smaller image, "
             "fewer layers, a smaller max_iter or another device."
         )
     warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves.", stacklevel=4)
-    if inputs.device.type == "cuda":
+    if rows.device.type == "cuda":
         torch.cuda.empty_cache()
-    return _join([_solve(objective, inputs, targets, half, max_iter, callback) for half in rows.chunk(2)])
+    return join([solve(objective, bind, half, max_iter, callback) for half in rows.chunk(2)])
 
 
-def _join(parts: list[Perturbation]) -> Perturbation:
+def join(parts: Sequence[Perturbation]) -> Perturbation:
     """One result of consecutive parts of a batch."""
     return Perturbation(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Perturbation)))
 
@@ -145,20 +163,30 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 class Objective:
-    """Eq. 5 as a batch of problems for `minimise`, in the perturbation delta = x' - x, flattened to (B, N)."""
+    """Eq. 5 as a batch of problems for `minimise`, in the perturbation delta = x' - x, flattened to (P, N).
+
+    A problem is an image and a choice of layers: several images with one choice, or one image with several.
+
+    Args:
+        model, and the keyword arguments: see `perceptual_ball`.
+
+    Raises:
+        InputError: a margin that is not below zero, a negative weight.
+    """
 
     def __init__(
         self,
-        network: nn.Module,
-        layers: Layers,
-        margin_target: float,
-        layer_weight: float,
-        pixel_weight: float,
-        normalise_layers: bool,
-        multilabel: bool,
+        model: nn.Module,
+        *,
+        margin_target: float = -2.0,
+        layer_weight: float = 10_000.0,
+        pixel_weight: float = 1.0,
+        normalise_layers: bool = False,
+        multilabel: bool = False,
     ) -> None:
-        self.network = network
-        self.layers = layers
+        if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0:
+            raise InputError("margin_target must be below 0, and weights at least 0.")
+        self.network = network_of(model)
         self.margin_target = margin_target
         self.layer_weight = layer_weight
         self.pixel_weight = pixel_weight
@@ -168,37 +196,63 @@ class Objective:
 
     def release(self) -> None:
         """Forget the images and what was computed of them."""
-        self.inputs = self.targets = None
-        self.references: dict[int, tuple[Tensor, Tensor]] = {}  # activation index -> C_l(x) (B, ...), weight (B,)
+        self.inputs = self.targets = self.margin_before = None
+        self.held: dict[int, Held] = {}  # by the activation's index
+        self.folds: Folds = ()
 
-    def bind(self, inputs: Tensor, targets: Tensor | None) -> None:
-        """Take a batch (B, C, H, W): one forward pass gives the predictions, the margins and the C_l(x)."""
-        logits, found, values = trace(self.network, inputs)
+    @contextmanager
+    def checked(
+        self, inputs: Tensor, targets: None | int | Tensor, max_iter: int, batch_size: int | None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Images and targets as `bind` wants them, while the network is as solving wants it. Raises InputError."""
+        if max_iter < 1 or (batch_size is not None and batch_size < 1):
+            raise InputError("max_iter and batch_size must be at least 1.")
+        check_inputs(self.network, inputs)
+        with torch.inference_mode(False), torch.no_grad(), frozen(self.network):
+            yield inputs.clone(), check_targets(targets, inputs)  # inference tensors take no gradient
+
+    def bind(self, inputs: Tensor, targets: Tensor | None, choices: Sequence[Layers]) -> None:
+        """Take a batch (B, C, H, W): one forward pass gives the predictions, the margins and the C_l(x).
+
+        Args:
+            inputs: the images; one, where there is more than one choice.
+            targets: (B,), None for the prediction.
+            choices: of layers; one for all images, or more for the one image.
+        """
+        self.inputs = inputs
+        with FoldFinder() as finder:
+            logits, found, values = trace(self.network, inputs)
         check_logits(logits, len(inputs), self.margins is class_response)
         scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
         if targets is None:
             targets = scores.argmax(1)
         elif not ((targets >= 0) & (targets < scores.shape[1])).all():
             raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
-        self.inputs, self.targets = inputs, targets
-        self.margin_before = self.margins(logits, self.targets)
+        count = max(len(inputs), len(choices))
+        self.targets = targets.expand(count)
+        self.margin_before = self.margins(logits, targets).expand(count)
         self.activation_count = len(found)
-        for index in select_layers(self.layers, [activation.name for activation in found]):
-            self.references[index] = values[index], self._layer_weights(values[index])
+        self.folds = finder.folds(self.network, inputs[:1], logits[:1])
+        chosen = [select_layers(layers, [activation.name for activation in found]) for layers in choices]
+        for index in sorted(set().union(*chosen)):
+            holds = values[index].new_tensor([index in each for each in chosen])
+            self.held[index] = Held(values[index], self._scale(values[index]) * holds)
 
-    def _layer_weights(self, value: Tensor) -> Tensor:
+    def _scale(self, value: Tensor) -> Tensor:
+        """(B,), what the sum of squared differences of a layer is multiplied by."""
+        scale = self.layer_weight / value[0].numel()
         if not self.normalise_layers:
-            return value.new_full((len(value),), self.layer_weight)
+            return value.new_full((len(value),), scale)
         mean_square = value.square().flatten(1).mean(1)
         # A layer that is zero all over has no scale of its own: it is compared as it is.
-        return self.layer_weight / torch.where(mean_square > 0, mean_square, 1)
+        return scale / torch.where(mean_square > 0, mean_square, 1)
 
     def solve(self, max_iter: int, callback) -> Perturbation:
         images, targets, margin_before = self.inputs, self.targets, self.margin_before
         shape = images.shape[1:]
         report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
-        start = torch.zeros_like(images, memory_format=torch.contiguous_format).flatten(1)
-        minimum = minimise(self, start, max_iter=max_iter, callback=report)
+        start = images.new_zeros(len(targets), images[0].numel())
+        minimum = minimise(self, start, max_iter=max_iter, at_start=self._at_start(start), callback=report)
         delta = minimum.points.unflatten(1, shape)
         self.release()
         margin = self.margins(self.network(images + delta), targets)
@@ -206,11 +260,27 @@ class Objective:
             delta, targets, margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed
         )
 
+    def _at_start(self, start: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Loss and gradient of all choices of one image at x' = x, where no activation has moved: one evaluation."""
+        if len(start) == len(self.inputs):
+            return None
+        alone = copy(self)
+        alone.targets, alone.held = self.targets[:1], {}
+        loss, gradient = alone.evaluate(start[:1])
+        return loss.expand(len(start)), gradient.expand(len(start), -1)
+
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 5 and its gradient at perturbations (B, N), with one forward and one backward pass."""
+        """Eq. 5 and its gradient at perturbations (P, N), with one forward and one backward pass."""
+        try:
+            return self._evaluate(points)
+        except PathChanged:  # a network that looks at its data; from here on it is called as it is
+            self.folds = ()
+            return self._evaluate(points)
+
+    def _evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             delta = points.unflatten(1, self.inputs.shape[1:]).detach().requires_grad_()
-            with PerceptualDistance(self.references, self.activation_count) as perceptual:
+            with PerceptualDistance(self.held, len(points), self.activation_count, self.folds) as perceptual:
                 logits = self.network(self.inputs + delta)
             margin = self.margins(logits, self.targets)
             pixels = delta.square().flatten(1).mean(1)
@@ -219,59 +289,11 @@ class Objective:
         return loss.detach(), gradient.flatten(1)
 
     def keep(self, rows: Tensor) -> None:
-        self.inputs, self.targets = self.inputs[rows], self.targets[rows]
-        self.references = {index: (value[rows], weight[rows]) for index, (value, weight) in self.references.items()}
+        def kept(of_images: Tensor) -> Tensor:
+            return of_images if len(of_images) == 1 else of_images[rows]  # one image stands for all of its problems
 
-
-class PerceptualDistance(watch):
-    """Context in which a forward pass sums lambda' ||C_l(x') - C_l(x)||^2 into `total` (B,) as it goes.
-
-    Each term is taken when its activation is computed, so that an in-place operation behind it does no harm.
-    """
-
-    def __init__(self, references: dict[int, tuple[Tensor, Tensor]], activation_count: int) -> None:
-        super().__init__(self.add)
-        self.references = references
-        self.activation_count = activation_count
-        self.calls = 0
-        self.total: Tensor | float = 0.0
-
-    def add(self, _: str, output: Tensor) -> None:
-        if self.calls in self.references:
-            reference, weight = self.references[self.calls]
-            self.total = self.total + SquaredDistance.apply(by_image(output, len(reference)), reference, weight)
-        self.calls += 1
-
-    def __exit__(self, kind, *rest) -> None:
-        super().__exit__(kind, *rest)
-        del self.see  # it is a method of this object: the cycle would keep the activations until garbage is collected
-        if kind is None and self.calls != self.activation_count:
-            raise InputError(
-                f"the network computed {self.calls} activations for the changed image and {self.activation_count} for "
-                "the original: only networks that take the same path for both can be held in their activations."
-            )
-
-
-class SquaredDistance(torch.autograd.Function):
-    """weight ||value - reference||^2, the norm a mean over elements: (B, ...), (B, ...), (B,) -> (B,).
-
-    Its gradient overwrites the difference. Written with tensor operations the terms cost as much again as the network,
-    whose activations they read; this way a tenth of it.
-    """
-
-    @staticmethod
-    def forward(context, value: Tensor, reference: Tensor, weight: Tensor) -> Tensor:
-        difference = value - reference
-        dimensions = tuple(range(1, difference.ndim))
-        context.save_for_backward(difference)
-        context.scale = weight / difference[0].numel()
-        return context.scale * torch.linalg.vector_norm(difference, dim=dimensions).square()
-
-    @staticmethod
-    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (difference,) = context.saved_tensors
-        scale = (2 * gradient * context.scale).view(-1, *[1] * (difference.ndim - 1))
-        return difference.mul_(scale), None, None
+        self.inputs, self.targets = kept(self.inputs), self.targets[rows]
+        self.held = {index: Held(kept(each.reference), each.scale[rows]) for index, each in self.held.items()}
 
 
 def multiclass_margin(logits: Tensor, targets: Tensor) -> Tensor:

@@ -147,6 +147,11 @@ class Book:
         """Where a notebook's computed copy is, once it has run without an error."""
         return self.out / "notebooks" / self.name / source.name
 
+    def measured(self, source: Path) -> list[Path]:
+        """What this machine measured for a notebook's page, where it did: `make bench` writes _build/speed.json."""
+        path = self.out / f"{source.stem}.json"
+        return [path] if path.exists() else []
+
     def failure(self, source: Path) -> Path:
         """Where the note is that stands in for a notebook that failed."""
         return self.out / "notebooks" / self.name / "failed" / source.name
@@ -201,7 +206,7 @@ def _notebook_tasks(book: Book) -> Callable[[], Iterator[dict]]:
             yield {
                 "name": f"{source.stem} (profile {book.name})",
                 "actions": [(_compute, [book, source])],
-                "file_dep": [source, *book.library, *_files(book.root / "results")],
+                "file_dep": [source, *book.library, *_files(book.root / "results"), *book.measured(source)],
                 "uptodate": [_made_with(book)],
                 "targets": [book.computed(source)],
                 "io": {"capture": False},

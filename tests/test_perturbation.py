@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import InputError, Perturbation, load_classifier, perceptual_ball
+from perceptual_lib.perceptual_distance import PerceptualDistance, SquaredDistance
 from perceptual_lib.perturbation import (
-    PerceptualDistance,
-    SquaredDistance,
     class_response,
     multiclass_margin,
     perturbation_path,
@@ -301,8 +300,8 @@ NAN_IMAGE[1, 0, 0, 0] = torch.nan
         ({"layers": 3}, "layer 3 is out of range: the network has 3 activations"),
         ({"layers": "conv"}, "no layer 'conv'"),
         ({"margin_target": 1.0}, "margin_target must be below 0"),
-        ({"batch_size": 0}, "max_iter and batch_size at least 1"),
-        ({"max_iter": 0}, "max_iter and batch_size at least 1"),
+        ({"batch_size": 0}, "max_iter and batch_size must be at least 1"),
+        ({"max_iter": 0}, "max_iter and batch_size must be at least 1"),
     ],
 )
 def test_bad_input_is_one_sentence(tiny: TinyNetwork, change: dict, message: str) -> None:
@@ -384,10 +383,10 @@ def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
 def test_squared_distance_against_its_definition() -> None:
     generator = torch.Generator().manual_seed(0)
     value, reference = (torch.randn(2, 3, 4, 5, dtype=torch.double, generator=generator) for _ in range(2))
-    weight = torch.tensor([2.0, 0.5], dtype=torch.double)
+    scale = torch.tensor([2.0, 0.5], dtype=torch.double)
     value.requires_grad_()
-    distance = SquaredDistance.apply(value, reference, weight)
-    plain = weight * (value - reference).square().mean((1, 2, 3))
+    distance = SquaredDistance.apply(value, reference, scale, torch.empty_like(value))
+    plain = scale * (value - reference).square().sum((1, 2, 3))
     torch.testing.assert_close(distance, plain)
     factors = torch.tensor([1.0, 3.0], dtype=torch.double)  # what lies behind need not weigh the images alike
     (gradient,) = torch.autograd.grad(distance, value, factors)

@@ -9,8 +9,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.activations import ACTIVATION_FUNCTIONS, watch
+from perceptual_lib.batches import full_batch
 from perceptual_lib.explainers.layers import Layer, layer_gradient
 from perceptual_lib.explainers.registry import explainer
+from perceptual_lib.folding import without_norms
 
 
 @explainer("gradient", source="Simonyan et al. 2014", cost="1 forward, 1 backward")
@@ -40,13 +42,17 @@ def smoothgrad(
 
     noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
     """
+    network = without_norms(network, images)
     generator = torch.Generator().manual_seed(seed)
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     total = torch.zeros_like(images)
-    for _ in range(samples):
-        # One draw for all images of the batch: an image's map does not depend on its neighbours.
-        draw = torch.randn(images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
-        total += input_gradient(network, images + spread * draw, targets)
+    at_once = max(1, full_batch(images.device) // len(images))  # of the samples
+    for start in range(0, samples, at_once):
+        count = min(at_once, samples - start)
+        # The same draws for all images of the batch: an image's map does not depend on its neighbours.
+        draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
+        noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
+        total += input_gradient(network, noisy, targets.repeat(count)).unflatten(0, (count, -1)).sum(0)
     return (total / samples).abs().amax(1)
 
 
@@ -55,8 +61,9 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum)."""
     from captum.attr import IntegratedGradients  # an import that takes a second
 
-    attribute = IntegratedGradients(network, multiply_by_inputs=False).attribute
-    return attribute(images, target=targets, n_steps=steps, internal_batch_size=len(images)).abs().amax(1)
+    attribute = IntegratedGradients(without_norms(network, images), multiply_by_inputs=False).attribute
+    at_once = max(len(images), full_batch(images.device))
+    return attribute(images, target=targets, n_steps=steps, internal_batch_size=at_once).abs().amax(1)
 
 
 @explainer("grad_cam", source="Selvaraju et al. 2017", cost="1 forward, 1 backward")

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceptual_lib.batches import full_batch
 from perceptual_lib.errors import InputError
 from perceptual_lib.explainers.registry import explainer
+from perceptual_lib.folding import without_norms
 from perceptual_lib.saliency import gaussian_blur
 
 GRID = 32  # places of a mask's parameter along the shorter side: one in 7 pixels of 224
@@ -29,7 +31,7 @@ def rise(
     cells: int = 7,
     share: float = 0.5,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     masks: Tensor | None = None,
 ) -> Tensor:
     """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
@@ -44,14 +46,17 @@ def rise(
         share: the probability that a cell is visible; the map is divided by it, so that it does not depend on it on
             average.
         seed: of the masks.
-        batch_size: masked images that the network gets at once; the map does not depend on it.
+        batch_size: masked images that the network gets at once; the map does not depend on it. None for what suits the
+            device, see `full_batch`.
         masks: (M, H, W) to use in place of random ones, as those of another implementation. `count`, `cells` and
             `seed` are then without effect; `share` still divides the map.
 
     Returns:
         (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
     """
+    batch_size = full_batch(images.device) if batch_size is None else batch_size
     _check_rise(images, count, cells, share, batch_size, masks)
+    network = without_norms(network, images)
     blocks = random_masks(images, count, cells, share, seed, batch_size) if masks is None else masks.split(batch_size)
     maps = torch.zeros_like(images[:, 0])
     for block in blocks:
@@ -118,6 +123,7 @@ def extremal_perturbation(
     _check_extremal(areas, steps, radius, blur, smooth)
     side = min(images.shape[2:])
     levels = blur_levels(images, blur * side)
+    network = without_norms(network, images)
 
     def response(step: int, mask: Tensor) -> Tensor:
         shown = between_levels(levels, mask)

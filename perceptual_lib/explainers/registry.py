@@ -102,8 +102,9 @@ def explain(
     check_inputs(classifier, images)
     with torch.inference_mode(False), torch.no_grad(), frozen(classifier):
         images, targets = images.clone(), check_targets(targets, images)
-        logits = classifier(images)
-        check_logits(logits, len(images), multilabel=False)
+        seen = images if targets is None else images[:1]  # one shows what the network returns
+        logits = classifier(seen)
+        check_logits(logits, len(seen), multilabel=False)
         targets = logits.argmax(1) if targets is None else targets
         if not ((targets >= 0) & (targets < logits.shape[1])).all():
             raise InputError(f"a target is out of range: the network has {logits.shape[1]} classes, counted from 0.")

@@ -8,6 +8,7 @@ rows' worth at a time, and the probability of the class is read after each step:
 """
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.activations import frozen
+from perceptual_lib.batches import full_batch
 from perceptual_lib.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
+from perceptual_lib.folding import without_norms
 from perceptual_lib.saliency import gaussian_blur
 
 GAMES = ("insertion", "deletion")
@@ -49,8 +52,8 @@ def insertion_deletion(
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
         targets: the class: None for the network's prediction, one index for all, or (B,) int64.
         step: pixels that change at once; the last step takes those that are left.
-        batch_size: pictures that the network gets at once; the curves do not depend on it, memory does. None for 64, or
-            8 on the CPU, which is faster there.
+        batch_size: pictures that the network gets at once; the curves do not depend on it, memory does. None for what
+            suits the device, see `full_batch`.
 
     Returns:
         (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1: probabilities after softmax, the first with no
@@ -61,8 +64,7 @@ def insertion_deletion(
     """
     check_inputs(classifier, images)
     targets = check_targets(targets, images)
-    if batch_size is None:
-        batch_size = 8 if images.device.type == "cpu" else 64
+    batch_size = full_batch(images.device) if batch_size is None else batch_size
     _check_game(images, maps, step, batch_size)
     order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
     blurred = impulse_blur(images, SIGMA)
@@ -70,7 +72,8 @@ def insertion_deletion(
     finish = torch.stack([images, torch.zeros_like(images)], 1)
     with frozen(classifier):
         targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
-        between = _between(classifier, start, finish, order, targets, step, batch_size)
+        network = without_norms(classifier, images)
+        between = _between(network, start, finish, order, targets, step, batch_size)
     first, last = (
         torch.stack(ends, 1)[:, None, :, None].expand(*between.shape[:3], 1) for ends in ([soft, whole], [whole, grey])
     )
@@ -149,7 +152,7 @@ def _end_points(
 
 
 def _between(
-    classifier: nn.Module,
+    network: Callable[[Tensor], Tensor],
     start: Tensor,
     finish: Tensor,
     ranks: Tensor,
@@ -172,7 +175,7 @@ def _between(
         image, which, game, done = torch.unravel_index(count, scores.shape)
         changed = ranks[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
         pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
-        scores.view(-1)[count] = classifier(pictures).softmax(1).gather(1, targets[image, None])[:, 0]
+        scores.view(-1)[count] = network(pictures).softmax(1).gather(1, targets[image, None])[:, 0]
     return scores
 
 

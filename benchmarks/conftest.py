@@ -1,0 +1,107 @@
+"""What the rows share: networks, pictures, how much is done; and the table at the end.
+
+`make bench` runs them. They assert that results agree, never that something is fast: whether a limit is reached stands
+in the table.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+
+import cpuinfo
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.contest import Contest
+from perceptual_lib import load_classifier, load_photographs
+from perceptual_lib.classifiers import Classifier
+from perceptual_lib.tables.speed import printed, speed_table
+
+CPU_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much a row does. Seconds are told for a unit of work, so that scales can be compared."""
+
+    rounds: int = 3
+    vgg_images: int = 1
+    vgg_steps: int = 4
+    steps: int = 60
+    batch_steps: int = 20
+    games: int = 16
+    masks: int = 500
+    maps: int = 390
+    range_steps: int = 15
+    grows: int = 3
+
+
+SCALES = {
+    "smoke": Scale(1, 1, 1, 2, 2, 2, 16, 13, 2, 2),
+    "quick": Scale(),
+    "full": Scale(5, 2, 8, 60, 60, 16, 2000, 3900, 60, 4),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--scale", choices=SCALES, default="quick", help="how much each row does")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(min(CPU_THREADS, os.cpu_count() or 1))
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
+    """For readers of the table: on what it was measured."""
+    machine_info["speed"] = {
+        "processor": cpuinfo.get_cpu_info().get("brand_raw", platform.processor()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "scale": config.getoption("--scale"),
+    }
+
+
+def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
+    session = getattr(config, "_benchmarksession", None)
+    rows = [bench.extra_info for bench in (session.benchmarks if session else ()) if "row" in bench.extra_info]
+    if rows:
+        terminalreporter.write_line(printed(speed_table(rows)))
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    return SCALES[request.config.getoption("--scale")]
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def contest(benchmark, scale: Scale, device: torch.device) -> Contest:
+    return Contest(benchmark, scale.rounds, device)
+
+
+@pytest.fixture(scope="session")
+def lite() -> Classifier:
+    """The embedded network."""
+    return load_classifier()
+
+
+@pytest.fixture(scope="session")
+def photographs(lite: Classifier) -> Tensor:
+    """(16, 3, 224, 224)."""
+    return lite.preprocess([photograph.path for photograph in load_photographs(limit=16)])
+
+
+@pytest.fixture(scope="session")
+def vgg() -> Classifier:
+    """VGG19 with batch normalisation, with random weights: nothing of it is downloaded."""
+    torch.manual_seed(0)
+    return load_classifier("vgg19_bn", weights="random")

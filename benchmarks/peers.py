@@ -1,0 +1,137 @@
+"""What ours is compared with: the same work as a careful user writes it from the papers, one image at a time."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy import ndimage
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def plain_perturbation(
+    network: nn.Module,
+    features: Callable[[Tensor], list[Tensor]],
+    image: Tensor,
+    *,
+    max_iter: int,
+    layer_weight: float,
+    normalise_layers: bool,
+) -> Tensor:
+    """Eq. 5 with torch's optimiser: features and logits in two passes, gradients for the weights too.
+
+    Args:
+        network: to logits (1, K).
+        features: the activations that are held, of an image.
+        image: (1, C, H, W).
+        max_iter: of L-BFGS.
+        layer_weight, normalise_layers: as for `perceptual_ball`.
+
+    Returns:
+        x' - x, (1, C, H, W).
+    """
+    with torch.no_grad():
+        original = features(image)
+        label = network(image).argmax()
+    changed = image.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([changed], max_iter=max_iter, history_size=100)
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        logits = network(changed)[0]
+        others = torch.cat([logits[:label], logits[label + 1 :]])
+        loss = (logits[label] - others.max() + 2) ** 2 + F.mse_loss(changed, image)
+        for value, reference in zip(features(changed), original, strict=True):
+            scale = reference.square().mean() if normalise_layers else 1
+            loss = loss + layer_weight / scale * F.mse_loss(value, reference)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    network.zero_grad()
+    return (changed - image).detach()
+
+
+def sequential_features(layers: nn.Sequential, indices: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
+    """The outputs of some modules of a sequence, run no further than the last of them."""
+
+    def features(image: Tensor) -> list[Tensor]:
+        found, value = [], image
+        for index, layer in enumerate(layers[: max(indices) + 1]):
+            value = layer(value)
+            if index in indices:
+                value = value.clone()  # the next module may work in place
+                found.append(value)
+        return found
+
+    return features
+
+
+def plain_games(network: nn.Module, image: Tensor, saliency: Tensor, target: int, step: int) -> tuple[list, list]:
+    """The probabilities of insertion and deletion, one picture at a time, as RISE's authors evaluate theirs.
+
+    Args:
+        network: to logits (1, K).
+        image: (1, C, H, W), saliency: (H, W).
+        target: the class.
+        step: pixels that change at once.
+    """
+    impulse = np.zeros((11, 11))
+    impulse[5, 5] = 1
+    kernel = torch.from_numpy(ndimage.gaussian_filter(impulse, 5)).float()
+    kernel = kernel.expand(3, 1, 11, 11).contiguous()
+    blurred = F.conv2d(image, kernel, padding=5, groups=3)
+    order = np.argsort(-saliency.flatten().numpy(), kind="stable")
+    curves = []
+    for start, finish in ((blurred, image), (image, torch.zeros_like(image))):
+        picture = start.clone()
+        scores = []
+        for done in range(0, len(order) + step, step):
+            with torch.no_grad():
+                scores.append(network(picture).softmax(1)[0, target].item())
+            chosen = order[done : done + step]
+            picture.view(3, -1)[:, chosen] = finish.reshape(3, -1)[:, chosen]
+        curves.append(scores)
+    return curves[0], curves[1]
+
+
+def plain_rise(network: nn.Module, image: Tensor, target: int, masks: Tensor, share: float, batch_size: int) -> Tensor:
+    """RISE with all masks (M, H, W) and all masked images at hand, as its authors' code has it: (H, W)."""
+    masked = image * masks[:, None]
+    with torch.no_grad():
+        scores = torch.cat([network(some).softmax(1)[:, target] for some in masked.split(batch_size)])
+    return (scores @ masks.flatten(1)).view(masks.shape[1:]) / len(masks) / share
+
+
+def plain_boxes(saliency: np.ndarray) -> np.ndarray:
+    """(250, 4): the box of the largest component of each cut of a map, each labelled anew by SciPy."""
+    mean = float(saliency.mean(dtype=np.float64))
+    falling = np.sort(saliency, axis=None)[::-1]
+    cuts = [saliency > k / 20 for k in range(1, 21)]
+    cuts += [saliency >= falling[max(1, round(k / 20 * saliency.size)) - 1] for k in range(1, 21)]
+    cuts += [saliency > k / 20 * mean for k in range(1, 211)]
+    return np.array([_largest_box(cut) for cut in cuts])
+
+
+def _largest_box(cut: np.ndarray) -> ArrayLike:
+    labels, count = ndimage.label(cut, structure=np.ones((3, 3)))
+    if count == 0:
+        return 0, 0, -1, -1
+    largest = 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    rows, columns = ndimage.find_objects(labels)[largest - 1]
+    return columns.start, rows.start, columns.stop - 1, rows.stop - 1
+
+
+def two_loops(steps: Sequence[Tensor], changes: Sequence[Tensor], gradient: Tensor) -> Tensor:
+    """The direction of L-BFGS from pairs (N,) in order of age, by the two loops of `torch.optim.LBFGS`."""
+    curvatures = [1 / change.dot(step) for step, change in zip(steps, changes, strict=True)]
+    direction = -gradient
+    alphas = []
+    for step, change, rho in zip(reversed(steps), reversed(changes), reversed(curvatures), strict=True):
+        alphas.append(step.dot(direction) * rho)
+        direction = direction.add(change, alpha=-alphas[-1].item())
+    direction = direction * (changes[-1].dot(steps[-1]) / changes[-1].dot(changes[-1]))
+    for step, change, rho, alpha in zip(steps, changes, curvatures, reversed(alphas), strict=True):
+        direction = direction.add(step, alpha=(alpha - change.dot(direction) * rho).item())
+    return direction

@@ -1,0 +1,58 @@
+"""Row 7: what a user waits for at the command line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.contest import Contest
+from perceptual_lib import load_photographs
+
+ROOT = Path(__file__).parents[1]
+COMMAND = str(Path(sys.executable).with_name("perceptual-ball"))
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_book_with_nothing_changed(contest: Contest) -> None:
+    if not (ROOT / "_build" / "html" / "index.html").exists():
+        pytest.skip("the book is not built: make book, then make bench again")
+    run("make", "book")
+    contest(
+        "7a",
+        "make book with nothing changed",
+        units=1,
+        unit="run",
+        ours=lambda: run("make", "book"),
+        others={},
+        limits={"seconds": 5.0},
+    )
+
+
+def test_import(contest: Contest) -> None:
+    contest(
+        "7b",
+        "import perceptual_lib, in a new Python",
+        units=1,
+        unit="run",
+        ours=lambda: run(sys.executable, "-c", "import perceptual_lib, sys; assert 'torch' not in sys.modules"),
+        others={},
+        limits={"seconds": 0.5},
+    )
+
+
+def test_explain_one_photograph(contest: Contest, tmp_path: Path) -> None:
+    photograph = str(load_photographs(limit=1)[0].path)
+    contest(
+        "7c",
+        "perceptual-ball explain, one photograph",
+        units=1,
+        unit="run",
+        ours=lambda: run(COMMAND, "explain", photograph, "--out", str(tmp_path)),
+        others={},
+        limits={"seconds": 30.0},
+    )

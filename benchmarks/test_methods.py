@@ -1,0 +1,117 @@
+"""Row 4: RISE, and the methods that captum has too."""
+
+from collections.abc import Callable
+from functools import partial
+
+import captum.attr
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.conftest import CPU_THREADS, Scale
+from benchmarks.contest import Contest, Turn, floor
+from benchmarks.peers import plain_rise
+from benchmarks.work import measured, rise
+from perceptual_lib import explain
+from perceptual_lib.classifiers import Classifier
+from perceptual_lib.explainers.masks import random_masks
+
+
+def test_rise(contest: Contest, scale: Scale, lite: Classifier, photographs: Tensor) -> None:
+    image, count = photographs[:1], scale.masks
+    with torch.no_grad():
+        target = int(lite(image).argmax())
+    masks = torch.cat(list(random_masks(image, count, 7, 0.5, 0, count)))
+
+    def agreement(results: dict) -> str:
+        ours, theirs = results["ours"][0], results["all masks at hand"]
+        distance = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+        assert distance < 1e-4
+        return f"maps differ by at most {distance:.0e} of their maximum"
+
+    contest(
+        "4a",
+        f"RISE, {count} masks, one image, EfficientNet-Lite0",
+        units=count,
+        unit="mask",
+        ours=lambda: explain(lite, image, target, method="rise", count=count),
+        others={
+            "all masks at hand": Turn(
+                lambda: plain_rise(lite, image, target, masks, 0.5, 100),
+                about="as its authors' code, in batches of 100",
+            ),
+            "floor": floor(lite.network, image, count, backward=False, sizes=[1, 2, 4, 8, 16, 32, 64]),
+        },
+        limits={"floor": 1.15},
+        agreement=agreement,
+    )
+
+
+def test_memory_of_rise(benchmark, scale: Scale) -> None:
+    counts = [max(64, scale.masks // 4), max(128, scale.masks)]
+    found = {}
+
+    def run() -> None:
+        found.update({count: measured(rise, CPU_THREADS, count) for count in counts})
+
+    benchmark.pedantic(run, rounds=1)
+    few, many = (found[count].memory for count in counts)
+    benchmark.extra_info.update(
+        row="4b",
+        title=f"peak memory of RISE, {counts[1]} masks against {counts[0]}",
+        memory={str(count): each.memory for count, each in found.items()},
+        limits={"growth": 1.1},
+        growth=many / max(1, few),
+    )
+
+
+def by_hand(method: Callable[[nn.Module], Callable[..., Tensor]]) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Captum's method on the predicted class, as its documentation calls it: (B, H, W)."""
+
+    def maps(network: nn.Module, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            targets = network(images).argmax(1)
+        return method(network)(images.clone().requires_grad_(), target=targets).abs().amax(1).detach()
+
+    return maps
+
+
+def integrated(network: nn.Module) -> Callable[..., Tensor]:
+    attribute = captum.attr.IntegratedGradients(network, multiply_by_inputs=False).attribute
+    return partial(attribute, n_steps=50)
+
+
+def smooth(network: nn.Module) -> Callable[..., Tensor]:
+    attribute = captum.attr.NoiseTunnel(captum.attr.Saliency(network)).attribute
+    return partial(attribute, nt_type="smoothgrad", nt_samples=50, stdevs=0.3, abs=False)
+
+
+CAPTUM = {
+    "gradient": ({}, by_hand(lambda network: captum.attr.Saliency(network).attribute)),
+    "integrated_gradients": ({"steps": 50}, by_hand(integrated)),
+    "smoothgrad": ({"samples": 50}, by_hand(smooth)),
+}
+
+
+@pytest.mark.parametrize("method", CAPTUM)
+@pytest.mark.parametrize("batch", [1, 4])
+def test_captum(contest: Contest, lite: Classifier, photographs: Tensor, method: str, batch: int) -> None:
+    settings, theirs = CAPTUM[method]
+    images = photographs[:batch]
+
+    def agreement(results: dict) -> str:
+        pair = torch.stack([results["ours"].flatten(), results["captum"].flatten()])
+        correlation = torch.corrcoef(pair)[0, 1].item()
+        assert correlation > (0.5 if method == "smoothgrad" else 0.999)  # whose noise is another
+        return f"maps correlate by {correlation:.3f}"
+
+    contest(
+        f"4{'cdefgh'[2 * list(CAPTUM).index(method) + (batch > 1)]}",
+        f"{method}, {batch} image{'s' if batch > 1 else ''}, EfficientNet-Lite0",
+        units=batch,
+        unit="image",
+        ours=lambda: explain(lite, images, method=method, **settings),
+        others={"captum": Turn(lambda: theirs(lite, images), about="called by hand on the same network")},
+        limits={"captum": 1.0},
+        agreement=agreement,
+    )

@@ -1,0 +1,82 @@
+"""Rows 3 and 5: insertion and deletion, weak localisation."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.conftest import Scale
+from benchmarks.contest import Contest, Turn, floor
+from benchmarks.peers import plain_boxes, plain_games
+from perceptual_lib.classifiers import Classifier
+from perceptual_lib.protocols.insertion_deletion import STEP, auc, insertion_deletion
+from perceptual_lib.protocols.localization import component_boxes, scale_and_blur
+from perceptual_lib.saliency import gaussian_blur
+
+METHODS = 13  # of Table 1
+
+
+def test_games(contest: Contest, scale: Scale, lite: Classifier, photographs: Tensor) -> None:
+    images = photographs[: scale.games]
+    maps = gaussian_blur(torch.rand(len(images), 224, 224, generator=torch.Generator().manual_seed(0)), 5)
+    with torch.no_grad():
+        targets = lite(images).argmax(1)
+    few = max(1, len(images) // 4)
+    theirs = copy.deepcopy(lite.network).to(memory_format=torch.contiguous_format)  # as timm makes it
+    steps = -(-224 * 224 // STEP)
+    passes = 2 * len(images) + 1 + 2 * len(images) * (steps - 1)
+
+    def plainly() -> list:
+        rows = zip(images[:few].split(1), maps.cpu(), targets.tolist(), strict=False)
+        return [plain_games(theirs, image, saliency, target, STEP) for image, saliency, target in rows]
+
+    def agreement(results: dict) -> str:
+        ours = auc(results["ours"])[:few].cpu()
+        distance = (ours - auc(torch.tensor(results["one picture at a time"]))).abs().max().item()
+        assert distance < 1e-4
+        return f"areas differ by at most {distance:.0e}"
+
+    contest(
+        "3",
+        f"insertion and deletion, {len(images)} images, all steps, EfficientNet-Lite0",
+        units=len(images),
+        unit="image",
+        ours=lambda: insertion_deletion(lite, images, maps, targets),
+        others={
+            "one picture at a time": Turn(plainly, few / len(images), "the loop of RISE's authors"),
+            "floor": floor(lite.network, images, passes, backward=False, sizes=[1, 2, 4, 8, 16, 32]),
+        },
+        limits={"floor": 1.1, "one picture at a time": 2.5},
+        agreement=agreement,
+    )
+
+
+def test_weak_localisation(contest: Contest, scale: Scale) -> None:
+    generator = torch.Generator().manual_seed(0)
+    each = max(1, scale.maps // METHODS)
+    noise = torch.rand(METHODS, 224, 224, generator=generator) ** 8
+    kinds = torch.cat([next(scale_and_blur(noise[[kind]], [2.0 * kind])) for kind in range(METHODS)])
+    maps = torch.cat([kinds.roll(shift, -1) for shift in range(each)]).numpy()
+    component_boxes(maps[:1])  # compiled at the first call, or read from where that was kept
+
+    def agreement(results: dict) -> str:
+        assert np.array_equal(results["ours"][:METHODS], results["plain loop"])
+        return f"the same {METHODS * 250} boxes"
+
+    contest(
+        "5",
+        f"weak localisation, {METHODS} kinds of maps from rough to smooth, {each} of each, 250 thresholds",
+        units=len(maps),
+        unit="map",
+        ours=lambda: component_boxes(maps),
+        others={
+            "plain loop": Turn(
+                lambda: np.stack([plain_boxes(saliency) for saliency in maps[:METHODS]]),
+                METHODS / len(maps),
+                "scipy.ndimage.label for each cut",
+            )
+        },
+        limits={"plain loop": 20},
+        agreement=agreement,
+    )

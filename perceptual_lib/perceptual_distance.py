@@ -1,0 +1,89 @@
+"""The perceptual term of Eq. 5 (paper Sec. 3), summed while a forward pass computes the activations."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perceptual_lib.activations import by_image
+from perceptual_lib.errors import InputError
+from perceptual_lib.folding import Folds, folded
+
+
+@dataclass
+class Held:
+    """An activation that is held near its value on the original image.
+
+    Attributes:
+        reference: C_l(x), (B, ...).
+        scale: (P,), lambda' divided by the number of elements and by what the layer is normalised with; 0 for a problem
+            that does not hold it.
+        room: where differences are written, from one evaluation to the next: memory that is new each time has to be
+            cleared by the system, which takes longer than to subtract.
+    """
+
+    reference: Tensor
+    scale: Tensor
+    room: Tensor | None = None
+
+    def room_for(self, value: Tensor) -> Tensor:
+        if self.room is None or self.room.shape != value.shape:
+            self.room = torch.empty_like(value)
+        return self.room
+
+
+class PerceptualDistance(folded):
+    """Context in which a forward pass sums lambda' ||C_l(x') - C_l(x)||^2 into `total` (P,) as it goes.
+
+    Each term is taken when its activation is computed, so that an in-place operation behind it does no harm.
+    """
+
+    def __init__(self, held: dict[int, Held], batch: int, activation_count: int, folds: Folds) -> None:
+        super().__init__(folds, self.add)
+        self.held = held
+        self.batch = batch
+        self.activation_count = activation_count
+        self.calls = 0
+        self.terms: list[Tensor] = []
+
+    @property
+    def total(self) -> Tensor | float:
+        """(P,); 0 where nothing is held."""
+        return torch.stack(self.terms).sum(0) if self.terms else 0.0
+
+    def add(self, _: str, output: Tensor) -> None:
+        if self.calls in self.held:
+            held = self.held[self.calls]
+            value = by_image(output, self.batch)
+            self.terms.append(SquaredDistance.apply(value, held.reference, held.scale, held.room_for(value)))
+        self.calls += 1
+
+    def __exit__(self, kind, *rest) -> None:
+        super().__exit__(kind, *rest)
+        del self.see  # it is a method of this object: the cycle would keep the activations until garbage is collected
+        if kind is None and self.calls != self.activation_count:
+            raise InputError(
+                f"the network computed {self.calls} activations for the changed image and {self.activation_count} for "
+                "the original: only networks that take the same path for both can be held in their activations."
+            )
+
+
+class SquaredDistance(torch.autograd.Function):
+    """scale sum (value - reference)^2 over all dimensions but the first: (P, ...), (P or 1, ...), (P,) -> (P,).
+
+    The difference is written into `room`, and its gradient over the difference. Written with tensor operations the
+    terms cost as much again as the network, whose activations they read; this way a tenth of it.
+    """
+
+    @staticmethod
+    def forward(context, value: Tensor, reference: Tensor, scale: Tensor, room: Tensor) -> Tensor:
+        difference = torch.sub(value, reference, out=room)
+        context.save_for_backward(difference)
+        context.scale = scale
+        return scale * torch.linalg.vector_norm(difference, dim=tuple(range(1, difference.ndim))).square()
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (difference,) = context.saved_tensors
+        scale = (2 * gradient * context.scale).view(-1, *[1] * (difference.ndim - 1))
+        return difference.mul_(scale), None, None, None

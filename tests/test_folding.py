@@ -1,0 +1,132 @@
+"""Folded networks answer as they do plainly, also backwards; what cannot be folded is left as it is."""
+
+import pytest
+import torch
+import torchvision
+from conftest import TinyNetwork, assert_same_state, model_state
+from torch import nn
+from torch.nn import functional as F
+
+from perceptual_lib.activations import frozen
+from perceptual_lib.folding import Bounded, PathChanged, find_folds, folded, without_norms
+
+FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}
+"""Convolutions with a batch norm of their own, counted in the printed modules; DenseNet has most norms before them."""
+
+
+def unsettled(network: nn.Module) -> nn.Module:
+    """In double precision, with statistics and weights of batch norms that are not 0 and 1."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.running_mean, module.bias.data):
+                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+            for value in (module.running_var, module.weight.data):
+                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
+    return network.double().eval()
+
+
+def logits_and_gradient(network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    images = images.clone().requires_grad_()
+    with torch.enable_grad():
+        logits = network(images)
+        return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), images)[0]
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_same_answer_and_same_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    settings = {"init_weights": True} if name == "googlenet" else {}
+    network = unsettled(torchvision.models.get_model(name, weights=None, **settings))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.double)
+    with frozen(network):
+        before = model_state(network)
+        folds = find_folds(network, images)
+        assert sum(fold.weight is not None for fold in folds) == FOLDED[name]
+        plain = logits_and_gradient(network, images)
+        quick = logits_and_gradient(without_norms(network, images), images)
+        assert_same_state(before, model_state(network))
+    for ours, theirs in zip(quick, plain, strict=True):
+        assert (ours - theirs).abs().max() < 1e-9 * theirs.abs().max()
+
+
+class Branching(nn.Module):
+    """A batch norm that shares its convolution, one that is in training mode, and a way that depends on the image."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        self.case = case
+        self.convolution, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.norm, self.another = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = self.convolution(images)
+        value = self.norm(first)
+        if self.case == "shared":
+            value = value + first
+        if self.case == "batch statistics":
+            value = F.batch_norm(self.other(value), None, None, training=True)
+        if self.case == "looks" and images.mean() > 0.5:
+            value = self.another(self.other(value))
+        return value.square().mean((2, 3)) + value.amax((2, 3))
+
+
+@pytest.mark.parametrize(("case", "expected"), [("plain", [True]), ("shared", []), ("batch statistics", [True, False])])
+def test_what_is_folded(case: str, expected: list[bool]) -> None:
+    network = unsettled(Branching(case))
+    images = torch.randn(2, 3, 8, 8, dtype=torch.double)
+    with frozen(network):
+        folds = find_folds(network, images)
+        assert [fold.weight is not None for fold in folds] == expected
+        answers = logits_and_gradient(without_norms(network, images), images), logits_and_gradient(network, images)
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+
+
+def test_a_network_that_takes_another_way_is_called_plainly() -> None:
+    network = unsettled(Branching("looks"))
+    dark, bright = torch.zeros(1, 3, 8, 8).double(), torch.ones(1, 3, 8, 8).double()
+    with frozen(network):
+        folds = find_folds(network, dark)
+        with pytest.raises(PathChanged), folded(folds):
+            network(bright)
+        assert torch.equal(without_norms(network, dark)(bright), network(bright))
+        for shown, other in ((dark, dark), (bright, bright), (bright, dark)):
+            assert torch.allclose(without_norms(network, shown)(other), network(other), rtol=0, atol=1e-12)
+
+
+def test_a_network_without_norms_is_called_as_it_is() -> None:
+    network = nn.Conv2d(3, 2, 3)
+    assert without_norms(network, torch.randn(1, 3, 8, 8)) is network
+
+
+def test_a_part_that_does_not_show_itself_is_noticed() -> None:
+    """A function of autograd is not seen: the convolution that it takes is folded, too, and the answer is another."""
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(context, value: torch.Tensor) -> torch.Tensor:
+            return 2 * value
+
+    class Hidden(Branching):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            first = self.convolution(images)
+            return (self.norm(first) + Twice.apply(first)).mean((2, 3))
+
+    network = unsettled(Hidden(""))
+    with frozen(network):
+        assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == ()
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 6.0), (-1.0, 1.0)])
+def test_gradient_of_a_bounded_value(low: float, high: float) -> None:
+    values = torch.tensor([-2.0, low, (low + high) / 2, high, 9.0], requires_grad=True)
+    factors = torch.arange(1.0, 6.0)
+    (expected,) = torch.autograd.grad(F.hardtanh(values, low, high), values, factors)
+    result = Bounded.apply(values.clone(), low, high)
+    assert torch.equal(result, F.hardtanh(values, low, high))
+    assert torch.equal(torch.autograd.grad(result, values, factors)[0], expected)
+
+
+def test_the_tiny_network_of_the_other_tests_is_folded(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    with frozen(tiny):
+        assert [fold.weight is not None for fold in find_folds(tiny, images)] == [True, False, False]
