@@ -26,8 +26,8 @@ class Scale:
     """How much a row does. Seconds are told for a unit of work, so that scales can be compared."""
 
     rounds: int = 3
-    vgg_images: int = 1
-    vgg_steps: int = 4
+    vgg_images: int = 2
+    vgg_steps: int = 10
     steps: int = 60
     batch_steps: int = 20
     games: int = 16
@@ -40,7 +40,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(1, 1, 1, 2, 2, 2, 16, 13, 2, 2),
     "quick": Scale(),
-    "full": Scale(5, 2, 8, 60, 60, 16, 2000, 3900, 60, 4),
+    "full": Scale(5, 2, 20, 60, 60, 16, 2000, 3900, 60, 4),
 }
 
 

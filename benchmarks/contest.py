@@ -104,51 +104,51 @@ class Contest:
 
 
 def floor(
-    network: nn.Module,
-    images: Tensor,
-    passes: int,
-    *,
-    backward: bool,
-    sizes: Sequence[int],
-    at_most: float = 2.0,
+    network: nn.Module, images: Tensor, *, forward: int = 0, both: int = 0, sizes: Sequence[int], at_most: float = 2.0
 ) -> Turn:
     """The passes that the work needs and nothing else, at the batch size that takes least for an image.
 
     Args:
         network: from images to logits.
         images: (B, C, H, W), from which batches are made.
-        passes: of one image, that the work needs.
-        backward: whether a pass goes back to the input, too.
+        forward, both: how many passes of one image the work needs, forward alone and forward and back to the input.
         sizes: batch sizes to choose from.
-        at_most: seconds of a turn, whose time is enlarged to that of all passes.
+        at_most: seconds of a turn, about; its time is enlarged to that of all passes.
     """
+    repeated = images.detach().repeat(-(-max(sizes) // len(images)), 1, 1, 1)
+    layouts = torch.contiguous_format, torch.channels_last
+    batches = [repeated[:size].clone(memory_format=layout) for size in sizes for layout in layouts]
+    kinds = [(needed, backward) for needed, backward in ((forward, False), (both, True)) if needed]
+    best = [(needed, backward, *_least(network, batches, backward)) for needed, backward in kinds]
+    share = min(1.0, at_most / sum(needed * seconds for needed, _, _, seconds in best))
+    plan = [(max(1, round(share * needed / len(batch))), batch, backward) for needed, backward, batch, _ in best]
+    # What is run is told in seconds of one pass of each kind, so that rounding the number of batches does no harm.
+    done = sum(
+        times * len(batch) * seconds for (times, batch, _), (_, _, _, seconds) in zip(plan, best, strict=True)
+    ) / sum(needed * seconds for needed, _, _, seconds in best)
+    words = [f"{'forward and input-gradient' if back else 'forward'} in batches of {len(one)}" for _, one, back in plan]
+    return Turn(lambda: [_passes(network, *each) for each in plan], done, " and ".join(words))
 
-    def run(batch: Tensor, times: int) -> None:
-        with frozen(network), torch.set_grad_enabled(backward):
-            for _ in range(times):
-                if backward:
-                    torch.autograd.grad(network(batch.requires_grad_()).sum(), batch)
-                else:
-                    network(batch)
-        if batch.is_cuda:
-            torch.cuda.synchronize()
 
-    def seconds(batch: Tensor) -> float:
-        best = float("inf")
+def _least(network: nn.Module, batches: Sequence[Tensor], backward: bool) -> tuple[Tensor, float]:
+    """The batch that takes least for an image, and how many seconds."""
+    found = {}
+    for batch in batches:
+        seconds = []
         for _ in range(3):
             start = time.perf_counter()
-            run(batch, 1)
-            best = min(best, time.perf_counter() - start)
-        return best / len(batch)
+            _passes(network, 1, batch, backward)
+            seconds.append(time.perf_counter() - start)
+        found[min(seconds) / len(batch)] = batch
+    return found[min(found)], min(found)
 
-    repeated = images.detach().repeat(-(-max(sizes) // len(images)), 1, 1, 1)
-    found = {}
-    for size in sizes:
-        for layout in (torch.contiguous_format, torch.channels_last):
-            batch = repeated[:size].clone(memory_format=layout)
-            found[seconds(batch)] = batch
-    least = min(found)
-    batch = found[least]
-    times = max(1, min(round(passes / len(batch)), int(at_most / (least * len(batch)))))
-    about = f"forward{' and input-gradient' if backward else ''} passes in batches of {len(batch)}"
-    return Turn(lambda: run(batch, times), times * len(batch) / passes, about)
+
+def _passes(network: nn.Module, times: int, batch: Tensor, backward: bool) -> None:
+    with frozen(network), torch.set_grad_enabled(backward):
+        for _ in range(times):
+            if backward:
+                torch.autograd.grad(network(batch.requires_grad_()).sum(), batch)
+            else:
+                network(batch)
+    if batch.is_cuda:
+        torch.cuda.synchronize()

@@ -47,7 +47,7 @@ def test_vgg(contest: Contest, scale: Scale, vgg: Classifier) -> None:
                 lambda: torch.cat([plain_perturbation(theirs, features, each, **settings) for each in images.split(1)]),
                 about="one image at a time, torch.optim.LBFGS, two passes, weight gradients on",
             ),
-            "floor": floor(vgg.network, images, evaluations, backward=True, sizes=[1, 2, 4]),
+            "floor": floor(vgg.network, images, forward=2 * batch, both=evaluations, sizes=[1, 2, 4]),
         },
         limits={"floor": 1.1, "plain way": 10 if vgg.device.type == "cuda" else 2.5},
         agreement=agreement,
@@ -61,6 +61,7 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
     found = perceptual_ball(lite, images, **lite.settings | {"max_iter": 1})  # some pages and code are touched first
     assert len(found.delta) == batch
     evaluations = batch * (steps + 1)
+    sizes = [size for size in (1, 2, 4, 6, 8, 16) if size <= batch]
     results = contest(
         "2a" if batch == 1 else "2b",
         f"perturbation, EfficientNet-Lite0, 26 layers held, {steps} steps, batch of {batch}",
@@ -68,13 +69,7 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
         unit="evaluation",
         ours=lambda: perceptual_ball(lite, images, **lite.settings | {"max_iter": steps}),
         others={
-            "floor": floor(
-                lite.network,
-                images,
-                evaluations,
-                backward=True,
-                sizes=[size for size in (1, 2, 4, 6, 8, 16) if size <= batch],
-            )
+            "floor": floor(lite.network, images, forward=2 * batch, both=evaluations, sizes=sizes),
         },
         limits={"floor": 1.25},
     )
@@ -164,8 +159,8 @@ def test_all_ranges(contest: Contest, scale: Scale, lite: Classifier, photograph
             "floor": floor(
                 lite.network,
                 image,
-                len(ranges) * scale.range_steps + 1,
-                backward=True,
+                forward=1 + len(ranges),
+                both=1 + len(ranges) * scale.range_steps,
                 sizes=[1, 2, 4, 6, 8],
             ),
         },

@@ -45,7 +45,7 @@ def test_games(contest: Contest, scale: Scale, lite: Classifier, photographs: Te
         ours=lambda: insertion_deletion(lite, images, maps, targets),
         others={
             "one picture at a time": Turn(plainly, few / len(images), "the loop of RISE's authors"),
-            "floor": floor(lite.network, images, passes, backward=False, sizes=[1, 2, 4, 8, 16, 32]),
+            "floor": floor(lite.network, images, forward=passes, sizes=[1, 2, 4, 6, 8, 16, 32]),
         },
         limits={"floor": 1.1, "one picture at a time": 2.5},
         agreement=agreement,

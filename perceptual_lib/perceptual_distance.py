@@ -80,10 +80,18 @@ class SquaredDistance(torch.autograd.Function):
         difference = torch.sub(value, reference, out=room)
         context.save_for_backward(difference)
         context.scale = scale
-        return scale * torch.linalg.vector_norm(difference, dim=tuple(range(1, difference.ndim))).square()
+        return scale * _squared_norms(difference)
 
     @staticmethod
     def backward(context, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (difference,) = context.saved_tensors
         scale = (2 * gradient * context.scale).view(-1, *[1] * (difference.ndim - 1))
         return difference.mul_(scale), None, None, None
+
+
+def _squared_norms(values: Tensor) -> Tensor:
+    """(P, ...), without gaps in memory -> (P,)."""
+    if len(values) == 1:  # of one row `vector_norm` uses one thread
+        row = values.as_strided((values.numel(),), (1,))
+        return torch.dot(row, row)[None]
+    return torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim))).square()
