@@ -38,7 +38,7 @@ class Scale:
 
 
 SCALES = {
-    "smoke": Scale(1, 1, 1, 2, 2, 2, 16, 13, 2, 2),
+    "smoke": Scale(1, 1, 1, 4, 4, 2, 16, 13, 2, 2),
     "quick": Scale(),
     "full": Scale(5, 2, 20, 60, 60, 16, 2000, 3900, 60, 4),
 }

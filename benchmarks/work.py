@@ -18,7 +18,7 @@ class Measured:
 
     Attributes:
         seconds: the least of three runs.
-        memory: the most that it held beside what was there before, in bytes.
+        memory: the most that its first run held beside what was there before, in bytes.
     """
 
     seconds: float
@@ -74,7 +74,6 @@ def perturbation(images: int, side: int, layers: int, steps: int) -> Callable[[]
     classifier = load_classifier()
     inputs = torch.rand(images, 3, side, side, generator=torch.Generator().manual_seed(0)).to(classifier.device)
     settings = classifier.settings | {"layers": range(layers), "max_iter": steps}
-    perceptual_ball(classifier, inputs[:1], **settings | {"max_iter": 1})
     return lambda: perceptual_ball(classifier, inputs, **settings)
 
 
@@ -105,5 +104,4 @@ def rise(count: int) -> Callable[[], object]:
 
     classifier = load_classifier()
     image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(classifier.device)
-    explain(classifier, image, 0, method="rise", count=64)
     return lambda: explain(classifier, image, 0, method="rise", count=count)

@@ -143,7 +143,7 @@ def _end_points(
     for some in pictures.split(batch_size):
         logits.append(classifier(some))
         check_logits(logits[-1], len(some), multilabel=False)
-    scores = torch.cat(logits).softmax(1)  # (2 B + 1, K)
+    scores = torch.cat(logits).softmax(1, images.dtype)  # (2 B + 1, K), in full precision also inside autocast
     targets = scores[:batch].argmax(1) if targets is None else targets
     if not ((targets >= 0) & (targets < scores.shape[1])).all():
         raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
@@ -175,7 +175,7 @@ def _between(
         image, which, game, done = torch.unravel_index(count, scores.shape)
         changed = ranks[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
         pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
-        scores.view(-1)[count] = network(pictures).softmax(1).gather(1, targets[image, None])[:, 0]
+        scores.view(-1)[count] = network(pictures).softmax(1, scores.dtype).gather(1, targets[image, None])[:, 0]
     return scores
 
 
