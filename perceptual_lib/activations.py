@@ -78,17 +78,20 @@ def network_of(model: nn.Module) -> nn.Module:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for the weights, both put back as they were on leaving, also by an error."""
-    modes = [(module, module.training) for module in network.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    training = any(module.training for module in network.modules())
+    modes = [(module, module.training) for module in network.modules()] if training else []
+    wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
-        network.eval()
-        network.requires_grad_(False)
+        if training:
+            network.eval()
+        for parameter in wanting:
+            parameter.requires_grad = False
         yield
     finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in flags:
-            parameter.requires_grad = requires_grad
+        for module, mode in modes:
+            module.training = mode
+        for parameter in wanting:
+            parameter.requires_grad = True
 
 
 @contextmanager

@@ -56,7 +56,13 @@ def find_folds(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Folds:
         return ()
     with FoldFinder() as finder:
         answer = network(inputs[:1])
-    return finder.folds(network, inputs[:1], answer)
+    folds = finder.folds
+    try:
+        with folded(folds):
+            again = network(inputs[:1])
+    except PathChanged:
+        return ()
+    return folds if torch.allclose(again, answer, rtol=0, atol=TOLERANCE * float(answer.abs().max())) else ()
 
 
 def without_norms(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Callable[[Tensor], Tensor]:
@@ -184,23 +190,11 @@ class FoldFinder(TorchFunctionMode):
             self.outputs.append(output)
         return output
 
-    @torch.no_grad()
-    def folds(self, network: Callable[[Tensor], Tensor], inputs: Tensor, answer: Tensor) -> Folds:
-        """What was seen, if it gives the same answer; none for a network whose parts do not all show themselves.
-
-        Args:
-            network, inputs: as they were called, or some of the images.
-            answer: what the network said of them.
-        """
+    @property
+    def folds(self) -> Folds:
+        """What was seen. A part that does not show itself, as a function of autograd, may make the answer another."""
         found = tuple(self._fold(place, *call) for place, call in enumerate(self.calls))
-        if not any(fold.weight is not None for fold in found):
-            return ()
-        try:
-            with folded(found):
-                again = network(inputs)
-        except PathChanged:
-            return ()
-        return found if (again - answer).abs().max() <= TOLERANCE * answer.abs().max() else ()
+        return found if any(fold.weight is not None for fold in found) else ()
 
     def _fold(self, place: int, weight: Tensor, bias: Tensor | None) -> Fold:
         if place not in self.norms or place in self.elsewhere:

@@ -13,7 +13,7 @@ from perceptual_lib.activations import Layers, frozen, network_of, select_layers
 from perceptual_lib.batches import full_batch
 from perceptual_lib.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
-from perceptual_lib.folding import FoldFinder, Folds, PathChanged
+from perceptual_lib.folding import TOLERANCE, FoldFinder, Folds, PathChanged
 from perceptual_lib.lbfgs import minimise
 from perceptual_lib.perceptual_distance import Held, PerceptualDistance
 
@@ -232,7 +232,7 @@ class Objective:
         self.targets = targets.expand(count)
         self.margin_before = self.margins(logits, targets).expand(count)
         self.activation_count = len(found)
-        self.folds = finder.folds(self.network, inputs[:1], logits[:1])
+        self.folds = finder.folds
         chosen = [select_layers(layers, [activation.name for activation in found]) for layers in choices]
         for index in sorted(set().union(*chosen)):
             holds = values[index].new_tensor([index in each for each in chosen])
@@ -260,13 +260,19 @@ class Objective:
             delta, targets, margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed
         )
 
-    def _at_start(self, start: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Loss and gradient of all choices of one image at x' = x, where no activation has moved: one evaluation."""
-        if len(start) == len(self.inputs):
-            return None
+    def _at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and gradient at x' = x, where no activation has moved: one evaluation for all choices of an image.
+
+        The loss is known there, and so tells whether the network can be folded.
+        """
+        images = slice(len(self.inputs))
         alone = copy(self)
-        alone.targets, alone.held = self.targets[:1], {}
-        loss, gradient = alone.evaluate(start[:1])
+        alone.targets, alone.held = self.targets[images], {}
+        loss, gradient = alone.evaluate(start[images])
+        expected = (self.margin_before[images] - self.margin_target).square()
+        if self.folds and not torch.allclose(loss, expected, rtol=TOLERANCE, atol=TOLERANCE):
+            self.folds = alone.folds = ()
+            loss, gradient = alone.evaluate(start[images])
         return loss.expand(len(start)), gradient.expand(len(start), -1)
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:

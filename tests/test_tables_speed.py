@@ -75,14 +75,13 @@ def written(path: Path, rows: list[dict]) -> Path:
         "benchmarks": [{"extra_info": row} for row in rows],
         "machine_info": {"speed": machine},
         "datetime": "2026-01-02T03:04:05",
-        "commit_info": {"id": "abc"},
     }
     path.write_text(json.dumps(content))
     return path
 
 
 def test_what_is_read_of_a_run(tmp_path: Path) -> None:
-    run = measured(written(tmp_path / "speed.json", [CONTEST, GROWTH, WORKERS, {}]))
+    run = measured(written(tmp_path / "speed.json", [CONTEST, GROWTH, WORKERS]))
     assert len(run.rows) == 3 and run.made == "2026-01-02" and run.row("none") is None
     assert "2 cores, 2 threads" in run.described
     growth = growth_table(run).set_index("what")
@@ -92,6 +91,16 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=1) == pytest.approx(10)
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=4) == pytest.approx(2.5)
     assert study_hours(measured(written(tmp_path / "none.json", [CONTEST])), 1, 1, 1, 1) is None
+
+
+def test_later_files_of_a_folder_replace_rows(tmp_path: Path) -> None:
+    written(tmp_path / "1.json", [CONTEST, MEMORY])
+    file = written(tmp_path / "2.json", [MEMORY | {"growth": 2.0}, WORKERS])
+    run = measured(tmp_path)
+    assert [row["row"] for row in run.rows] == ["1", "4b", "workers"] and run.row("4b")["growth"] == 2.0
+    file.write_text(file.read_text().replace('"P"', '"Q"'))
+    with pytest.raises(InputError, match="from one machine"):
+        measured(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"benchmarks": [{}]}'])

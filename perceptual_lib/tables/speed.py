@@ -28,13 +28,11 @@ class Measured:
         rows: what each row says of itself.
         machine: where it was measured.
         made: when, in words.
-        commit: of the repository.
     """
 
     rows: list[dict[str, Any]]
     machine: dict[str, Any]
     made: str
-    commit: str
 
     def row(self, name: str) -> dict[str, Any] | None:
         """A row by its name, None where it was not measured."""
@@ -53,17 +51,25 @@ class Measured:
 
 
 def measured(path: str | PathLike) -> Measured:
-    """The run that a file holds. Raises InputError where it is none of `make bench`."""
+    """What `make bench` wrote: a file, or a folder of them from one machine, whose later rows replace the earlier.
+
+    Raises:
+        InputError: no such file, another kind of file, several machines.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    rows, machines, made = {}, [], []
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Measured(
-            rows=[each["extra_info"] for each in content["benchmarks"] if "row" in each["extra_info"]],
-            machine=content["machine_info"]["speed"],
-            made=content["datetime"][:10],
-            commit=content["commit_info"]["id"],
-        )
+        for file in files:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            rows |= {each["extra_info"]["row"]: each["extra_info"] for each in content["benchmarks"]}
+            machines.append(content["machine_info"]["speed"])
+            made.append(content["datetime"][:10])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no result of make bench ({type(error).__name__}).") from error
+        raise InputError(f"{file} is no result of make bench ({type(error).__name__}).") from error
+    if len({machine["processor"] for machine in machines}) != 1:
+        raise InputError(f"{path} must hold results of make bench from one machine.")
+    return Measured(list(rows.values()), machines[-1], " and ".join(dict.fromkeys(made)))
 
 
 def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
