@@ -259,8 +259,11 @@ def fits(axes: Mapping[str, ArrayLike]) -> Figure:
     Args:
         axes: what it is -> (K, 3): its values, seconds, bytes.
     """
-    figure, panels = plt.subplots(1, len(axes), figsize=(2.6 * len(axes), 2.4), squeeze=False, layout="constrained")
-    for panel, (name, points) in zip(panels[0], axes.items(), strict=True):
+    rows = -(-len(axes) // 3)
+    figure, panels = plt.subplots(rows, 3, figsize=(7.8, 2.2 * rows), squeeze=False, layout="constrained")
+    for panel in panels.flat[len(axes) :]:
+        panel.set_visible(False)
+    for panel, (name, points) in zip(panels.flat, axes.items(), strict=False):
         x, seconds, memory = np.array(points, dtype=float).T
         sides = (panel, seconds, PERCEPTUAL, "o"), (panel.twinx(), memory / 1e6, NO_PERCEPTUAL, "s")
         for side, y, colour, marker in sides:

@@ -79,7 +79,7 @@ def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     was to reach, and whether its median did; agreement of the results. Estimates are the median over the rounds, with
     the least and the greatest; a ratio is taken within each round.
     """
-    lines = [line for row in rows for line in _lines(row)]
+    lines = [line for row in sorted(rows, key=lambda row: row["row"]) for line in _lines(row)]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
