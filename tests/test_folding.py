@@ -7,6 +7,7 @@ from conftest import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
 
+from perceptual_lib import perceptual_ball
 from perceptual_lib.activations import frozen
 from perceptual_lib.folding import Bounded, PathChanged, find_folds, folded, without_norms
 
@@ -130,3 +131,31 @@ def test_gradient_of_a_bounded_value(low: float, high: float) -> None:
 def test_the_tiny_network_of_the_other_tests_is_folded(tiny: TinyNetwork, images: torch.Tensor) -> None:
     with frozen(tiny):
         assert [fold.weight is not None for fold in find_folds(tiny, images)] == [True, False, False]
+
+
+def test_a_network_that_hides_a_part_is_explained_as_it_is(images: torch.Tensor) -> None:
+    """A function of autograd takes the output of a convolution before its batch norm: that must not be folded."""
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(context, value: torch.Tensor) -> torch.Tensor:
+            return 2 * value
+
+        @staticmethod
+        def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+            return 2 * gradient
+
+    class Hidden(TinyNetwork):
+        hides = True
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            first = self.first(images)
+            twice = Twice.apply(first) if self.hides else 2 * first
+            return self.head((self.norm(first) + twice).relu().mean((2, 3)))
+
+    torch.manual_seed(0)
+    network = Hidden().double()
+    network.norm.running_var.fill_(4.0)
+    hidden = perceptual_ball(network, images, layers=0, max_iter=10)
+    network.hides = False
+    assert torch.allclose(hidden.delta, perceptual_ball(network, images, layers=0, max_iter=10).delta, atol=1e-9)

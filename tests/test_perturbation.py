@@ -391,31 +391,3 @@ def test_squared_distance_against_its_definition() -> None:
     factors = torch.tensor([1.0, 3.0], dtype=torch.double)  # what lies behind need not weigh the images alike
     (gradient,) = torch.autograd.grad(distance, value, factors)
     torch.testing.assert_close(gradient, torch.autograd.grad(plain, value, factors)[0])
-
-
-def test_a_network_that_hides_a_part_is_explained_as_it_is(images: torch.Tensor) -> None:
-    """A function of autograd takes the output of a convolution before its batch norm: that must not be folded."""
-
-    class Twice(torch.autograd.Function):
-        @staticmethod
-        def forward(context, value: torch.Tensor) -> torch.Tensor:
-            return 2 * value
-
-        @staticmethod
-        def backward(context, gradient: torch.Tensor) -> torch.Tensor:
-            return 2 * gradient
-
-    class Hidden(TinyNetwork):
-        hides = True
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            first = self.first(images)
-            twice = Twice.apply(first) if self.hides else 2 * first
-            return self.head((self.norm(first) + twice).relu().mean((2, 3)))
-
-    torch.manual_seed(0)
-    network = Hidden().double()
-    network.norm.running_var.fill_(4.0)
-    hidden = perceptual_ball(network, images, layers=0, max_iter=10)
-    network.hides = False
-    assert torch.allclose(hidden.delta, perceptual_ball(network, images, layers=0, max_iter=10).delta, atol=1e-9)
