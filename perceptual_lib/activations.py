@@ -78,8 +78,7 @@ def network_of(model: nn.Module) -> nn.Module:
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for the weights, both put back as they were on leaving, also by an error."""
-    training = any(module.training for module in network.modules())
-    modes = [(module, module.training) for module in network.modules()] if training else []
+    training = [module for module in network.modules() if module.training]
     wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         if training:
@@ -88,8 +87,8 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad = False
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
         for parameter in wanting:
             parameter.requires_grad = True
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.activations import frozen
-from perceptual_lib.checks import check_inputs, check_logits, check_targets
+from perceptual_lib.checks import all_finite, check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
 
 
@@ -109,7 +109,7 @@ def explain(
         if not ((targets >= 0) & (targets < logits.shape[1])).all():
             raise InputError(f"a target is out of range: the network has {logits.shape[1]} classes, counted from 0.")
         maps = chosen.function(classifier, images, targets, **settings).detach()
-    if not maps.isfinite().all():
+    if not all_finite(maps):
         raise InputError(f"{method} gave a map with NaN or infinity; the network's scores may overflow.")
     return maps
 
