@@ -154,6 +154,8 @@ def randomization(good: bool) -> pd.DataFrame:
             "layer": layer,
             "correlation": left[method][stage] + 0.01 * NOISE.standard_normal(),
             "ssim": 0.0,
+            "inside": (0.8 - 0.1 * stage if good else 0.3 + 0.1 * stage) + 0.01 * NOISE.standard_normal(),
+            "area": 0.3,
         }
         for method in left
         for seed in range(2)

@@ -130,6 +130,10 @@ def test_the_likeness_is_the_protocols(tmp_path, of_profiles) -> None:
             assert lines.photograph.tolist() == list("0123") and (lines.layer == layer).all()
             assert np.allclose(lines.correlation, rank_correlation(maps[0], later), atol=1e-4)
             assert np.allclose(lines.ssim, structural_similarity(maps[0], later), atol=1e-4)
+            for line, saliency, picture in zip(lines.itertuples(), later**2, experiment.pictures, strict=True):
+                mask = torch.from_numpy(picture.box_mask(224, 224))
+                assert line.inside == pytest.approx(float(saliency[mask].sum() / saliency.sum()), abs=1e-3)
+                assert line.area == pytest.approx(float(mask.float().mean()), abs=1e-6)
         assert experiment.maps("gradient", seed=seed)["0"].shape == (len(layers), 224, 224)
     last = table[(table.stage == 3) & (table.method == "gradient")].pivot(
         index="photograph", columns="seed", values="correlation"
@@ -186,7 +190,7 @@ def test_changes_are_those_of_the_perturbation(tmp_path, of_profiles) -> None:
             Regions,
             ["distance"],
         ),
-        (Randomization, sanity(), Layered, ["correlation", "ssim"]),
+        (Randomization, sanity(), Layered, ["correlation", "ssim", "inside", "area"]),
         (Change, changes_of(), Layered, ["margin", "inside", "area", "size", "spread"]),
     ],
     ids=lambda value: getattr(value, "name", None),

@@ -3,7 +3,7 @@
 A rule takes a sample: scores with a row for each photograph (or scene) and a column for each thing that is compared,
 nan where there is none. Rows are what the bootstrap draws; comparisons are paired over the rows that both columns have.
 All intervals of a rule hold at once with 95 %: with K comparisons each has the confidence 1 - 0.05 / K (Bonferroni).
-Claims are not corrected for each other: of forty that are decided, two may be decided wrongly by chance.
+Claims are not corrected for each other: of those near their limit one in twenty may be decided wrongly by chance.
 
 A bootstrap of a handful of rows promises too much. So a comparison needs as many as a sign test would to tell two
 things apart with all pairs pointing one way: six rows for one, ten for each of sixteen. With fewer, the data are not
@@ -180,23 +180,28 @@ def saturates(scores: pd.DataFrame, at: float, *, lower: bool = False, since: fl
 
 
 def almost_all(gains: pd.DataFrame) -> Finding:
-    """The share of the columns with a mean above 0, against nine in ten.
+    """Nine columns in ten, or more, with a mean above 0.
 
-    Reproduced: its interval lies above. Not reproduced: below. Undecided: it contains nine tenths. Columns that lack
-    half of the rows or more are left out, and so are rows that lack any of the others.
+    Reproduced: so many are clearly above. Not reproduced: more than the tenth is clearly below. Undecided: anything
+    else. Columns that lack half of the rows or more are left out.
 
     Args:
         gains: (N, columns), above 0 where the claim holds.
 
     Raises:
-        MissingData: fewer than three columns, or too few rows that have all.
+        MissingData: fewer than three columns, or one of them on too few rows.
     """
-    rows = on_most_rows(gains).dropna()
-    if len(rows.columns) < 3 or len(rows) < fewest():
-        raise MissingData(f"three of them, {fewest()} rows of all")
-    share = _interval(rows, statistic=lambda means: (means > 0).mean(1))
-    measured = f"a share of {_shown(share)} of {len(rows.columns)}"
-    return Finding(_decided(share.low > MOST, share.high < MOST), measured, share.n)
+    gains = on_most_rows(gains)
+    count = len(gains.columns)
+    if count < 3 or gains.notna().sum().min() < fewest(count):
+        raise MissingData(f"three of them, each on {fewest(max(3, count))} rows")
+    found = _intervals(gains, count)
+    above = [name for name, gain in found.items() if gain.low > 0]
+    below = [name for name, gain in found.items() if gain.high < 0]
+    measured = f"of {count} {len(above)} clearly above 0, clearly below {_counted([str(name) for name in below])}; "
+    measured += f"{int((gains.mean() > 0).sum())} with a mean above 0"
+    verdict = _decided(len(above) >= MOST * count, count - len(below) < MOST * count)
+    return Finding(verdict, measured, min(gain.n for gain in found.values()))
 
 
 def on_most_rows(scores: pd.DataFrame) -> pd.DataFrame:

@@ -3,25 +3,29 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from perceptual_lib.experiments.base import Experiment, Piece
 from perceptual_lib.experiments.rows import as_json, passes, row_settings
 from perceptual_lib.images import Photograph
 from perceptual_lib.keys import Shard
+from perceptual_lib.localization import share_inside
 from perceptual_lib.results import Arrays
+
+MEASURES = ("correlation", "ssim", "inside", "area")
 
 
 class Randomization(Experiment):
     """The network forgets layer after layer, and each method's maps are compared with those of the trained one.
 
     A line is a stage: 0 is the trained network, and each later stage has one more layer as before training, from the
-    last to the first; layer is its path, "" at stage 0. Correlation (of ranks) and ssim are with the map of stage 0,
-    nan where it failed.
+    last to the first; layer is its path, "" at stage 0. Correlation (of ranks) and ssim are with the map of stage 0;
+    inside is the share of the map's square that lies inside the object's boxes, and area the boxes' share of the
+    picture. nan where it failed; inside also where the map is 0.
     """
 
     name = "randomization"
-    columns = tuple(
-        "role method settings seed photograph selection failure seconds stage layer correlation ssim".split()
-    )
+    columns = (*"role method settings seed photograph selection failure seconds stage layer".split(), *MEASURES)
 
     def all_pieces(self) -> Iterator[Piece]:
         size = self.profile.batch_size
@@ -55,8 +59,20 @@ class Randomization(Experiment):
         return self.run.ask("stages")
 
     def lines(self, shard: Shard, picture: Photograph, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
-        for stage, layer in enumerate(["", *shard.arguments["layers"]]):
-            measures = {
-                name: float("nan") if arrays is None else float(arrays[name][stage]) for name in ("correlation", "ssim")
-            }
-            yield {"stage": stage, "layer": layer, **measures}
+        layers = ["", *shard.arguments["layers"]]
+        measures = {} if arrays is None else self._measures(picture, arrays)
+        for stage, layer in enumerate(layers):
+            values = {name: float(measures[name][stage]) if measures else float("nan") for name in MEASURES}
+            yield {"stage": stage, "layer": layer, **values}
+
+    @staticmethod
+    def _measures(picture: Photograph, arrays: Arrays) -> dict[str, np.ndarray]:
+        """By name, (stages,) each."""
+        maps = arrays["maps"].astype(np.float64)
+        mask = picture.box_mask(*maps.shape[1:])
+        return {
+            "correlation": arrays["correlation"],
+            "ssim": arrays["ssim"],
+            "inside": share_inside(maps**2, np.broadcast_to(mask, maps.shape)),
+            "area": np.full(len(maps), mask.mean()),
+        }

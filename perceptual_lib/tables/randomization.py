@@ -2,7 +2,8 @@
 
 The experiment's table has one line for each method, seed, photograph and stage: role, method, settings (JSON), seed (of
 the untrained values), photograph, stage (0 for the trained network, then one for each layer randomised, from the top
-down), layer (its name), and what is left of the first map: correlation and ssim, nan where the method failed.
+down), layer (its name), what is left of the first map: correlation and ssim, and inside, the share of the map's square
+inside the object's boxes; nan where the method failed.
 """
 
 import pandas as pd
@@ -15,7 +16,7 @@ def randomization_curves(table: pd.DataFrame, measure: str = "correlation") -> d
 
     Args:
         table: of the experiment.
-        measure: "correlation" (of ranks) or "ssim".
+        measure: "correlation" (of ranks), "ssim" or "inside".
 
     Returns:
         By method, the names of the stages ("trained", then the layers) and the means over photographs and seeds,
