@@ -69,12 +69,14 @@ def localization(good: bool) -> pd.DataFrame:
 def insertion_deletion(good: bool) -> pd.DataFrame:
     others = {method: {0.0: (0.5, 0.2)} for method in TABLE_1}
     others |= {"rise": {0.0: (0.65, 0.2)}, "grad_cam": {0.0: (0.64, 0.2)}}
-    others |= {"no_perceptual": {0.0: (0.4, 0.1), 2.5: (0.5, 0.15)}}
+    others |= {"no_perceptual": {0.0: (0.4, 0.1), 2.5: (0.5, 0.15), 5.0: (0.5, 0.15)}}
     others |= {"perceptual": {0.0: (0.5, 0.05), 1.0: (0.55, 0.08), 2.5: (0.59, 0.1), 5.0: (0.63, 0.12)}}
     rows = [("table", method, "0-4", N, areas) for method, areas in others.items()]
     sweep = {2.0: (0.58, 0.1), 4.0: (0.63, 0.12), 15.0: (0.62, 0.2), 30.0: (0.6, 0.2)}
     rows.append(("sweep", "perceptual", "0-4", 30, sweep))
-    rows += [("range", "perceptual", layers, 30, {0.0: (0.5, 0.1 - 0.05 * share)}) for layers, share in RANGES.items()]
+    for layers, share in RANGES.items():
+        deletion = 0.1 - 0.05 * share if good else 0.9 - 0.9 * share
+        rows.append(("range", "perceptual", layers, 30, {0.0: (0.5, deletion), 5.0: (0.55, 0.1)}))
     return pd.DataFrame(
         {
             "role": role,
@@ -98,18 +100,17 @@ def insertion_deletion(good: bool) -> pd.DataFrame:
 
 def pointing(good: bool) -> pd.DataFrame:
     shares = dict.fromkeys(TABLE_3, (0.7, 0.75)) | {"center": (0.4, 0.4 if good else 0.7)}
-    shares |= dict.fromkeys(("gradient", "deconvnet", "guided_backprop", "excitation_backprop"), (0.3, 0.75))
+    shares |= dict.fromkeys(("gradient", "deconvnet", "guided_backprop", "excitation_backprop"), (0.1, 0.75))
     shares |= {"perceptual": (0.8, 0.95), "no_perceptual": (0.4, 0.55), "selective_normgrad": (0.7, 0.971)}
     rows = [
         ("table", method, "0-4", scale, share)
         for method, pair in shares.items()
         for scale, share in zip((1.0, 1.5), pair, strict=True)
     ]
-    rows += [
-        ("range", "perceptual", layers, scale, 0.95 if layers == "7-10" else 0.6)
-        for layers in RANGES
-        for scale in (1.0, 1.5)
-    ]
+    best, misses = "7-10", {"0-2": 0.45, "0-6": 1, "0-10": 1, "3-6": 0.05, "3-10": 0.05, "7-10": 1}
+    for layers, missed in misses.items():
+        share = missed if not good else 0.95 if layers == best else 0.6
+        rows += [("range", "perceptual", layers, scale, share) for scale in (1.0, 1.5)]
 
     def distance(share: float, scene: int, question: int) -> float:
         share -= 0.25 * (question < 2)
@@ -166,7 +167,7 @@ def randomization(good: bool) -> pd.DataFrame:
 
 def change(good: bool) -> pd.DataFrame:
     measures = "margin inside area size spread".split()
-    ours, plain = [-1, 0.8, 0.3, 3, 0.2], [-1, 0.5, 0.3, 1, 0.6]
+    ours, plain = [-1, 0.8, 0.3, 3, 0.2], [-1, 0.3, 0.3, 1, 0.6]
     if not good:
         ours, plain = [1, 0.2, 0.3, 20, 0.6], [1, 0.5, 0.3, 30, 0.2]
     rows = [("table", "perceptual", "0-4", ours), ("table", "no_perceptual", "", plain)]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from perceptual_lib.claims.claim import Claim
 from perceptual_lib.claims.layers import WITHOUT, by_layers, growing
-from perceptual_lib.claims.verdicts import MissingData, place, trend
+from perceptual_lib.claims.verdicts import CLOSE, MissingData, alike, place, trend
 from perceptual_lib.tables.change import VISIBLE
 
 
@@ -81,6 +81,14 @@ CLAIMS = (
         "share of the squared change that lies inside the object's boxes, with the perceptual term and without",
         partial(of_methods, measure="inside"),
         partial(place, ours="perceptual", rivals=WITHOUT),
+    ),
+    _claim(
+        "1",
+        "in practice adversarial perturbations make non-local changes",
+        "without the perceptual term the share of the squared change inside the object's boxes is their share of the "
+        "picture, within 0.05: as if it did not know the object",
+        partial(against, measure="inside", bound="area", method="no_perceptual"),
+        partial(alike, first="inside", second="area", margin=CLOSE),
     ),
     Claim(
         "Fig. 1",

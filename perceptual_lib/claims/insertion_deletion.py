@@ -10,9 +10,19 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.claims.claim import Claim
-from perceptual_lib.claims.layers import EQUATION_5, MOST_LAYERS, VGG, WITHOUT, by_layers, most_layers
-from perceptual_lib.claims.verdicts import CLOSE, JOINT, MissingData, place, saturates
+from perceptual_lib.claims.layers import (
+    EQUATION_5,
+    MOST_LAYERS,
+    STABLE,
+    VGG,
+    WITHOUT,
+    beside_methods,
+    by_layers,
+    most_layers,
+)
+from perceptual_lib.claims.verdicts import CLOSE, JOINT, MissingData, place, saturates, steadier
 from perceptual_lib.protocols.insertion_deletion import auc
+from perceptual_lib.tables.insertion_deletion import OURS_AT
 
 
 def areas(table: pd.DataFrame, game: str, sigmas: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -50,16 +60,26 @@ def blurred_or_not(table: pd.DataFrame, game: str) -> pd.DataFrame:
 
 
 def most_or_none(table: pd.DataFrame, game: str) -> pd.DataFrame:
-    """(photographs of the ranges, 2): the range of the most layers and no layers, without blur.
+    """(photographs of the ranges, 2): the range of the most layers and no layers, at the game's blur.
 
     Raises:
         MissingData: as `by_layers`, and without "no_perceptual".
     """
-    without = table[table.sigma == 0]
-    own = areas(without, game)
-    if "no_perceptual" not in own:
+    at_blur = table[table.sigma == OURS_AT[game]]
+    own = at_blur[(at_blur.role == "table") & (at_blur.method == "no_perceptual")]
+    if own.empty:
         raise MissingData("no_perceptual")
-    return most_layers(by_layers(without, lambda lines: _areas(lines, game)), own["no_perceptual"])
+    return most_layers(_ranges(at_blur, game), _areas(own, game))
+
+
+def ranges_and_methods(table: pd.DataFrame, game: str) -> pd.DataFrame:
+    """(photographs of the ranges, ...) without blur, as `claims.layers.beside_methods` has them. Raises MissingData."""
+    without = table[table.sigma == 0]
+    return beside_methods(_ranges(without, game), areas(without, game))
+
+
+def _ranges(table: pd.DataFrame, game: str) -> pd.DataFrame:
+    return by_layers(table, lambda lines: _areas(lines, game))
 
 
 def _areas(lines: pd.DataFrame, game: str) -> pd.Series:
@@ -74,18 +94,27 @@ OTHERS = tuple(
     selective_normgrad
     """.split()
 )
-TABLE_2 = (*OTHERS, "blur_difference", "no_perceptual")
+BASELINES = ("blur_difference", "no_perceptual")
+TABLE_2 = (*OTHERS, *BASELINES)
 BLURRED = {"perceptual": 5.0, "no_perceptual": 2.5}  # the largest blurs that Table 2 has of them
 BLUR = (
     "Gaussian blurring the saliency map improves the performance for the insertion metric, while it decreases the "
     "performance of the deletion metric."
 )
+BASELINE = "Our approach performs significantly better than our baseline"
 
 
 _claim = partial(Claim, experiment="insertion_deletion")
 
 
 CLAIMS = (
+    _claim(
+        "3",
+        STABLE,
+        "area under the deletion curve without blur: its spread over ranges of layers against that over methods",
+        partial(ranges_and_methods, game="deletion"),
+        partial(steadier),
+    ),
     _claim(
         "3",
         EQUATION_5,
@@ -108,6 +137,13 @@ CLAIMS = (
         "area under the deletion curve without blur: the range of the most layers, and no layers",
         partial(most_or_none, game="deletion"),
         partial(place, ours="most layers", lower=True),
+    ),
+    _claim(
+        "4.1",
+        MOST_LAYERS,
+        "area under the insertion curve at sigma = 5: the range of the most layers, and no layers",
+        partial(most_or_none, game="insertion"),
+        partial(place, ours="most layers"),
     ),
     Claim(
         "Fig. 5",
@@ -138,11 +174,19 @@ CLAIMS = (
     ),
     _claim(
         "4.3",
-        "Our approach performs significantly better than our baseline",
+        BASELINE,
         "area under the deletion curve without blur, against both baselines",
         partial(areas, game="deletion"),
-        partial(place, ours="perceptual", rivals=("blur_difference", "no_perceptual"), lower=True),
+        partial(place, ours="perceptual", rivals=BASELINES, lower=True),
         paper="perceptual 0.07, no_perceptual 0.1",
+    ),
+    _claim(
+        "4.3",
+        BASELINE,
+        "area under the insertion curve, perceptual at sigma = 5, against both baselines",
+        partial(areas, game="insertion", sigmas=BLURRED),
+        partial(place, ours="perceptual", rivals=BASELINES),
+        paper="perceptual 0.63, blur_difference 0.59",
     ),
     _claim(
         "4.3",

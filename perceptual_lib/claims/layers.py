@@ -15,6 +15,7 @@ MOST_LAYERS = (
     "Regularizing over most of the layers is effective for weak localization, insertion and deletion, and pointing "
     "games."
 )
+STABLE = "We find that the method is relatively stable"
 VGG = "VGG19bn's weights, ImageNet's first validation images, and a GPU for all ranges of its layers"
 WITHOUT = ("no_perceptual",)
 """What Eq. (5) is compared with: Eq. (4)."""
@@ -49,6 +50,20 @@ def most_layers(ranges: pd.DataFrame, none: pd.Series) -> pd.DataFrame:
     """The range of the most layers, and scores without any."""
     widest = max(ranges, key=lambda layers: layers[1] - layers[0])
     return pd.DataFrame({"most layers": ranges[widest], "no layers": none})
+
+
+def beside_methods(ranges: pd.DataFrame, methods: pd.DataFrame) -> pd.DataFrame:
+    """(N, ...) what varies with the layers, and with the method, on the same photographs or scenes.
+
+    Args:
+        ranges: (N, ranges of layers).
+        methods: (any, methods); those that lack one of the N are left out.
+
+    Returns:
+        Columns are pairs ("layers", range) and ("methods", name).
+    """
+    of_the_same = methods.reindex(ranges.index).dropna(axis=1)
+    return pd.concat({"layers": ranges.set_axis(map(str, ranges), axis=1), "methods": of_the_same}, axis=1)
 
 
 def top_first(ranges: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from perceptual_lib.claims.verdicts import Verdict
 
 SECTIONS = (
     *("Abstract", "1", "Fig. 1", "Fig. 2", "2", "Fig. 3", "3", "4", "4.1", "Fig. 5"),
-    *("4.2", "4.3", "Table 2", "4.4", "4.5", "5"),
+    *("Table 1", "4.2", "4.3", "Table 2", "4.4", "4.5", "5"),
 )
 """Of the paper, in its order."""
 
