@@ -246,7 +246,7 @@ def results(
         if all(each.table.empty for each in experiments):
             raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
         for each in experiments:
-            for title, table in (overview(each.name, each.table) if len(each.table) else {}).items():
+            for title, table in (overview(each.name, each.table, each.classes) if len(each.table) else {}).items():
                 if len(experiments) > 1:
                     typer.echo(f"# {title}")
                 typer.echo(written(table, format, width))

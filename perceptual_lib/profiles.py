@@ -58,6 +58,8 @@ class PerturbationSection(_Section):
 
 
 Positive = Annotated[int, Field(ge=1)]
+Settings = dict[str, bool | int | float | str | list[float]]
+"""Of a method, keyword arguments."""
 Sigmas = list[Annotated[float, Field(ge=0)]]
 
 
@@ -68,7 +70,7 @@ class ExperimentSection(_Section):
     """How many, the first ones; none for all."""
     methods: list[str] = []
     """The rows of its table, by the names of `explain`'s methods."""
-    settings: dict[str, dict[str, bool | int | float | str]] = {}
+    settings: dict[str, Settings] = {}
     """What differs from the profile's settings here, by method."""
     subsets: dict[str, Positive] = {}
     """For methods that cost too much for all pictures: how many, drawn with a fixed seed."""
@@ -168,7 +170,7 @@ class Profile(_Section):
     perturbation: PerturbationSection = PerturbationSection()
     sigma: Annotated[float, Field(ge=0)] = 5.0
     batch_size: Annotated[int, Field(ge=1)] = 4
-    methods: dict[str, dict[str, int | float | str]] = {}
+    methods: dict[str, Settings] = {}
     shown: list[str] = []
     localization: LocalizationSection | None = None
     insertion_deletion: InsertionDeletionSection | None = None

@@ -21,6 +21,7 @@ MEASURED = [claim for claim in CLAIMS if claim.experiment]
 RANGES = {"0-2": 0.0, "0-6": 0.5, "0-10": 1.0, "3-6": 0.4, "3-10": 0.6, "7-10": 0.8}  # how much of what they should do
 NOISE = np.random.default_rng(0)
 N = 60  # photographs in each half
+NOT_PUBLISHED = {"even when testing at multiple resolutions"}  # it takes ranges of layers at 1.5 times the size
 SCENES = 120  # in each half
 
 
@@ -299,7 +300,6 @@ def test_quotes_are_the_papers_words() -> None:
 @pytest.mark.slow
 def test_the_published_numbers_give_verdicts() -> None:
     folder = Path(__file__).parents[1] / "results/imagenet-300"
-    results = {name: published(folder, name)[0] for name in MAKERS if (folder / f"{name}.parquet").exists()}
-    board = scoreboard(results)
-    decided = board[[claim.experiment == "localization" for claim in CLAIMS]]
-    assert "localization" in results and (decided.verdict != Verdict.NEEDS_DATA).all()
+    board = scoreboard({name: published(folder, name)[0] for name in MAKERS})
+    undecided = board[(board.rule != "") & (board.verdict == Verdict.NEEDS_DATA)]
+    assert set(undecided.quote) == NOT_PUBLISHED, undecided[["quote", "measured"]].to_csv(sep="|")

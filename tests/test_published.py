@@ -1,5 +1,6 @@
 """The numbers in results/ are whole and say what made them, and the profile's settings are those that they choose."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -38,6 +39,47 @@ def test_every_photograph_of_every_row_is_there(run, profile, embedded) -> None:
     tried = table[table.role != "table"]
     assert set(tried.photograph) == set(names[: section.ranges])
     assert tried[tried.role == "range"].settings.nunique() == len(layer_ranges(embedded.activations, "stage"))
+
+
+def test_every_game_of_every_row_is_there(profile, embedded) -> None:
+    table, _ = published(ROOT / "results" / "imagenet-300", "insertion_deletion")
+    names = (profile.folder / profile.photographs.names).read_text().split()
+    section = profile.insertion_deletion
+    lines = table[table.role == "table"]
+    assert set(lines.method) == set(section.methods)
+    for method, rows in lines.groupby("method"):
+        assert set(rows.photograph) == set(drawn(names, section.subsets.get(method)))
+        assert len(rows) == rows.photograph.nunique() * len(section.sigmas.get(method, [0.0]))
+    swept = table[table.role == "sweep"]
+    assert set(swept.photograph) == set(names[: section.swept]) and set(swept.sigma) == set(section.sweep)
+    tried = table[table.role == "range"]
+    ranges = len(layer_ranges(embedded.activations, "stage"))
+    assert set(tried.photograph) == set(names[: section.ranges])
+    assert len(tried) == section.ranges * ranges * len(section.range_sigmas)
+
+
+def test_every_question_of_every_row_is_there(profile, embedded) -> None:
+    table, _ = published(ROOT / "results" / "imagenet-300", "pointing")
+    section = profile.pointing
+    scenes = sorted(table.scene.unique())
+    lines = table[table.role == "table"]
+    rows = lines.groupby(["method", "scale"])
+    assert set(rows.groups) == set(itertools.product(section.methods, section.scales))
+    assert set(lines.scene[lines.selection]) == set(scenes[: section.selection])
+    for (method, _), own in rows:
+        assert set(own.scene) == set(drawn(scenes, section.subsets.get(method)))
+        assert len(own) == own.scene.nunique() * 4 * len(section.sigmas)
+    tried = table[table.role == "range"]
+    ranges = len(layer_ranges(embedded.activations, "stage"))
+    assert set(tried.scene) == set(scenes[: section.ranges]) and set(tried.scale) == set(section.range_scales)
+    assert len(tried) == section.ranges * len(section.range_scales) * ranges * 4 * len(section.sigmas)
+
+
+def test_every_stage_of_every_row_is_there(profile) -> None:
+    table, _ = published(ROOT / "results" / "imagenet-300", "randomization")
+    section, stages = profile.randomization, table.stage.max() + 1
+    assert len(table) == len(section.methods) * section.seeds * section.pictures * stages
+    assert not table[["correlation", "ssim", "area"]].isna().any(axis=None)
 
 
 def test_hits_and_failures(run) -> None:

@@ -87,7 +87,7 @@ def test_method_that_failed_everywhere_keeps_its_row(table) -> None:
     row = localization_table(table).loc["rise"]
     assert (row.n, row.failed) == (0, 4)
     assert row[["sigma", "value", "best", "cross_validated", "held_out", "difference"]].isna().all()
-    assert written(localization_table(table), "markdown").splitlines()[4].startswith("| rise | 0 | 4 |  |  |")
+    assert written(localization_table(table), "markdown").splitlines()[4].startswith("| rise | 0 | 4 | 8000 |  |  |")
 
 
 def test_too_few_photographs_leave_cells_empty(table) -> None:

@@ -88,9 +88,9 @@ def test_what_cannot_be_computed_is_empty(table) -> None:
 
 def test_the_table_is_written_with_both_keys(table) -> None:
     scores = insertion_deletion_table(table)
-    assert written(scores, "markdown").splitlines()[2].startswith("| rise | 0 | 2 | 1 | 0.15 (0.10 to 0.20) |")
-    assert written(scores, "csv").splitlines()[0].startswith("method,sigma,n,failed,deletion,deletion_low")
-    assert written(scores, "latex").splitlines()[2].startswith("rise & 0 & 2 & 1 &")
+    assert written(scores, "markdown").splitlines()[2].startswith("| rise | 0 | 2 | 1 | 8000 | 0.15 (0.10 to 0.20) |")
+    assert written(scores, "csv").splitlines()[0].startswith("method,sigma,n,failed,passes,deletion,deletion_low")
+    assert written(scores, "latex").splitlines()[2].startswith("rise & 0 & 2 & 1 & 8000 &")
 
 
 def test_average_curves(table) -> None:

@@ -78,7 +78,7 @@ def gain(table: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def larger_against_original(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """(scenes, ...): a method at 1.5 times the size, by its own name, and all at the original one. Raises MissingData."""
+    """(scenes, ...): a method at 1.5 x the size, by its own name, and all at the original one. Raises MissingData."""
     larger = accuracy(table, 1.5)
     if method not in larger:
         raise MissingData(f"{method} at 1.5 times the size")

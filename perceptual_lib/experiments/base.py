@@ -47,6 +47,8 @@ class Experiment(ABC):
     columns: ClassVar[tuple[str, ...]]
     """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow."""
     unit: ClassVar[str] = "photograph"
+    classes: Sequence[int] | None = None
+    """That a mean over classes goes over; none for those that occur."""
 
     def __init__(
         self,

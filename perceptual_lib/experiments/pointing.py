@@ -12,6 +12,7 @@ from perceptual_lib.profiles import ClassifierSection, Profile, expanded
 from perceptual_lib.protocols.pointing import Question
 from perceptual_lib.results import Arrays
 from perceptual_lib.voc import Scene, has_published_list, load_voc
+from perceptual_lib.voc_network import VOC_CLASSES
 
 
 class Pointing(Experiment):
@@ -29,6 +30,11 @@ class Pointing(Experiment):
     @classmethod
     def classifier(cls, profile: Profile) -> ClassifierSection:
         return (profile.pointing and profile.pointing.classifier) or profile.classifier
+
+    @property
+    def classes(self) -> range | None:
+        """All of VOC's, as TorchRay has it; of mosaics, most of ImageNet's do not occur."""
+        return None if self.section.source is None else range(len(VOC_CLASSES))
 
     def load(self) -> list[Mosaic] | list[Scene]:
         if self.section.source is not None:

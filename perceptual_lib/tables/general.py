@@ -42,6 +42,20 @@ def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
     return (int(first), int(last or first)) if layers != [] else (0, -1)
 
 
+def forward_passes(lines: pd.DataFrame) -> int | None:
+    """Of the network for a map of a row, by its method and settings: for RISE its masks, for a search its evaluations.
+
+    None for a method that is not known here, or settings of another version.
+    """
+    from perceptual_lib.experiments.rows import passes  # an import of PyTorch
+
+    row = lines.iloc[0]
+    try:
+        return passes(row.method, json.loads(row.settings))[0]
+    except (InputError, KeyError):
+        return None
+
+
 def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The lines of settings that were tried, then those of the profile's own, of the same methods and photographs."""
     own = table[(table.role == "table") & table.method.isin(tried.method) & table.photograph.isin(tried.photograph)]

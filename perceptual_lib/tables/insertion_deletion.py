@@ -10,7 +10,14 @@ import pandas as pd
 
 from perceptual_lib.protocols.insertion_deletion import GAMES, auc
 from perceptual_lib.statistics import Estimate
-from perceptual_lib.tables.general import difference_estimate, estimate, layer_range, paper_table, with_own
+from perceptual_lib.tables.general import (
+    difference_estimate,
+    estimate,
+    forward_passes,
+    layer_range,
+    paper_table,
+    with_own,
+)
 
 OURS_AT = {"deletion": 0.0, "insertion": 5.0}  # the blurs of ours that the paper's claims rest on
 ROW = ["method", "sigma"]
@@ -24,10 +31,11 @@ def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> p
         ours: the method that the others are compared with.
 
     Returns:
-        By method and sigma, in the order of the experiment: n, failed; `deletion` and `insertion`, the mean areas under
-        the curves; `deletion_difference` and `insertion_difference`, ours (without blur for deletion, at sigma 5 for
-        insertion) less this row on the photographs that both explained. Each is an `Estimate`, or None for fewer than
-        two photographs. `paper_deletion` and `paper_insertion` are the paper's (nan where it has none).
+        By method and sigma, in the order of the experiment: n, failed; `passes`, see `forward_passes`; `deletion` and
+        `insertion`, the mean areas under the curves; `deletion_difference` and `insertion_difference`, ours (without
+        blur for deletion, at sigma 5 for insertion) less this row on the photographs that both explained. Each is an
+        `Estimate`, or None for fewer than two photographs. `paper_deletion` and `paper_insertion` are the paper's (nan
+        where it has none).
     """
     rows = _areas(table[table.role == "table"])
     areas = {game: rows.pivot(index="photograph", columns=ROW, values=game) for game in GAMES}
@@ -35,8 +43,9 @@ def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> p
     for row, of_row in rows.groupby(ROW, sort=False):
         failed = int((of_row.failure != "").sum())
         differences = (_difference(areas[game], (ours, sigma), row) for game, sigma in OURS_AT.items())
-        lines[row] = [len(of_row) - failed, failed, *(estimate(areas[game][row]) for game in OURS_AT), *differences]
-    columns = ["n", "failed", *OURS_AT, *(f"{game}_difference" for game in OURS_AT)]
+        counts = [len(of_row) - failed, failed, forward_passes(of_row)]
+        lines[row] = [*counts, *(estimate(areas[game][row]) for game in OURS_AT), *differences]
+    columns = ["n", "failed", "passes", *OURS_AT, *(f"{game}_difference" for game in OURS_AT)]
     index = pd.MultiIndex.from_tuples(lines, names=ROW)
     result = pd.DataFrame(list(lines.values()), index, columns)
     return result.join(paper_table("table2").set_index("sigma", append=True).add_prefix("paper_"))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from perceptual_lib.protocols.localization import COLUMNS, held_out_hits, in_sample_hits
 from perceptual_lib.statistics import Estimate, bootstrap, paired_difference
-from perceptual_lib.tables.general import layer_range, paper_table, with_own
+from perceptual_lib.tables.general import forward_passes, layer_range, paper_table, with_own
 
 STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
 
@@ -131,15 +131,18 @@ def localization_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.Data
         ours: the method that the others are compared with.
 
     Returns:
-        By method: n, failed; sigma, chosen on the selection; the errors `value`, `percent`, `mean`, `best` on all
-        photographs at the best threshold; `cross_validated`; `held_out` and `difference` (ours less this method's) on
-        the photographs outside the selection, at the blur and threshold chosen on it. Each is an `Estimate` or None.
+        By method: n, failed; passes, see `forward_passes`; sigma, chosen on the selection; the errors `value`,
+        `percent`, `mean`, `best` on all photographs at the best threshold; `cross_validated`; `held_out` and
+        `difference` (ours less this method's) on the photographs outside the selection, at the blur and threshold
+        chosen on it. Each is an `Estimate` or None.
         `paper_value` to `paper_best` are the paper's (nan where it has none).
     """
     scores = table_scores(table)
     lines = {method: _line(one, None if method == ours else scores.get(ours)) for method, one in scores.items()}
     columns = ["n", "failed", "sigma", *STRATEGIES, "cross_validated", "held_out", "difference"]
     errors = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
+    by_method = table[table.role == "table"].groupby("method", sort=False)
+    errors.insert(2, "passes", [forward_passes(by_method.get_group(method)) for method in errors.index])
     return errors.join(paper_table("table1").add_prefix("paper_"))
 
 

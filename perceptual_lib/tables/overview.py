@@ -5,16 +5,17 @@ import pandas as pd
 from perceptual_lib.tables.change import change_table
 from perceptual_lib.tables.insertion_deletion import insertion_deletion_table
 from perceptual_lib.tables.localization import localization_table
-from perceptual_lib.tables.pointing import pointing_table
+from perceptual_lib.tables.pointing import Classes, pointing_table
 from perceptual_lib.tables.randomization import randomization_table
 
 
-def overview(experiment: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def overview(experiment: str, table: pd.DataFrame, classes: Classes = None) -> dict[str, pd.DataFrame]:
     """The tables of the paper, and ours where it has none, from an experiment's table.
 
     Args:
         experiment: its name.
         table: of what is finished, with at least one line.
+        classes: that a mean over classes goes over; None for those that occur.
     """
     if experiment == "localization":
         return {"Table 1, weak localisation: error": localization_table(table)}
@@ -22,7 +23,10 @@ def overview(experiment: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         return {"Table 2, areas of the deletion and insertion games": insertion_deletion_table(table)}
     if experiment == "pointing":
         scales = sorted(table.scale.unique())
-        return {f"Table 3, pointing game at {scale:g} x: accuracy": pointing_table(table, scale) for scale in scales}
+        return {
+            f"Table 3, pointing game at {scale:g} x: accuracy": pointing_table(table, scale, among=classes)
+            for scale in scales
+        }
     if experiment == "randomization":
         measures = {"correlation": "rank correlation", "ssim": "SSIM"}
         return {

@@ -14,10 +14,10 @@ import pandas as pd
 
 from perceptual_lib.protocols.pointing import TOLERANCE, class_mean, tally
 from perceptual_lib.statistics import Estimate
-from perceptual_lib.tables.general import difference_estimate, estimate, layer_range, paper_table
+from perceptual_lib.tables.general import difference_estimate, estimate, forward_passes, layer_range, paper_table
 
 QUESTION = ["scene", "target", "hard", "selection"]
-COLUMNS = "n scenes failed sigma all hard held_out held_out_hard unblurred difference".split()
+COLUMNS = "n hard_n scenes failed passes sigma all hard held_out held_out_hard unblurred difference".split()
 Classes = Sequence[int] | None
 
 
@@ -31,13 +31,13 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
         among: the classes that a mean goes over, as for `protocols.pointing.tally`; None for those that occur.
 
     Returns:
-        By method: n, the questions that enter; their `scenes`; `failed`, the questions without a map; `sigma`, chosen
-        on the selection by the mean accuracy over classes, the first of equals. The mean accuracy over classes at that
-        blur: on `all` questions and on the `hard` ones, as in the paper; on those of them outside the selection,
-        `held_out` and `held_out_hard`; on all questions without blur, `unblurred`; `difference`, ours less this
-        method's on the questions outside the selection that both answered, each at its own blur. Each is an `Estimate`,
-        or None for fewer than two scenes, or without a sigma. `paper_all` and `paper_hard` are the paper's (nan where
-        it has none).
+        By method: n, the questions that enter, and `hard_n` of them difficult; their `scenes`; `failed`, the questions
+        without a map; `passes`, see `forward_passes`, for one question; `sigma`, chosen on the selection by the mean
+        accuracy over classes, the first of equals. The mean accuracy over classes at that blur: on `all` questions and
+        on the `hard` ones, as in the paper; on those of them outside the selection, `held_out` and `held_out_hard`; on
+        all questions without blur, `unblurred`; `difference`, ours less this method's on the questions outside the
+        selection that both answered, each at its own blur. Each is an `Estimate`, or None for fewer than two scenes, or
+        without a sigma. `paper_all` and `paper_hard` are the paper's (nan where it has none).
     """
     rows = _rows(table, scale)
     hits = {method: _hits(lines) for method, lines in rows.groupby("method", sort=False)}
@@ -45,8 +45,10 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
     ours_held_out = _held_out(hits[ours], sigmas[ours]) if ours in hits else None
     lines = {}
     for method, one in hits.items():
-        failed = rows[(rows.method == method) & rows.distance.isna()].drop_duplicates(["scene", "target"])
-        counts = [len(one), one.index.unique("scene").size, len(failed), sigmas[method]]
+        own = rows[rows.method == method]
+        failed = own[own.distance.isna()].drop_duplicates(["scene", "target"])
+        counts = [len(one), int(_is(one, "hard").sum()), one.index.unique("scene").size, len(failed)]
+        counts += [forward_passes(own), sigmas[method]]
         unblurred = _accuracy(one[0.0], among) if 0.0 in one else None
         held_out = _held_out(one, sigmas[method])
         if held_out is None:
@@ -82,7 +84,7 @@ def pointing_by_sigma(
 
 
 def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.DataFrame:
-    """What layers and blur are chosen by (Fig. 5, bottom, and SM B.2): the share of hits on the selection, over blurs.
+    """What layers and blur are chosen by (Fig. 5, bottom, and SM B.2): the rate of hits on the selection, over blurs.
 
     Not a mean over classes: of the few questions that the paper chooses on, some classes have hardly any.
 
@@ -93,7 +95,8 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
     Returns:
         role ("table" for the profile's own), method, first and last layer held (0 and -1 for none, <NA> where a method
         knows no layers), n questions, all on the same scenes: `rate`, the largest over blurs, the first `sigma` that
-        reaches it, and `share`, that of the blurs with a rate above the level. nan where there is no question.
+        reaches it, and `share`, that of the blurs with a rate above the level: of all whole pixels from the least to
+        the largest blur, as in the paper, rates between those tried being interpolated. nan where there is no question.
     """
     rows = table[(table.scale == scale) & table.selection]
     tried = rows[rows.role == "range"]
@@ -102,10 +105,16 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
     for (role, method, settings), of_setting in rows.groupby(["role", "method", "settings"], sort=False):
         hits = _hits(of_setting)
         rates = hits.mean()
-        found = (rates.max(), rates.idxmax(), (rates > level).mean()) if len(hits) else (np.nan,) * 3
+        found = (rates.max(), rates.idxmax(), _share_above(rates, level)) if len(hits) else (np.nan,) * 3
         lines.append((role, method, *layer_range(settings), len(hits), *found))
     columns = "role method first last n rate sigma share".split()
     return pd.DataFrame(lines, columns=columns).astype({"first": "Int64", "last": "Int64"})
+
+
+def _share_above(rates: pd.Series, level: float) -> float:
+    """Of the whole pixels of blur, rates being by sigma."""
+    sigmas = rates.index.to_numpy(dtype=float)
+    return float((np.interp(np.arange(np.ceil(sigmas[0]), sigmas[-1] + 1), sigmas, rates) > level).mean())
 
 
 def _rows(table: pd.DataFrame, scale: float) -> pd.DataFrame:
