@@ -16,6 +16,7 @@ from perceptual_lib.executors import Local
 from perceptual_lib.experiments import Pointing, described
 from perceptual_lib.profiles import Profile
 from perceptual_lib.protocols.pointing import maxima, squared_distances
+from perceptual_lib.tables.overview import overview
 from perceptual_lib.voc import VOC_CLASSES
 
 
@@ -92,6 +93,10 @@ def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
     person = table[(table.scene == "000001") & (table.target == VOC_CLASSES.index("person"))]
     assert (person.distance == 0).all()  # who fills the picture
     assert experiment.maps("perceptual")["000001"].shape == (2, 224, 448)
+    # A class that nothing is asked of counts 0 in the mean over VOC's twenty; dog, person and cat occur.
+    (of_twenty,), (of_three,) = (overview("pointing", table, among).values() for among in (experiment.classes, None))
+    for method in ("gradient", "perceptual"):
+        assert of_twenty["all"][method].value * 20 == pytest.approx(of_three["all"][method].value * 3)
     assert experiment.manifest["scenes"]["n"] == 3 and "on 3 scenes" in described(experiment.manifest)
 
 
