@@ -123,6 +123,8 @@ class PointingSection(ExperimentSection):
     """A network for this game; none for the profile's."""
     scales: list[Annotated[float, Field(gt=0)]] = [1.0, 1.5]
     """Sizes of the network's input: 1 is the paper's "original size", a short side of 224 pixels."""
+    without: dict[float, list[str]] = {}
+    """Methods that do not play at a scale."""
     range_scales: list[Annotated[float, Field(gt=0)]] = [1.0, 1.5]
     """Those at which ranges of layers are tried."""
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib import voc_network
 from perceptual_lib.activations import frozen
 from perceptual_lib.classifiers import Classifier
 from perceptual_lib.errors import InputError
+from perceptual_lib.voc_network import SHORT_SIDE, RegionVGG16, network_size, preprocess
 
 
 def responses(classifier: Classifier) -> nn.Module:
@@ -44,12 +44,10 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
     Returns:
         (1, 3, h, w) on the classifier's device.
     """
-    if isinstance(classifier.network, voc_network.RegionVGG16):
-        return voc_network.preprocess(classifier, picture, scale)
+    if isinstance(classifier.network, RegionVGG16):
+        return preprocess(classifier, picture, scale)
     short = min(classifier.input_size)
-    return classifier.preprocess(
-        picture, size=voc_network.network_size(*picture.size, scale * short / voc_network.SHORT_SIDE)
-    )
+    return classifier.preprocess(picture, size=network_size(*picture.size, scale * short / SHORT_SIDE))
 
 
 def _returns_regions(classifier: Classifier) -> bool:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import pkgutil
 import sys
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 from runs import Small, fragile, map_shard, score_shard
 
 from perceptual_lib import keys as keys_module
+from perceptual_lib import shards
 from perceptual_lib.errors import InputError
 from perceptual_lib.explainers import explainer
 from perceptual_lib.images import Photograph
@@ -133,6 +135,16 @@ def test_code_digest_sees_what_is_imported_in_the_package(module, monkeypatch) -
     assert module(MODULE.format(imported="explainers.baselines")) != digest
     assert any("def perceptual_ball" in text for text in seen) is False  # which baselines do not import
     assert any("def gaussian_blur" in text for text in seen)
+
+
+@pytest.mark.parametrize("kind", [each.name for each in pkgutil.iter_modules(shards.__path__)])
+def test_profiles_and_tables_do_not_enter_a_shards_key(kind, monkeypatch) -> None:
+    """Another profile must not cost hours that are done."""
+    parse, seen = ast.parse, []
+    monkeypatch.setattr(keys_module.ast, "parse", lambda text: seen.append(text) or parse(text))
+    keys_module._code_digest.cache_clear()
+    code_digest(f"perceptual_lib.shards.{kind}")
+    assert seen and not any("class Profile(" in text or "paper_table(" in text for text in seen)
 
 
 def typed(source: str) -> None:

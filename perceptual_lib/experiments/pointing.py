@@ -48,7 +48,7 @@ class Pointing(Experiment):
     def all_pieces(self) -> Iterator[Piece]:
         section, few = self.section, self.pictures[: self.section.ranges]
         for scale in section.scales:
-            for method in section.methods:
+            for method in (each for each in section.methods if each not in section.without.get(scale, [])):
                 yield from self._row("table", method, {}, scale, drawn(self.pictures, section.subsets.get(method)))
         ranges = layer_ranges(self.run.ask("activations"), section.granularity) if few else []
         for scale in section.range_scales:
