@@ -51,6 +51,9 @@ def test_layers_and_ranges_by_scale(tmp_path, of_profiles) -> None:
     assert set(ranges.scene) == set(table.scene[table.selection]) == {first} and set(ranges.scale) == {1.0, 1.5}
     few = Pointing(pointing(ranges=1, range_scales=[1.0]), tmp_path, Local({"model": Regions()}))
     assert {about["scale"] for about, _ in few.pieces if about["role"] == "range"} == {1.0}
+    smaller = Pointing(pointing(without={1.5: ["center"]}), tmp_path, Local({"model": Regions()}))
+    assert {about["scale"] for about, _ in smaller.pieces if about["method"] == "center"} == {1.0}
+    assert {about["scale"] for about, _ in smaller.pieces if about["method"] != "center"} == {1.0, 1.5}
 
 
 def test_the_middle_of_a_mosaic_by_hand(tmp_path, of_profiles) -> None:
