@@ -35,10 +35,12 @@ class Scale:
     maps: int = 390
     range_steps: int = 15
     grows: int = 3
+    floor_seconds: float = 3.0
+    floor_batch: int = 64
 
 
 SCALES = {
-    "smoke": Scale(1, 1, 1, 4, 4, 2, 16, 13, 2, 2),
+    "smoke": Scale(1, 1, 1, 4, 4, 2, 16, 13, 2, 2, 0.2, 2),
     "quick": Scale(),
     "full": Scale(5, 2, 20, 60, 60, 16, 2000, 3900, 60, 4),
 }
@@ -84,8 +86,8 @@ def device() -> torch.device:
 
 
 @pytest.fixture
-def contest(benchmark, scale: Scale, device: torch.device) -> Contest:
-    return Contest(benchmark, scale.rounds, device)
+def contest(benchmark, scale: Scale) -> Contest:
+    return Contest(benchmark, scale.rounds)
 
 
 @pytest.fixture(scope="session")

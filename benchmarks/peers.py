@@ -1,4 +1,7 @@
-"""What ours is compared with: the same work as a careful user writes it from the papers, one image at a time."""
+"""What ours is compared with: the same work as a careful user writes it from the papers, one image at a time.
+
+Networks come in the framework's default layout, as a user has them.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -68,21 +71,36 @@ def sequential_features(layers: nn.Sequential, indices: Sequence[int]) -> Callab
     return features
 
 
+def hooked_features(network: nn.Module, modules: Sequence[nn.Module]) -> Callable[[Tensor], list[Tensor]]:
+    """The outputs of some modules of a network, in the order of their calls, taken by hooks."""
+
+    def features(image: Tensor) -> list[Tensor]:
+        found: list[Tensor] = []
+        # A copy, because the next module may work in place.
+        hooks = [module.register_forward_hook(lambda *call: found.append(call[2].clone())) for module in modules]
+        network(image)
+        for hook in hooks:
+            hook.remove()
+        return found
+
+    return features
+
+
 def plain_games(network: nn.Module, image: Tensor, saliency: Tensor, target: int, step: int) -> tuple[list, list]:
-    """The probabilities of insertion and deletion, one picture at a time, as RISE's authors evaluate theirs.
+    """The probabilities of insertion and deletion, one picture at a time: the one-image loop (`single_run`) of RISE.
 
     Args:
         network: to logits (1, K).
-        image: (1, C, H, W), saliency: (H, W).
+        image: (1, C, H, W), saliency: (H, W) on the CPU.
         target: the class.
         step: pixels that change at once.
     """
     impulse = np.zeros((11, 11))
     impulse[5, 5] = 1
-    kernel = torch.from_numpy(ndimage.gaussian_filter(impulse, 5)).float()
+    kernel = torch.from_numpy(ndimage.gaussian_filter(impulse, 5)).to(image)
     kernel = kernel.expand(3, 1, 11, 11).contiguous()
     blurred = F.conv2d(image, kernel, padding=5, groups=3)
-    order = np.argsort(-saliency.flatten().numpy(), kind="stable")
+    order = torch.from_numpy(np.argsort(-saliency.flatten().numpy(), kind="stable")).to(image.device)
     curves = []
     for start, finish in ((blurred, image), (image, torch.zeros_like(image))):
         picture = start.clone()
@@ -123,15 +141,22 @@ def _largest_box(cut: np.ndarray) -> ArrayLike:
     return columns.start, rows.start, columns.stop - 1, rows.stop - 1
 
 
-def two_loops(steps: Sequence[Tensor], changes: Sequence[Tensor], gradient: Tensor) -> Tensor:
-    """The direction of L-BFGS from pairs (N,) in order of age, by the two loops of `torch.optim.LBFGS`."""
-    curvatures = [1 / change.dot(step) for step, change in zip(steps, changes, strict=True)]
-    direction = -gradient
+def two_loops(
+    steps: Sequence[Tensor], changes: Sequence[Tensor], curvatures: Sequence[Tensor], gradient: Tensor
+) -> Tensor:
+    """The direction of L-BFGS by the two loops of `torch.optim.LBFGS`, which write one vector in place.
+
+    Args:
+        steps, changes: pairs (N,) in order of age.
+        curvatures: 1 / (step . change) of each, which torch keeps from step to step.
+        gradient: (N,).
+    """
     alphas = []
-    for step, change, rho in zip(reversed(steps), reversed(changes), reversed(curvatures), strict=True):
-        alphas.append(step.dot(direction) * rho)
-        direction = direction.add(change, alpha=-alphas[-1].item())
+    direction = -gradient
+    for step, change, curvature in zip(reversed(steps), reversed(changes), reversed(curvatures), strict=True):
+        alphas.append(step.dot(direction) * curvature)
+        direction.add_(change, alpha=-alphas[-1].item())
     direction = direction * (changes[-1].dot(steps[-1]) / changes[-1].dot(changes[-1]))
-    for step, change, rho, alpha in zip(steps, changes, curvatures, reversed(alphas), strict=True):
-        direction = direction.add(step, alpha=(alpha - change.dot(direction) * rho).item())
+    for step, change, curvature, alpha in zip(steps, changes, curvatures, reversed(alphas), strict=True):
+        direction.add_(step, alpha=(alpha - change.dot(direction) * curvature).item())
     return direction

@@ -1,13 +1,12 @@
 """How time and memory grow, what several workers gain, and what half the precision costs."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from benchmarks.conftest import CPU_THREADS, Scale
+from benchmarks.contest import timed
 from benchmarks.work import measured, optimiser, perturbation
 from perceptual_lib import explain, load_photographs, perceptual_ball
 from perceptual_lib.classifiers import Classifier
@@ -46,11 +45,11 @@ def test_growth_of_the_optimiser(benchmark, scale: Scale) -> None:
 
     def run() -> None:
         for size in [10, 25, 50, 75, 100][-scale.grows - 1 :]:
-            found = measured(optimiser, CPU_THREADS, size)
+            found = measured(optimiser, CPU_THREADS, size, 1)
             points.append([size, found.seconds, found.memory])
 
     benchmark.pedantic(run, rounds=1)
-    title = "L-BFGS alone, filling a history and ten steps more, one image of 224 x 224"
+    title = "L-BFGS alone, ten steps with a full history and its memory, one image of 224 x 224"
     benchmark.extra_info.update(row="growth history", title=title, axis="history", points=points)
 
 
@@ -63,17 +62,18 @@ def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
     shards = 8
     seconds = {}
 
+    def shards_by(executor: Ray) -> None:
+        arguments = "perturbation", {"settings": settings}, pictures, None
+        calls = [executor.submit("compute", *arguments) for _ in range(shards)]
+        [call.result() for call in calls]
+
     def run() -> None:
         for workers in (1, 2):
             executor = Ray({"model": "efficientnet_lite0"}, workers)
             try:
                 calls = [executor.submit("identity") for _ in range(workers)]
                 [call.result() for call in calls]  # both are there
-                start = time.perf_counter()
-                arguments = "perturbation", {"settings": settings}, pictures, None
-                calls = [executor.submit("compute", *arguments) for _ in range(shards)]
-                [call.result() for call in calls]
-                seconds[str(workers)] = time.perf_counter() - start
+                seconds[str(workers)] = timed(lambda executor=executor: shards_by(executor))[1]
             finally:
                 executor.close()
 
@@ -97,28 +97,33 @@ def test_half_precision(benchmark, scale: Scale, lite: Classifier, photographs: 
         ],
         1,
     )
-    found: dict[str, dict] = {"float32": {}, "bfloat16": {}}
+    work = {
+        "games": lambda count: auc(insertion_deletion(lite, images[:count], maps[:count])).float(),
+        "search": lambda count: perceptual_ball(lite, images[:count], **settings).delta.float(),
+    }
+    results: dict[str, list[Tensor]] = {}  # of the last round, in full precision and in half
+    gains: dict[str, list[float]] = {what: [] for what in work}
 
     def run() -> None:
-        for name, results in found.items():
-            with torch.autocast(device.type, torch.bfloat16, enabled=name == "bfloat16"):
-                start = time.perf_counter()
-                results["areas"] = auc(insertion_deletion(lite, images, maps)).float()
-                results["games"] = time.perf_counter() - start
-                start = time.perf_counter()
-                results["change"] = perceptual_ball(lite, images, **settings).delta.float()
-                results["search"] = time.perf_counter() - start
+        for turn, count in enumerate([1, *[len(images)] * scale.rounds]):  # one image warms up
+            for what, do in work.items():
+                both = {}
+                for half in (True, False) if turn % 2 else (False, True):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+                        both[half] = timed(lambda do=do, count=count: do(count))
+                results[what] = [both[False][0], both[True][0]]
+                gains[what].append(both[False][1] / both[True][1])
 
     benchmark.pedantic(run, rounds=1)
-    full, half = found.values()
-    correlation = rank_correlation(*(saliency_map(each["change"].cpu(), 5) for each in (full, half)))
+    correlation = rank_correlation(*(saliency_map(change.cpu(), 5) for change in results["search"]))
+    full, half = results["games"]
     benchmark.extra_info.update(
         row="half precision",
         title=f"torch.autocast with bfloat16, {len(images)} images",
-        gains={what: full[what] / half[what] for what in ("games", "search")},
-        areas_apart=float((full["areas"] - half["areas"]).abs().mean()),
-        means_apart=float((full["areas"].mean(0) - half["areas"].mean(0)).abs().max()),
-        same_order=bool((full["areas"].mean(0).argsort(0) == half["areas"].mean(0).argsort(0)).all()),
+        gains={what: rounds[1:] for what, rounds in gains.items()},
+        areas_apart=float((full - half).abs().mean()),
+        means_apart=float((full.mean(0) - half.mean(0)).abs().max()),
+        same_order=bool((full.mean(0).argsort(0) == half.mean(0).argsort(0)).all()),
         rank_correlation=float(np.mean(correlation)),
         n=len(images),
     )

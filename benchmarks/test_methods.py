@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.conftest import CPU_THREADS, Scale
-from benchmarks.contest import Contest, Turn, floor
+from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import plain_rise
 from benchmarks.work import measured, rise
 from perceptual_lib import explain
+from perceptual_lib.batches import full_batch
 from perceptual_lib.classifiers import Classifier
 from perceptual_lib.explainers.masks import random_masks
 
@@ -40,7 +41,7 @@ def test_rise(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
                 lambda: plain_rise(lite, image, target, masks, 0.5, 100),
                 about="as its authors' code, in batches of 100",
             ),
-            "floor": floor(lite.network, image, forward=count, sizes=[1, 2, 4, 6, 8, 16, 32, 64]),
+            **floors(lite.network, image, forward=count, largest=scale.floor_batch, seconds=scale.floor_seconds),
         },
         limits={"floor": 1.15},
         agreement=agreement,
@@ -65,29 +66,46 @@ def test_memory_of_rise(benchmark, scale: Scale) -> None:
     )
 
 
-def by_hand(method: Callable[[nn.Module], Callable[..., Tensor]]) -> Callable[[nn.Module, Tensor], Tensor]:
+Attribution = Callable[..., Tensor]
+
+
+def by_hand(method: Callable[[nn.Module, Tensor], Attribution]) -> Callable[[nn.Module, Tensor], Tensor]:
     """Captum's method on the predicted class, as its documentation calls it: (B, H, W)."""
 
     def maps(network: nn.Module, images: Tensor) -> Tensor:
         with torch.no_grad():
             targets = network(images).argmax(1)
-        return method(network)(images.clone().requires_grad_(), target=targets).abs().amax(1).detach()
+        attribute = method(network, images)
+        return attribute(images.clone().requires_grad_(), target=targets).abs().amax(1).detach()
 
     return maps
 
 
-def integrated(network: nn.Module) -> Callable[..., Tensor]:
+def saliency(network: nn.Module, images: Tensor) -> Attribution:
+    return captum.attr.Saliency(network).attribute
+
+
+def integrated(network: nn.Module, images: Tensor) -> Attribution:
     attribute = captum.attr.IntegratedGradients(network, multiply_by_inputs=False).attribute
-    return partial(attribute, n_steps=50)
+    return partial(attribute, n_steps=50, internal_batch_size=max(len(images), full_batch(images.device)))
 
 
-def smooth(network: nn.Module) -> Callable[..., Tensor]:
-    attribute = captum.attr.NoiseTunnel(captum.attr.Saliency(network)).attribute
-    return partial(attribute, nt_type="smoothgrad", nt_samples=50, stdevs=0.3, abs=False)
+def smooth(network: nn.Module, images: Tensor) -> Attribution:
+    """With as much noise as ours, on average: captum takes one spread for all images."""
+    ranges = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
+    at_once = max(1, full_batch(images.device) // len(images))
+    return partial(
+        captum.attr.NoiseTunnel(captum.attr.Saliency(network)).attribute,
+        nt_type="smoothgrad",
+        nt_samples=50,
+        nt_samples_batch_size=at_once,
+        stdevs=0.15 * ranges.mean().item(),
+        abs=False,
+    )
 
 
 CAPTUM = {
-    "gradient": ({}, by_hand(lambda network: captum.attr.Saliency(network).attribute)),
+    "gradient": ({}, by_hand(saliency)),
     "integrated_gradients": ({"steps": 50}, by_hand(integrated)),
     "smoothgrad": ({"samples": 50}, by_hand(smooth)),
 }
@@ -111,7 +129,7 @@ def test_captum(contest: Contest, lite: Classifier, photographs: Tensor, method:
         units=batch,
         unit="image",
         ours=lambda: explain(lite, images, method=method, **settings),
-        others={"captum": Turn(lambda: theirs(lite, images), about="called by hand on the same network")},
+        others={"captum": Turn(lambda: theirs(lite, images), about="by hand, on the same network, as many at once")},
         limits={"captum": 1.0},
         agreement=agreement,
     )

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.conftest import Scale
-from benchmarks.contest import Contest, Turn, floor
+from benchmarks.conftest import CPU_THREADS, Scale
+from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import plain_boxes, plain_games
+from benchmarks.work import boxes, measured
 from perceptual_lib.classifiers import Classifier
 from perceptual_lib.protocols.insertion_deletion import STEP, auc, insertion_deletion
-from perceptual_lib.protocols.localization import component_boxes, scale_and_blur
+from perceptual_lib.protocols.localization import THRESHOLDS, component_boxes, scale_and_blur
 from perceptual_lib.saliency import gaussian_blur
 
 METHODS = 13  # of Table 1
@@ -44,8 +45,8 @@ def test_games(contest: Contest, scale: Scale, lite: Classifier, photographs: Te
         unit="image",
         ours=lambda: insertion_deletion(lite, images, maps, targets),
         others={
-            "one picture at a time": Turn(plainly, few / len(images), "the loop of RISE's authors"),
-            "floor": floor(lite.network, images, forward=passes, sizes=[1, 2, 4, 6, 8, 16, 32]),
+            "one picture at a time": Turn(plainly, few / len(images), "RISE's one-image loop, in the default layout"),
+            **floors(lite.network, images, forward=passes, largest=scale.floor_batch, seconds=scale.floor_seconds),
         },
         limits={"floor": 1.1, "one picture at a time": 2.5},
         agreement=agreement,
@@ -58,7 +59,6 @@ def test_weak_localisation(contest: Contest, scale: Scale) -> None:
     noise = torch.rand(METHODS, 224, 224, generator=generator) ** 8
     kinds = torch.cat([next(scale_and_blur(noise[[kind]], [2.0 * kind])) for kind in range(METHODS)])
     maps = torch.cat([kinds.roll(shift, -1) for shift in range(each)]).numpy()
-    component_boxes(maps[:1])  # compiled at the first call, or read from where that was kept
 
     def agreement(results: dict) -> str:
         assert np.array_equal(results["ours"][:METHODS], results["plain loop"])
@@ -79,4 +79,25 @@ def test_weak_localisation(contest: Contest, scale: Scale) -> None:
         },
         limits={"plain loop": 20},
         agreement=agreement,
+    )
+
+
+def test_memory_of_weak_localisation(benchmark, scale: Scale) -> None:
+    counts = [max(13, scale.maps // 4), max(52, scale.maps)]
+    found = {}
+
+    def run() -> None:
+        for count in counts:
+            result = count * len(THRESHOLDS) * 16  # bytes of a box
+            found[count] = max(0, measured(boxes, CPU_THREADS, count).memory - result)
+
+    benchmark.pedantic(run, rounds=1)
+    few, many = (found[count] for count in counts)
+    benchmark.extra_info.update(
+        row="5b",
+        title=f"peak memory of weak localisation beside the maps and their boxes, {counts[1]} maps against {counts[0]} "
+        "(or 1 MiB)",
+        memory={str(count): memory for count, memory in found.items()},
+        limits={"growth": 1.1},
+        growth=many / max(2**20, few),  # less is a page here and a page there
     )

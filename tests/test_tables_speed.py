@@ -14,7 +14,8 @@ CONTEST = {
     "title": "some work",
     "unit": "evaluation",
     "units": 4,
-    "seconds": {"ours": [1.0, 2.0, 3.0], "floor": [1.0, 1.0, 2.0], "plain way": [3.0, 8.0, 6.0], "other": [1, 1, 1]},
+    "seconds": {"ours": [1.0, 2.0, 3.0], "floor": [1.0, 1.0, 2.0], "plain way": [3.0, 8.0, 6.0], "other": [1, 1, 1]}
+    | {"floor, folded": [0.5, 1.0, 1.0]},
     "limits": {"floor": 1.5, "plain way": 3},
     "about": {},
     "agreement": "the same",
@@ -34,6 +35,8 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert (plain.ratio.value, plain.ratio.low, plain.ratio.high) == (3.0, 2.0, 4.0)
     assert (floor.goal, floor.reached, plain.goal, plain.reached) == ("<= 1.5", True, ">= 3", True)
     assert other.goal == "" and other.reached is None
+    folded = lines.loc["times the floor, folded"]
+    assert (folded.ratio.value, folded.ratio.low, folded.ratio.high, folded.goal) == (2.0, 2.0, 3.0, "")
     assert floor.seconds.value == 2.0
 
 
@@ -68,8 +71,8 @@ def test_a_line_through_points() -> None:
     assert (bent.slope, bent.intercept, bent.worst) == pytest.approx((1.5, -0.5, 1 / 3))
 
 
-def written(path: Path, rows: list[dict]) -> Path:
-    machine = {"processor": "P", "cores": 2, "threads": 2, "memory": 8, "gpu": "", "system": "S"}
+def written(path: Path, rows: list[dict], gpu: str = "") -> Path:
+    machine = {"processor": "P", "cores": 2, "threads": 2, "memory": 8, "gpu": gpu, "system": "S"}
     machine |= {"versions": {"python": "3", "torch": "2"}, "scale": "quick"}
     content = {
         "benchmarks": [{"extra_info": row} for row in rows],
@@ -91,6 +94,17 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=1) == pytest.approx(10)
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=4) == pytest.approx(2.5)
     assert study_hours(measured(written(tmp_path / "none.json", [CONTEST])), 1, 1, 1, 1) is None
+
+
+def test_a_study_on_gpus_takes_what_a_batch_took_there(tmp_path: Path) -> None:
+    run = measured(written(tmp_path / "gpu.json", [CONTEST | {"row": "2b"}, WORKERS], gpu="G"))
+    assert study_hours(run, images=360, ranges=10, evaluations=100, workers=64) == pytest.approx(200 / 64)  # 2 s each
+    none = measured(written(tmp_path / "none.json", [WORKERS], gpu="G"))
+    assert study_hours(none, 1, 1, 1, 1) is None
+
+
+def test_what_was_broken_off_is_no_row(tmp_path: Path) -> None:
+    assert measured(written(tmp_path / "speed.json", [{}, MEMORY])).rows == [MEMORY]
 
 
 def test_later_files_of_a_folder_replace_rows(tmp_path: Path) -> None:

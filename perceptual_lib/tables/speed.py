@@ -62,7 +62,8 @@ def measured(path: str | PathLike) -> Measured:
     try:
         for file in files:
             content = json.loads(file.read_text(encoding="utf-8"))
-            rows |= {each["extra_info"]["row"]: each["extra_info"] for each in content["benchmarks"]}
+            found = [each["extra_info"] for each in content["benchmarks"]]
+            rows |= {row["row"]: row for row in found if "row" in row}  # one that was broken off has none
             machines.append(content["machine_info"]["speed"])
             made.append(content["datetime"][:10])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -98,9 +99,9 @@ def _lines(row: Mapping[str, Any]) -> Iterator[tuple]:
         yield (*head, "seconds", ratio, f"<= {goal:g}", bool(ratio.value <= goal), row["agreement"])
     for name, theirs in row["seconds"].items():
         goal = limits.get(name)
-        if name == "floor":
+        if name.startswith("floor"):
             ratio = over_rounds(ours / np.array(theirs))
-            yield (*head, "times the floor", ratio, *_goal(ratio.value, goal, at_least=False), row["agreement"])
+            yield (*head, f"times the {name}", ratio, *_goal(ratio.value, goal, at_least=False), row["agreement"])
         elif name != "ours":
             ratio = over_rounds(np.array(theirs) / ours)
             measure = f"times as fast as {name}"
@@ -162,11 +163,13 @@ def growth_table(run: Measured) -> pd.DataFrame:
 def study_hours(run: Measured, images: int, ranges: int, evaluations: int, workers: int) -> float | None:
     """Hours that explaining images with ranges of layers held takes on so many workers like those measured.
 
-    A worker's speed is that of the run with two workers of Ray, each on one thread, so that what they take from each
-    other is in it; None where that was not measured.
+    A worker is a GPU where the run had one, with the median of row 2b. Elsewhere it is one of two workers of Ray, each
+    on one thread, so that what they take from each other is in it. None where the row was not measured.
     """
-    row = run.row("workers")
+    row = run.row("2b" if run.machine["gpu"] else "workers")
     if row is None:
         return None
-    seconds = 2 * row["workers"]["2"] / row["evaluations"]  # of one worker, for one evaluation
-    return images * ranges * evaluations * seconds / workers / 3600
+    seconds = (  # of one worker, for one evaluation
+        np.median(row["seconds"]["ours"]) if run.machine["gpu"] else 2 * row["workers"]["2"] / row["evaluations"]
+    )
+    return float(images * ranges * evaluations * seconds / workers / 3600)
