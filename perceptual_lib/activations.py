@@ -123,7 +123,7 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
 
     Returns:
         The network's output, the activations' descriptions in forward order, and their values, each with a
-        leading batch dimension: (B, ...).
+        leading batch dimension: (B, ...). Output and values have the type of the inputs, also inside autocast.
 
     Raises:
         InputError: an activation's leading dimension is not a multiple of the batch size.
@@ -136,12 +136,12 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
         name = call_name(stack, function)
         value = by_image(output, len(inputs), name)
         found.append(Activation(name + (f"_{calls[name]}" if calls[name] else ""), function, tuple(value.shape[1:])))
-        values.append(value.detach().clone())  # an in-place operation may follow
+        values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
         calls[name] += 1
 
     with torch.enable_grad(), module_paths(network) as stack, watch(see):
         output = network(inputs.detach().requires_grad_())
-    return output.detach(), found, values
+    return output.detach().to(inputs.dtype), found, values
 
 
 def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
@@ -182,9 +182,12 @@ def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
     Raises:
         InputError: an index out of range or an unknown name.
     """
-    if isinstance(layers, (int, str, range)) or not isinstance(layers, Iterable):
-        layers = [layers]
-    return sorted({index for layer in layers for index in _indices(layer, names)})
+    return sorted({index for layer in list_layers(layers) for index in _indices(layer, names)})
+
+
+def list_layers(layers: Layers) -> list[int | str | range]:
+    """The layers one by one, to be read more than once."""
+    return [layers] if isinstance(layers, (int, str, range)) or not isinstance(layers, Iterable) else list(layers)
 
 
 def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:

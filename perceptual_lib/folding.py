@@ -44,35 +44,41 @@ Folds = tuple[Fold, ...]
 """One for each call of a convolution in a forward pass, in order; none for a network that is called as it is."""
 
 
-@torch.no_grad()
-def find_folds(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Folds:
-    """What of a network can be folded, by two forward passes of one image.
+def find_folds(network: Callable[[Tensor], Tensor], inputs: Tensor, backward: bool = True) -> Folds:
+    """What of a network can be folded, by two forward passes of one image, in full precision also inside autocast.
 
     Args:
         network: in evaluation mode; call it inside `frozen`.
         inputs: (B, C, H, W), the first of which is shown.
+        backward: whether there will be backward passes, which some networks that could be folded forbid: see
+            `FoldFinder`.
     """
     if isinstance(network, nn.Module) and not any(isinstance(each, nn.BatchNorm2d) for each in network.modules()):
         return ()
-    with FoldFinder() as finder:
-        answer = network(inputs[:1])
-    folds = finder.folds
-    try:
-        with folded(folds):
-            again = network(inputs[:1])
-    except PathChanged:
-        return ()
+    with torch.set_grad_enabled(backward), torch.autocast(inputs.device.type, enabled=False):
+        image = inputs[:1].detach().requires_grad_(backward)
+        with FoldFinder() as finder:
+            answer = network(image).detach()
+        folds = finder.folds
+        try:
+            with folded(folds):
+                again = network(image).detach()
+        except PathChanged:
+            return ()
     return folds if torch.allclose(again, answer, rtol=0, atol=TOLERANCE * float(answer.abs().max())) else ()
 
 
-def without_norms(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Callable[[Tensor], Tensor]:
+def without_norms(
+    network: Callable[[Tensor], Tensor], inputs: Tensor, backward: bool = True
+) -> Callable[[Tensor], Tensor]:
     """The network, answering with what of it can be folded, as `find_folds` finds it.
 
     Args:
         network: in evaluation mode; find and call it inside `frozen`.
         inputs: (B, C, H, W), of the kind that it will be called with.
+        backward: see `find_folds`.
     """
-    folds = find_folds(network, inputs)
+    folds = find_folds(network, inputs, backward)
 
     def answer(images: Tensor) -> Tensor:
         try:
@@ -88,7 +94,7 @@ class folded(watch):
     """Context in which convolutions do the work of the batch norms behind them. Raises PathChanged.
 
     Args:
-        folds: as `find_folds` gives them for the network that is called; it is called once.
+        folds: as `find_folds` gives them for the network that is called once; with none it is called as it is.
         see: as for `watch`.
     """
 
@@ -97,10 +103,9 @@ class folded(watch):
         self.folds = folds
         self.convolutions = 0
         self.normalised: Tensor | None = None  # the output of a folded convolution until its batch norm is called
-        self.answers = ANSWERS if folds else {F.hardtanh: folded.bounded, F.relu6: folded.bounded_by_6}
 
     def run(self, func: Callable, args: tuple, kwargs: dict) -> Any:
-        answer = self.answers.get(func)
+        answer = ANSWERS.get(func) if self.folds else None
         return func(*args, **kwargs) if answer is None else answer(self, *args, **kwargs)
 
     def convolution(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **more) -> Tensor:
@@ -144,7 +149,10 @@ ANSWERS: Mapping[Callable, Callable] = {
 
 
 class Bounded(Function):
-    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output tells where it was cut."""
+    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output tells where it was cut.
+
+    Nothing may be written over the output, then. A mask in its place would cost as much as the copy.
+    """
 
     @staticmethod
     def forward(context, value: Tensor, low: float, high: float) -> Tensor:
@@ -163,7 +171,12 @@ class Bounded(Function):
 class FoldFinder(TorchFunctionMode):
     """Context that sees which outputs of convolutions go to a batch norm and nowhere else; the network is called once.
 
-    A convolution is folded where a batch norm and nothing else takes its output.
+    A convolution is folded where a batch norm and nothing else takes its output. Where gradients are recorded the
+    network is not folded at all
+
+    - if one of the calls that `folded` answers is in the hands of a function of autograd, or of hooks on what is saved,
+      as those of activation checkpointing: these may make the call a second time, in the backward pass, unseen;
+    - if something is written over the output of `Bounded`.
     """
 
     def __init__(self) -> None:
@@ -173,10 +186,17 @@ class FoldFinder(TorchFunctionMode):
         self.places: dict[int, int] = {}  # identity of an output -> its convolution
         self.norms: dict[int, dict[str, Any]] = {}  # convolution -> what the batch norm behind it does
         self.elsewhere: set[int] = set()  # convolutions whose output something else takes
+        self.recorded = torch.is_grad_enabled()
+        self.answerable = True  # in a way that the backward pass agrees with
+        self.bounded: list[tuple[Tensor, int]] = []  # outputs, and how often they had been written
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if self.recorded and func in ANSWERS and (not torch.is_grad_enabled() or _is_saving_hooked()):
+            self.answerable = False
         output = func(*args, **kwargs)
+        if self.recorded and func in (F.hardtanh, F.relu6):
+            self.bounded.append((output, output._version))
         taken = [self.places[id(value)] for value in _flat([*args, *kwargs.values()]) if id(value) in self.places]
         if taken and func is F.batch_norm and taken[0] not in self.norms:
             norm = _norm(*args, **kwargs)
@@ -193,6 +213,8 @@ class FoldFinder(TorchFunctionMode):
     @property
     def folds(self) -> Folds:
         """What was seen. A part that does not show itself, as a function of autograd, may make the answer another."""
+        if not self.answerable or any(output._version != version for output, version in self.bounded):
+            return ()
         found = tuple(self._fold(place, *call) for place, call in enumerate(self.calls))
         return found if any(fold.weight is not None for fold in found) else ()
 
@@ -200,6 +222,14 @@ class FoldFinder(TorchFunctionMode):
         if place not in self.norms or place in self.elsewhere:
             return Fold(weight)
         return Fold(weight, *(each.detach() for each in fuse_conv_bn_weights(weight, bias, **self.norms[place])))
+
+
+def _is_saving_hooked() -> bool:
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("they are only asked for"):
+            return False
+    except RuntimeError:  # there are some
+        return True
 
 
 def _flat(values: Sequence[Any]) -> Iterator[Any]:

@@ -131,7 +131,8 @@ def minimise(
         )
         ended.converged[rows] |= live & done
         live = live & ~done
-        move = history.direction(move, new_gradient - gradient, new_gradient)
+        with torch.autocast(start.device.type, enabled=False):  # a caller's is meant for the network
+            move = history.direction(move, new_gradient - gradient, new_gradient)
         slope = (new_gradient * move).sum(1)
         loss, gradient = new_loss, new_gradient
 

@@ -15,7 +15,7 @@ class Held:
     """An activation that is held near its value on the original image.
 
     Attributes:
-        reference: C_l(x), (B, ...).
+        reference: C_l(x), (B, ...), in the images' type, also where autocast computes x' in another.
         scale: (P,), lambda' divided by the number of elements and by what the layer is normalised with; 0 for a problem
             that does not hold it.
         room: where differences are written, from one evaluation to the next: memory that is new each time has to be
@@ -28,7 +28,7 @@ class Held:
 
     def room_for(self, value: Tensor) -> Tensor:
         if self.room is None or self.room.shape != value.shape:
-            self.room = torch.empty_like(value)
+            self.room = torch.empty_like(value, dtype=self.reference.dtype)
         return self.room
 
 
@@ -72,21 +72,20 @@ class SquaredDistance(torch.autograd.Function):
     """scale sum (value - reference)^2 over all dimensions but the first: (P, ...), (P or 1, ...), (P,) -> (P,).
 
     The difference is written into `room`, and its gradient over the difference. Written with tensor operations the
-    terms cost as much again as the network, whose activations they read; this way a tenth of it.
+    terms cost as much again as the network, whose activations they read; this way a tenth of it. It is kept without
+    `save_for_backward`, whose tensors checkpointing would count among those of the network.
     """
 
     @staticmethod
     def forward(context, value: Tensor, reference: Tensor, scale: Tensor, room: Tensor) -> Tensor:
         difference = torch.sub(value, reference, out=room)
-        context.save_for_backward(difference)
-        context.scale = scale
+        context.difference, context.scale = difference, scale
         return scale * _squared_norms(difference)
 
     @staticmethod
     def backward(context, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (difference,) = context.saved_tensors
-        scale = (2 * gradient * context.scale).view(-1, *[1] * (difference.ndim - 1))
-        return difference.mul_(scale), None, None, None
+        scale = (2 * gradient * context.scale).view(-1, *[1] * (context.difference.ndim - 1))
+        return context.difference.mul_(scale), None, None, None
 
 
 def _squared_norms(values: Tensor) -> Tensor:

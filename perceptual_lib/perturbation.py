@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import Layers, frozen, network_of, select_layers, trace
+from perceptual_lib.activations import Layers, frozen, list_layers, network_of, select_layers, trace
 from perceptual_lib.batches import full_batch
 from perceptual_lib.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
-from perceptual_lib.folding import TOLERANCE, FoldFinder, Folds, PathChanged
+from perceptual_lib.folding import Folds, PathChanged, find_folds
 from perceptual_lib.lbfgs import minimise
 from perceptual_lib.perceptual_distance import Held, PerceptualDistance
 
@@ -96,6 +96,7 @@ def perceptual_ball(
         normalise_layers=normalise_layers,
         multilabel=multilabel,
     )
+    layers = list_layers(layers)
     with objective.checked(inputs, targets, max_iter, batch_size) as (inputs, targets):
 
         def bind(rows: Tensor) -> None:
@@ -192,13 +193,13 @@ class Objective:
         self.pixel_weight = pixel_weight
         self.normalise_layers = normalise_layers
         self.margins = class_response if multilabel else multiclass_margin
+        self.folds: Folds | None = None  # not looked for
         self.release()
 
     def release(self) -> None:
         """Forget the images and what was computed of them."""
         self.inputs = self.targets = self.margin_before = None
         self.held: dict[int, Held] = {}  # by the activation's index
-        self.folds: Folds = ()
 
     @contextmanager
     def checked(
@@ -220,8 +221,7 @@ class Objective:
             choices: of layers; one for all images, or more for the one image.
         """
         self.inputs = inputs
-        with FoldFinder() as finder:
-            logits, found, values = trace(self.network, inputs)
+        logits, found, values = trace(self.network, inputs)
         check_logits(logits, len(inputs), self.margins is class_response)
         scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
         if targets is None:
@@ -232,7 +232,8 @@ class Objective:
         self.targets = targets.expand(count)
         self.margin_before = self.margins(logits, targets).expand(count)
         self.activation_count = len(found)
-        self.folds = finder.folds
+        if self.folds is None:
+            self.folds = find_folds(self.network, inputs)
         chosen = [select_layers(layers, [activation.name for activation in found]) for layers in choices]
         for index in sorted(set().union(*chosen)):
             holds = values[index].new_tensor([index in each for each in chosen])
@@ -255,24 +256,17 @@ class Objective:
         minimum = minimise(self, start, max_iter=max_iter, at_start=self._at_start(start), callback=report)
         delta = minimum.points.unflatten(1, shape)
         self.release()
-        margin = self.margins(self.network(images + delta), targets)
+        margin = self.margins(self.network(images + delta).to(delta.dtype), targets)
         return Perturbation(
             delta, targets, margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed
         )
 
     def _at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and gradient at x' = x, where no activation has moved: one evaluation for all choices of an image.
-
-        The loss is known there, and so tells whether the network can be folded.
-        """
+        """Loss and gradient at x' = x, where no activation has moved: one evaluation for all choices of an image."""
         images = slice(len(self.inputs))
         alone = copy(self)
         alone.targets, alone.held = self.targets[images], {}
         loss, gradient = alone.evaluate(start[images])
-        expected = (self.margin_before[images] - self.margin_target).square()
-        if self.folds and not torch.allclose(loss, expected, rtol=TOLERANCE, atol=TOLERANCE):
-            self.folds = alone.folds = ()
-            loss, gradient = alone.evaluate(start[images])
         return loss.expand(len(start)), gradient.expand(len(start), -1)
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,7 +282,7 @@ class Objective:
             delta = points.unflatten(1, self.inputs.shape[1:]).detach().requires_grad_()
             with PerceptualDistance(self.held, len(points), self.activation_count, self.folds) as perceptual:
                 logits = self.network(self.inputs + delta)
-            margin = self.margins(logits, self.targets)
+            margin = self.margins(logits.to(delta.dtype), self.targets)
             pixels = delta.square().flatten(1).mean(1)
             loss = (margin - self.margin_target).square() + perceptual.total + self.pixel_weight * pixels
             (gradient,) = torch.autograd.grad(loss.sum(), delta)

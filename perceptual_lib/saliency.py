@@ -51,7 +51,8 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     height, width = (
         torch.as_tensor(_blur_matrix(size, sigma), dtype=maps.dtype, device=maps.device) for size in maps.shape[-2:]
     )
-    return height @ maps @ width.T
+    with torch.autocast(maps.device.type, enabled=False):  # which would make products of other values equal
+        return height @ maps @ width.T
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:

@@ -1,12 +1,12 @@
 """How much the explanation depends on the layers that are held: one image, many choices (paper Fig. 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import Layers
+from perceptual_lib.activations import Layers, list_layers
 from perceptual_lib.batches import full_batch
 from perceptual_lib.errors import InputError
 from perceptual_lib.perturbation import Objective, Perturbation, join, solve
@@ -15,7 +15,7 @@ from perceptual_lib.perturbation import Objective, Perturbation, join, solve
 def perturbations_by_layers(
     model: nn.Module,
     inputs: Tensor,
-    choices: Sequence[Layers],
+    choices: Iterable[Layers],
     targets: None | int | Tensor = None,
     *,
     max_iter: int = 200,
@@ -39,6 +39,7 @@ def perturbations_by_layers(
     Raises:
         InputError: no choices, and as `perceptual_ball`.
     """
+    choices = [list_layers(layers) for layers in choices]
     if not choices:
         raise InputError("there are no layers to choose from; give one choice or more.")
     objective = Objective(model, **settings)

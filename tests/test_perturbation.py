@@ -113,6 +113,13 @@ def test_an_images_result_does_not_depend_on_its_neighbours(tiny: TinyNetwork, i
         assert together.evaluations[row] == alone.evaluations[0]
 
 
+def test_layers_that_can_be_read_once(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    settings = {"layer_weight": 0.3, "max_iter": 10, "batch_size": 1}
+    expected = perceptual_ball(tiny, images[:3], layers=(0, 1), **settings)
+    found = perceptual_ball(tiny, images[:3], layers=(index for index in (0, 1)), **settings)
+    assert torch.equal(found.delta, expected.delta)
+
+
 def test_target_defaults_to_the_prediction(tiny: TinyNetwork, images: torch.Tensor) -> None:
     tiny.eval()
     prediction = tiny(images).argmax(1)

@@ -42,6 +42,12 @@ def test_same_as_one_call_for_each(tiny: TinyNetwork, images: torch.Tensor, norm
             assert torch.equal(getattr(result, fact), getattr(alone, fact)), fact
 
 
+def test_layers_that_can_be_read_once(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    expected = perturbations_by_layers(tiny, images[:2], [(0, 2), [1]], **SETTINGS)
+    found = perturbations_by_layers(tiny, images[:2], (iter(layers) for layers in ((0, 2), [1])), **SETTINGS)
+    assert all(torch.equal(ours.delta, theirs.delta) for ours, theirs in zip(found, expected, strict=True))
+
+
 def test_choices_that_end_early_leave_the_batch(images: torch.Tensor) -> None:
     """It sees the image once for the references, once at the start, once for each later evaluation and at the end."""
     network, choices = Smooth(), [[], 0, 1, "0-1"]

@@ -98,8 +98,8 @@ def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tens
 
 
 def enlarge(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps (B, h, w) at the images' size (B, H, W), bilinearly."""
-    return F.interpolate(maps[:, None], images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    """Maps (B, h, w) at the images' size (B, H, W) and in their type, bilinearly."""
+    return F.interpolate(maps[:, None].to(images.dtype), images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
 class deconvnet_rule(TorchFunctionMode):
@@ -110,8 +110,7 @@ class deconvnet_rule(TorchFunctionMode):
         if getattr(func, "__name__", "").rstrip("_") not in ACTIVATION_FUNCTIONS:
             return func(*args, **kwargs)
         given = args[0] if args else kwargs.pop("input")
-        with torch.no_grad():
-            value = func(given.clone(), *args[1:], **kwargs)  # in place on the copy, where it is
+        value = func(given.clone(), *args[1:], **kwargs)  # in place on the copy, where it is
         return PositivePassage.apply(given, value)
 
 

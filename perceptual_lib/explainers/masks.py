@@ -56,14 +56,15 @@ def rise(
     """
     batch_size = full_batch(images.device) if batch_size is None else batch_size
     _check_rise(images, count, cells, share, batch_size, masks)
-    network = without_norms(network, images)
+    network = without_norms(network, images, backward=False)
     blocks = random_masks(images, count, cells, share, seed, batch_size) if masks is None else masks.split(batch_size)
     maps = torch.zeros_like(images[:, 0])
     for block in blocks:
         block = block.to(images)  # (n, H, W)
         for one, target, map in zip(images, targets, maps, strict=True):  # full batches, whatever the number of images
-            scores = network(one * block[:, None]).softmax(1)[:, target]  # (n,)
-            map += torch.tensordot(scores, block, 1)
+            scores = network(one * block[:, None]).softmax(1, images.dtype)[:, target]  # (n,)
+            with torch.autocast(images.device.type, enabled=False):
+                map += torch.tensordot(scores, block, 1)
     return maps / ((count if masks is None else len(masks)) * share)
 
 
@@ -217,7 +218,7 @@ def between_levels(levels: Tensor, mask: Tensor) -> Tensor:
     """Images (B, C, H, W), each pixel blurred as far as the mask (B, H, W) is from 1, between its two levels."""
     index = torch.arange(len(levels), dtype=mask.dtype, device=mask.device).view(-1, 1, 1, 1)
     weights = (1 - (mask * (len(levels) - 1) - index).abs()).clamp(min=0)  # (LEVELS, B, H, W), two are not 0
-    return torch.einsum("lbhw,lbchw->bchw", weights, levels)
+    return (weights[:, :, None] * levels).sum(0)
 
 
 def wanted_values(masks: Tensor, area: float) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import Layers, frozen, network_of, trace
+from perceptual_lib.activations import Layers, frozen, list_layers, network_of, trace
 from perceptual_lib.classifiers import Classifier, default_settings
 from perceptual_lib.explainers.registry import explainer
 from perceptual_lib.perturbation import perceptual_ball
@@ -67,7 +67,7 @@ class PerceptualBall:
 
     def __init__(self, model: nn.Module, layers: Layers | None = None, **settings: object) -> None:
         self.model = model
-        self.layers = layers
+        self.layers = None if layers is None else list_layers(layers)
         self.settings = settings
 
     def attribute(self, inputs: Tensor, target: None | int | Tensor = None) -> Tensor:

@@ -72,7 +72,7 @@ def insertion_deletion(
     finish = torch.stack([images, torch.zeros_like(images)], 1)
     with frozen(classifier):
         targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
-        network = without_norms(classifier, images)
+        network = without_norms(classifier, images, backward=False)
         between = _between(network, start, finish, order, targets, step, batch_size)
     first, last = (
         torch.stack(ends, 1)[:, None, :, None].expand(*between.shape[:3], 1) for ends in ([soft, whole], [whole, grey])
@@ -116,7 +116,8 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
     kernel = gaussian_blur(impulse, sigma)[0].to(maps)
     # As matrices and not as a convolution, which on a GPU would round to ten bits and reorder pixels.
     height, width = (_band(size, kernel) for size in maps.shape[-2:])
-    return height @ maps @ width
+    with torch.autocast(maps.device.type, enabled=False):
+        return height @ maps @ width
 
 
 def _band(size: int, kernel: Tensor) -> Tensor:
