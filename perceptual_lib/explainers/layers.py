@@ -86,7 +86,7 @@ def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor, layer: L
     with torch.enable_grad(), _catching(network, images, layer, keep):
         score = network(images.detach().requires_grad_()).gather(1, targets[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, caught[0])
-    return tuple(_channels_first(value.detach(), images) for value in (caught[0], gradient))
+    return tuple(_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
 
 
 def _catching(network: nn.Module, images: Tensor, layer: Layer, keep) -> "watch | _module_hook":
