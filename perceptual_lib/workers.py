@@ -1,12 +1,13 @@
 """What computes shards: a loaded network."""
 
+import ctypes
 import hashlib
 import importlib
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,7 @@ class Worker:
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.arguments = dict(classifier)
+        keep_freed_memory()
 
     @cached_property
     def classifier(self):
@@ -143,6 +145,19 @@ class Worker:
         by_image = {name: [value[row] for row in rows] for name, value in arguments.get("by_image", {}).items()}
         shared = {name: value for name, value in arguments.items() if name != "by_image"}
         return compute(self.classifier, [pictures[row] for row in rows], **given, **shared, **by_image)
+
+
+def keep_freed_memory() -> None:
+    """Let this process use freed memory again instead of giving it back; does nothing where the C library is not glibc.
+
+    glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as computing what comes
+    there: half the time of explaining four questions at 1.5 times the size.
+    """
+    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    with suppress(OSError, AttributeError):
+        c_library = ctypes.CDLL("libc.so.6")
+        c_library.mallopt(mmap_max, 0)
+        c_library.mallopt(trim_threshold, 2**31 - 1)
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """Executors: the same bits from all of them, also when a worker is killed."""
 
 import os
+import platform
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +30,31 @@ def processes():
     yield make
     for executor in executors:
         executor.close()
+
+
+FAULTS = """
+import resource, torch
+from perceptual_lib.workers import Worker
+torch.set_num_threads(1)
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16_000_000)  # 64 MB, 15,625 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+before = faults()
+Worker({})
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_a_worker_uses_freed_memory_again() -> None:
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 5_000 and after < 100
 
 
 @pytest.mark.slow
