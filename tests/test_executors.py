@@ -54,7 +54,7 @@ print(before, faults())
 def test_a_worker_uses_freed_memory_again() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    assert before > 5_000 and after < 100
+    assert after < before / 10
 
 
 @pytest.mark.slow
