@@ -95,7 +95,7 @@ def component_boxes(maps: ArrayLike) -> np.ndarray:
     from perceptual_lib.protocols.components import largest_boxes  # not above: it imports a compiler
 
     maps = np.asarray(maps, dtype=np.float32)
-    if maps.ndim != 3 or maps.size == 0 or not (np.isfinite(maps) & (maps >= 0)).all():
+    if maps.ndim != 3 or maps.size == 0 or not (maps.min() >= 0 and maps.max() < np.inf):
         raise InputError("maps must have the shape (N, H, W) and finite values of at least 0; see scale_and_blur.")
     result = np.empty((len(maps), len(THRESHOLDS), 4), dtype=np.int32)
     for boxes, one in zip(result, maps, strict=True):
