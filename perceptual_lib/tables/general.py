@@ -43,15 +43,17 @@ def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
 
 
 def forward_passes(lines: pd.DataFrame) -> int | None:
-    """Of the network for a map of a row, by its method and settings: for RISE its masks, for a search its evaluations.
+    """Of the network for a map of a row, by its method and settings: for RISE its masks.
 
-    None for a method that is not known here, or settings of another version.
+    For our own methods as many as the search may take, which may end sooner. None for a method that is not known here.
     """
     from perceptual_lib.experiments.rows import passes  # an import of PyTorch
 
-    row = lines.iloc[0]
+    settings = json.loads(lines.settings.iloc[0])
+    if "max_iter" in settings:
+        return settings["max_iter"] + 2  # an evaluation at the start, and one for the margin at the end
     try:
-        return passes(row.method, json.loads(row.settings))[0]
+        return passes(lines.method.iloc[0], settings)[0]
     except (InputError, KeyError):
         return None
 
