@@ -27,29 +27,33 @@ def profile():
     return load_profile("imagenet-300")
 
 
-def test_every_photograph_of_every_row_is_there(run, profile, embedded) -> None:
-    table, _ = run
-    names = (profile.folder / profile.photographs.names).read_text().split()
-    section = profile.localization
+@pytest.fixture(scope="module")
+def names(profile) -> list[str]:
+    return (profile.folder / profile.photographs.names).read_text().split()
+
+
+def check_rows(table, names, section, blurs) -> None:
+    """Of a paper's table: every photograph of every method at every one of its `blurs(method)`, once."""
     lines = table[table.role == "table"]
     assert set(lines.method) == set(section.methods)
     for method, rows in lines.groupby("method"):
         assert set(rows.photograph) == set(drawn(names, section.subsets.get(method)))
-        assert len(rows) == rows.photograph.nunique() * len(section.sigmas)
+        assert len(rows) == rows.photograph.nunique() * len(blurs(method))
+
+
+def test_every_photograph_of_every_row_is_there(run, profile, names, embedded) -> None:
+    table, _ = run
+    section = profile.localization
+    check_rows(table, names, section, lambda _: section.sigmas)
     tried = table[table.role != "table"]
     assert set(tried.photograph) == set(names[: section.ranges])
     assert tried[tried.role == "range"].settings.nunique() == len(layer_ranges(embedded.activations, "stage"))
 
 
-def test_every_game_of_every_row_is_there(profile, embedded) -> None:
+def test_every_game_of_every_row_is_there(profile, names, embedded) -> None:
     table, _ = published(ROOT / "results" / "imagenet-300", "insertion_deletion")
-    names = (profile.folder / profile.photographs.names).read_text().split()
     section = profile.insertion_deletion
-    lines = table[table.role == "table"]
-    assert set(lines.method) == set(section.methods)
-    for method, rows in lines.groupby("method"):
-        assert set(rows.photograph) == set(drawn(names, section.subsets.get(method)))
-        assert len(rows) == rows.photograph.nunique() * len(section.sigmas.get(method, [0.0]))
+    check_rows(table, names, section, lambda method: section.sigmas.get(method, [0.0]))
     swept = table[table.role == "sweep"]
     assert set(swept.photograph) == set(names[: section.swept]) and set(swept.sigma) == set(section.sweep)
     tried = table[table.role == "range"]
@@ -62,6 +66,7 @@ def test_every_question_of_every_row_is_there(profile, embedded) -> None:
     table, _ = published(ROOT / "results" / "imagenet-300", "pointing")
     section = profile.pointing
     scenes = sorted(table.scene.unique())
+    assert len(scenes) == section.pictures
     lines = table[table.role == "table"]
     rows = lines.groupby(["method", "scale"])
     left_out = {(method, scale) for scale, methods in section.without.items() for method in methods}

@@ -6,6 +6,7 @@ from typing import Any
 from perceptual_lib.errors import InputError
 from perceptual_lib.experiments.base import Experiment, Piece
 from perceptual_lib.experiments.rows import PERTURBATIONS, as_json, drawn, layer_ranges, passes, row_settings
+from perceptual_lib.explainers import find_method
 from perceptual_lib.keys import Shard
 from perceptual_lib.mosaics import Mosaic, draw_mosaics
 from perceptual_lib.profiles import ClassifierSection, Profile, expanded
@@ -47,8 +48,9 @@ class Pointing(Experiment):
 
     def all_pieces(self) -> Iterator[Piece]:
         section, few = self.section, self.pictures[: self.section.ranges]
+        without = {scale: [find_method(name).name for name in names] for scale, names in section.without.items()}
         for scale in section.scales:
-            for method in (each for each in section.methods if each not in section.without.get(scale, [])):
+            for method in (each for each in section.methods if each not in without.get(scale, [])):
                 yield from self._row("table", method, {}, scale, drawn(self.pictures, section.subsets.get(method)))
         ranges = layer_ranges(self.run.ask("activations"), section.granularity) if few else []
         for scale in section.range_scales:
