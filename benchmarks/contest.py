@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.activations import frozen
-from perceptual_lib.folding import without_norms
+from perceptual_lib.folding import with_folds
 
 SIZES = 1, 2, 4, 6, 8, 16, 32, 64
 """Batches that a floor chooses from: up to the largest that ours takes on any device."""
@@ -143,7 +143,7 @@ def floors(
         "floor", the network called as it is, and "floor, folded", called as ours calls it: its batch norms folded.
     """
     with frozen(network):
-        calls = {"floor": network, "floor, folded": without_norms(network, images)}
+        calls = {"floor": network, "floor, folded": with_folds(network, images)}
         return {name: _floor(network, call, images, forward, both, largest, seconds) for name, call in calls.items()}
 
 

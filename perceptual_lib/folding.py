@@ -1,9 +1,11 @@
-"""Passes of a frozen network that leave out what need not be done: its batch norms, and copies for in-place ReLU6.
+"""Passes of a frozen network that leave out what need not be done: its batch norms, and copies of activations.
 
 In evaluation mode a batch norm multiplies and adds constants, which the weights of the convolution before it can do
 (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
-Sec. 3.2). On the CPU that is a fifth of a forward and backward pass of EfficientNet-Lite0. The network itself is left
-alone: its calls are answered otherwise, as `activations.watch` sees them, and rounding differs.
+Sec. 3.2). On the CPU that is a fifth of a forward and backward pass of EfficientNet-Lite0; copies for in-place ReLU6
+are a tenth. So are copies that pad two sides more than the others, as TensorFlow does before a depthwise convolution:
+that answers the same with zeros in its weight, padded on all sides alike. The network itself is left alone: its calls
+are answered otherwise, as `activations.watch` sees them, and rounding differs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,17 +29,46 @@ class PathChanged(Exception):
 
 
 @dataclass(frozen=True)
+class Padding:
+    """A call of `F.pad` that is left out.
+
+    Attributes:
+        call: its number among all such calls of a forward pass.
+        amounts: of zeros, on the left, right, top and bottom.
+    """
+
+    call: int
+    amounts: tuple[int, int, int, int]
+
+    @property
+    def all_around(self) -> tuple[int, int]:
+        """What the convolution behind it pads instead: above and below, left and right."""
+        left, right, top, bottom = self.amounts
+        return max(top, bottom), max(left, right)
+
+    def widened(self, weight: Tensor) -> Tensor:
+        """The convolution's weight with zeros where there is more padding than was asked for."""
+        left, right, top, bottom = self.amounts
+        more = right - left, left - right, bottom - top, top - bottom
+        return F.pad(weight, tuple(max(0, zeros) for zeros in more))
+
+
+@dataclass(frozen=True)
 class Fold:
     """What answers one call of a convolution.
 
     Attributes:
         original: its weight, which the call is known by.
-        weight, bias: those of the convolution and the batch norm in one; None for a convolution left as it is.
+        weight, bias: what it is called with; None for a convolution left as it is.
+        norm: whether these do the work of a batch norm behind it.
+        padding: what is left out before it.
     """
 
     original: Tensor
     weight: Tensor | None = None
     bias: Tensor | None = None
+    norm: bool = False
+    padding: Padding | None = None
 
 
 Folds = tuple[Fold, ...]
@@ -68,7 +99,7 @@ def find_folds(network: Callable[[Tensor], Tensor], inputs: Tensor, backward: bo
     return folds if torch.allclose(again, answer, rtol=0, atol=TOLERANCE * float(answer.abs().max())) else ()
 
 
-def without_norms(
+def with_folds(
     network: Callable[[Tensor], Tensor], inputs: Tensor, backward: bool = True
 ) -> Callable[[Tensor], Tensor]:
     """The network, answering with what of it can be folded, as `find_folds` finds it.
@@ -91,7 +122,7 @@ def without_norms(
 
 
 class folded(watch):
-    """Context in which convolutions do the work of the batch norms behind them. Raises PathChanged.
+    """Context in which convolutions do the work of batch norms behind them and of padding before. Raises PathChanged.
 
     Args:
         folds: as `find_folds` gives them for the network that is called once; with none it is called as it is.
@@ -102,23 +133,46 @@ class folded(watch):
         super().__init__(see)
         self.folds = folds
         self.convolutions = 0
-        self.normalised: Tensor | None = None  # the output of a folded convolution until its batch norm is called
+        self.paddings = {fold.padding.call: fold.padding for fold in folds if fold.padding is not None}
+        self.padding_calls = 0
+        # Between two calls: the output of a convolution on its way to its batch norm; what should have been padded on
+        # its way to its convolution, and how often it had been written.
+        self.normalised: Tensor | None = None
+        self.padded: tuple[Tensor, int] | None = None
 
     def run(self, func: Callable, args: tuple, kwargs: dict) -> Any:
         answer = ANSWERS.get(func) if self.folds else None
         return func(*args, **kwargs) if answer is None else answer(self, *args, **kwargs)
 
-    def convolution(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **more) -> Tensor:
+    def pad(self, input: Tensor, pad: Sequence[int], *rest, **more) -> Tensor:
+        padding = self.paddings.get(self.padding_calls)
+        self.padding_calls += 1
+        if padding is None:
+            return F.pad(input, pad, *rest, **more)
+        if padding.amounts != tuple(pad) or self.padded is not None:
+            raise PathChanged
+        self.padded = input, _version(input)
+        return input
+
+    def convolution(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride=1, padding=0, dilation=1, groups=1
+    ) -> Tensor:
         if self.convolutions == len(self.folds) or self.folds[self.convolutions].original is not weight:
             raise PathChanged
         fold = self.folds[self.convolutions]
         self.convolutions += 1
-        if fold.weight is None:
-            return torch.conv2d(input, weight, bias, *rest, **more)
-        if self.normalised is not None:
-            raise PathChanged
-        self.normalised = torch.conv2d(input, fold.weight, fold.bias, *rest, **more)
-        return self.normalised
+        if fold.padding is not None:
+            if self.padded is None or input is not self.padded[0] or _version(input) != self.padded[1]:
+                raise PathChanged
+            padding, self.padded = fold.padding.all_around, None
+        if fold.weight is not None:
+            weight, bias = fold.weight, fold.bias
+        output = torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        if fold.norm:
+            if self.normalised is not None:
+                raise PathChanged
+            self.normalised = output
+        return output
 
     def normalisation(self, input: Tensor, *rest, **more) -> Tensor:
         if input is not self.normalised:
@@ -136,11 +190,19 @@ class folded(watch):
 
     def __exit__(self, kind, *rest) -> None:
         super().__exit__(kind, *rest)
-        if kind is None and self.normalised is not None:
+        if kind is None and not (self.normalised is None and self.padded is None):
             raise PathChanged
 
 
+ARGUMENTS: Mapping[Callable, Sequence[str]] = {
+    F.pad: ("input", "pad", "mode", "value"),
+    torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.batch_norm: ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+}
+"""By position."""
+
 ANSWERS: Mapping[Callable, Callable] = {
+    F.pad: folded.pad,
     torch.conv2d: folded.convolution,
     F.batch_norm: folded.normalisation,
     F.hardtanh: folded.bounded,
@@ -168,10 +230,20 @@ class Bounded(Function):
         return torch.ops.aten.hardtanh_backward(gradient, value, *context.bounds), None, None
 
 
+@dataclass(frozen=True)
+class Call:
+    """What a network asked for: a function, and its arguments by name (see `ARGUMENTS`)."""
+
+    function: Callable
+    arguments: Mapping[str, Any]
+    output: Any
+
+
 class FoldFinder(TorchFunctionMode):
     """Context that sees which outputs of convolutions go to a batch norm and nowhere else; the network is called once.
 
-    A convolution is folded where a batch norm and nothing else takes its output. Where gradients are recorded the
+    A convolution is folded where a batch norm and nothing else takes its output; padding is left out where a depthwise
+    convolution and nothing else takes its output, on the CPU, where this was measured. Where gradients are recorded the
     network is not folded at all
 
     - if one of the calls that `folded` answers is in the hands of a function of autograd, or of hooks on what is saved,
@@ -181,11 +253,8 @@ class FoldFinder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Tensor, Tensor | None]] = []  # weight and bias of each convolution
-        self.outputs: list[Tensor] = []  # kept, so that no other tensor gets the identity of one
-        self.places: dict[int, int] = {}  # identity of an output -> its convolution
-        self.norms: dict[int, dict[str, Any]] = {}  # convolution -> what the batch norm behind it does
-        self.elsewhere: set[int] = set()  # convolutions whose output something else takes
+        self.calls: list[Call] = []  # of convolutions and of padding; kept, so that no other output gets the id of one
+        self.takers: dict[int, list[Call]] = {}  # id of an output of theirs -> the calls that take it
         self.recorded = torch.is_grad_enabled()
         self.answerable = True  # in a way that the backward pass agrees with
         self.bounded: list[tuple[Tensor, int]] = []  # outputs, and how often they had been written
@@ -197,17 +266,14 @@ class FoldFinder(TorchFunctionMode):
         output = func(*args, **kwargs)
         if self.recorded and func in (F.hardtanh, F.relu6):
             self.bounded.append((output, output._version))
-        taken = [self.places[id(value)] for value in _flat([*args, *kwargs.values()]) if id(value) in self.places]
-        if taken and func is F.batch_norm and taken[0] not in self.norms:
-            norm = _norm(*args, **kwargs)
-            if norm is not None:
-                self.norms[taken.pop()] = norm
+        call = Call(func, dict(zip(ARGUMENTS.get(func, ()), args, strict=False)) | kwargs, output)
         if isinstance(output, (Tensor, tuple, list)) and func.__name__ != "__get__":  # its shape may be asked for
-            self.elsewhere.update(taken)
-        if func is torch.conv2d:
-            self.places[id(output)] = len(self.calls)
-            self.calls.append(_weights(*args, **kwargs))
-            self.outputs.append(output)
+            for value in _flat([*args, *kwargs.values()]):
+                if id(value) in self.takers:
+                    self.takers[id(value)].append(call)
+        if func in (torch.conv2d, F.pad):
+            self.calls.append(call)
+            self.takers[id(output)] = []
         return output
 
     @property
@@ -215,13 +281,46 @@ class FoldFinder(TorchFunctionMode):
         """What was seen. A part that does not show itself, as a function of autograd, may make the answer another."""
         if not self.answerable or any(output._version != version for output, version in self.bounded):
             return ()
-        found = tuple(self._fold(place, *call) for place, call in enumerate(self.calls))
+        paddings = [call for call in self.calls if call.function is F.pad]
+        left_out = {
+            id(call.output): Padding(number, tuple(call.arguments["pad"]))
+            for number, call in enumerate(paddings)
+            if self._can_be_left_out(call)
+        }
+        found = tuple(self._fold(call, left_out) for call in self.calls if call.function is torch.conv2d)
         return found if any(fold.weight is not None for fold in found) else ()
 
-    def _fold(self, place: int, weight: Tensor, bias: Tensor | None) -> Fold:
-        if place not in self.norms or place in self.elsewhere:
-            return Fold(weight)
-        return Fold(weight, *(each.detach() for each in fuse_conv_bn_weights(weight, bias, **self.norms[place])))
+    def _only_taker(self, call: Call, function: Callable) -> Mapping[str, Any] | None:
+        """Arguments of the one call that takes an output, if it is of this function and takes it as its input."""
+        takers = self.takers[id(call.output)]
+        if len(takers) == 1 and takers[0].function is function and takers[0].arguments["input"] is call.output:
+            return takers[0].arguments
+        return None
+
+    def _can_be_left_out(self, padding: Call) -> bool:
+        taker = self._only_taker(padding, torch.conv2d)
+        if taker is None or padding.output.device.type != "cpu":
+            return False
+        asked = padding.arguments
+        zeros = asked.get("mode", "constant") == "constant" and not asked.get("value")
+        on_four_sides = len(asked["pad"]) == 4 and min(asked["pad"]) >= 0
+        depthwise = taker.get("groups", 1) == padding.output.shape[1] > 1
+        plain = _pair(taker.get("padding", 0)) == (0, 0) and _pair(taker.get("dilation", 1)) == (1, 1)
+        return zeros and on_four_sides and depthwise and plain
+
+    def _fold(self, call: Call, paddings: Mapping[int, Padding]) -> Fold:
+        """Args: a call of a convolution; paddings that are left out, by the id of what they would return."""
+        original, bias = call.arguments["weight"], call.arguments.get("bias")
+        padding = paddings.get(id(call.arguments["input"]))
+        norm = _constants(self._only_taker(call, F.batch_norm))
+        if padding is None and norm is None:
+            return Fold(original)
+        weight = original
+        if norm is not None:
+            weight, bias = (each.detach() for each in fuse_conv_bn_weights(weight, bias, **norm))
+        if padding is not None:
+            weight = padding.widened(weight)
+        return Fold(original, weight.detach(), bias, norm is not None, padding)
 
 
 def _is_saving_hooked() -> bool:
@@ -232,6 +331,11 @@ def _is_saving_hooked() -> bool:
         return True
 
 
+def _version(value: Tensor) -> int:
+    """How often it was written; what `torch.inference_mode` makes does not count that."""
+    return -1 if value.is_inference() else value._version
+
+
 def _flat(values: Sequence[Any]) -> Iterator[Any]:
     for value in values:
         if isinstance(value, (list, tuple)):
@@ -240,22 +344,18 @@ def _flat(values: Sequence[Any]) -> Iterator[Any]:
             yield value
 
 
-def _weights(_input: Tensor, weight: Tensor, bias: Tensor | None = None, *_, **__) -> tuple[Tensor, Tensor | None]:
-    """Of a call of `torch.conv2d`."""
-    return weight, bias
+def _pair(value: int | str | Sequence[int]) -> tuple:
+    return (value, value) if isinstance(value, (int, str)) else tuple(value) * (2 // len(value))
 
 
-def _norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> dict[str, Any] | None:
-    """`fuse_conv_bn_weights`' arguments of a call of `F.batch_norm`; None where that takes the batch's statistics."""
-    if training or running_mean is None or running_var is None:
+def _constants(norm: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`fuse_conv_bn_weights`' arguments, of those of `F.batch_norm`; None where it takes the batch's statistics."""
+    if norm is None or norm.get("training") or norm["running_mean"] is None or norm["running_var"] is None:
         return None
-    return {"bn_rm": running_mean, "bn_rv": running_var, "bn_eps": eps, "bn_w": weight, "bn_b": bias}
+    return {
+        "bn_rm": norm["running_mean"],
+        "bn_rv": norm["running_var"],
+        "bn_eps": norm.get("eps", 1e-5),
+        "bn_w": norm.get("weight"),
+        "bn_b": norm.get("bias"),
+    }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.activations import frozen, relative_changes
 from perceptual_lib.explainers import METHODS
-from perceptual_lib.folding import find_folds, without_norms
+from perceptual_lib.folding import find_folds, with_folds
 from perceptual_lib.lbfgs import minimise
 from perceptual_lib.protocols.insertion_deletion import impulse_blur, insertion_deletion
 from perceptual_lib.saliency import gaussian_blur
@@ -122,5 +122,5 @@ def test_folds_are_found_in_full_precision(images: Tensor) -> None:
         expected, folds = find_folds(network, images), inside(find_folds, network, images)
         assert len(folds) == 3 and torch.equal(folds[0].weight, expected[0].weight)
         assert network.returned == {torch.float32}
-        inside(inside(without_norms, network, images), images)
+        inside(inside(with_folds, network, images), images)
     assert network.returned == {torch.float32, torch.bfloat16}

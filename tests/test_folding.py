@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from perceptual_lib import perceptual_ball
 from perceptual_lib.activations import frozen
 from perceptual_lib.explainers import explain
-from perceptual_lib.folding import Bounded, PathChanged, find_folds, folded, without_norms
+from perceptual_lib.folding import Bounded, PathChanged, find_folds, folded, with_folds
 
 FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}
 """Convolutions with a batch norm of their own, counted in the printed modules; DenseNet has most norms before them."""
@@ -47,7 +47,7 @@ def test_same_answer_and_same_gradient(name: str) -> None:
         folds = find_folds(network, images)
         assert sum(fold.weight is not None for fold in folds) == FOLDED[name]
         plain = logits_and_gradient(network, images)
-        quick = logits_and_gradient(without_norms(network, images), images)
+        quick = logits_and_gradient(with_folds(network, images), images)
         assert_same_state(before, model_state(network))
     for ours, theirs in zip(quick, plain, strict=True):
         assert (ours - theirs).abs().max() < 1e-9 * theirs.abs().max()
@@ -81,7 +81,7 @@ def test_what_is_folded(case: str, expected: list[bool]) -> None:
     with frozen(network):
         folds = find_folds(network, images)
         assert [fold.weight is not None for fold in folds] == expected
-        answers = logits_and_gradient(without_norms(network, images), images), logits_and_gradient(network, images)
+        answers = logits_and_gradient(with_folds(network, images), images), logits_and_gradient(network, images)
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
 
 
@@ -92,14 +92,85 @@ def test_a_network_that_takes_another_way_is_called_plainly() -> None:
         folds = find_folds(network, dark)
         with pytest.raises(PathChanged), folded(folds):
             network(bright)
-        assert torch.equal(without_norms(network, dark)(bright), network(bright))
+        assert torch.equal(with_folds(network, dark)(bright), network(bright))
         for shown, other in ((dark, dark), (bright, bright), (bright, dark)):
-            assert torch.allclose(without_norms(network, shown)(other), network(other), rtol=0, atol=1e-12)
+            assert torch.allclose(with_folds(network, shown)(other), network(other), rtol=0, atol=1e-12)
 
 
-def test_a_network_without_norms_is_called_as_it_is() -> None:
+class Padded(nn.Module):
+    """A depthwise convolution behind padding, or something like it, and a batch norm."""
+
+    def __init__(self, case: str = "plain", amounts: tuple[int, ...] = (0, 1, 0, 1), kernel=3, stride=2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.case, self.amounts = case, amounts
+        groups, dilation = 1 if case == "dense" else 6, 2 if case == "dilated" else 1
+        self.before = nn.Conv2d(3, 6, 3, bias=False)
+        self.convolution = nn.Conv2d(6, 6, kernel, stride, groups=groups, dilation=dilation)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        value = 2 * self.norms[0](self.before(images))
+        mode, filling = "reflect" if self.case == "reflected" else "constant", float(self.case == "ones")
+        amounts = (1, 1, 1, 1) if self.case == "looks" and images.mean() > 0.5 else self.amounts
+        padded = F.pad(value, amounts, mode, filling)
+        if self.case == "written":
+            value += 1
+        value = self.convolution(padded)
+        if self.case == "shared":
+            return value.mean((2, 3)) + padded.amax((2, 3))
+        return (value if self.case == "no norm" else self.norms[1](value)).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("amounts", [(0, 1, 0, 1), (1, 2, 1, 2), (2, 0, 1, 3), (0, 0, 0, 0), (2, 2, 1, 1)])
+@pytest.mark.parametrize("kernel, stride", [(3, 2), (5, 2), ((3, 2), (1, 3))])
+def test_padding_is_left_out(amounts, kernel, stride) -> None:
+    network = unsettled(Padded("plain", amounts, kernel, stride))
+    images = torch.randn(2, 3, 17, 14, dtype=torch.double)
+    with frozen(network):
+        assert [fold.padding is not None for fold in find_folds(network, images)] == [False, True]
+        answers = [logits_and_gradient(each, images) for each in (with_folds(network, images), network)]
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+
+
+@pytest.mark.parametrize(
+    "case, left_out",
+    {"no norm": 1, "dense": 0, "dilated": 0, "shared": 0, "reflected": 0, "ones": 0, "written": 0, "looks": 1}.items(),
+)
+def test_which_padding_is_left_out(case: str, left_out: int) -> None:
+    """`written`: over what was padded, before the convolution. `looks`: at the picture, and pads otherwise."""
+    network = unsettled(Padded(case))
+    dark, bright = torch.zeros(1, 3, 14, 14).double(), torch.ones(1, 3, 14, 14).double()
+    with frozen(network):
+        assert sum(fold.padding is not None for fold in find_folds(network, dark)) == left_out
+        quick = with_folds(network, dark)
+        for images in (dark, bright):
+            answers = logits_and_gradient(quick, images), logits_and_gradient(network, images)
+            assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+
+
+def test_padding_of_the_embedded_network(embedded) -> None:
+    """Four of its depthwise convolutions step by two and are padded at the right and at the bottom more."""
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with frozen(embedded), torch.no_grad():
+        folds = find_folds(embedded, images)
+        strided = [fold.padding.amounts for fold in folds if fold.padding is not None]
+        assert strided == [(0, 1, 0, 1), (1, 2, 1, 2), (0, 1, 0, 1), (1, 2, 1, 2)]
+        assert torch.allclose(with_folds(embedded, images)(images), embedded(images), rtol=0, atol=1e-3)
+
+
+def test_padding_in_inference_mode() -> None:
+    network = unsettled(Padded())
+    with torch.inference_mode(), frozen(network):
+        images = torch.randn(2, 3, 14, 14, dtype=torch.double)
+        quick = with_folds(network, images, backward=False)
+        assert quick is not network
+        assert torch.allclose(quick(images), network(images), rtol=0, atol=1e-12)
+
+
+def test_a_network_with_folds_is_called_as_it_is() -> None:
     network = nn.Conv2d(3, 2, 3)
-    assert without_norms(network, torch.randn(1, 3, 8, 8)) is network
+    assert with_folds(network, torch.randn(1, 3, 8, 8)) is network
 
 
 def test_a_part_that_does_not_show_itself_is_noticed() -> None:
@@ -206,7 +277,7 @@ def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: st
     plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
     with frozen(plain), frozen(saving), torch.no_grad():
         assert len(find_folds(plain, images)) == len(find_folds(saving, images, backward=False)) == 3
-        found = logits_and_gradient(without_norms(saving, images), images)
+        found = logits_and_gradient(with_folds(saving, images), images)
         expected = logits_and_gradient(plain, images)
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
     for layers in ((), (0, 2), 1):
@@ -231,6 +302,6 @@ def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
 
     network = unsettled(Residual("plain"))
     with frozen(network), torch.no_grad():
-        found, expected = (logits_and_gradient(each, images) for each in (without_norms(network, images), network))
+        found, expected = (logits_and_gradient(each, images) for each in (with_folds(network, images), network))
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
     assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()

@@ -12,7 +12,7 @@ from perceptual_lib.activations import ACTIVATION_FUNCTIONS, watch
 from perceptual_lib.batches import full_batch
 from perceptual_lib.explainers.layers import Layer, layer_gradient
 from perceptual_lib.explainers.registry import explainer
-from perceptual_lib.folding import without_norms
+from perceptual_lib.folding import with_folds
 
 
 @explainer("gradient", source="Simonyan et al. 2014", cost="1 forward, 1 backward")
@@ -42,7 +42,7 @@ def smoothgrad(
 
     noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
     """
-    network = without_norms(network, images)
+    network = with_folds(network, images)
     generator = torch.Generator().manual_seed(seed)
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     total = torch.zeros_like(images)
@@ -61,7 +61,7 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum)."""
     from captum.attr import IntegratedGradients  # an import that takes a second
 
-    attribute = IntegratedGradients(without_norms(network, images), multiply_by_inputs=False).attribute
+    attribute = IntegratedGradients(with_folds(network, images), multiply_by_inputs=False).attribute
     at_once = max(len(images), full_batch(images.device))
     return attribute(images, target=targets, n_steps=steps, internal_batch_size=at_once).abs().amax(1)
 

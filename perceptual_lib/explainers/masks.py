@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from perceptual_lib.batches import full_batch
 from perceptual_lib.errors import InputError
 from perceptual_lib.explainers.registry import explainer
-from perceptual_lib.folding import without_norms
+from perceptual_lib.folding import with_folds
 from perceptual_lib.saliency import gaussian_blur
 
 GRID = 32  # places of a mask's parameter along the shorter side: one in 7 pixels of 224
@@ -56,7 +56,7 @@ def rise(
     """
     batch_size = full_batch(images.device) if batch_size is None else batch_size
     _check_rise(images, count, cells, share, batch_size, masks)
-    network = without_norms(network, images, backward=False)
+    network = with_folds(network, images, backward=False)
     blocks = random_masks(images, count, cells, share, seed, batch_size) if masks is None else masks.split(batch_size)
     maps = torch.zeros_like(images[:, 0])
     for block in blocks:
@@ -124,7 +124,7 @@ def extremal_perturbation(
     _check_extremal(areas, steps, radius, blur, smooth)
     side = min(images.shape[2:])
     levels = blur_levels(images, blur * side)
-    network = without_norms(network, images)
+    network = with_folds(network, images)
 
     def response(step: int, mask: Tensor) -> Tensor:
         shown = between_levels(levels, mask)

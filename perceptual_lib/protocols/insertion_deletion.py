@@ -19,7 +19,7 @@ from perceptual_lib.activations import frozen
 from perceptual_lib.batches import full_batch
 from perceptual_lib.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.errors import InputError
-from perceptual_lib.folding import without_norms
+from perceptual_lib.folding import with_folds
 from perceptual_lib.saliency import gaussian_blur
 
 GAMES = ("insertion", "deletion")
@@ -72,7 +72,7 @@ def insertion_deletion(
     finish = torch.stack([images, torch.zeros_like(images)], 1)
     with frozen(classifier):
         targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
-        network = without_norms(classifier, images, backward=False)
+        network = with_folds(classifier, images, backward=False)
         between = _between(network, start, finish, order, targets, step, batch_size)
     first, last = (
         torch.stack(ends, 1)[:, None, :, None].expand(*between.shape[:3], 1) for ends in ([soft, whole], [whole, grey])
