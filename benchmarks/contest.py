@@ -77,6 +77,7 @@ class Contest:
         others: Mapping[str, Turn],
         limits: Mapping[str, float],
         agreement: Callable[[dict[str, Any]], str] | None = None,
+        times: int = 1,
     ) -> dict[str, Any]:
         """Run the rounds, write the row, and then compare the results: a row that disagrees says so.
 
@@ -89,6 +90,7 @@ class Contest:
             limits: for a floor, how many times its time ours may take; for a rival, how many times ours it takes at
                 least; "seconds", of ours for one unit.
             agreement: says how far the results agree, from all of them by name; raises where they do not.
+            times: as many rounds as usual, where one is over in a moment.
 
         Returns:
             The results of the last round, by name.
@@ -109,7 +111,11 @@ class Contest:
                 turn(name, others[name])
 
         self.benchmark.pedantic(
-            lambda: turn("ours", Turn(ours)), setup=one_side, teardown=one_side, rounds=self.rounds, warmup_rounds=1
+            lambda: turn("ours", Turn(ours)),
+            setup=one_side,
+            teardown=one_side,
+            rounds=times * self.rounds,
+            warmup_rounds=1,
         )
         info = self.benchmark.extra_info
         info.update(

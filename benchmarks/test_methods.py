@@ -132,4 +132,5 @@ def test_captum(contest: Contest, lite: Classifier, photographs: Tensor, method:
         others={"captum": Turn(lambda: theirs(lite, images), about="by hand, on the same network, as many at once")},
         limits={"captum": 1.0},
         agreement=agreement,
+        times=5 if method == "gradient" else 1,
     )
