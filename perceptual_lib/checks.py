@@ -58,3 +58,20 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
         fits, wanted = logits.ndim == 2 and logits.shape[1] > 1, "(B, K) with two classes or more"
     if not fits or len(logits) != batch:
         raise InputError(f"the network must return logits {wanted} for {batch} images, not {tuple(logits.shape)}.")
+
+
+def known_targets(logits: Tensor, batch: int, targets: Tensor | None) -> Tensor:
+    """The targets, and where there are none the predictions, of a network with one logit (B, K) a class.
+
+    Raises:
+        InputError: other logits, a target out of range.
+    """
+    check_logits(logits, batch, multilabel=False)
+    return logits.argmax(1) if targets is None else in_range(targets, logits.shape[1])
+
+
+def in_range(targets: Tensor, classes: int) -> Tensor:
+    """The targets. Raises InputError where one is no index of so many classes."""
+    if not ((targets >= 0) & (targets < classes)).all():
+        raise InputError(f"a target is out of range: the network has {classes} classes, counted from 0.")
+    return targets

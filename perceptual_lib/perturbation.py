@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from perceptual_lib.activations import Layers, frozen, list_layers, network_of, select_layers, trace
 from perceptual_lib.batches import full_batch
-from perceptual_lib.checks import check_inputs, check_logits, check_targets
+from perceptual_lib.checks import check_inputs, check_logits, check_targets, in_range
 from perceptual_lib.errors import InputError
 from perceptual_lib.folding import Folds, PathChanged, find_folds
 from perceptual_lib.lbfgs import minimise
@@ -224,10 +224,7 @@ class Objective:
         logits, found, values = trace(self.network, inputs)
         check_logits(logits, len(inputs), self.margins is class_response)
         scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
-        if targets is None:
-            targets = scores.argmax(1)
-        elif not ((targets >= 0) & (targets < scores.shape[1])).all():
-            raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
+        targets = scores.argmax(1) if targets is None else in_range(targets, scores.shape[1])
         count = max(len(inputs), len(choices))
         self.targets = targets.expand(count)
         self.margin_before = self.margins(logits, targets).expand(count)

@@ -86,7 +86,7 @@ def test_no_trace_after_an_error(tiny: TinyNetwork, images: torch.Tensor, method
 
     def failing(inputs: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == (1 if METHODS[method].predicts else 2):
             raise KeyboardInterrupt
         return forward(inputs)
 
@@ -196,6 +196,8 @@ def test_a_transformer_has_no_spatial_activation() -> None:
         ({"method": "grad_cam", "layer": 9}, "layer 9 is out of range"),
         ({"method": "grad_cam", "layer": "head"}, "is no spatial map"),
         ({"targets": 5}, "5 classes"),
+        ({"targets": 5, "method": "gradient"}, "5 classes"),
+        ({"targets": torch.tensor([0, 1, -1, 2]), "method": "deconvnet"}, "5 classes"),
         ({"targets": torch.tensor([1])}, "int64 tensor of shape"),
         ({"images": torch.zeros(2, 12, 12, 3, dtype=torch.double)}, "must have shape"),
         ({"images": torch.full((2, 3, 12, 12), torch.nan, dtype=torch.double)}, "NaN"),
@@ -205,6 +207,25 @@ def test_bad_input_is_one_sentence(tiny: TinyNetwork, images: torch.Tensor, argu
     with pytest.raises(InputError, match=message) as caught:
         explain(tiny, **{"images": images} | arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["gradient", "deconvnet", "guided_backprop"])
+def test_one_pass_gives_the_prediction_and_its_gradient(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    with torch.no_grad():
+        tiny.head.bias -= tiny.eval()(images).mean(0)  # so that not all are of one class
+        predicted = tiny(images).argmax(1)
+    assert len(predicted.unique()) > 1
+    calls = []
+    hook = tiny.register_forward_hook(lambda *call: calls.append(len(call[2])))
+    maps = {targets is None: explain(tiny, images, targets, method=method) for targets in (None, predicted)}
+    hook.remove()
+    assert calls == [len(images)] * 2
+    assert torch.equal(maps[True], maps[False])
+
+
+def test_a_gradient_of_what_is_no_logits_is_refused(images: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="must return logits"):
+        explain(nn.Conv2d(3, 2, 3).double(), images, method="gradient")
 
 
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "perceptual"])

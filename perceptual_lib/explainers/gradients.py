@@ -10,26 +10,27 @@ from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.activations import ACTIVATION_FUNCTIONS, watch
 from perceptual_lib.batches import full_batch
+from perceptual_lib.checks import known_targets
 from perceptual_lib.explainers.layers import Layer, layer_gradient
 from perceptual_lib.explainers.registry import explainer
 from perceptual_lib.folding import with_folds
 
 
-@explainer("gradient", source="Simonyan et al. 2014", cost="1 forward, 1 backward")
-def gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+@explainer("gradient", source="Simonyan et al. 2014", cost="1 forward, 1 backward", predicts=True)
+def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Largest magnitude over the channels of the logit's gradient."""
     return input_gradient(network, images, targets).abs().amax(1)
 
 
-@explainer("deconvnet", source="Zeiler and Fergus 2014", cost="1 forward, 1 backward")
-def deconvnet(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+@explainer("deconvnet", source="Zeiler and Fergus 2014", cost="1 forward, 1 backward", predicts=True)
+def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
     with deconvnet_rule():
         return input_gradient(network, images, targets).abs().amax(1)
 
 
-@explainer("guided_backprop", source="Springenberg et al. 2015", cost="1 forward, 1 backward")
-def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+@explainer("guided_backprop", source="Springenberg et al. 2015", cost="1 forward, 1 backward", predicts=True)
+def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, where it was active."""
     return guided_gradient(network, images, targets).abs().amax(1)
 
@@ -83,15 +84,16 @@ def guided_grad_cam(network: nn.Module, images: Tensor, targets: Tensor, *, laye
     return (guided_gradient(network, images, targets) * coarse[:, None]).abs().amax(1)
 
 
-def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor) -> Tensor:
-    """Gradient (B, C, H, W) of each image's own logit."""
+def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor | None) -> Tensor:
+    """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `known_targets`."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        score = network(images).gather(1, targets[:, None]).sum()
-        return torch.autograd.grad(score, images)[0]
+        logits = network(images)
+        targets = known_targets(logits, len(images), targets)
+        return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)[0]
 
 
-def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) by the rule of guided backpropagation."""
     with watch(lambda _, output: PositiveGradient.apply(output)):
         return input_gradient(network, images, targets)

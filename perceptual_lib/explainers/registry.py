@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.activations import frozen
-from perceptual_lib.checks import all_finite, check_inputs, check_logits, check_targets
+from perceptual_lib.checks import all_finite, check_inputs, check_targets, known_targets
 from perceptual_lib.errors import InputError
 
 
@@ -24,12 +24,15 @@ class Method:
             network in evaluation mode, its parameters without gradients, and gradients disabled.
         source: where it was published.
         formula: passes of the network for one image, in words, with settings in braces.
+        predicts: its own pass shows what the network returns: it looks whether the targets fit, and for the predicted
+            classes where it gets none. For the others a pass is made before.
     """
 
     name: str
     function: Callable[..., Tensor]
     source: str
     formula: str
+    predicts: bool = False
 
     @property
     def settings(self) -> dict[str, object]:
@@ -54,7 +57,9 @@ class Method:
 METHODS: dict[str, Method] = {}
 
 
-def explainer(name: str, *, source: str, cost: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def explainer(
+    name: str, *, source: str, cost: str, predicts: bool = False
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Decorator that adds a method to the registry.
 
     Args:
@@ -62,10 +67,11 @@ def explainer(name: str, *, source: str, cost: str) -> Callable[[Callable[..., T
         source: where it was published.
         cost: passes of the network for one image, for readers and for estimates of time; settings may stand in it in
             braces: "{samples} forward, {samples} backward".
+        predicts: see `Method`.
     """
 
     def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        METHODS[name] = Method(name, function, source, cost)
+        METHODS[name] = Method(name, function, source, cost, predicts)
         return function
 
     return add
@@ -102,12 +108,9 @@ def explain(
     check_inputs(classifier, images)
     with torch.inference_mode(False), torch.no_grad(), frozen(classifier):
         images, targets = images.clone(), check_targets(targets, images)
-        seen = images if targets is None else images[:1]  # one shows what the network returns
-        logits = classifier(seen)
-        check_logits(logits, len(seen), multilabel=False)
-        targets = logits.argmax(1) if targets is None else targets
-        if not ((targets >= 0) & (targets < logits.shape[1])).all():
-            raise InputError(f"a target is out of range: the network has {logits.shape[1]} classes, counted from 0.")
+        if not chosen.predicts:
+            seen = images if targets is None else images[:1]  # one shows what the network returns
+            targets = known_targets(classifier(seen), len(seen), targets)
         maps = chosen.function(classifier, images, targets, **settings).detach()
     if not all_finite(maps):
         raise InputError(f"{method} gave a map with NaN or infinity; the network's scores may overflow.")
