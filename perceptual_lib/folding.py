@@ -232,11 +232,17 @@ class Bounded(Function):
 
 @dataclass(frozen=True)
 class Call:
-    """What a network asked for: a function, and its arguments by name (see `ARGUMENTS`)."""
+    """What a network asked for.
+
+    Attributes:
+        function, arguments, output: the arguments by name (see `ARGUMENTS`).
+        version: how often its input had been written by then, where that is known by name.
+    """
 
     function: Callable
     arguments: Mapping[str, Any]
     output: Any
+    version: int
 
 
 class FoldFinder(TorchFunctionMode):
@@ -266,7 +272,8 @@ class FoldFinder(TorchFunctionMode):
         output = func(*args, **kwargs)
         if self.recorded and func in (F.hardtanh, F.relu6):
             self.bounded.append((output, output._version))
-        call = Call(func, dict(zip(ARGUMENTS.get(func, ()), args, strict=False)) | kwargs, output)
+        arguments = dict(zip(ARGUMENTS.get(func, ()), args, strict=False)) | kwargs
+        call = Call(func, arguments, output, _version(arguments["input"]) if func in ARGUMENTS else 0)
         if isinstance(output, (Tensor, tuple, list)) and func.__name__ != "__get__":  # its shape may be asked for
             for value in _flat([*args, *kwargs.values()]):
                 if id(value) in self.takers:
@@ -302,11 +309,12 @@ class FoldFinder(TorchFunctionMode):
         if taker is None or padding.output.device.type != "cpu":
             return False
         asked = padding.arguments
+        kept = _version(asked["input"]) == padding.version  # the convolution will need it in the backward pass
         zeros = asked.get("mode", "constant") == "constant" and not asked.get("value")
         on_four_sides = len(asked["pad"]) == 4 and min(asked["pad"]) >= 0
         depthwise = taker.get("groups", 1) == padding.output.shape[1] > 1
         plain = _pair(taker.get("padding", 0)) == (0, 0) and _pair(taker.get("dilation", 1)) == (1, 1)
-        return zeros and on_four_sides and depthwise and plain
+        return kept and zeros and on_four_sides and depthwise and plain
 
     def _fold(self, call: Call, paddings: Mapping[int, Padding]) -> Fold:
         """Args: a call of a convolution; paddings that are left out, by the id of what they would return."""
