@@ -90,7 +90,7 @@ class Contest:
             limits: for a floor, how many times its time ours may take; for a rival, how many times ours it takes at
                 least; "seconds", of ours for one unit.
             agreement: says how far the results agree, from all of them by name; raises where they do not.
-            times: as many rounds as usual, where one is over in a moment.
+            times: how many times as many rounds as usual, for a row that is over in a moment.
 
         Returns:
             The results of the last round, by name.
@@ -146,7 +146,7 @@ def floors(
         seconds: of a turn, about; its time is enlarged to that of all passes.
 
     Returns:
-        "floor", the network called as it is, and "floor, folded", called as ours calls it: its batch norms folded.
+        "floor", the network called as it is, and "floor, folded", called as ours calls it.
     """
     with frozen(network):
         calls = {"floor": network, "floor, folded": with_folds(network, images)}

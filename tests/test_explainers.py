@@ -196,7 +196,6 @@ def test_a_transformer_has_no_spatial_activation() -> None:
         ({"method": "grad_cam", "layer": 9}, "layer 9 is out of range"),
         ({"method": "grad_cam", "layer": "head"}, "is no spatial map"),
         ({"targets": 5}, "5 classes"),
-        ({"targets": 5, "method": "gradient"}, "5 classes"),
         ({"targets": torch.tensor([0, 1, -1, 2]), "method": "deconvnet"}, "5 classes"),
         ({"targets": torch.tensor([1])}, "int64 tensor of shape"),
         ({"images": torch.zeros(2, 12, 12, 3, dtype=torch.double)}, "must have shape"),
@@ -209,23 +208,31 @@ def test_bad_input_is_one_sentence(tiny: TinyNetwork, images: torch.Tensor, argu
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("method", ["gradient", "deconvnet", "guided_backprop"])
-def test_one_pass_gives_the_prediction_and_its_gradient(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+PREDICTING = [name for name in NAMES if METHODS[name].predicts]
+
+
+@pytest.mark.parametrize("method", PREDICTING)
+def test_a_pass_of_ones_own_gives_the_prediction(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
     with torch.no_grad():
         tiny.head.bias -= tiny.eval()(images).mean(0)  # so that not all are of one class
         predicted = tiny(images).argmax(1)
     assert len(predicted.unique()) > 1
     calls = []
     hook = tiny.register_forward_hook(lambda *call: calls.append(len(call[2])))
-    maps = {targets is None: explain(tiny, images, targets, method=method) for targets in (None, predicted)}
+    maps = {targets is None: quick(tiny, images, targets, method=method) for targets in (None, predicted)}
     hook.remove()
-    assert calls == [len(images)] * 2
     assert torch.equal(maps[True], maps[False])
+    if method in ("gradient", "deconvnet", "guided_backprop"):
+        assert calls == [len(images)] * 2  # and no other
 
 
-def test_a_gradient_of_what_is_no_logits_is_refused(images: torch.Tensor) -> None:
+@pytest.mark.parametrize("method", PREDICTING)
+def test_what_is_no_logits_or_no_class_is_refused(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    with pytest.raises(InputError, match="target is out of range: the network has 5 classes"):
+        quick(tiny, images, 5, method=method)
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).double()
     with pytest.raises(InputError, match="must return logits"):
-        explain(nn.Conv2d(3, 2, 3).double(), images, method="gradient")
+        quick(network, images, method=method)
 
 
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "perceptual"])

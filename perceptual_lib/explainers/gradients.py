@@ -67,8 +67,8 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
     return attribute(images, target=targets, n_steps=steps, internal_batch_size=at_once).abs().amax(1)
 
 
-@explainer("grad_cam", source="Selvaraju et al. 2017", cost="1 forward, 1 backward")
-def grad_cam(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+@explainer("grad_cam", source="Selvaraju et al. 2017", cost="1 forward, 1 backward", predicts=True)
+def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """A layer's channels, weighted by the mean gradient of each, summed, the positive part, enlarged.
 
     layer: an activation by index or name, or a module by its path; None for the last spatial activation.
@@ -77,8 +77,8 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Laye
     return enlarge((gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu(), images)
 
 
-@explainer("guided_grad_cam", source="Selvaraju et al. 2017", cost="2 forward, 2 backward")
-def guided_grad_cam(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+@explainer("guided_grad_cam", source="Selvaraju et al. 2017", cost="2 forward, 2 backward", predicts=True)
+def guided_grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """Guided backpropagation times Grad-CAM, the largest magnitude over the channels. layer: as for grad_cam."""
     coarse = grad_cam(network, images, targets, layer=layer)
     return (guided_gradient(network, images, targets) * coarse[:, None]).abs().amax(1)

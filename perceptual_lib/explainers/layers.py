@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from perceptual_lib.activations import Activation, network_of, select_layers, trace, watch
+from perceptual_lib.checks import known_targets
 from perceptual_lib.errors import InputError
 
 Layer = None | int | str
@@ -63,19 +64,19 @@ def _joint(network: nn.Module, images: Tensor, activation: Activation) -> str:
     return path
 
 
-def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor, layer: Layer) -> tuple[Tensor, Tensor]:
+def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor | None, layer: Layer) -> tuple[Tensor, Tensor]:
     """What a layer computes, and the gradient of the class's logit with respect to it.
 
     Args:
         network: in evaluation mode.
-        images, targets: (B, C, H, W), (B,).
+        images, targets: (B, C, H, W), (B,), None for the predictions.
         layer: an activation by index or name, a module by its path, or None for `default_layer`.
 
     Returns:
         Activation and gradient, both (B, channels, h, w) and detached.
 
     Raises:
-        InputError: no such layer, or one that is no spatial map.
+        InputError: no such layer, or one that is no spatial map; what `known_targets` refuses.
     """
     caught: list[Tensor] = []
 
@@ -84,8 +85,9 @@ def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor, layer: L
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
     with torch.enable_grad(), _catching(network, images, layer, keep):
-        score = network(images.detach().requires_grad_()).gather(1, targets[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, caught[0])
+        logits = network(images.detach().requires_grad_())
+        targets = known_targets(logits, len(images), targets)
+        (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), caught[0])
     return tuple(_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
 
 

@@ -7,8 +7,8 @@ from perceptual_lib.explainers.layers import Layer, layer_gradient
 from perceptual_lib.explainers.registry import explainer
 
 
-@explainer("normgrad", source="Rebuffi et al. 2020", cost="1 forward, 1 backward")
-def normgrad(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+@explainer("normgrad", source="Rebuffi et al. 2020", cost="1 forward, 1 backward", predicts=True)
+def normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """At each place the norm over channels of the gradient times that of the activation, enlarged.
 
     layer: an activation by index or name, or a module by its path; None for the last spatial activation.
@@ -17,8 +17,8 @@ def normgrad(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Laye
     return enlarge(gradient.norm(dim=1) * activation.norm(dim=1), images)
 
 
-@explainer("selective_normgrad", source="Rebuffi et al. 2020", cost="1 forward, 1 backward")
-def selective_normgrad(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+@explainer("selective_normgrad", source="Rebuffi et al. 2020", cost="1 forward, 1 backward", predicts=True)
+def selective_normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """At each place the norm over channels of the positive part of activation times gradient, enlarged."""
     activation, gradient = layer_gradient(network, images, targets, layer)
     return enlarge((activation * gradient).relu().norm(dim=1), images)

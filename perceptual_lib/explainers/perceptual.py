@@ -12,20 +12,26 @@ from perceptual_lib.saliency import class_gradient, saliency_map
 GUIDED_LAYERS = {"vgg19_bn": "0-14"}  # Sec. 4.2; other networks' as for the unguided variant
 
 
-@explainer("no_perceptual", source="this paper, Eq. 4", cost="about 10 forward, 10 backward")
+@explainer("no_perceptual", source="this paper, Eq. 4", cost="about 10 forward, 10 backward", predicts=True)
 def no_perceptual(
-    network: nn.Module, images: Tensor, targets: Tensor, *, sigma: float = 5.0, root: bool = True, max_iter: int = 200
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    *,
+    sigma: float = 5.0,
+    root: bool = True,
+    max_iter: int = 200,
 ) -> Tensor:
     """Size of the smallest change that takes the class away, no activation held; sigma, root: see `saliency_map`."""
     result = perceptual_ball(network, images, targets, max_iter=max_iter)
     return saliency_map(result.delta, sigma, root=root)
 
 
-@explainer("perceptual", source="this paper, Eq. 5", cost="60 forward, 60 backward (VGG19bn: 200)")
+@explainer("perceptual", source="this paper, Eq. 5", cost="60 forward, 60 backward (VGG19bn: 200)", predicts=True)
 def perceptual(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | None,
     *,
     layers: Layers | None = None,
     sigma: float = 5.0,
@@ -40,11 +46,13 @@ def perceptual(
     return saliency_map(result.delta, sigma, root=root)
 
 
-@explainer("perceptual_guided", source="this paper, Sec. 4.2", cost="61 forward, 61 backward (VGG19bn: 201)")
+@explainer(
+    "perceptual_guided", source="this paper, Sec. 4.2", cost="61 forward, 61 backward (VGG19bn: 201)", predicts=True
+)
 def perceptual_guided(
     network: nn.Module,
     images: Tensor,
-    targets: Tensor,
+    targets: Tensor | None,
     *,
     layers: Layers | None = None,
     sigma: float = 5.0,
@@ -53,7 +61,7 @@ def perceptual_guided(
     """The perceptual change times the gradient of the class's logit. Settings as for `perceptual`."""
     layers = GUIDED_LAYERS.get(getattr(network, "name", "")) if layers is None else layers
     result = perceptual_ball(network, images, targets, **_settings(network, images, layers, max_iter))
-    return saliency_map(result.delta, sigma, gradient=class_gradient(network, images, targets))
+    return saliency_map(result.delta, sigma, gradient=class_gradient(network, images, result.targets))
 
 
 class PerceptualBall:
