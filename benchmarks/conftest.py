@@ -15,8 +15,8 @@ from torch import Tensor
 
 from benchmarks.contest import Contest
 from perceptual_lib import load_classifier, load_photographs
-from perceptual_lib.classifiers import Classifier
-from perceptual_lib.tables.speed import printed, speed_table
+from perceptual_lib.book.speed import printed, speed_table
+from perceptual_lib.core.networks import Classifier
 
 CPU_THREADS = 2
 

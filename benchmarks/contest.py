@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.activations import frozen
-from perceptual_lib.folding import with_folds
+from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.passes import with_folds
 
 SIZES = 1, 2, 4, 6, 8, 16, 32, 64
 """Batches that a floor chooses from: up to the largest that ours takes on any device."""

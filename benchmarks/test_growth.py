@@ -9,11 +9,11 @@ from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import timed
 from benchmarks.work import measured, optimiser, perturbation
 from perceptual_lib import explain, load_photographs, perceptual_ball
-from perceptual_lib.classifiers import Classifier
-from perceptual_lib.executors import Ray
-from perceptual_lib.protocols.insertion_deletion import auc, insertion_deletion
-from perceptual_lib.protocols.randomization import rank_correlation
-from perceptual_lib.saliency import saliency_map
+from perceptual_lib.core.networks import Classifier
+from perceptual_lib.core.saliency import saliency_map
+from perceptual_lib.evaluation.insertion_deletion.protocol import auc, insertion_deletion
+from perceptual_lib.evaluation.randomization.protocol import rank_correlation
+from perceptual_lib.runs.executors import Ray
 
 BASE = {"images": 1, "side": 224, "layers": 26, "steps": 10}
 AXES = {
@@ -63,7 +63,7 @@ def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
     seconds = {}
 
     def shards_by(executor: Ray) -> None:
-        arguments = "perturbation", {"settings": settings}, pictures, None
+        arguments = "perceptual_lib.evaluation.perturbation", {"settings": settings}, pictures, None
         calls = [executor.submit("compute", *arguments) for _ in range(shards)]
         [call.result() for call in calls]
 

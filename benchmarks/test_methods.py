@@ -13,9 +13,9 @@ from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import plain_rise
 from benchmarks.work import measured, rise
 from perceptual_lib import explain
-from perceptual_lib.batches import full_batch
-from perceptual_lib.classifiers import Classifier
-from perceptual_lib.explainers.masks import random_masks
+from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.networks import Classifier
+from perceptual_lib.methods.masks import random_masks
 
 
 def test_rise(contest: Contest, scale: Scale, lite: Classifier, photographs: Tensor) -> None:

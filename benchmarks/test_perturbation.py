@@ -11,9 +11,9 @@ from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import hooked_features, plain_perturbation, sequential_features, two_loops
 from benchmarks.work import measured, optimiser
 from perceptual_lib import load_photographs, perceptual_ball, perturbations_by_layers
-from perceptual_lib.classifiers import Classifier
-from perceptual_lib.experiments.rows import layer_ranges
-from perceptual_lib.lbfgs import History
+from perceptual_lib.core.lbfgs import History
+from perceptual_lib.core.networks import Classifier
+from perceptual_lib.evaluation.rows import layer_ranges
 
 VGG_LAYERS = 13  # ReLU 0 to 12
 

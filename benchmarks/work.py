@@ -81,7 +81,7 @@ def perturbation(images: int, side: int, layers: int, steps: int) -> Pieces:
 
 def optimiser(size: int, batch: int) -> Pieces:
     """L-BFGS alone: a history of so many pairs is filled, with ten steps more; ten steps with a full history."""
-    from perceptual_lib.lbfgs import History
+    from perceptual_lib.core.lbfgs import History
 
     length = 3 * 224 * 224
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -122,7 +122,7 @@ def rise(count: int) -> Pieces:
 
 def boxes(count: int) -> Pieces:
     """Weak localisation of so many maps."""
-    from perceptual_lib.protocols.localization import component_boxes
+    from perceptual_lib.evaluation.localization.protocol import component_boxes
 
     maps = torch.rand(count, 224, 224, generator=torch.Generator().manual_seed(0)).numpy()
     component_boxes(maps[:1])  # compiled at the first call, or read from where that was kept

@@ -4,32 +4,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perceptual_lib.classifiers import Classifier, load_classifier
-    from perceptual_lib.errors import InputError
-    from perceptual_lib.explainers import PerceptualBall, explain, explainer
-    from perceptual_lib.images import Photograph, load_photographs
-    from perceptual_lib.perturbation import Perturbation, perceptual_ball
-    from perceptual_lib.profiles import load_profile
-    from perceptual_lib.saliency import class_gradient, saliency_map
-    from perceptual_lib.sensitivity import perturbations_by_layers
+    from perceptual_lib.core.errors import InputError
+    from perceptual_lib.core.layer_ranges import perturbations_by_layers
+    from perceptual_lib.core.networks import Classifier, load_classifier
+    from perceptual_lib.core.perturbation import Perturbation, perceptual_ball
+    from perceptual_lib.core.saliency import class_gradient, saliency_map
+    from perceptual_lib.evaluation.profile import load_profile
+    from perceptual_lib.methods import PerceptualBall, explain, explainer
+    from perceptual_lib.photographs.photographs import Photograph, load_photographs
 
 # Loaded at first use: torch takes seconds to import, and `perceptual-ball --help` or a book with nothing to do
 # should not wait for it.
 _HOMES = {
-    "Classifier": "classifiers",
-    "InputError": "errors",
-    "PerceptualBall": "explainers",
-    "Perturbation": "perturbation",
-    "Photograph": "images",
-    "class_gradient": "saliency",
-    "explain": "explainers",
-    "explainer": "explainers",
-    "load_classifier": "classifiers",
-    "load_photographs": "images",
-    "load_profile": "profiles",
-    "perceptual_ball": "perturbation",
-    "perturbations_by_layers": "sensitivity",
-    "saliency_map": "saliency",
+    "Classifier": "core.networks",
+    "InputError": "core.errors",
+    "PerceptualBall": "methods",
+    "Perturbation": "core.perturbation",
+    "Photograph": "photographs.photographs",
+    "class_gradient": "core.saliency",
+    "explain": "methods",
+    "explainer": "methods",
+    "load_classifier": "core.networks",
+    "load_photographs": "photographs.photographs",
+    "load_profile": "evaluation.profile",
+    "perceptual_ball": "core.perturbation",
+    "perturbations_by_layers": "core.layer_ranges",
+    "saliency_map": "core.saliency",
 }
 __all__ = [  # noqa: F822 (they are found by __getattr__)
     "Classifier",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from perceptual_lib.errors import InputError
+from perceptual_lib.core.errors import InputError
 
 app = typer.Typer(
     help="Explain classifiers with perturbations on the perceptual ball, and build the book about it.",
@@ -32,7 +32,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
-    from perceptual_lib.classifiers import load_classifier
+    from perceptual_lib.core.networks import load_classifier
 
     classifier = load_classifier(model, weights, device)
     index = classifier.class_index(target) if target else None
@@ -62,7 +62,7 @@ def explain(
 
 def expand(source: Path) -> list[Path]:
     """The photos of a folder, without the overlays of an earlier run; a file as it is."""
-    from perceptual_lib.images import load_photographs
+    from perceptual_lib.photographs.photographs import load_photographs
 
     if not source.is_dir():
         return [source]
@@ -75,10 +75,10 @@ def explain_photo(
     """Explain one photo: a line of results, and the overlay as a picture."""
     import torch
 
-    from perceptual_lib.figures import overlay
-    from perceptual_lib.images import open_picture
-    from perceptual_lib.perturbation import perceptual_ball
-    from perceptual_lib.saliency import saliency_map
+    from perceptual_lib.book.figures import overlay
+    from perceptual_lib.core.perturbation import perceptual_ball
+    from perceptual_lib.core.saliency import saliency_map
+    from perceptual_lib.photographs.photographs import open_picture
 
     picture = open_picture(photo)
     inputs = classifier.preprocess(picture)
@@ -102,7 +102,7 @@ def explain_photo(
 @app.command()
 def methods() -> None:
     """List the explanation methods, where they come from and what they cost."""
-    from perceptual_lib.explainers import METHODS
+    from perceptual_lib.methods import METHODS
 
     names, sources = max(map(len, METHODS)), max(len(method.source) for method in METHODS.values())
     for method in METHODS.values():
@@ -139,10 +139,10 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, compute nothing")] = False,
 ) -> None:
     """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
-    from perceptual_lib.executors import make_executor
-    from perceptual_lib.experiments import experiments_of
-    from perceptual_lib.needs import missing
-    from perceptual_lib.profiles import load_profile
+    from perceptual_lib.evaluation.games import experiments_of
+    from perceptual_lib.evaluation.needs import missing
+    from perceptual_lib.evaluation.profile import load_profile
+    from perceptual_lib.runs.executors import make_executor
 
     settings = load_profile(profile)
     if problems := missing(settings, experiment or ()):
@@ -161,7 +161,7 @@ def run(
 
 def _estimate(experiments) -> None:
     """Say what is left to compute, and how long that takes here."""
-    from perceptual_lib.progress import duration
+    from perceptual_lib.runs.progress import duration
 
     unfinished = {each.run.key(shard): (each.run, shard) for each in experiments for shard in each.unfinished}
     if not unfinished:
@@ -187,7 +187,7 @@ def _estimate(experiments) -> None:
 
 
 def _complete(experiments, profile: str) -> None:
-    from perceptual_lib.progress import Bar
+    from perceptual_lib.runs.progress import Bar
 
     bar = Bar(experiments)
     try:
@@ -212,7 +212,7 @@ def status(
     store: StoreFolder = Path("_build/store"),
 ) -> None:
     """Say how far a profile's experiments are, and which shards are being computed where."""
-    from perceptual_lib.progress import by_label
+    from perceptual_lib.runs.progress import by_label
 
     with _opened(profile, store, experiment, limit, only) as experiments:
         counts = by_label(experiments)
@@ -237,9 +237,9 @@ def results(
     store: StoreFolder = Path("_build/store"),
 ) -> None:
     """Print the tables of what is finished, or write all of it into a folder."""
-    from perceptual_lib import experiments as library
-    from perceptual_lib.tables import written
-    from perceptual_lib.tables.overview import overview
+    from perceptual_lib.evaluation import publishing as library
+    from perceptual_lib.evaluation.overview import overview
+    from perceptual_lib.evaluation.tables_face import written
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     with _opened(profile, store, experiment, limit, only) as experiments:
@@ -258,9 +258,9 @@ def results(
 
 def _opened(profile: str, store: Path, names, limit: int | None, only):
     """The experiments of a profile, for looking at what is finished."""
-    from perceptual_lib.executors import Local
-    from perceptual_lib.experiments import experiments_of
-    from perceptual_lib.profiles import load_profile
+    from perceptual_lib.evaluation.games import experiments_of
+    from perceptual_lib.evaluation.profile import load_profile
+    from perceptual_lib.runs.executors import Local
 
     chosen = {"names": names or (), "limit": limit, "only": only or ()}
     return experiments_of(load_profile(profile), Local, store, **chosen)
@@ -273,8 +273,8 @@ app.add_typer(data, name="data")
 @data.command()
 def check(profile: ProfileName) -> None:
     """Say what data of a profile is there, and of what is missing where to get it and where to put it."""
-    from perceptual_lib.needs import downloads, missing
-    from perceptual_lib.profiles import load_profile
+    from perceptual_lib.evaluation.needs import downloads, missing
+    from perceptual_lib.evaluation.profile import load_profile
 
     settings = load_profile(profile)
     problems, coming = missing(settings), downloads(settings)
@@ -291,7 +291,7 @@ def check(profile: ProfileName) -> None:
 @app.command()
 def book(profile: Annotated[str, typer.Argument(help="demo, smoke, paper, or a YAML file")] = "demo") -> None:
     """Compute the notebooks that are out of date and build the site in _build/html."""
-    from perceptual_lib.pipeline import build
+    from perceptual_lib.book.pipeline import build
 
     raise typer.Exit(build(profile, Path.cwd()))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.tables.speed import growth_table, measured, speed_table
+from perceptual_lib.book.speed import growth_table, measured, speed_table
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are no part of the package

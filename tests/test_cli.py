@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from perceptual_lib import cli, load_photographs
-from perceptual_lib.experiments import Localization
-from perceptual_lib.profiles import load_profile
+from perceptual_lib.evaluation.games import Localization
+from perceptual_lib.evaluation.profile import load_profile
 
 
 @pytest.fixture

@@ -1,0 +1,9 @@
+"""Explorers: the book's figures to play with, and the same for one's own photographs and networks, in Jupyter."""
+
+from perceptual_lib.book.explorer.cascade import CascadePlayer
+from perceptual_lib.book.explorer.games import InsertionDeletionPlayer
+from perceptual_lib.book.explorer.layers import Explorer
+from perceptual_lib.book.explorer.optimisation import OptimisationPlayer
+from perceptual_lib.book.explorer.sensitivity import SensitivityMap
+
+__all__ = ["CascadePlayer", "Explorer", "InsertionDeletionPlayer", "OptimisationPlayer", "SensitivityMap"]

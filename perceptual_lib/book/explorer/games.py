@@ -1,0 +1,92 @@
+"""The player of insertion and deletion (Sec. 4.3)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import traitlets
+
+from perceptual_lib.book.explorer.player import Player, by_name, explained_by_all
+from perceptual_lib.book.explorer.widget import array_chunk, picture_chunk
+from perceptual_lib.core.networks import Classifier
+from perceptual_lib.evaluation.games import InsertionDeletion
+from perceptual_lib.evaluation.insertion_deletion.experiment import DECIMALS
+from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, SIGMA, auc, impulse_blur, ranks
+from perceptual_lib.photographs.photographs import Photograph
+
+
+class InsertionDeletionPlayer(Player):
+    """The insertion and deletion games (Sec. 4.3), two maps side by side.
+
+    The pictures are made in the browser, from the step at which each pixel changes.
+
+    Args:
+        experiment: finished.
+        classifier: what the games are played on.
+        photographs: those to choose from; None for the experiment's. Of them the first that every map plays with.
+
+    Raises:
+        InputError: there is none.
+
+    Attributes:
+        left, right: rows of Table 2, such as "perceptual, sigma 5".
+        game: "deletion" or "insertion".
+        step: how many times pixels have changed.
+    """
+
+    source = "games"
+    left = traitlets.Unicode().tag(sync=True)
+    right = traitlets.Unicode().tag(sync=True)
+    game = traitlets.Enum(["deletion", "insertion"], "deletion").tag(sync=True)
+    step = traitlets.Int(3).tag(sync=True)
+
+    def __init__(
+        self,
+        experiment: InsertionDeletion,
+        classifier: Classifier,
+        photographs: Sequence[Photograph] | None = None,
+    ) -> None:
+        table = experiment.table[experiment.table.role == "table"]
+        keys = list(table[["method", "sigma"]].drop_duplicates().itertuples(index=False, name=None))
+        self.rows = {f"{method}, sigma {sigma:g}": (method, sigma) for method, sigma in keys}
+        shown = explained_by_all(experiment, table, photographs)
+        self.experiment, self.maps = experiment, {}
+        inputs = classifier.preprocess(shown.values())
+        self.blurred = by_name(shown, classifier.pixels(impulse_blur(inputs, SIGMA)))
+        grey = classifier.pixels(torch.zeros_like(inputs[:1]))[0, 0, 0]
+        lines = table.set_index(["photograph", "method", "sigma"])
+        curves = {
+            name: {
+                row: {game: _curve(lines.at[(name, *key), game]) for game in GAMES} for row, key in self.rows.items()
+            }
+            for name in shown
+        }
+        about = {
+            "rows": list(self.rows),
+            "grey": (255 * grey).tolist(),
+            "pixels": experiment.section.step,
+            "curves": curves,
+        }
+        ours = [row for row, (method, _) in self.rows.items() if method == "perceptual"]
+        left = [*ours, *self.rows][0]
+        right = [*(row for row in self.rows if self.rows[row][0] != self.rows[left][0]), left][0]
+        arrays = {
+            "blurred": ([""], lambda name, _: picture_chunk(self.blurred[name])),
+            "steps": (self.rows, lambda name, row: array_chunk(self.steps(name, row))),
+        }
+        super().__init__(shown, classifier, about, arrays, left=left, right=right)
+
+    def steps(self, name: str, row: str) -> np.ndarray:
+        """The step at which each pixel changes, (H, W) from 1: the game's own order."""
+        method, sigma = self.rows[row]
+        if method not in self.maps:
+            maps = self.experiment.maps(method)
+            self.maps[method] = {each: torch.from_numpy(maps[each]) for each in self.shown}
+        before = ranks(impulse_blur(self.maps[method][name], sigma))
+        return 1 + before.numpy() // self.experiment.section.step
+
+
+def _curve(probabilities: np.ndarray) -> dict[str, object]:
+    """A curve (n,) of the table, and the area under it."""
+    values = probabilities.astype(np.float64).round(DECIMALS)
+    return {"values": values.tolist(), "area": float(auc(values))}

@@ -1,0 +1,148 @@
+"""What all explorers have in common: one ES module used twice, and arrays that travel when they are asked for.
+
+Live, anywidget loads the module and this class answers its messages. In a static page the same module stands in the
+page with a stand-in for the model, and the arrays lie beside it.
+
+    browser -> Python: {need: key}                       a key of the explorer's
+    Python -> browser: {key, format, shape, low, high}   and a buffer; or {key, error}
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from PIL import Image
+
+from perceptual_lib.core.errors import InputError
+
+try:
+    import anywidget
+    import traitlets
+except ModuleNotFoundError as missing:
+    raise InputError(f"the explorers need {missing.name}: pip install 'perceptual-ball[book]'.") from missing
+
+HERE = Path(__file__).parent
+IMPORT = re.compile(r'^import [^;]*? from "\./(\w+)\.js";\n', re.M)
+Chunk = tuple[dict[str, Any], bytes]
+"""What describes an array or a picture, and its bytes."""
+
+
+@cache
+def module(name: str) -> str:
+    """The ES module of an explorer and all that it imports, each once, in one piece."""
+    pieces: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        source = (HERE / f"{name}.js").read_text(encoding="utf-8")
+        for imported in IMPORT.findall(source):
+            if imported not in pieces:
+                add(imported)
+        pieces[name] = re.sub(r"^export (?!default)", "", IMPORT.sub("", source), flags=re.M)
+
+    add(name)
+    return "\n".join(pieces.values())
+
+
+def array_chunk(maps: np.ndarray) -> Chunk:
+    """Maps (..., H, W), each scaled to the whole numbers from 0 to 65535: deflated, two bytes a pixel."""
+    low, high = maps.min((-2, -1)), maps.max((-2, -1))
+    span = np.where(high > low, high - low, 1)
+    scaled = np.rint((maps - low[..., None, None]) / span[..., None, None] * 65535).astype("<u2")
+    head = {"format": "uint16", "shape": list(maps.shape), "low": low.ravel().tolist(), "high": high.ravel().tolist()}
+    return head, zlib.compress(scaled.tobytes(), 9)
+
+
+def picture_chunk(pixels: np.ndarray) -> Chunk:
+    """A picture (H, W, 3) in [0, 1]."""
+    stream = BytesIO()
+    Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)).save(stream, "WEBP", quality=92)
+    return {"format": "image/webp", "shape": list(pixels.shape)}, stream.getvalue()
+
+
+class Widget(anywidget.AnyWidget):
+    """An explorer. Its `source` is the ES module; what its traits are, it says itself.
+
+    Attributes:
+        about: what can be chosen and what is known of it, as JSON.
+    """
+
+    source: ClassVar[str]
+    _css = HERE / "explorer.css"
+    about = traitlets.Dict().tag(sync=True)
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        if "source" in vars(cls):  # and not a class that traitlets derives for one object
+            cls._esm = module(cls.source)
+        super().__init_subclass__(**settings)
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(self._answer)
+
+    def keys_at_hand(self) -> Iterator[str]:
+        """Everything that a static page shall have."""
+        raise NotImplementedError
+
+    def chunk(self, key: str) -> Chunk:
+        """The array or picture of a key. Raises InputError where there is none."""
+        raise NotImplementedError
+
+    def _answer(self, _: Any, content: dict, buffers: list[bytes]) -> None:
+        if "need" in content:
+            self.reply(content["need"])
+
+    def reply(self, key: str) -> None:
+        """Send what a key stands for, or in a sentence why that cannot be."""
+        try:
+            head, data = self.chunk(key)
+        except InputError as error:
+            self.send({"key": key, "error": str(error)})
+        else:
+            self.send({"key": key} | head, [data])
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict] | dict:
+        """The live widget and, for pages without a kernel, the whole explorer as HTML."""
+        bundle = super()._repr_mimebundle_(**options)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**(data or {}), "text/html": self.html()}, metadata
+
+    def static_traits(self) -> dict[str, Any]:
+        """What a page without a kernel begins with."""
+        return {name: getattr(self, name) for name in self.trait_names(sync=True) if name not in _ANYONES}
+
+    def html(self) -> str:
+        """The explorer without a kernel: its module, its traits and all of its arrays."""
+        names, scripts = {}, {}  # what is alike is there once
+        for key in self.keys_at_hand():
+            head, data = self.chunk(key)
+            names[key] = "chunk-" + hashlib.sha256(repr(head).encode() + data).hexdigest()[:20]
+            scripts[names[key]] = chunk_element(names[key], head, data)
+        traits = json.dumps(self.static_traits()).replace("</", "<\\/")
+        here = f"explorer-{hashlib.sha256((self.source + traits).encode()).hexdigest()[:12]}"
+        code = module(self.source).replace("export default", "const explorer =")
+        style = (HERE / "explorer.css").read_text(encoding="utf-8")
+        return (
+            f"<style>{style}</style>\n"
+            f'<div class="explorer" id="{here}"><noscript>This needs JavaScript.</noscript></div>\n'
+            + "".join(scripts.values())
+            + f'<script type="module">\n{code}\n{(HERE / "static.js").read_text(encoding="utf-8")}\n'
+            f'mountWhenSeen(document.getElementById("{here}"), explorer, {traits}, {json.dumps(names)});\n</script>'
+        )
+
+
+_ANYONES = {*anywidget.AnyWidget.class_trait_names(sync=True), "_esm", "_css", "_anywidget_id"}
+
+
+def chunk_element(name: str, head: dict[str, Any], data: bytes) -> str:
+    """A chunk as a page has it."""
+    about = html.escape(json.dumps(head))
+    return f'<script type="text/plain" id="{name}" data-head="{about}">{base64.b64encode(data).decode()}</script>\n'

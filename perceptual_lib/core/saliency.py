@@ -1,0 +1,91 @@
+"""From perturbation to saliency map (paper Sec. 3, end, and the guided variant of Sec. 4.2)."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib.core.activations import frozen, network_of
+from perceptual_lib.core.checks import check_inputs, check_targets
+from perceptual_lib.core.errors import InputError
+
+
+def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None) -> Tensor:
+    """Size of the perturbation in each pixel, blurred.
+
+    Args:
+        delta: (B, C, H, W) perturbation.
+        sigma: standard deviation of the Gaussian blur in pixels; 0 leaves the map as it is.
+        root: the root of the mean square over channels, as the authors' code has it ("magnitude", Fig. 1); False
+            for the mean square itself, as the paper's text has it. They rank pixels alike until they are blurred.
+        gradient: (B, C, H, W) gradient of the class's logit for the guided variant: the map is then the mean over
+            channels of `|delta g|`, with g scaled to a largest magnitude of 1 in each image.
+
+    Returns:
+        (B, H, W), not negative, not normalised, on delta's device.
+
+    Raises:
+        InputError: shapes that do not fit, or a negative sigma.
+    """
+    if delta.ndim != 4 or (gradient is not None and gradient.shape != delta.shape):
+        raise InputError("delta, and gradient where given, must have the same shape (B, C, H, W).")
+    if gradient is not None:
+        largest = gradient.abs().amax((1, 2, 3), keepdim=True)
+        maps = (delta * gradient / torch.where(largest > 0, largest, 1)).abs().mean(1)
+    else:
+        maps = delta.square().mean(1)
+        maps = maps.sqrt() if root else maps
+    return gaussian_blur(maps, sigma)
+
+
+def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur equal to `scipy.ndimage.gaussian_filter(map, sigma)`: borders reflected, cut at 4 sigma.
+
+    Args:
+        maps: (..., H, W) floating point.
+        sigma: standard deviation in pixels, at least 0; may be larger than the map.
+    """
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
+    if sigma == 0:
+        return maps
+    height, width = (
+        torch.as_tensor(_blur_matrix(size, sigma), dtype=maps.dtype, device=maps.device) for size in maps.shape[-2:]
+    )
+    with torch.autocast(maps.device.type, enabled=False):  # which would make products of other values equal
+        return height @ maps @ width.T
+
+
+def _blur_matrix(size: int, sigma: float) -> np.ndarray:
+    """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i.
+
+    The blur is separable and a line short, so one dense product per axis does it, with the borders written in.
+    """
+    radius = int(4 * sigma + 0.5)
+    offsets = np.arange(-radius, radius + 1)
+    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
+    weights /= weights.sum()
+    source = (np.arange(size)[:, None] + offsets) % (2 * size)  # d c b a | a b c d | d c b a, of period 2 size
+    source = np.minimum(source, 2 * size - 1 - source)
+    matrix = np.zeros((size, size))
+    np.add.at(matrix, (np.arange(size)[:, None], source), weights)
+    return matrix
+
+
+def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:
+    """Gradient of the class's logit C_i with respect to the image, for the guided map.
+
+    Args:
+        model: a `Classifier` or any module from images to logits (B, K).
+        inputs: (B, C, H, W).
+        targets: as for `perceptual_ball`.
+
+    Returns:
+        (B, C, H, W).
+    """
+    network = network_of(model)
+    check_inputs(network, inputs)
+    with torch.inference_mode(False), torch.enable_grad(), frozen(network):
+        images, targets = inputs.detach().clone().requires_grad_(), check_targets(targets, inputs)
+        logits = network(images)
+        targets = logits.argmax(1) if targets is None else targets
+        return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)[0]

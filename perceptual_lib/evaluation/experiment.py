@@ -1,0 +1,204 @@
+"""What experiments have in common: profile -> shards -> a table and its manifest."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.profile import EXPERIMENTS, ClassifierSection, Profile
+from perceptual_lib.methods import find_method
+from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.runs.executors import Executor, Local
+from perceptual_lib.runs.run import Run
+from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
+from perceptual_lib.runs.store import Arrays, Store
+from perceptual_lib.runs.worker import ALWAYS
+
+STORE = Path("_build/store")  # below the clone
+
+Piece = tuple[dict[str, Any], Shard]
+"""A shard of scores, and the columns that its lines in the table begin with."""
+
+
+class Experiment(ABC):
+    """An experiment of a profile.
+
+    Args:
+        profile: what is computed.
+        store: folder of the finished shards.
+        executor: what computes; None for this process.
+        limit: only the first so many pictures.
+        only: only these methods; none for all.
+
+    Raises:
+        InputError: a profile that lacks the experiment; photographs that are missing or have no boxes; a method, or a
+            setting of one, that is not known.
+    """
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]]
+    """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow."""
+    unit: ClassVar[str] = "photograph"
+    classes: Sequence[int] | None = None
+    """That a mean over classes goes over; none for those that occur."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        store: Path = STORE,
+        executor: Executor | None = None,
+        *,
+        limit: int | None = None,
+        only: Sequence[str] = (),
+    ) -> None:
+        self.profile = profile
+        self.section = getattr(profile, self.name)
+        if self.section is None:
+            raise InputError(f"profile {profile.name} has no {self.name}: add that section to it.")
+        self.pictures: list[Any] = self.load()[: self.section.pictures][:limit]
+        for method in (*only, *self.section.methods, *self.section.subsets, *profile.methods):
+            known = find_method(method).settings
+            if unknown := sorted(profile.methods.get(method, {}).keys() - known.keys()):
+                raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
+        self.only = only
+        self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
+
+    @classmethod
+    def classifier(cls, profile: Profile) -> ClassifierSection:
+        """The network that is explained."""
+        return profile.classifier
+
+    def load(self) -> list[Photograph]:
+        """The pictures that the experiment is made on. Raises InputError where they have no boxes."""
+        photographs = self.profile.load_photographs()
+        without = [photograph.name for photograph in photographs if not photograph.boxes]
+        if without:
+            raise InputError(f"{without[0]} has no boxes: {self.name} needs photographs with boxes.")
+        return photographs
+
+    @abstractmethod
+    def all_pieces(self) -> Iterator[Piece]:
+        """The shards of all methods."""
+
+    @abstractmethod
+    def lines(self, shard: Shard, picture: Any, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
+        """A picture's lines in the table, without what a piece says; `arrays` are its own, None where it failed."""
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        """Everything that is compared. Raises InputError where that is nothing."""
+        pieces = [piece for piece in self.all_pieces() if not self.only or piece[0]["method"] in self.only]
+        if not pieces:
+            raise InputError(f"profile {self.profile.name} has no row of {' or '.join(self.only) or 'any method'}.")
+        maps: dict[str, Shard] = {}  # two pieces share those that have the same key
+        return [
+            (about, replace(shard, needs=shard.needs and maps.setdefault(self.run.key(shard.needs), shard.needs)))
+            for about, shard in pieces
+        ]
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Maps, then scores."""
+        scores = [shard for _, shard in self.pieces]
+        return [*dict.fromkeys(shard.needs for shard in scores if shard.needs is not None), *scores]
+
+    @property
+    def unfinished(self) -> list[Shard]:
+        """Those that `complete` would compute."""
+        return self.run.unfinished([shard for _, shard in self.pieces])
+
+    def complete(self) -> None:
+        """Compute what is not finished."""
+        self.run.complete([shard for _, shard in self.pieces])
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One line or more for each picture, of all shards that are finished.
+
+        Of the columns selection says whether settings are chosen on the picture; failure "" or why there is no
+        result; seconds how long its maps took.
+        """
+        lines = [line for about, shard in self.pieces for line in self._lines(about, shard)]
+        return pd.DataFrame(lines, columns=list(self.columns))
+
+    def _lines(self, about: Mapping[str, Any], shard: Shard) -> Iterator[dict[str, Any]]:
+        arrays = self.run.load(shard)
+        maps = arrays if shard.needs is None else self.run.load(shard.needs)
+        if arrays is None or maps is None:
+            return
+        selection = self.pictures[: self.section.selection]
+        results = _by_picture(arrays)
+        for picture, failure, seconds in zip(shard.photographs, arrays["failure"], maps["seconds"], strict=True):
+            common = {
+                **about,
+                self.unit: picture.name,
+                "selection": picture in selection,
+                "failure": str(failure),
+                "seconds": round(float(seconds), 3),
+            }
+            for line in self.lines(shard, picture, None if failure else next(results)):
+                yield common | line
+
+    def maps(self, method: str, **about: Any) -> dict[str, np.ndarray]:
+        """The maps (..., H, W) of a method's row of the table, not blurred, by picture; computed where missing.
+
+        Args:
+            method: by its name.
+            about: further columns that the row is told by.
+        """
+        found = {}
+        for piece, shard in self.pieces:
+            if piece | {"role": "table", "method": method} | about == piece:
+                maps = shard if shard.needs is None else shard.needs
+                self.run.complete([maps])
+                arrays = self.run.load(maps)
+                names = [
+                    picture.name for picture, why in zip(maps.photographs, arrays["failure"], strict=True) if not why
+                ]
+                array = arrays.get(shard.arguments.get("array", "maps"), np.empty(0))
+                found |= zip(names, array.astype(np.float32), strict=True)
+        return found
+
+    def seconds(self, method: str) -> float:
+        """Mean time that a map of a method's row of the table took, of those that are finished."""
+        lines = self.table[(self.table.role == "table") & (self.table.method == method)]
+        return float(lines.drop_duplicates([self.unit, "settings"]).seconds.mean())
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made the table, as JSON."""
+        failed = self.table[self.table.failure != ""].drop_duplicates(["method", "settings", self.unit])
+        images = [(picture.name, digest(picture)) for picture in self.pictures]
+        return {
+            "experiment": self.name,
+            "profile": self.profile.model_dump(mode="json", exclude=set(EXPERIMENTS) - {self.name}),
+            "network": self.run.network,
+            "machine": self.run.ask("machine"),
+            "versions": versions(),
+            "code": code_digest(type(self).__module__, "perceptual_lib.methods"),
+            f"{self.unit}s": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
+            "seeds": {"subsets": 0, "methods": 0},
+            "failures": failed[["method", "settings", self.unit, "failure"]].to_dict("records"),
+            "seconds": round(self._worker_seconds()),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _worker_seconds(self) -> float:
+        """Of everything that the table was made from, maps that other experiments share among it."""
+        finished = (self.run.load(shard) for shard in self.shards)
+        return float(sum(arrays["seconds"].sum() for arrays in finished if arrays is not None))
+
+
+def _by_picture(arrays: Arrays) -> Iterator[Arrays]:
+    """The rows of those that did not fail."""
+    results = {name: array for name, array in arrays.items() if name not in ALWAYS}
+    for row in range(int((arrays["failure"] == "").sum())):
+        yield {name: array[row] for name, array in results.items()}

@@ -1,0 +1,191 @@
+"""Insertion and deletion (paper Sec. 4.3): how soon does the class come, or go, with the most salient pixels?
+
+The game of RISE's authors (Petsiuk et al. 2018). The pixels of an image change in the order of their saliency, some
+rows' worth at a time, and the probability of the class is read after each step:
+
+    insertion   from the blurred image to the image   a good map's curve rises early, with a large area below it
+    deletion    from the image to mean grey           a good map's curve falls early, with a small area below it
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.checks import check_inputs, check_logits, check_targets
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.passes import with_folds
+from perceptual_lib.core.saliency import gaussian_blur
+
+GAMES = ("insertion", "deletion")
+"""What the second last dimension of curves stands for."""
+
+STEP = 8 * 224  # pixels: eight rows of a common input, as in RISE's own run over many images
+SIGMA = 5.0  # of the blur that insertion starts from
+
+Curves = TypeVar("Curves", Tensor, np.ndarray)
+
+
+@torch.no_grad()
+def insertion_deletion(
+    classifier: nn.Module,
+    images: Tensor,
+    maps: Tensor,
+    targets: None | int | Tensor = None,
+    *,
+    step: int = STEP,
+    batch_size: int | None = None,
+) -> Tensor:
+    """The probability of the class while pixels change in the order of their saliency.
+
+    Of pixels of one value, the one that comes first in row order changes first. Several maps of an image share their
+    end points: B images with M maps each take 2 B + 1 + 2 B M (n - 2) forward passes.
+
+    Args:
+        classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
+        images: (B, C, H, W) in the network's normalised input space, where 0 is mean grey.
+        maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
+        targets: the class: None for the network's prediction, one index for all, or (B,) int64.
+        step: pixels that change at once; the last step takes those that are left.
+        batch_size: pictures that the network gets at once; the curves do not depend on it, memory does. None for what
+            suits the device, see `full_batch`.
+
+    Returns:
+        (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1: probabilities after softmax, the first with no
+        pixel changed, the last with all; in the images' type and on their device.
+
+    Raises:
+        InputError: images, maps or targets that do not fit, a step or a batch size below 1.
+    """
+    check_inputs(classifier, images)
+    targets = check_targets(targets, images)
+    batch_size = full_batch(images.device) if batch_size is None else batch_size
+    _check_game(images, maps, step, batch_size)
+    order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
+    blurred = impulse_blur(images, SIGMA)
+    start = torch.stack([blurred, images], 1)  # (B, 2, C, H, W) for the GAMES
+    finish = torch.stack([images, torch.zeros_like(images)], 1)
+    with frozen(classifier):
+        targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
+        network = with_folds(classifier, images, backward=False)
+        between = _between(network, start, finish, order, targets, step, batch_size)
+    first, last = (
+        torch.stack(ends, 1)[:, None, :, None].expand(*between.shape[:3], 1) for ends in ([soft, whole], [whole, grey])
+    )
+    curves = torch.cat([first, between, last], -1)  # (B, M, 2, n)
+    return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
+
+
+def auc(curves: Curves) -> Curves:
+    """Area under curves (..., n) whose steps together are 1 long, by trapezoids, as RISE has it: (...).
+
+    Raises:
+        InputError: fewer than two scores.
+    """
+    n = curves.shape[-1]
+    if n < 2:
+        raise InputError(f"the area under a curve needs two scores or more, not {n}.")
+    return (curves.sum(-1) - curves[..., 0] / 2 - curves[..., -1] / 2) / (n - 1)
+
+
+def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
+    """RISE's blur, for the image that insertion starts from and, as in the paper, for maps.
+
+    The kernel is an impulse in the middle of a square that a Gaussian has blurred within the square, reflected at its
+    borders. RISE's square is 11 x 11, for sigma 5: nearly a box. Here its side is 2 sigma + 1, rounded up to an odd
+    number and at least 11: it is RISE's up to sigma 5, and above it keeps that shape.
+
+    Args:
+        maps: (..., H, W) floating point; 0 is taken beyond the borders.
+        sigma: standard deviation in pixels; 0 leaves the maps as they are.
+
+    Raises:
+        InputError: a sigma that is negative or not finite.
+    """
+    if not (math.isfinite(sigma) and sigma >= 0):
+        raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
+    if sigma == 0:
+        return maps
+    half = max(5, math.ceil(sigma))
+    impulse = torch.eye(2 * half + 1, dtype=torch.double)[half : half + 1]  # (1, L): the square's kernel is a product
+    kernel = gaussian_blur(impulse, sigma)[0].to(maps)
+    # As matrices and not as a convolution, which on a GPU would round to ten bits and reorder pixels.
+    height, width = (_band(size, kernel) for size in maps.shape[-2:])
+    with torch.autocast(maps.device.type, enabled=False):
+        return height @ maps @ width
+
+
+def _band(size: int, kernel: Tensor) -> Tensor:
+    """(size, size): row i holds the symmetric kernel (L,), its middle on the diagonal."""
+    places = torch.arange(size, device=kernel.device)
+    offsets = places - places[:, None] + len(kernel) // 2
+    inside = (offsets >= 0) & (offsets < len(kernel))
+    return torch.where(inside, kernel[offsets.clamp(0, len(kernel) - 1)], 0)
+
+
+def ranks(maps: Tensor) -> Tensor:
+    """How many pixels of a map come before each in the games; maps and result (..., H, W), the result int64."""
+    order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
+    return order.argsort(-1).reshape(maps.shape)
+
+
+def _end_points(
+    classifier: nn.Module, images: Tensor, blurred: Tensor, targets: Tensor | None, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The classes, and their probabilities for the image, the blurred image and grey: (B,) each."""
+    batch = len(images)
+    pictures = torch.cat([images, blurred, torch.zeros_like(images[:1])])
+    logits = []
+    for some in pictures.split(batch_size):
+        logits.append(classifier(some))
+        check_logits(logits[-1], len(some), multilabel=False)
+    scores = torch.cat(logits).softmax(1, images.dtype)  # (2 B + 1, K), in full precision also inside autocast
+    targets = scores[:batch].argmax(1) if targets is None else targets
+    if not ((targets >= 0) & (targets < scores.shape[1])).all():
+        raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
+    rows = torch.arange(batch, device=scores.device)
+    return targets, scores[rows, targets], scores[rows + batch, targets], scores[-1, targets]
+
+
+def _between(
+    network: Callable[[Tensor], Tensor],
+    start: Tensor,
+    finish: Tensor,
+    ranks: Tensor,
+    targets: Tensor,
+    step: int,
+    batch_size: int,
+) -> Tensor:
+    """Probabilities (B, M, 2, n - 2) after each step but the last.
+
+    Args:
+        start, finish: (B, 2, C, H, W) pictures for the GAMES.
+        ranks: (B, M, H, W).
+        targets: (B,).
+    """
+    steps = math.ceil(ranks[0, 0].numel() / step)
+    scores = start.new_empty(*ranks.shape[:2], 2, steps - 1)
+    # One count over images, maps, games and steps: batches are full, however many there are of each.
+    for begin in range(0, scores.numel(), batch_size):
+        count = torch.arange(begin, min(begin + batch_size, scores.numel()), device=scores.device)
+        image, which, game, done = torch.unravel_index(count, scores.shape)
+        changed = ranks[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
+        pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
+        scores.view(-1)[count] = network(pictures).softmax(1, scores.dtype).gather(1, targets[image, None])[:, 0]
+    return scores
+
+
+def _check_game(images: Tensor, maps: Tensor, step: int, batch_size: int) -> None:
+    if min(step, batch_size) < 1:
+        raise InputError(f"step and batch_size must be at least 1, not {step} and {batch_size}.")
+    batch, _, *size = images.shape
+    if not isinstance(maps, Tensor) or maps.ndim < 3 or (maps.shape[0], *maps.shape[-2:]) != (batch, *size):
+        given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
+        raise InputError(f"maps must be a tensor ({batch}, ..., {size[0]}, {size[1]}), not {given}.")
+    if maps.numel() == 0 or not maps.isfinite().all():
+        raise InputError("maps must be at least one for each image, with finite values.")

@@ -1,0 +1,200 @@
+"""Weak localisation (paper Sec. 4.2): does a box around the largest part of a map find the object?
+
+A map is scaled to [0, 1], blurred, and cut at 250 thresholds by three strategies. A cut is a hit when the bounding box
+of its largest 8-connected component has an intersection over union (IoU) of at least 0.5 with a box around an object
+of the image's class. The error is the share of images without a hit, at the one threshold that is best for all.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.photographs.photographs import Box
+
+ALPHAS = {
+    "value": np.arange(1, 21) / 20,  # pixels above alpha
+    "percent": np.arange(1, 21) / 20,  # the share alpha of the pixels, those of the largest values
+    "mean": np.arange(1, 211) / 20,  # pixels above alpha times the map's mean
+}
+"""The grid of each strategy."""
+
+THRESHOLDS = tuple((strategy, float(alpha)) for strategy, grid in ALPHAS.items() for alpha in grid)
+"""What each column of `localize` stands for."""
+
+COLUMNS = {"value": slice(0, 20), "percent": slice(20, 40), "mean": slice(40, 250), "best": slice(0, 250)}
+"""The columns of each strategy; "best" is the choice among all of them."""
+
+
+def scale_and_blur(maps: Tensor, sigmas: Iterable[float]) -> Iterator[Tensor]:
+    """The maps as they are cut, for one blur after another.
+
+    Args:
+        maps: (N, H, W) floating point.
+        sigmas: standard deviations in pixels of the maps.
+
+    Yields:
+        (N, H, W) in [0, 1] for each sigma: each map scaled to a least value of 0 and a largest of 1, then blurred.
+        A constant map becomes 0.
+    """
+    low, high = torch.aminmax(maps.flatten(1), dim=1)
+    span = torch.where(high > low, high - low, 1)
+    scaled = (maps - low[:, None, None]) / span[:, None, None]
+    for sigma in sigmas:
+        yield gaussian_blur(scaled, sigma)
+
+
+def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
+    """What one threshold keeps of a map (H, W) as from `scale_and_blur`: (H, W) bool, all components, to be shown."""
+    if strategy == "percent":
+        kept = max(1, round(alpha * saliency.size))
+        return saliency >= np.sort(saliency, axis=None)[-kept]
+    return saliency > np.float32(alpha * (saliency.mean(dtype=np.float64) if strategy == "mean" else 1))
+
+
+def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
+    """How well the largest component of each cut of a map fits an object.
+
+    Args:
+        maps: (N, H, W), as for `component_boxes`.
+        boxes: for each map, at least one (left, top, right, bottom) in its frame, as from `Photograph.scaled_boxes`.
+
+    Returns:
+        (N, 250) for the THRESHOLDS: the largest IoU over the boxes of that map, in [0, 1]; 0 for an empty cut.
+
+    Raises:
+        InputError: maps as for `component_boxes`; a map without boxes; a box without an area.
+    """
+    boxes = [_checked(of_map) for of_map in boxes]
+    found = component_boxes(maps)
+    if len(boxes) != len(found):
+        raise InputError(f"there are {len(found)} maps and boxes for {len(boxes)}; give each map its own.")
+    return np.stack([box_iou(cuts, of_map).max(1) for cuts, of_map in zip(found, boxes, strict=True)])
+
+
+def component_boxes(maps: ArrayLike) -> np.ndarray:
+    """The bounding box of the largest 8-connected component of each cut of each map.
+
+    Of components of one size, the one whose first pixel in row order comes first. "percent" takes at least one pixel,
+    and with it all of the same value as the last one taken: a constant map is cut as a whole.
+
+    Args:
+        maps: (N, H, W) as from `scale_and_blur`, compared in single precision; arrays, or tensors on the CPU.
+
+    Returns:
+        (N, 250, 4) int32 for the THRESHOLDS, (left, top, right, bottom) in inclusive pixels; (0, 0, -1, -1) for an
+        empty cut.
+
+    Raises:
+        InputError: maps that are not (N, H, W), without pixels, or with values below 0 or not finite.
+    """
+    from perceptual_lib.evaluation.localization.components import largest_boxes  # not above: it imports a compiler
+
+    maps = np.asarray(maps, dtype=np.float32)
+    if maps.ndim != 3 or maps.size == 0 or not (maps.min() >= 0 and maps.max() < np.inf):
+        raise InputError("maps must have the shape (N, H, W) and finite values of at least 0; see scale_and_blur.")
+    result = np.empty((len(maps), len(THRESHOLDS), 4), dtype=np.int32)
+    for boxes, one in zip(result, maps, strict=True):
+        order = _ascending(one.ravel())
+        starts = _starts(one.ravel()[order], one.mean(dtype=np.float64))
+        falling = np.argsort(-starts)
+        boxes[falling] = largest_boxes(order, starts[falling], *one.shape)
+    return result
+
+
+def _ascending(values: np.ndarray) -> np.ndarray:
+    """The order that sorts float32 numbers of at least 0, several times as fast as `numpy.argsort` finds it.
+
+    The bits of such numbers rank as the numbers do, and NumPy sorts integers of 16 bits in linear time.
+    """
+    bits = (values + np.float32(0)).view(np.uint32)  # the sum turns -0, which has other bits, into 0
+    order = np.argsort(bits.astype(np.uint16), kind="stable")
+    return order[np.argsort((bits >> 16).astype(np.uint16)[order], kind="stable")]
+
+
+def _starts(ascending: np.ndarray, mean: float) -> np.ndarray:
+    """(250,) for each of the THRESHOLDS, where in a map's sorted float32 values (H W,) its cut starts."""
+    kept = np.maximum(1, np.round(ALPHAS["percent"] * len(ascending)).astype(int))
+    return np.concatenate(
+        [
+            np.searchsorted(ascending, ALPHAS["value"].astype(np.float32), side="right"),
+            np.searchsorted(ascending, ascending[-kept], side="left"),
+            np.searchsorted(ascending, (ALPHAS["mean"] * mean).astype(np.float32), side="right"),
+        ]
+    )
+
+
+def _checked(boxes: Sequence[Box]) -> np.ndarray:
+    """(M, 4) float64. A box scaled down can be narrower than a pixel: its right is then less than its left."""
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
+        raise InputError("each map needs at least one box (left, top, right, bottom).")
+    if not (np.isfinite(boxes).all() and (boxes[:, 2:] - boxes[:, :2] > -1).all()):
+        raise InputError(
+            "a box must be finite, with right above left - 1 and bottom above top - 1: both are inside it."
+        )
+    return boxes
+
+
+def box_iou(some: ArrayLike, others: ArrayLike) -> np.ndarray:
+    """Intersection over union of boxes (left, top, right, bottom) in inclusive pixels: right - left + 1 wide.
+
+    Args:
+        some: (K, 4).
+        others: (M, 4).
+
+    Returns:
+        (K, M) in [0, 1].
+    """
+    some, others = np.asarray(some, dtype=np.float64)[:, None], np.asarray(others, dtype=np.float64)[None]
+    shared = _area(np.maximum(some[..., :2], others[..., :2]), np.minimum(some[..., 2:], others[..., 2:]))
+    return shared / (_area(some[..., :2], some[..., 2:]) + _area(others[..., :2], others[..., 2:]) - shared)
+
+
+def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    return np.maximum(high - low + 1, 0).prod(-1)
+
+
+def is_hit(iou: np.ndarray) -> np.ndarray:
+    """Bool, of the same shape: the object is localised."""
+    return iou >= 0.5
+
+
+def best_column(hits: np.ndarray) -> int:
+    """The column of hits (N, K) with the most of them; the first of equals."""
+    return int(hits.sum(0).argmax())
+
+
+def in_sample_hits(hits: np.ndarray) -> np.ndarray:
+    """(N,) bool: hits at the threshold that is best for these very images, as the paper reports them.
+
+    Args:
+        hits: (N, K) bool; the columns of one strategy, or all to choose the strategy too.
+    """
+    return hits[:, best_column(hits)]
+
+
+def held_out_hits(hits: np.ndarray) -> np.ndarray:
+    """Hits at a threshold that was chosen on other images: on the odd ones for the even, and the other way round.
+
+    Args:
+        hits: (N, K) bool, as for `in_sample_hits`; N at least 2.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        InputError: fewer than two images.
+    """
+    if len(hits) < 2:
+        raise InputError(
+            f"a threshold is chosen on one half of the images for the other; give two or more, not {len(hits)}."
+        )
+    result = np.empty(len(hits), dtype=bool)
+    for half in range(2):
+        result[half::2] = hits[half::2, best_column(hits[1 - half :: 2])]
+    return result

@@ -1,0 +1,35 @@
+"""Scores of maps in weak localisation (Sec. 4.2)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from perceptual_lib.evaluation.localization.protocol import localize, scale_and_blur
+from perceptual_lib.photographs.photographs import Box
+
+
+def compute(
+    _classifier: None,
+    _pictures: None,
+    *,
+    needed: dict[str, np.ndarray],
+    array: str,
+    sigmas: Sequence[float],
+    boxes: list[list[Box]],
+) -> dict[str, np.ndarray]:
+    """How well the largest component of each cut fits an object.
+
+    Args:
+        needed: arrays of a shard of maps.
+        array: the one of them that holds the maps (B, H, W).
+        sigmas: blurs in pixels of the maps.
+        boxes: for each map, in its frame.
+
+    Returns:
+        iou (B, sigmas, 250) float32: see `protocols.localization.localize`.
+    """
+    maps = torch.from_numpy(needed[array].astype(np.float32))
+    return {
+        "iou": np.stack([localize(blurred, boxes) for blurred in scale_and_blur(maps, sigmas)], 1, dtype=np.float32)
+    }

@@ -1,0 +1,149 @@
+"""The pointing game (paper Sec. 4.4): does the most salient pixel lie on an object of the class?
+
+The rules are those of TorchRay's implementation, which the paper uses. The question is a pair of a picture and a class
+in it. The map of the class is blurred at the size of the network's input, resized to the picture's own size, and its
+maximum is a hit when it is less than 15 pixels from the boxes around the class's objects, all of them together. The
+accuracy is the mean over classes, over all pairs or over those called difficult: small objects, another class present.
+
+It is played on scenes, pictures that have one `Question` or several: `perceptual_lib.photographs.voc` finds those of VOC07,
+`perceptual_lib.photographs.mosaics` puts others together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional as F
+
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.photographs.photographs import Box, Photograph
+
+TOLERANCE = 15  # pixels of the picture
+
+
+@dataclass(frozen=True)
+class Question:
+    """Where is this class in the scene?
+
+    target: index of the class
+    boxes: around all its objects, (left, top, right, bottom) in inclusive pixels of the scene's own picture
+    hard: whether it belongs to the difficult subset
+    """
+
+    target: int
+    boxes: tuple[Box, ...]
+    hard: bool
+
+
+def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)) -> np.ndarray:
+    """The most salient pixel of each map, for each blur; of equals the first in row order.
+
+    Args:
+        maps: (N, h, w) floating point, of N classes or pictures of one size.
+        size: (height, width) of the picture; the maps are resized to it bilinearly, after the blur.
+        sigmas: S standard deviations of a Gaussian in pixels of the maps, which are those of the network's input.
+
+    Returns:
+        (N, S, 2) int64: column and row in the picture, counted from 0.
+
+    Raises:
+        InputError: maps that are not (N, h, w), without pixels or not finite; a sigma that is negative.
+    """
+    if maps.ndim != 3 or 0 in maps.shape or not maps.isfinite().all():
+        raise InputError(f"maps must have the shape (N, h, w) and finite values; these are {tuple(maps.shape)}.")
+    places = torch.stack([_first_maximum(gaussian_blur(maps, sigma), size) for sigma in sigmas], 1).cpu().numpy()
+    return np.stack([places % size[1], places // size[1]], -1)
+
+
+def _first_maximum(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, h, w) -> (N,): where in the pixels of the resized map, row by row."""
+    if maps.shape[1:] != size:
+        maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    return maps.flatten(1).argmax(1)
+
+
+def squared_distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
+    """From points to the nearest pixel of the region that boxes cover together.
+
+    Args:
+        points: (..., 2) columns and rows, as from `maxima`.
+        boxes: at least one (left, top, right, bottom) in inclusive pixels of the same picture.
+
+    Returns:
+        (...) float64 in squared pixels; 0 inside.
+
+    Raises:
+        InputError: no box, or not of four numbers.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
+        raise InputError("a class needs at least one box (left, top, right, bottom).")
+    points = np.asarray(points)[..., None, :]  # (..., 1, 2) beside (M, 2)
+    outside = np.maximum(boxes[:, :2] - points, points - boxes[:, 2:]).clip(min=0)
+    return (outside**2).sum(-1).min(-1)
+
+
+def is_hit(points: ArrayLike, boxes: Sequence[Box], tolerance: float = TOLERANCE) -> np.ndarray:
+    """(...) bool for points (..., 2): nearer to the boxes than the tolerance, as for `squared_distances`."""
+    return squared_distances(points, boxes) < tolerance**2
+
+
+def is_small(photograph: Photograph) -> bool:
+    """The boxes, which it must have, cover less than a quarter of the picture (Zhang et al. 2016)."""
+    width, height = photograph.size
+    return bool(photograph.box_mask(height, width).mean() < 1 / 4)
+
+
+def tally(
+    hits: ArrayLike, groups: Sequence[str | int], classes: Sequence[int], among: Sequence[int] | None = None
+) -> np.ndarray:
+    """Hits and pairs of each class in each picture: what `statistics.bootstrap` takes, with `class_mean`.
+
+    Pairs of one picture are no independent draws, so the row to draw is the picture (or another group).
+
+    Args:
+        hits: (P, ...) bool, a row for each pair, such as one column for each blur; nan where there is no map, which
+            makes the whole row of its group nan.
+        groups: (P,) what each pair is drawn with, such as the name of its picture.
+        classes: (P,) its class.
+        among: the K classes that the mean goes over; None for those that occur. One of them that has no pair counts as
+            missed in every group, so that its accuracy is 0, as TorchRay has it.
+
+    Returns:
+        (G, ..., K, 2) float64: hits and pairs. With one class for all pairs, `class_mean` is the share of hits.
+
+    Raises:
+        InputError: no pair, lengths that differ, or a class that is not among those given.
+    """
+    hits, classes = np.asarray(hits, dtype=np.float64), np.asarray(classes)
+    if not 0 < len(hits) == len(groups) == len(classes):
+        raise InputError(f"{len(hits)} hits, {len(groups)} groups, {len(classes)} classes; give one of each per pair.")
+    among = np.unique(classes if among is None else among)
+    if not np.isin(classes, among).all():
+        raise InputError(f"class {np.setdiff1d(classes, among)[0]} is not among those that the mean goes over.")
+    members, rows = np.unique(groups, return_inverse=True)
+    columns = np.searchsorted(among, classes)
+    result = np.zeros((2, len(members), len(among), *hits.shape[1:]))
+    np.add.at(result[0], (rows, columns), hits)
+    np.add.at(result[1], (rows, columns), 1)
+    result[1][:, ~np.isin(among, classes)] = 1
+    return np.moveaxis(result, (2, 0), (-2, -1))
+
+
+def class_mean(means: np.ndarray) -> np.ndarray:
+    """The statistic for `bootstrap`: the mean over classes of the share of hits.
+
+    Args:
+        means: (R, ..., K, 2), means or sums of the rows of a `tally`.
+
+    Returns:
+        (R, ...) in [0, 1]. A class that a resample happens to lack is left out there: as 0 it would pull the
+        interval down, and most of all where classes are rare.
+    """
+    hits, pairs = means[..., 0], means[..., 1]
+    shares = np.divide(hits, pairs, out=np.zeros_like(hits), where=pairs > 0)
+    return shares.sum(-1) / (pairs > 0).sum(-1)

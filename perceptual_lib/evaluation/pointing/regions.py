@@ -1,0 +1,95 @@
+"""Classifiers that answer for overlapping regions of a picture of any size, as the pointing game needs them (Sec. 4.4).
+
+A picture of several objects is not warped to a square: the network goes over it like a convolution, and has for each
+class a response in each of h x w regions. The paper's own method takes the largest of them (Eq. 2); other methods get
+one number for each class.
+"""
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.networks import Classifier
+from perceptual_lib.core.vgg16_voc import SHORT_SIDE, RegionVGG16, network_size, preprocess
+
+
+def responses(classifier: Classifier) -> nn.Module:
+    """The classifier's network for `perceptual_ball(..., multilabel=True)`: images (B, 3, H, W) to (B, K, h, w).
+
+    The classifier itself where it returns that, and `ResponseMaps` of one that pools. Raises InputError as that does.
+    """
+    return classifier if _returns_regions(classifier) else ResponseMaps(classifier.network)
+
+
+def pooled(classifier: Classifier) -> nn.Module:
+    """The classifier's network for `explain`: images (B, 3, H, W) of any size to one score for each class, (B, K).
+
+    The classifier itself where it pools, and the sum over regions of one that does not.
+    """
+    return SummedRegions(classifier.network) if _returns_regions(classifier) else classifier
+
+
+def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1.0) -> Tensor:
+    """A picture as the network takes it in the pointing game: aspect ratio kept.
+
+    Args:
+        classifier: the paper's network for VOC takes the picture as `voc_network.preprocess` resizes it, others with
+            their own filter, at a short side of their own input's times the scale.
+        picture: of any size.
+        scale: 1 for the paper's original size, 1.5 for its larger one.
+
+    Returns:
+        (1, 3, h, w) on the classifier's device.
+    """
+    if isinstance(classifier.network, RegionVGG16):
+        return preprocess(classifier, picture, scale)
+    short = min(classifier.input_size)
+    return classifier.preprocess(picture, size=network_size(*picture.size, scale * short / SHORT_SIDE))
+
+
+def _returns_regions(classifier: Classifier) -> bool:
+    blank = torch.zeros(1, 3, *classifier.input_size, device=classifier.device)
+    with torch.no_grad(), frozen(classifier):
+        return classifier(blank).ndim == 4
+
+
+class SummedRegions(nn.Module):
+    """A network's responses (B, K, h, w) summed over the regions: what TorchRay differentiates. Shares the network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        for name, child in network.named_children():
+            self.add_module(name, child)  # before the network: its layers keep the names that they have there
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).sum((2, 3))
+
+
+class ResponseMaps(nn.Module):
+    """A classifier that pools its features, without the pooling: images (B, C, H, W) to responses (B, K, h, w).
+
+    The last layer is linear, so it can as well be applied to each place before the mean over places is taken: the mean
+    of the responses is the network's logits. Shares the network's parameters, and leaves it as it is.
+
+    Args:
+        network: one of timm's EfficientNet family, such as the `network` of the embedded classifier.
+
+    Raises:
+        InputError: another network, or one with another pooling.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        from timm.models import EfficientNet  # slow to import
+
+        super().__init__()
+        if not isinstance(network, EfficientNet) or network.global_pool.pool_type != "avg":
+            raise InputError(f"{type(network).__name__} is not an EfficientNet of timm that averages over places.")
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        head = self.network.classifier
+        return F.conv2d(self.network.forward_features(images), head.weight[:, :, None, None], head.bias)

@@ -1,0 +1,46 @@
+"""From the sanity check's table to curves of what a map keeps while the network forgets (paper Sec. 4.5).
+
+The experiment's table has one line for each method, seed, photograph and stage: role, method, settings (JSON), seed (of
+the untrained values), photograph, stage (0 for the trained network, then one for each layer randomised, from the top
+down), layer (its name), what is left of the first map: correlation and ssim, and inside, the share of the map's square
+inside the object's boxes; nan where the method failed.
+"""
+
+import pandas as pd
+
+from perceptual_lib.evaluation.statistics import Estimate, crossed_bootstrap
+
+
+def randomization_curves(table: pd.DataFrame, measure: str = "correlation") -> dict[str, tuple[list[str], Estimate]]:
+    """How like its first map a method's map stays, stage by stage; lower is better.
+
+    Args:
+        table: of the experiment.
+        measure: "correlation" (of ranks), "ssim" or "inside".
+
+    Returns:
+        By method, the names of the stages ("trained", then the layers) and the means over photographs and seeds,
+        (stages,). A photograph that failed with any of the seeds is left out, and so is a method with fewer than two.
+    """
+    curves = {}
+    for method, lines in table[table.role == "table"].groupby("method", sort=False):
+        stages = lines.drop_duplicates("stage").sort_values("stage")
+        seeds = sorted(lines.seed.unique())
+        wide = lines.pivot(index="photograph", columns=["seed", "stage"], values=measure)
+        wide = wide.reindex(columns=pd.MultiIndex.from_product([seeds, stages.stage])).dropna()
+        if len(wide) > 1:
+            values = wide.to_numpy().reshape(len(wide), len(seeds), len(stages))
+            curves[method] = ["trained", *stages.layer[1:]], crossed_bootstrap(values)
+    return curves
+
+
+def randomization_table(table: pd.DataFrame, measure: str = "correlation") -> pd.DataFrame:
+    """The same as a table: by method, an `Estimate` for each stage."""
+    lines = {
+        method: {
+            stage: Estimate(value, low, high, curve.n)
+            for stage, value, low, high in zip(stages, curve.value, curve.low, curve.high, strict=True)
+        }
+        for method, (stages, curve) in randomization_curves(table, measure).items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index")

@@ -1,9 +1,0 @@
-"""Explorers: the book's figures to play with, and the same for one's own photographs and networks, in Jupyter."""
-
-from perceptual_lib.explorer.cascade import CascadePlayer
-from perceptual_lib.explorer.games import InsertionDeletionPlayer
-from perceptual_lib.explorer.layers import Explorer
-from perceptual_lib.explorer.optimisation import OptimisationPlayer
-from perceptual_lib.explorer.sensitivity import SensitivityMap
-
-__all__ = ["CascadePlayer", "Explorer", "InsertionDeletionPlayer", "OptimisationPlayer", "SensitivityMap"]

@@ -1,1 +1,0 @@
-"""The protocols that the paper scores explanations with, one module each."""

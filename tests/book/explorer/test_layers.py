@@ -1,0 +1,313 @@
+"""The explorer of layers in a browser: its controls, by mouse, keys and address, and that what it says is so."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import traitlets
+from axe_playwright_python.sync_playwright import Axe
+from browser import complaints, new_tab
+from playwright.sync_api import Browser, Locator, Page
+from scipy import ndimage
+
+from perceptual_lib.book.explorer.widget import HERE, Chunk, Widget, array_chunk, picture_chunk
+from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, localize, scale_and_blur
+
+HEIGHT, WIDTH = 48, 64
+UNITS = [[0, 1], [2, 3], [4, 5]]
+RANGES = [f"{first}-{last}" for first, _ in UNITS for _, last in UNITS if first <= last]
+BOX = [12.0, 8.0, 45.5, 36.25]
+BOOK = HERE.parents[1] / "book" / "_static" / "book.css"
+
+
+def as_map(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    spots = ndimage.gaussian_filter(random.exponential(size=(HEIGHT, WIDTH)) ** 2, 2)
+    return np.rint(65535 * (spots - spots.min()) / np.ptp(spots)) / 65535  # as it will be read
+
+
+MAPS = {f"map/cat/perceptual/{layers}": as_map(seed) for seed, layers in enumerate(RANGES)} | {
+    "map/cat/grad_cam/": as_map(20),
+    "map/dog/perceptual/0-3": as_map(21),
+    "map/dog/grad_cam/": as_map(22),
+}
+
+
+class Layers(Widget):
+    """The explorer with maps of chance."""
+
+    source = "layers"
+    photograph = traitlets.Unicode("cat").tag(sync=True)
+    method = traitlets.Unicode("perceptual").tag(sync=True)
+    layers = traitlets.Unicode("0-3").tag(sync=True)
+    sigma = traitlets.Float(2.0).tag(sync=True)
+    strategy = traitlets.Unicode("value").tag(sync=True)
+    alpha = traitlets.Float(0.3).tag(sync=True)
+    opacity = traitlets.Float(0.7).tag(sync=True)
+    live = traitlets.Bool(False).tag(sync=True)
+    about = traitlets.Dict(
+        {
+            "photographs": [
+                {"name": "cat", "title": "tabby", "size": [HEIGHT, WIDTH], "boxes": [BOX]},
+                {"name": "dog", "title": "<b>mastiff</b>", "size": [HEIGHT, WIDTH], "boxes": []},
+            ],
+            "methods": [
+                {
+                    "name": "perceptual",
+                    "title": "perceptual",
+                    "note": "60 passes",
+                    "layered": True,
+                    "ours": True,
+                    "errors": {"n": 150, "value": [0.43, 0.35, 0.51], "mean": [0.41, 0.33, 0.49]},
+                },
+                {"name": "grad_cam", "title": "Grad-CAM", "note": "one pass", "layered": False, "errors": None},
+                {"name": "lost", "title": "without maps", "note": "one pass", "layered": False, "errors": None},
+            ],
+            "activations": 6,
+            "units": UNITS,
+            "ranges": [
+                {
+                    "layers": each,
+                    "first": int(each[0]),
+                    "last": int(each[2]),
+                    "error": 0.4 + index / 20 if index else None,
+                }
+                for index, each in enumerate(RANGES)
+            ],
+            "sigmas": [0, 30],
+            "alphas": {"value": [0.05, 1.0, 0.05], "percent": [0.05, 1.0, 0.05], "mean": [0.05, 10.5, 0.05]},
+        }
+    ).tag(sync=True)
+
+    def keys_at_hand(self) -> Iterator[str]:
+        yield from ("picture/cat", "picture/dog", *MAPS)
+
+    def chunk(self, key: str) -> Chunk:
+        if key.startswith("picture/"):
+            return picture_chunk(np.random.default_rng(key.encode()[-1]).random((HEIGHT, WIDTH, 3)))
+        return array_chunk(MAPS[key])
+
+
+def fit(key: str, sigma: float, strategy: str, alpha: float) -> str:
+    """The library's IoU, as it is written."""
+    (blurred,) = scale_and_blur(torch.from_numpy(MAPS[key].astype(np.float32))[None], [sigma])
+    return f"{localize(blurred, [[BOX]])[0, THRESHOLDS.index((strategy, alpha))]:.3f}"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("layers") / "page.html"
+    head = f"<!doctype html><html lang=en data-theme=light><title>Explorer</title><style>{BOOK.read_text()}</style>"
+    path.write_text(f"{head}<body><main>{Layers().html()}</main></body></html>", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tab(browser: Browser, page: Path) -> Iterator[Page]:
+    with new_tab(browser) as tab:
+        heard = complaints(tab, "file:")
+        tab.goto(page.as_uri())
+        drawn(tab)
+        yield tab
+        assert heard == []
+
+
+def drawn(tab: Page) -> None:
+    """Wait until nothing is loading, and what was asked for is drawn."""
+    tab.wait_for_selector(".explorer[data-redraw]:not([data-waiting])", state="attached")
+    frame = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    tab.evaluate(frame)
+
+
+def said(tab: Page) -> str:
+    drawn(tab)
+    return tab.locator(".verdict p").inner_text()
+
+
+def seen(tab: Page) -> dict[str, str]:
+    """The panels' pixels."""
+    drawn(tab)
+    names = ("photograph", "map", "overlay", "cut")
+    urls = tab.eval_on_selector_all(".panel canvas", "all => all.map(canvas => canvas.toDataURL())")
+    return dict(zip(names, urls, strict=True))
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before if before[name] != after[name]}
+
+
+def slide(control: Locator, value: float) -> None:
+    control.evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value)
+
+
+def test_every_control_changes_what_it_should(tab: Page) -> None:
+    def changes(act) -> set[str]:
+        before = seen(tab)
+        act()
+        return changed(before, seen(tab))
+
+    assert changes(lambda: slide(tab.get_by_label("Blur σ"), 3.3)) == {"map", "overlay", "cut"}
+    assert changes(lambda: slide(tab.get_by_label("Opacity"), 0.2)) == {"overlay"}
+    assert changes(lambda: slide(tab.get_by_label("Level α"), 0.2)) == {"cut"}
+    assert changes(lambda: tab.get_by_role("radio", name="layers 2 to 5").click()) == {"map", "overlay", "cut"}
+    assert changes(lambda: tab.get_by_label("Method").select_option("grad_cam")) == {"map", "overlay", "cut"}
+    assert changes(lambda: tab.get_by_label("Photograph", exact=True).select_option("dog")) == {
+        "photograph",
+        "map",
+        "overlay",
+        "cut",
+    }
+    assert float(tab.locator(".explorer").get_attribute("data-redraw")) >= 0
+
+
+@pytest.mark.parametrize(
+    ("sigma", "strategy", "alpha"), [(0, "value", 0.5), (2, "value", 0.3), (5, "percent", 0.2), (9.5, "mean", 1.15)]
+)
+def test_the_fit_is_the_librarys(tab: Page, sigma: float, strategy: str, alpha: float) -> None:
+    slide(tab.get_by_label("Blur σ"), sigma)
+    tab.get_by_label("Cut by").select_option(strategy)
+    slide(tab.get_by_label("Level α"), alpha)
+    for layers in RANGES:
+        tab.locator(".ranges button").nth(RANGES.index(layers)).click()
+        expected = fit(f"map/cat/perceptual/{layers}", sigma, strategy, alpha)
+        assert said(tab).split() == ["IoU", expected, *(["✓", "hit"] if float(expected) >= 0.5 else ["✗", "miss"])]
+
+
+def test_another_strategy_keeps_the_cut(tab: Page) -> None:
+    def kept() -> float:
+        drawn(tab)
+        words = tab.locator(".panel canvas").nth(3).get_attribute("aria-label")
+        return float(re.match(r"([\d.]+) %", words)[1])
+
+    before = kept()
+    for strategy in ("percent", "mean", "value"):
+        tab.get_by_label("Cut by").select_option(strategy)
+        assert kept() == pytest.approx(before, abs=6)
+
+
+def test_the_fit_is_heard_at_most_twice_a_second(tab: Page) -> None:
+    tab.evaluate(
+        """() => {
+          window.heard = 0;
+          const count = () => window.heard++;
+          new MutationObserver(count).observe(document.querySelector("[aria-live]"), { childList: true });
+        }"""
+    )
+    for step in range(20):
+        slide(tab.get_by_label("Level α"), 0.05 + step / 20)
+        drawn(tab)
+    tab.wait_for_timeout(600)
+    count = tab.evaluate("window.heard")
+    assert 1 <= count < 20
+    assert tab.locator("[aria-live]").inner_text() == "IoU 0.000 miss"
+
+
+def test_table_1_is_quoted_for_the_strategy(tab: Page) -> None:
+    facts = tab.locator(".facts")
+    drawn(tab)
+    assert "cut by value: error 0.43 [0.35, 0.51], n = 150" in facts.inner_text()
+    tab.get_by_label("Cut by").select_option("percent")
+    drawn(tab)
+    assert "error" not in facts.inner_text()
+
+
+def test_without_a_box_there_is_no_fit(tab: Page) -> None:
+    tab.get_by_label("Photograph", exact=True).select_option("dog")
+    assert said(tab).strip() == "No box is known for this photograph: no IoU."
+    assert tab.get_by_label("Photograph", exact=True).locator("option").nth(1).inner_text() == "<b>mastiff</b>"
+    assert tab.locator(".boxes .box-true").count() == 0
+
+
+def test_the_handles_push_each_other_and_snap(tab: Page) -> None:
+    first, last = tab.get_by_label("first layer held"), tab.get_by_label("last layer held")
+    shown = tab.locator(".held output")
+    assert shown.inner_text() == "layers 0 to 3"
+    first.focus()
+    tab.keyboard.press("ArrowRight")
+    assert shown.inner_text() == "layers 2 to 3"
+    tab.keyboard.press("ArrowRight")
+    assert shown.inner_text() == "layers 4 to 5"
+    last.focus()
+    tab.keyboard.press("Home")
+    assert shown.inner_text() == "layers 0 to 1"
+    assert tab.locator(".ranges [aria-checked=true]").get_attribute("aria-label") == "layers 0 to 1: error not known"
+
+
+def test_arrow_keys_walk_through_the_ranges(tab: Page) -> None:
+    tab.locator(".ranges [tabindex='0']").focus()
+    shown = tab.locator(".held output")
+    for key, words in [
+        ("ArrowRight", "layers 0 to 5"),
+        ("ArrowRight", "layers 0 to 5"),
+        ("ArrowDown", "layers 2 to 5"),
+        ("ArrowLeft", "layers 2 to 3"),
+        ("ArrowLeft", "layers 2 to 3"),
+        ("ArrowUp", "layers 0 to 3"),
+    ]:
+        tab.keyboard.press(key)
+        assert shown.inner_text() == words
+        assert tab.evaluate("document.activeElement.getAttribute('aria-checked')") == "true"
+
+
+def test_layers_are_not_asked_of_a_method_without_them(tab: Page) -> None:
+    tab.get_by_label("Method").select_option("grad_cam")
+    drawn(tab)
+    assert not tab.locator(".held").is_visible()
+    tab.get_by_label("Method").select_option("perceptual")
+    drawn(tab)
+    assert tab.locator(".held output").inner_text() == "layers 0 to 3"
+
+
+def test_the_address_keeps_what_is_seen(tab: Page, page: Path, browser: Browser) -> None:
+    slide(tab.get_by_label("Blur σ"), 7.4)
+    tab.get_by_label("Cut by").select_option("percent")
+    slide(tab.get_by_label("Level α"), 0.25)
+    tab.get_by_role("radio", name="layers 2 to 3").click()
+    before = seen(tab)
+    tab.wait_for_function("location.hash.includes('layers.layers=2-3')")
+    with new_tab(browser) as again:
+        again.goto(tab.url)
+        assert changed(before, seen(again)) == set() and said(again) == said(tab)
+        assert again.get_by_label("Cut by").input_value() == "percent"
+
+
+def test_an_address_may_say_anything(browser: Browser, page: Path) -> None:
+    with new_tab(browser) as tab:
+        heard = complaints(tab, "file:")
+        nonsense = (
+            "layers.photograph=x&layers.method=y&layers.layers=9-1&layers.sigma=-5&layers.strategy=z&layers.alpha=1e9"
+        )
+        tab.goto(f"{page.as_uri()}#{nonsense}")
+        assert said(tab).split()[:2] == ["IoU", "0.000"]
+        assert tab.get_by_label("Blur σ").input_value() == "0" and tab.get_by_label("Level α").input_value() == "1"
+        assert heard == []
+
+
+def test_a_map_that_is_not_there_leaves_the_last_one(tab: Page) -> None:
+    before = seen(tab)
+    tab.get_by_label("Method").select_option("lost")
+    tab.wait_for_function("document.querySelector('.status').textContent !== ''")
+    assert changed(before, seen(tab)) == set()
+    assert tab.get_by_label("Method").input_value() == "perceptual"
+    slide(tab.get_by_label("Blur σ"), 4)
+    assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_everybody_can_use_it(tab: Page, theme: str) -> None:
+    tab.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    tab.evaluate("document.body.style.background = 'var(--book-paper)'")
+    serious = [rule for rule in Axe().run(tab).response["violations"] if rule["impact"] in ("serious", "critical")]
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in serious] == []
+
+
+def test_it_fits_a_phone(browser: Browser, page: Path) -> None:
+    with new_tab(browser, viewport={"width": 360, "height": 740}) as tab:
+        tab.goto(page.as_uri())
+        drawn(tab)
+        assert tab.evaluate("document.scrollingElement.scrollWidth") == 360
+        places = tab.eval_on_selector_all(".panel", "all => all.map(each => each.getBoundingClientRect().left)")
+        assert places[0] == places[2] < places[1] == places[3]

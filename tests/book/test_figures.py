@@ -1,0 +1,116 @@
+"""What figures show, read back from them, and how notebooks store them."""
+
+from base64 import b64decode
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.text import Annotation
+from PIL import Image
+
+from perceptual_lib.book import figures
+from perceptual_lib.evaluation.statistics import Estimate
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+def around(value: float) -> Estimate:
+    return Estimate(value, value - 0.02, value + 0.01, 10)
+
+
+def test_names_of_two_scores_do_not_overlap() -> None:
+    rows = [("perceptual", float(sigma)) for sigma in range(4)] + [(f"method_{n}", 0.0) for n in range(12)]
+    table = pd.DataFrame(
+        {"deletion": [around(0.1 + n / 1e3) for n in range(16)], "insertion": [around(0.6)] * 15 + [None]},
+        pd.MultiIndex.from_tuples(rows, names=["method", "sigma"]),
+    )
+    figure = figures.two_scores(table)
+    figure.canvas.draw()
+    names = [child for child in figure.axes[0].get_children() if isinstance(child, Annotation)]
+    assert {name.get_text() for name in names} == {f"perceptual, sigma {sigma}" for sigma in range(4)} | {
+        f"method_{n}" for n in range(11)
+    }
+    boxes = [matplotlib.text.Text.get_window_extent(name) for name in names]  # without its line
+    assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
+    assert all(box.x0 > figure.axes[0].bbox.x1 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("higher_is_better", [False, True])
+def test_what_is_better_has_the_perceptual_colour(higher_is_better) -> None:
+    estimates = {"below": around(-0.1), "none": around(0.0), "above": around(0.1)}
+    figure = figures.forest(estimates, "difference", higher_is_better)
+    colours = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    expected = [figures.PERCEPTUAL, figures.NEUTRAL, figures.NO_PERCEPTUAL]
+    assert colours == (expected[::-1] if higher_is_better else expected)
+
+
+def test_no_layer_has_a_place_in_a_map_of_ranges() -> None:
+    rates = pd.DataFrame([[0.5, 0.6, 0.7], [np.nan, np.nan, 0.8]], index=[0, 1], columns=[-1, 0, 1])
+    axes = figures.heat_maps({"scale 1": rates}, "success rate").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["–", "0", "1"] and "none" in axes.get_xlabel()
+    axes = figures.heat_maps({"scale 1": rates.drop(columns=-1)}, "success rate").axes[0]
+    assert axes.get_xlabel() == "last layer held"
+
+
+def test_a_cascade_has_a_row_for_each_picture() -> None:
+    maps = np.random.default_rng(0).random((2, 3, 8, 8))
+    figure = figures.cascade_grid(np.ones((2, 8, 8, 3)), maps, ["trained", "classifier.6", "stem"])
+    assert len(figure.axes) == 8
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["picture", "trained", "classifier\n6", "stem"]
+    assert (figure.axes[6].images[0].get_array() == maps[1, 1]).all()
+
+
+def test_bands_draw_every_curve() -> None:
+    names = [f"method {n}" for n in range(8)]
+    stages = ["trained", "classifier.6", "stem"]
+    curves = {name: (stages, Estimate(*np.array([[0.5] * 3, [0.4] * 3, [0.6] * 3]), 10)) for name in names}
+    figure = figures.bands({"correlation": curves}, "stage", "correlation")
+    assert len(figure.axes[0].lines) == 8
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 8
+
+
+@pytest.fixture
+def formatter() -> Iterator[DisplayFormatter]:
+    """That of a notebook in which the book's style is set up."""
+    with matplotlib.rc_context():
+        shell = InteractiveShell.instance()
+        figures.setup()
+        yield shell.display_formatter
+    InteractiveShell.clear_instance()
+
+
+def test_a_figure_of_pictures_is_stored_as_jpeg_for_dense_screens(formatter: DisplayFormatter) -> None:
+    picture, saliency = np.random.default_rng(0).random((224, 224, 3)), np.eye(224)
+    data, metadata = formatter.format(figures.image_row([picture, saliency], ["picture", "map"]))
+    assert set(data) == {"image/jpeg", "text/plain"}
+    size = metadata["image/jpeg"]
+    assert Image.open(BytesIO(b64decode(data["image/jpeg"]))).size == pytest.approx(
+        (2 * size["width"], 2 * size["height"]), abs=2
+    )
+    assert 600 < size["width"] < 680  # two of three columns, which are nine inches of 110 pixels
+
+
+@pytest.mark.parametrize("name", ["curves", "numbers"])
+def test_a_drawing_is_stored_as_svg_the_same_each_time(formatter: DisplayFormatter, name: str) -> None:
+    def draw() -> matplotlib.figure.Figure:
+        if name == "numbers":
+            return figures.heat_maps({"scale 1": pd.DataFrame(np.eye(8))}, "rate")
+        return figures.forest({"one": around(0.1), "two": around(0.2)}, "difference")
+
+    data, metadata = formatter.format(draw())
+    assert set(data) == {"image/svg+xml", "text/plain"}
+    assert data["image/svg+xml"].startswith("<?xml") and metadata["image/svg+xml"]["width"] > 400
+    assert formatter.format(draw())[0]["image/svg+xml"] == data["image/svg+xml"]

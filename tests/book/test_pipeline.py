@@ -1,0 +1,274 @@
+"""What is stale is made, and nothing else; a notebook that fails costs the others nothing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from doit.exceptions import TaskFailed
+from test_site import broken_links, remote_requests
+
+from perceptual_lib.book import pages, pipeline
+from perceptual_lib.book.pipeline import build
+from perceptual_lib.core.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+PICTURE = """
+from PIL import Image
+from IPython.display import display
+display(Image.new("RGB", (40, 20), "#d55e00"))
+"""
+EQUATION = r"""
+$$\left(M_i(x') - T\right)^2 + \lambda' \sum_{l \in \mathcal{L}} \|C^{(l)}(x') - C^{(l)}(x)\|_2^2$$ (eq5)
+
+The last term of {eq}`eq5` is $\lambda \|x' - x\|_2^2$.
+"""
+
+
+def write_notebook(path: Path, title: str, *cells: tuple[str, str]) -> None:
+    """A notebook of a title, the parameters, and cells (tag, source)."""
+    tagged = [("parameters", 'profile = "demo"'), *cells]
+    code = [nbformat.v4.new_code_cell(source, metadata={"tags": [tag] if tag else []}) for tag, source in tagged]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {title}"), *code], metadata=kernel)
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, path)
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository with the real settings and look, two tiny notebooks, and a library of one constant."""
+    for name in ("_ext", "_static", "_templates"):
+        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
+    shutil.copy(ROOT / "book" / "references.bib", tmp_path / "book")
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/1-first\n- file: notebooks/2-second\n"
+    )
+    index = "# The book\n\n![front](_static/front.jpg)\n\n[](../notebooks/1-first.ipynb)\n"
+    (tmp_path / "book" / "index.md").write_text(index + EQUATION)
+    library = tmp_path / "perceptual_lib"
+    library.mkdir()
+    (library / "__init__.py").write_text("ANSWER = 41\n")
+    write_notebook(tmp_path / "notebooks" / "1-first.ipynb", "First", ("front-page", PICTURE))
+    second = 'import perceptual_lib, sys\nprint("noise", file=sys.stderr)\nprint(profile, perceptual_lib.ANSWER)'
+    write_notebook(tmp_path / "notebooks" / "2-second.ipynb", "Second", ("", second))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def experiments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The profiles whose experiments were computed: here it takes no time."""
+    names: list[str] = []
+
+    def compute(book: pipeline.Book) -> None:
+        names.append(book.name)
+        book.store.mkdir(exist_ok=True)
+        (book.store / f"{book.name}.finished").touch()
+
+    monkeypatch.setattr(pipeline, "_experiment", compute)
+    return names
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The two slow steps replaced: they write down what was made, and fail where a source says "raise"."""
+    steps: list[str] = []
+
+    def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
+        steps.append(source.stem)
+        if "raise" in source.read_text():
+            raise ValueError("out of luck\nin detail")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+
+    def render(book: pipeline.Book) -> None:
+        steps.append("site")
+        book.html.mkdir(exist_ok=True)
+        (book.html / "index.html").write_text("")
+
+    monkeypatch.setattr(pages, "compute", compute)
+    monkeypatch.setattr(pipeline, "_render", render)
+    return steps
+
+
+def rebuild(clone: Path, made: list[str], profile: str = "demo") -> list[str]:
+    """What one more build makes."""
+    made.clear()
+    build(profile, clone)
+    return list(made)
+
+
+def test_a_second_build_makes_nothing(clone: Path, made: list[str]) -> None:
+    assert rebuild(clone, made) == ["1-first", "2-second", "site"]
+    assert rebuild(clone, made) == []
+
+
+def test_a_change_makes_what_depends_on_it(clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = rebuild(clone, made)
+    edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
+    assert rebuild(clone, made) == ["2-second", "site"]
+    edit(clone / "book" / "index.md", "# The book", "# A book")
+    assert rebuild(clone, made) == ["site"]
+    edit(clone / "perceptual_lib" / "__init__.py", "41", "42")
+    assert rebuild(clone, made) == everything
+    (clone / "perceptual_lib" / "data.csv").write_text("new")
+    assert rebuild(clone, made) == everything
+    monkeypatch.setattr(pipeline, "_versions", lambda packages: {packages[0]: "next"})
+    assert rebuild(clone, made) == everything
+    assert rebuild(clone, made) == []
+
+
+def test_each_profile_keeps_its_results(clone: Path, made: list[str]) -> None:
+    everything = rebuild(clone, made)
+    assert rebuild(clone, made, "smoke") == everything
+    assert rebuild(clone, made, "demo") == ["site"]
+
+
+def test_a_profile_of_ones_own_is_a_dependency(clone: Path, made: list[str]) -> None:
+    own = clone / "own.yaml"
+    own.write_text("description: mine\n")
+    everything = rebuild(clone, made, str(own))
+    assert rebuild(clone, made, str(own)) == []
+    own.write_text("description: still mine\n")
+    assert rebuild(clone, made, str(own)) == everything
+
+
+def test_changed_photographs_are_a_dependency(clone: Path, made: list[str]) -> None:
+    photographs = clone / "photographs"
+    photographs.mkdir()
+    (photographs / "one.jpg").write_bytes(b"1")
+    own = clone / "own.yaml"
+    own.write_text(f"description: mine\nphotographs: {{source: {photographs}}}\n")
+    assert rebuild(clone, made, str(own)) == ["1-first", "2-second", "site"]
+    assert rebuild(clone, made, str(own)) == []
+    (photographs / "two.jpg").write_bytes(b"2")
+    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
+    os.utime(photographs / "one.jpg", (1, 1))
+    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
+    assert rebuild(clone, made, str(own)) == []
+
+
+def test_a_failure_costs_the_others_nothing(clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    everything = rebuild(clone, made)
+    book = pipeline.Book.open("demo", clone)
+    edit(clone / "notebooks" / "1-first.ipynb", "display(Image", "raise display(Image")
+    assert build("demo", clone) == 1
+    assert made == [*everything, "1-first", "site"]
+    assert not book.computed(book.sources[0]).exists() and book.computed(book.sources[1]).exists()
+    assert "out of luck" in book.failure(book.sources[0]).read_text()
+    output = capsys.readouterr().out
+    assert "FAILED: ValueError: out of luck" in output and "1 of 2 sections could not be computed: 1-first" in output
+    assert rebuild(clone, made) == ["1-first"]  # tries again; the note is the same
+    edit(clone / "notebooks" / "1-first.ipynb", "raise display(Image", "display(Image")
+    assert rebuild(clone, made) == ["1-first", "site"]
+    assert build("demo", clone) == 0 and not book.failure(book.sources[0]).exists()
+
+
+def test_an_interrupted_notebook_is_not_taken_for_a_result(
+    clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = rebuild(clone, made)
+    edit(clone / "perceptual_lib" / "__init__.py", "41", "42")
+    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupted.setattr(pages, "compute", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        build("demo", clone)
+    assert not (clone / "_build" / "notebooks" / "demo" / "1-first.ipynb").exists()
+    assert rebuild(clone, made) == everything
+
+
+def test_the_environment_is_left_as_it_was(clone: Path, made: list[str]) -> None:
+    before = dict(os.environ)
+    rebuild(clone, made)
+    assert dict(os.environ) == before
+
+
+def test_progress_tells_how_long_it_took_last_time(
+    clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    build("demo", clone)
+    assert "[3/4] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
+    (clone / "_build" / "durations.json").write_text(json.dumps({"notebook:2-second (profile demo)": 63.2}))
+    edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
+    build("demo", clone)
+    output = capsys.readouterr().out
+    assert "[2/4] notebook 1-first (profile demo): up to date" in output
+    assert "[3/4] notebook 2-second (profile demo) ... (63 s last time)" in output
+
+
+def test_bad_input_is_one_sentence(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.raises(InputError, match="run it from a clone of the repository"):
+        build("demo", tmp_path_factory.mktemp("empty"))
+    with pytest.raises(InputError, match="no profile 'dmeo'"):
+        build("dmeo", clone)
+
+
+def test_a_page_that_warns_is_an_error_with_its_line(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pages, "compute", lambda source, target, *_: shutil.copy(source, target))
+    (clone / "_build" / "notebooks" / "demo").mkdir(parents=True)
+    (clone / "book" / "index.md").write_text("# The book\n\n$$\\nonsense$$\n\n{eq}`missing`\n")
+    assert build("demo", clone) == 1
+    output = capsys.readouterr().out
+    assert "index.md:3: WARNING: equation that docutils cannot translate" in output
+    assert "equation not found: missing" in output and "_build/logs/site.log" in output
+    assert not (clone / "_build" / "html").exists()
+
+
+@pytest.mark.slow
+def test_from_notebooks_to_site(clone: Path) -> None:
+    """The real thing, twice: papermill and Jupyter Book, then one notebook that fails."""
+    html = clone / "_build" / "html"
+    assert build("smoke", clone) == 0
+    index, second = (
+        (html / "book" / "index.html").read_text(),
+        (html / "notebooks" / "2-second.html").read_text(),
+    )
+    assert "smoke 41" in second and "noise\n" not in second and "injected" not in second
+    assert str(clone) not in second
+    assert "<math" in index and "<munder>" in index and 'href="#equation-eq5"' in index
+    assert "fontawesome.js" not in index and 'width="40" height="20"' in index and 'loading="lazy"' in index
+    from PIL import Image
+
+    assert Image.open(html / "_images" / "front.jpg").size == (40, 20)
+    assert (
+        "colab.research.google.com/github/perceptual-ball/perceptual-ball/blob/main/notebooks/2-second.ipynb" in second
+    )
+    assert remote_requests(html) == [] and broken_links(html) == []
+
+    edit(clone / "notebooks" / "1-first.ipynb", "display(Image", "print('half a result'); nothing(Image")
+    edit(clone / "perceptual_lib" / "__init__.py", "41", "42")
+    assert build("smoke", clone) == 1
+    first = (html / "notebooks" / "1-first.html").read_text()
+    assert "could not be computed" in first and "name 'nothing' is not defined" in first
+    assert "half a result" not in first and "Traceback" not in first
+    assert "smoke 42" in (html / "notebooks" / "2-second.html").read_text()
+    assert Image.open(html / "_images" / "front.jpg").size == (1200, 360)
+    assert remote_requests(html) == [] and broken_links(html) == []
+
+
+def test_experiments_are_computed_before_the_notebooks_and_once(
+    clone: Path, made: list[str], experiments: list[str]
+) -> None:
+    assert build("demo", clone) == build("demo", clone) == 0
+    assert experiments == ["demo"]
+    (clone / "perceptual_lib" / "__init__.py").write_text("ANSWER = 42\n")
+    build("demo", clone)
+    assert experiments == ["demo", "demo"]
+
+
+def test_experiments_that_cannot_be_computed_cost_the_notebooks_nothing(
+    clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(pipeline, "_experiment", lambda book: TaskFailed("no photographs"))
+    assert build("demo", clone) == 0
+    assert "FAILED: no photographs" in capsys.readouterr().out and made == ["1-first", "2-second", "site"]

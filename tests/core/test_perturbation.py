@@ -1,0 +1,400 @@
+"""Eqs. 1-5 against the same written out plainly, closed forms, and the promises about batches and models."""
+
+import gc
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from stand_ins import TinyNetwork, assert_same_state, model_state
+from torch import nn
+from torch.nn import functional as F
+
+from perceptual_lib import InputError, Perturbation, load_classifier, perceptual_ball
+from perceptual_lib.core.perceptual_distance import PerceptualDistance, SquaredDistance
+from perceptual_lib.core.perturbation import (
+    class_response,
+    multiclass_margin,
+    perturbation_path,
+)
+
+
+def test_multiclass_margin_by_hand() -> None:
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [5.0, 5.0, 0.0]])
+    assert multiclass_margin(logits, torch.tensor([0, 1, 2, 0])).tolist() == [1.0, -2.0, -1.0, 0.0]
+
+
+def test_class_response_by_hand() -> None:
+    maps = torch.tensor([[[[1.0, 4.0]], [[2.0, 3.0]]], [[[1.0, 4.0]], [[2.0, 3.0]]]])  # (2, 2, 1, 2)
+    assert class_response(maps, torch.tensor([0, 1])).tolist() == [4.0, 3.0]
+    assert class_response(maps[..., 0, 1], torch.tensor([0, 1])).tolist() == [4.0, 3.0]
+
+
+def plain_perturbation(
+    network: TinyNetwork, image: torch.Tensor, label: int, steps: int, layer_weight: float, normalise: bool
+) -> torch.Tensor:
+    """Eq. 5 as a reader of the paper would write it: one image, torch's optimiser, features and logits apart."""
+
+    def features(x: torch.Tensor) -> list[torch.Tensor]:
+        first = F.relu(network.norm(network.first(x)))
+        second = F.relu(network.second(first))
+        return [first, second, F.silu(network.second(second))]
+
+    original = [value.detach() for value in features(image)]
+    changed = image.clone().requires_grad_()
+    optimiser = torch.optim.LBFGS([changed], max_iter=steps)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        logits = network(changed)[0]
+        others = torch.cat([logits[:label], logits[label + 1 :]])
+        loss = (logits[label] - others.max() + 2) ** 2 + F.mse_loss(changed, image)
+        for value, reference in zip(features(changed), original, strict=True):
+            scale = reference.square().mean() if normalise else 1
+            loss = loss + layer_weight / scale * F.mse_loss(value, reference)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    return (changed - image).detach()[0]
+
+
+@pytest.mark.parametrize(("layer_weight", "normalise"), [(0.3, False), (0.3, True), (0.0, False)])
+def test_same_iterates_as_the_plain_way(tiny: TinyNetwork, images, layer_weight: float, normalise: bool) -> None:
+    tiny.eval()
+    targets = torch.tensor([0, 4, 2, 1])  # the first and the last class among them
+    result = perceptual_ball(
+        tiny, images, targets, "0-2", layer_weight=layer_weight, normalise_layers=normalise, max_iter=20
+    )
+    for row, label in enumerate(targets.tolist()):
+        expected = plain_perturbation(tiny, images[row : row + 1], label, 20, layer_weight, normalise)
+        assert (result.delta[row] - expected).abs().max() < 1e-6
+
+
+def test_no_layers_has_a_closed_form() -> None:
+    """On two linear classes Eq. 4 is a quadratic: delta = w (T - M) / (|w|^2 + lambda / N), w the margin's gradient."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2)).double()
+    images = torch.randn(3, 3, 4, 4, dtype=torch.double)
+    targets = torch.tensor([0, 1, 1])
+    weight, bias = network[1].weight.detach(), network[1].bias.detach()
+    result = perceptual_ball(network, images, targets, margin_target=-3.0, pixel_weight=5.0)
+    for row, label in enumerate(targets.tolist()):
+        w = weight[label] - weight[1 - label]
+        margin = w @ images[row].flatten() + bias[label] - bias[1 - label]
+        expected = w * (-3.0 - margin) / (w @ w + 5.0 / w.numel())
+        assert torch.allclose(result.delta[row].flatten(), expected, atol=1e-6)
+        assert math.isclose(result.margin_before[row], margin, rel_tol=1e-9)
+        assert math.isclose(result.margin[row], margin + w @ expected, rel_tol=1e-5)
+    assert result.converged.all() and result.flipped.all()
+
+
+def test_multilabel_pulls_every_region_down() -> None:
+    """A fully convolutional network: the class must be gone from all regions, so the largest ends near T."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).double()
+    images = torch.randn(2, 3, 9, 11, dtype=torch.double)
+    result = perceptual_ball(network, images, 1, margin_target=-1.0, pixel_weight=1e-6, multilabel=True, max_iter=300)
+    regions = network(images + result.delta)[:, 1].flatten(1)
+    assert torch.allclose(result.margin, regions.max(1).values)
+    assert ((regions.max(1).values + 1).abs() < 0.05).all()
+    largest = network(images).flatten(2).amax(2).argmax(1)
+    assert torch.equal(perceptual_ball(network, images, multilabel=True, max_iter=2).targets, largest)
+
+
+def test_an_images_result_does_not_depend_on_its_neighbours(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    options = {"layers": [0, 1, 2], "layer_weight": 0.3, "max_iter": 25}
+    together = perceptual_ball(tiny, images, **options)
+    assert torch.allclose(perceptual_ball(tiny, images, batch_size=3, **options).delta, together.delta, atol=1e-9)
+    for row in range(len(images)):
+        alone = perceptual_ball(tiny, images[row : row + 1], **options)
+        assert torch.allclose(together.delta[row], alone.delta[0], atol=1e-9)
+        assert together.evaluations[row] == alone.evaluations[0]
+
+
+def test_layers_that_can_be_read_once(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    settings = {"layer_weight": 0.3, "max_iter": 10, "batch_size": 1}
+    expected = perceptual_ball(tiny, images[:3], layers=(0, 1), **settings)
+    found = perceptual_ball(tiny, images[:3], layers=(index for index in (0, 1)), **settings)
+    assert torch.equal(found.delta, expected.delta)
+
+
+def test_target_defaults_to_the_prediction(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    tiny.eval()
+    prediction = tiny(images).argmax(1)
+    first, second = perceptual_ball(tiny, images, max_iter=5), perceptual_ball(tiny, images, prediction, max_iter=5)
+    assert torch.equal(first.targets, prediction) and torch.equal(first.delta, second.delta)
+    assert (first.margin_before > 0).all()
+    assert not torch.allclose(perceptual_ball(tiny, images, 3, max_iter=5).delta, first.delta)
+
+
+def test_holding_the_activations_holds_them(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    from perceptual_lib.core.activations import frozen, trace
+
+    def change(delta: torch.Tensor) -> float:
+        with frozen(tiny):
+            before, after = trace(tiny, images)[2][2], trace(tiny, images + delta)[2][2]
+        return float((after - before).square().mean())
+
+    free = perceptual_ball(tiny, images, max_iter=60).delta
+    held = perceptual_ball(tiny, images, layers=2, layer_weight=1000.0, max_iter=60).delta
+    assert change(held) < 0.5 * change(free)
+
+
+def test_breakdown_in_one_image_spares_the_others() -> None:
+    torch.manual_seed(0)
+
+    class Fragile(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(12, 2).double()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            flat = images.flatten(1)
+            moved = (flat[:, 0] > 50) & (flat[:, 1] != 0)  # the marked image, once it has changed
+            return self.linear(flat) + torch.where(moved, torch.nan, 0.0)[:, None]
+
+    network = Fragile()
+    images = torch.randn(3, 3, 2, 2, dtype=torch.double)
+    images[1, 0, 0, 0], images[1, 0, 0, 1] = 100, 0
+    result = perceptual_ball(network, images, max_iter=20)
+    assert result.failed.tolist() == [False, True, False]
+    assert torch.equal(result.delta[1], torch.zeros_like(result.delta[1]))  # the start is the best finite iterate
+    assert result.margin.isfinite().all() and not result.flipped[1]
+    alone = perceptual_ball(network, images[[0, 2]], max_iter=20)
+    assert torch.allclose(result.delta[[0, 2]], alone.delta, atol=1e-12)
+
+
+@pytest.mark.parametrize("error_at", [None, 1, 4])
+def test_no_trace_is_left_on_the_model(tiny: TinyNetwork, images: torch.Tensor, error_at: int | None) -> None:
+    tiny.train()
+    tiny.norm.eval()
+    tiny.first.weight.requires_grad = False
+    calls, forward = [], tiny.forward
+
+    def failing(inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == error_at:
+            raise KeyboardInterrupt
+        return forward(inputs)
+
+    tiny.forward = failing
+    before = model_state(tiny)
+    if error_at:
+        with pytest.raises(KeyboardInterrupt):
+            perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=10)
+    else:
+        perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=10)
+    assert_same_state(before, model_state(tiny))
+
+
+def test_inputs_and_gradient_mode_are_left_alone(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    copy = images.clone()
+    with torch.no_grad():
+        result = perceptual_ball(tiny, images, layers=0, max_iter=3)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(images, copy) and not result.delta.requires_grad
+    with torch.inference_mode():
+        made_here = images.clone()
+        inside = perceptual_ball(tiny, images, 2, layers=0, max_iter=3)
+    assert torch.equal(perceptual_ball(tiny, made_here, layers=0, max_iter=3).delta, result.delta)
+    assert torch.equal(perceptual_ball(tiny, images, 2, layers=0, max_iter=3).delta, inside.delta)
+
+
+def test_callback_sees_every_step(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    seen = []
+    result = perceptual_ball(
+        tiny, images, layers=0, max_iter=6, callback=lambda step, rows, delta: seen.append((step, rows, delta.clone()))
+    )
+    assert [step for step, _, _ in seen] == list(range(7))
+    assert torch.equal(seen[0][2], torch.zeros_like(images))
+    assert torch.equal(seen[-1][2], result.delta)
+
+
+def test_path_ends_at_the_result(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    result, path = perturbation_path(tiny, images, layers=0, max_iter=6, batch_size=3)
+    assert path.shape == (7, *images.shape) and not path[0].any()
+    assert torch.equal(path[-1], result.delta)
+    assert torch.allclose(path[4], perceptual_ball(tiny, images, layers=0, max_iter=4).delta, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cuda_finds_what_the_cpu_finds(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    options = {"layers": [0, 1, 2], "layer_weight": 0.3, "max_iter": 25}
+    expected = perceptual_ball(tiny, images, **options)
+    result = perceptual_ball(tiny.cuda(), images.cuda(), **options)
+    assert result.delta.is_cuda and torch.allclose(result.delta.cpu(), expected.delta, atol=1e-6)
+    assert torch.equal(result.evaluations.cpu(), expected.evaluations)
+
+
+class NeedsMemory(TinyNetwork):
+    """Runs out of memory above a batch size, as the CUDA or the CPU allocator says it."""
+
+    def __init__(self, largest: int, error: Exception) -> None:
+        super().__init__()
+        self.largest, self.error = largest, error
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.largest:
+            raise self.error
+        return super().forward(images)
+
+
+MEMORY_ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", MEMORY_ERRORS)
+def test_too_little_memory_halves_the_batch_and_says_so(images: torch.Tensor, error: Exception) -> None:
+    torch.manual_seed(0)
+    small = NeedsMemory(1, error).double()
+    large = NeedsMemory(4, error).double()
+    large.load_state_dict(small.state_dict())
+    with pytest.warns(UserWarning, match="halves") as warned:
+        halved = perceptual_ball(small, images, layers=[0, 1, 2], max_iter=8)
+    assert len(warned) == 3  # 4 -> 2 + 2 -> 1 + 1 + 1 + 1
+    whole = perceptual_ball(large, images, layers=[0, 1, 2], max_iter=8)
+    assert torch.allclose(halved.delta, whole.delta, atol=1e-9)
+    with pytest.raises(InputError, match="not enough memory to explain one image"), pytest.warns(UserWarning):
+        perceptual_ball(NeedsMemory(0, error).double(), images[:2])
+
+
+LITTLE_MEMORY = """
+import resource, warnings, torch
+from torch import nn
+from perceptual_lib import perceptual_ball
+torch.manual_seed(0)
+network = nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+images = torch.randn(4, 3, 512, 512)
+perceptual_ball(network, images[:1], max_iter=2)  # threads and libraries take their share first
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    result = perceptual_ball(network, images, max_iter=60)  # its history alone takes 1.5 GB
+print(len(result.delta), bool(result.flipped.all()), [str(warning.message) for warning in caught])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
+def test_a_real_lack_of_memory_halves_the_batch() -> None:
+    process = subprocess.run([sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True)
+    assert process.stdout.startswith("4 True ['not enough memory for a batch of 4 x 3 x 512 x 512"), process.stderr
+
+
+NAN_IMAGE = torch.zeros(2, 3, 8, 8, dtype=torch.double)
+NAN_IMAGE[1, 0, 0, 0] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inputs": torch.zeros(3, 8, 8, dtype=torch.double)}, r"shape \(B, 3, H, W\), not \(3, 8, 8\)"),
+        ({"inputs": torch.zeros(2, 8, 8, 3, dtype=torch.double)}, r"not \(2, 8, 8, 3\)"),
+        ({"inputs": torch.zeros(0, 3, 8, 8, dtype=torch.double)}, "not"),
+        ({"inputs": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "floating-point images, not torch.uint8"),
+        ({"inputs": torch.zeros(2, 3, 8, 8)}, "float32 on cpu but the network's weights are torch.float64"),
+        ({"inputs": [1, 2]}, "not list"),
+        ({"inputs": NAN_IMAGE}, r"NaN or infinity in the images \[1\]"),
+        ({"targets": 5}, "5 classes"),
+        ({"targets": -1}, "5 classes"),
+        ({"targets": torch.tensor([0])}, r"int64 tensor of shape \(2,\)"),
+        ({"targets": torch.tensor([0.0, 1.0])}, "int64"),
+        ({"targets": "cat"}, "targets must be"),
+        ({"layers": 3}, "layer 3 is out of range: the network has 3 activations"),
+        ({"layers": "conv"}, "no layer 'conv'"),
+        ({"margin_target": 1.0}, "margin_target must be below 0"),
+        ({"batch_size": 0}, "max_iter and batch_size must be at least 1"),
+        ({"max_iter": 0}, "max_iter and batch_size must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(tiny: TinyNetwork, change: dict, message: str) -> None:
+    arguments = {"inputs": torch.zeros(2, 3, 8, 8, dtype=torch.double)} | change
+    with pytest.raises(InputError, match=message) as caught:
+        perceptual_ball(tiny, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_networks_whose_output_is_no_logits(images: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="two classes or more"):
+        perceptual_ball(nn.Conv2d(3, 5, 3).double(), images)
+    with pytest.raises(InputError, match="two classes or more"):
+        perceptual_ball(nn.Sequential(nn.Flatten(), nn.Linear(432, 1)).double(), images)
+
+
+def check(result: Perturbation, classifier: nn.Module, inputs: torch.Tensor) -> None:
+    """The result is of this network: its margin is the lead of the class over the best other, counted out by hand."""
+    assert result.delta.shape == inputs.shape and result.delta.isfinite().all() and not result.failed.any()
+    assert result.delta.abs().amax((1, 2, 3)).gt(0).all()
+    with torch.no_grad():
+        ranked = classifier(inputs + result.delta).sort(1, descending=True)
+    for row, label in enumerate(result.targets.tolist()):
+        others = ranked.values[row][ranked.indices[row] != label]
+        lead = ranked.values[row][ranked.indices[row] == label] - others[0]
+        assert math.isclose(result.margin[row], lead, rel_tol=1e-3, abs_tol=1e-3)
+
+
+def give_it_a_signal(classifier: nn.Module, size: int) -> None:
+    """Some random networks end in logits of zero, where there is no margin to change: a head, and batch statistics."""
+    head = [module for module in classifier.modules() if isinstance(module, nn.Linear)][-1]
+    nn.init.normal_(head.weight)
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+            module.train()
+    with torch.no_grad():
+        classifier(torch.randn(4 if size < 224 else 1, 3, size, size))
+    classifier.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("resnet50", 64), ("densenet121", 64), ("mobilenet_v3_large", 96), ("convnext_tiny", 64), ("vit_b_16", 224)],
+)
+def test_architectures_with_random_weights(name: str, size: int) -> None:
+    torch.manual_seed(0)
+    classifier = load_classifier(name, weights="random", device="cpu")
+    give_it_a_signal(classifier, size)
+    inputs = torch.randn(2 if size < 224 else 1, 3, size, size)
+    count = len(classifier.activations)
+    before = model_state(classifier)
+    result = perceptual_ball(
+        classifier, inputs, layers=range(0, count * 4 // 5), normalise_layers=True, layer_weight=1e-3, max_iter=4
+    )
+    check(result, classifier, inputs)
+    assert_same_state(before, model_state(classifier))
+
+
+def test_vgg19_bn_with_the_papers_layers() -> None:
+    torch.manual_seed(0)
+    classifier = load_classifier("vgg19_bn", weights="random", device="cpu")
+    inputs = torch.randn(1, 3, 64, 64)
+    result = perceptual_ball(classifier, inputs, layers=range(0, 13), layer_weight=1.0, max_iter=4)
+    check(result, classifier, inputs)
+    assert classifier.settings["layers"] == "0-12"
+
+
+def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=3)
+        assert not any(type(found) is PerceptualDistance for found in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+def test_squared_distance_against_its_definition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    value, reference = (torch.randn(2, 3, 4, 5, dtype=torch.double, generator=generator) for _ in range(2))
+    scale = torch.tensor([2.0, 0.5], dtype=torch.double)
+    value.requires_grad_()
+    distance = SquaredDistance.apply(value, reference, scale, torch.empty_like(value))
+    plain = scale * (value - reference).square().sum((1, 2, 3))
+    torch.testing.assert_close(distance, plain)
+    factors = torch.tensor([1.0, 3.0], dtype=torch.double)  # what lies behind need not weigh the images alike
+    (gradient,) = torch.autograd.grad(distance, value, factors)
+    torch.testing.assert_close(gradient, torch.autograd.grad(plain, value, factors)[0])

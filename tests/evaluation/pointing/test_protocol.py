@@ -1,0 +1,216 @@
+"""The pointing game: against TorchRay's, a plain loop over pixels, and cases by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import distance_transform_edt, gaussian_filter
+from torch import Tensor
+
+from perceptual_lib import InputError
+from perceptual_lib.evaluation.pointing.protocol import class_mean, is_hit, is_small, maxima, squared_distances, tally
+from perceptual_lib.evaluation.statistics import bootstrap, paired_difference
+from perceptual_lib.photographs.photographs import Photograph
+
+HEIGHT, WIDTH = 40, 60
+
+
+def random_boxes(generator: np.random.Generator) -> list[tuple[int, int, int, int]]:
+    """One to three boxes, also of one pixel and at the border."""
+    corners = generator.integers(0, (WIDTH, HEIGHT), (generator.integers(1, 4), 2, 2))
+    return [(*low, *high) for low, high in zip(corners.min(1).tolist(), corners.max(1).tolist(), strict=True)]
+
+
+def region(boxes: list) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
+    for left, top, right, bottom in boxes:
+        mask[top : bottom + 1, left : right + 1] = True
+    return mask
+
+
+def random_maps(count: int, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    return torch.rand(count, height, width, generator=torch.Generator().manual_seed(0))
+
+
+# --- where the maximum is ------------------------------------------------------------------------------------
+
+
+def test_blur_comes_before_the_resize() -> None:
+    maps = random_maps(3, 20, 30).double()
+    points = maxima(maps, (HEIGHT, WIDTH), [0, 1.5, 40])
+    assert points.shape == (3, 3, 2) and points.dtype == np.int64
+    for saliency, of_map in zip(maps.numpy(), points, strict=True):
+        for sigma, (column, row) in zip([0, 1.5, 40], of_map, strict=True):
+            blurred = torch.from_numpy(gaussian_filter(saliency, sigma) if sigma else saliency)[None, None]
+            large = torch.nn.functional.interpolate(blurred, (HEIGHT, WIDTH), mode="bilinear")[0, 0]
+            assert large[row, column].item() == pytest.approx(large.max().item(), rel=1e-9)
+
+
+def test_maximum_of_a_resized_map_by_hand() -> None:
+    maps = torch.zeros(2, 2, 3)
+    maps[0, 1, 2] = maps[1, 0, 1] = 1
+    # Columns 1, 4 and 7 of nine lie on those of three; the first and the last pixels of a line repeat its ends.
+    assert maxima(maps, (4, 9))[:, 0].tolist() == [[7, 3], [4, 0]]
+
+
+def test_the_first_of_equals_in_row_order() -> None:
+    maps = torch.zeros(3, HEIGHT, WIDTH)
+    maps[0, 5, 50] = maps[0, 6, 2] = maps[0, 5, 51] = 1
+    maps[1, -1, -1] = maps[1, -1, -2] = 1
+    assert maxima(maps, (HEIGHT, WIDTH))[:, 0].tolist() == [[50, 5], [WIDTH - 2, HEIGHT - 1], [0, 0]]
+
+
+@pytest.mark.parametrize("maps", [torch.zeros(4, 4), torch.zeros(1, 0, 4), torch.full((1, 4, 4), torch.nan)])
+def test_bad_maps(maps: Tensor) -> None:
+    with pytest.raises(InputError, match="finite"):
+        maxima(maps, (4, 4))
+
+
+# --- whether it is a hit -------------------------------------------------------------------------------------
+
+
+def test_distance_to_the_nearest_pixel_of_the_region() -> None:
+    generator = np.random.default_rng(0)
+    rows, columns = np.indices((HEIGHT, WIDTH))
+    for _ in range(20):
+        boxes = random_boxes(generator)
+        distances = squared_distances(np.stack([columns, rows], -1), boxes)
+        assert distances == pytest.approx(distance_transform_edt(~region(boxes)) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("point", "hit"),
+    [
+        ((10, 10), True),  # inside
+        ((0, 0), True),  # 8 left, 10 up
+        ((24, 15), True),  # 14 to the right of column 10
+        ((25, 15), False),  # exactly 15
+        ((19, 32), False),  # 9 right, 12 down: exactly 15
+        ((20, 31), True),  # 10 right, 11 down: sqrt(221) = 14.87
+        ((21, 30), True),  # 11 right, 10 down
+        ((22, 29), False),  # 12 right, 9 down: exactly 15
+        ((8, 35), False),  # exactly 15 below row 20
+        ((8, 34), True),
+    ],
+)
+def test_less_than_fifteen_pixels(point: tuple, hit: bool) -> None:
+    assert is_hit(point, [(8, 10, 10, 20)]) == hit
+
+
+def test_14_99_is_a_hit_and_15_is_none() -> None:
+    assert is_hit([(24.99, 0), (25, 0)], [(0, 0, 10, 5)]).tolist() == [True, False]
+
+
+def test_a_region_at_the_border_and_the_union_of_boxes() -> None:
+    boxes = [(0, 0, 3, HEIGHT - 1), (WIDTH - 2, 30, WIDTH - 1, HEIGHT - 1)]
+    points = [(0, 0), (17, 5), (18, 5), (WIDTH - 16, 35), (WIDTH - 17, 35), (WIDTH - 1, 15), (WIDTH - 1, 16)]
+    assert is_hit(points, boxes).tolist() == [True, True, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("boxes", [[], [(0, 0, 1)], (0, 0, 1, 1)])
+def test_bad_boxes(boxes: list) -> None:
+    with pytest.raises(InputError, match="at least one box"):
+        is_hit((0, 0), boxes)
+
+
+def test_small_is_below_a_quarter_of_the_picture_and_overlaps_count_once() -> None:
+    def small(*boxes: tuple) -> bool:
+        return is_small(Photograph("p", "p.jpg", 0, boxes, (20, 10)))
+
+    assert not small((0, 0, 9, 4))  # 50 of 200 pixels
+    assert small((0, 0, 9, 3), (10, 0, 18, 0))  # 49
+    assert small((0, 0, 9, 3), (0, 0, 9, 3))
+    assert not small((0, 0, 9, 3), (0, 5, 9, 8))
+
+
+# --- the mean over classes -----------------------------------------------------------------------------------
+
+HITS = np.array([1, 1, 0, 0, 1, 1], dtype=bool)
+PICTURES = ["a", "a", "b", "b", "c", "d"]
+CLASSES = [7, 3, 7, 3, 7, 5]  # of class 7 two of three, of 3 one of two, of 5 all
+
+
+def test_mean_over_classes_by_hand() -> None:
+    table = tally(HITS, PICTURES, CLASSES)
+    assert table.tolist() == [  # classes 3, 5, 7
+        [[1, 1], [0, 0], [1, 1]],
+        [[0, 1], [0, 0], [0, 1]],
+        [[0, 0], [0, 0], [1, 1]],
+        [[0, 0], [1, 1], [0, 0]],
+    ]
+    estimate = bootstrap(table, class_mean)
+    assert estimate.value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3) and estimate.n == 4
+    absent = bootstrap(tally(HITS, PICTURES, CLASSES, among=[9, 7, 5, 3]), class_mean)
+    assert absent.value == pytest.approx(estimate.value * 3 / 4)
+    share = bootstrap(tally(HITS, PICTURES, np.zeros(6, int)), class_mean)
+    assert share.value == pytest.approx(4 / 6)
+
+
+def test_each_blur_has_its_own_mean() -> None:
+    hits = np.stack([HITS, ~HITS, np.ones(6, bool)], 1)
+    table = tally(hits, PICTURES, CLASSES)
+    assert table.shape == (4, 3, 3, 2)
+    for column in range(3):
+        assert np.array_equal(table[:, column], tally(hits[:, column], PICTURES, CLASSES))
+    together = bootstrap(table, class_mean)
+    alone = [bootstrap(table[:, column], class_mean) for column in range(3)]
+    assert together.value == pytest.approx([each.value for each in alone])
+    assert together.low == pytest.approx([each.low for each in alone])
+    difference = paired_difference(table[:, 2], table[:, 0], class_mean)
+    assert difference.value == pytest.approx(1 - alone[0].value)
+
+
+def test_a_pair_without_a_map_takes_its_picture_out() -> None:
+    hits = np.where(np.arange(6) == 2, np.nan, HITS)
+    estimate = bootstrap(tally(hits, PICTURES, CLASSES), class_mean)
+    kept = [0, 1, 4, 5]
+    expected = bootstrap(tally(HITS[kept], np.array(PICTURES)[kept], np.array(CLASSES)[kept]), class_mean)
+    assert estimate == expected and estimate.n == 3
+
+
+def test_an_interval_is_not_pulled_down_where_classes_are_rare() -> None:
+    """Each picture has a class of its own, and a third of the classes are missing from a resample."""
+    always = bootstrap(tally(np.ones(30, bool), range(30), range(30)), class_mean)
+    assert (always.low, always.value, always.high) == (1, 1, 1)
+
+
+def test_the_interval_is_the_known_one_for_a_share() -> None:
+    hits = np.random.default_rng(0).random(400) < 0.7
+    estimate = bootstrap(tally(hits, range(400), np.zeros(400, int)), class_mean)
+    half = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
+    assert (estimate.low, estimate.high) == pytest.approx((hits.mean() - half, hits.mean() + half), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], [], []), "0 hits"),
+        ((HITS, PICTURES[:5], CLASSES), "5 groups"),
+        ((HITS, PICTURES, CLASSES, [3, 7]), "class 5 is not among"),
+    ],
+)
+def test_bad_tallies(arguments: tuple, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tally(*arguments)
+
+
+def test_agrees_with_torchray() -> None:
+    """Hits pair by pair, and the mean over twenty classes of all pairs and of a subset that lacks some classes."""
+    torchray = pytest.importorskip("torchray.benchmark.pointing_game")
+    generator = np.random.default_rng(1)
+    count = 200
+    classes = generator.integers(0, 20, count)
+    subset = (generator.random(count) < 0.3) & (classes < 15)
+    points = maxima(random_maps(count), (HEIGHT, WIDTH))[:, 0]
+    games = {"all": torchray.PointingGame(20), "subset": torchray.PointingGame(20)}
+    hits = []
+    for point, target, hard in zip(points, classes.tolist(), subset, strict=True):
+        boxes = random_boxes(generator)
+        hits.append(bool(is_hit(point, boxes)))
+        verdict = games["all"].evaluate(torch.from_numpy(region(boxes)), point.tolist())
+        assert hits[-1] == (verdict == 1)
+        for name in ("all", "subset") if hard else ("all",):
+            games[name].aggregate(verdict, target)
+    assert 0.3 < np.mean(hits) < 0.95
+    for name, kept in (("all", np.ones(count, bool)), ("subset", subset)):
+        table = tally(np.array(hits)[kept], np.arange(count)[kept], classes[kept], among=range(20))
+        assert bootstrap(table, class_mean).value == pytest.approx(float(games[name].accuracy))

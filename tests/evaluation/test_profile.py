@@ -1,0 +1,94 @@
+"""Profiles: the packaged ones, and one clear sentence for what is wrong in one's own."""
+
+import pytest
+from PIL import Image
+
+from perceptual_lib import InputError
+from perceptual_lib.evaluation.profile import load_profile, profile_names
+
+
+def test_packaged_profiles_load() -> None:
+    assert {"demo", "smoke", "paper"} <= set(profile_names())
+    for name in profile_names():
+        assert load_profile(name).name == name
+
+
+def test_paper_profile_is_the_papers() -> None:
+    profile = load_profile("paper")
+    assert profile.classifier.model == "vgg19_bn" and profile.localization.pictures == 2000
+    assert profile.settings == {
+        "layers": "0-12", "margin_target": -2.0, "layer_weight": 10_000.0, "pixel_weight": 1.0,
+        "normalise_layers": False, "max_iter": 200,
+    }  # fmt: skip
+
+
+def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
+    from perceptual_lib.core.activations import select_layers
+
+    names = [activation.name for activation in embedded.activations]
+    settings, own = load_profile("demo").settings, embedded.settings
+    assert select_layers(settings.pop("layers"), names) == select_layers(own.pop("layers"), names)
+    assert own.items() <= settings.items()
+
+
+def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("IMAGENET_ROOT", raising=False)
+    with pytest.raises(InputError, match=r"\$IMAGENET_ROOT, which is not set"):
+        load_profile("paper").load_photographs()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("description: x\nsigmma: 3", "unknown key 'sigmma', did you mean 'sigma'"),
+        ("description: x\nperturbation: {layer: 0-3}", "unknown key 'perturbation.layer', did you mean 'layers'"),
+        ("description: x\nclassifier: {modell: a}", "unknown key 'classifier.modell', did you mean 'model'"),
+        ("description: x\nqqq: 1", "unknown key 'qqq'; there are description"),
+        ("description: x\nsigma: wide", "sigma is 'wide'"),
+        ("description: x\nsigma: -1", "sigma is -1"),
+        ("description: x\nbatch_size: 2.5", "batch_size is 2.5"),
+        ("description: x\nperturbation: {margin_target: 1}", "perturbation.margin_target is 1"),
+        ("description: x\nphotographs: {limit: '20'}", "photographs.limit is '20'"),
+        ("sigma: 3", "description is missing"),
+        ("- a\n- b", "must be a mapping"),
+        ("a: [", "is not YAML"),
+        ("name: other\ndescription: x", "must not set its name"),
+        ("1: 2", "keys must be words"),
+    ],
+)
+def test_one_clear_sentence(tmp_path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_profile(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_and_missing_profiles(tmp_path) -> None:
+    with pytest.raises(InputError, match="no profile 'demmo'; there are demo, imagenet-300, paper, smoke"):
+        load_profile("demmo")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_profile(tmp_path / "none.yaml")
+
+
+def test_shown_photographs_in_the_profiles_order() -> None:
+    profile = load_profile("demo")
+    photographs = profile.load_photographs()
+    assert [photograph.name for photograph in profile.pick_shown(photographs)] == profile.shown
+    assert load_profile("paper").pick_shown(photographs) == photographs[:4]
+    with pytest.raises(InputError, match="shows imagenet_17, which is not among"):
+        profile.pick_shown(photographs[:3])
+
+
+def test_a_list_of_names_picks_photographs_in_its_order(tmp_path) -> None:
+    (tmp_path / "few.txt").write_text("b\na\n")
+    (tmp_path / "own.yaml").write_text(f"description: x\nphotographs: {{source: {tmp_path}, names: few.txt}}")
+    for name in "abc":
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
+    assert [photograph.name for photograph in load_profile(tmp_path / "own.yaml").load_photographs()] == ["b", "a"]
+    (tmp_path / "few.txt").write_text("a\nd\ne\n")
+    with pytest.raises(InputError, match="lacks 2 of the profile's 3 images, d for one"):
+        load_profile(tmp_path / "own.yaml").load_photographs()
+    (tmp_path / "few.txt").unlink()
+    with pytest.raises(InputError, match="few.txt, which cannot be read"):
+        load_profile(tmp_path / "own.yaml").load_photographs()

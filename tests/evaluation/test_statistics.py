@@ -1,0 +1,147 @@
+"""The bootstrap against closed forms, by simulation, and what it leaves out."""
+
+import numpy as np
+import pytest
+
+from perceptual_lib import InputError
+from perceptual_lib.evaluation.statistics import bootstrap, crossed_bootstrap, paired_difference, resampling_weights
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def best(means: np.ndarray) -> np.ndarray:
+    return means.min(1)
+
+
+def test_weights_are_samples_with_replacement() -> None:
+    weights = resampling_weights(40, 3000)
+    assert weights.shape == (3000, 40) and weights.sum(1) == pytest.approx(1)
+    counts = weights * 40
+    assert counts == pytest.approx(counts.round())
+    assert counts.mean() == pytest.approx(1) and counts.var() == pytest.approx(1 - 1 / 40, rel=0.02)
+
+
+def test_interval_of_a_mean_by_its_standard_error() -> None:
+    values = 5 + 2 * normal(400)
+    estimate = bootstrap(values, resamples=10_000)
+    assert estimate.value == pytest.approx(values.mean()) and estimate.n == 400
+    half = 1.96 * values.std() / 400**0.5
+    assert [estimate.low, estimate.high] == pytest.approx([values.mean() - half, values.mean() + half], abs=0.05 * half)
+
+
+def test_coverage() -> None:
+    """Of intervals for the share 0.3 of 100 images; 0.94 is expected of the method, with a standard error of 0.012."""
+    samples = np.random.default_rng(0).random((400, 100)) < 0.3
+    estimates = [bootstrap(sample, resamples=400, seed=seed) for seed, sample in enumerate(samples)]
+    assert 0.9 <= np.mean([estimate.low <= 0.3 <= estimate.high for estimate in estimates]) <= 0.98
+
+
+def test_a_choice_is_made_anew_in_each_resample() -> None:
+    misses = np.repeat([[0, 1], [1, 0]], 50, axis=0)  # each threshold misses its half
+    estimate = bootstrap(misses, best)
+    assert estimate.value == 0.5 and estimate.high <= 0.5  # the smaller share of two halves
+    assert bootstrap(misses[:, 0]).high > 0.55  # a fixed one has bad luck too
+
+
+def test_several_numbers_at_once_are_the_same_as_one_by_one() -> None:
+    curves = normal(30, 4)
+    together = bootstrap(curves)
+    for column in range(4):
+        alone = bootstrap(curves[:, column])
+        found = together.value[column], together.low[column], together.high[column]
+        assert found == pytest.approx((alone.value, alone.low, alone.high)) and alone.n == together.n
+
+
+def test_a_mean_over_classes_is_a_function_of_means() -> None:
+    hit = np.array([[1, 0], [1, 0], [0, 0], [0, 1]])
+    present = np.array([[1, 0], [1, 0], [1, 0], [0, 1]])
+    accuracy = bootstrap(np.stack([hit, present], 1), lambda m: (m[:, 0] / m[:, 1].clip(1e-9)).mean(1))
+    assert accuracy.value == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_a_paired_difference_is_tighter() -> None:
+    difficulty = 3 * normal(200)
+    first, second = difficulty + normal(200, seed=1), difficulty + normal(200, seed=2) + 0.5
+    paired = paired_difference(first, second, resamples=4000)
+    assert paired.value == pytest.approx((first - second).mean())
+    of_differences = bootstrap(first - second, resamples=4000)
+    assert [paired.low, paired.high] == pytest.approx([of_differences.low, of_differences.high])
+    assert paired.high < 0
+    unpaired = [bootstrap(first, seed=1, resamples=4000), bootstrap(second, seed=2, resamples=4000)]
+    assert paired.high - paired.low < 0.6 * np.hypot(*(one.high - one.low for one in unpaired))
+
+
+def test_both_methods_choose_anew() -> None:
+    misses = np.random.default_rng(0).random((80, 2, 6)) < 0.5
+    difference = paired_difference(misses[:, 0], misses[:, 1], best)
+    assert difference.value == pytest.approx(misses[:, 0].mean(0).min() - misses[:, 1].mean(0).min())
+    assert difference.low < difference.value < difference.high
+
+
+def test_an_image_that_failed_is_left_out() -> None:
+    values = normal(20, 3)
+    failed = values.copy()
+    failed[4, 1] = failed[7] = np.nan
+    kept = np.delete(values, [4, 7], axis=0)
+    assert bootstrap(failed, best) == bootstrap(kept, best)
+    assert bootstrap(failed, best).n == 18
+    other = normal(20, 3, seed=1)
+    other[0] = np.nan
+    assert paired_difference(failed, other, best) == paired_difference(kept[1:], np.delete(other, [0, 4, 7], 0), best)
+    assert paired_difference(failed, other, best).n == 17
+
+
+def test_images_and_seeds_are_drawn_independently() -> None:
+    """Against a loop that draws them one resample after the other."""
+    values = normal(12, 1, 1, seed=1) + normal(1, 4, 1, seed=2) + 0.2 * normal(12, 4, 3, seed=3)
+    estimate = crossed_bootstrap(values, resamples=20_000)
+    random = np.random.default_rng(7)
+    draws = [values[random.integers(12, size=12)][:, random.integers(4, size=4)].mean((0, 1)) for _ in range(20_000)]
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    assert estimate.value == pytest.approx(values.mean((0, 1))) and estimate.n == 12
+    assert estimate.low == pytest.approx(low, abs=0.05) and estimate.high == pytest.approx(high, abs=0.05)
+    of_images = bootstrap(values.mean(1), resamples=20_000)
+    assert (estimate.high - estimate.low > 1.1 * (of_images.high - of_images.low)).all()  # it knows of the seeds
+
+
+def test_as_many_seeds_as_images_are_not_drawn_alike() -> None:
+    values = np.eye(6)  # a resample that draws both alike has on average more of the diagonal
+    resampled = crossed_bootstrap(values, resamples=20_000)
+    random = np.random.default_rng(7)
+    draws = [values[random.integers(6, size=6)][:, random.integers(6, size=6)].mean() for _ in range(20_000)]
+    assert [resampled.low, resampled.high] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.03)
+
+
+def test_one_seed_is_the_bootstrap_of_its_means() -> None:
+    values = normal(20, 1, 3)
+    values[5, 0, 1] = np.nan
+    crossed, plain = crossed_bootstrap(values, seed=4), bootstrap(values.mean(1), seed=4)
+    assert crossed.n == plain.n == 19
+    for name in ("value", "low", "high"):
+        assert getattr(crossed, name) == pytest.approx(getattr(plain, name))
+
+
+def test_the_seed_decides() -> None:
+    values = normal(50)
+    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
+    assert bootstrap(values, seed=3).low != bootstrap(values, seed=4).low
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.nan], np.zeros((0, 4))], ids=["none", "all failed", "no rows"])
+def test_something_must_be_left(values) -> None:
+    with pytest.raises(InputError, match="0 images"):
+        bootstrap(values)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(InputError, match="0 resamples"):
+        bootstrap([1.0], resamples=0)
+    with pytest.raises(InputError, match=r"\(3,\) and \(4,\)"):
+        paired_difference(normal(3), normal(4))
+    for shape in ((3,), (3, 0)):
+        with pytest.raises(InputError, match="a seed or more"):
+            crossed_bootstrap(np.zeros(shape))
+    with pytest.raises(InputError, match="0 images"):
+        crossed_bootstrap(np.full((2, 3), np.nan))

@@ -1,0 +1,275 @@
+"""What holds for every method: shape, independence, seeds, no trace, in-place networks, targets that matter."""
+
+import pytest
+import torch
+import torchvision
+from stand_ins import TinyNetwork, assert_same_state, model_state
+from torch import nn
+
+from perceptual_lib import InputError, PerceptualBall, explain, explainer, load_classifier, perceptual_ball
+from perceptual_lib.core.activations import trace
+from perceptual_lib.methods import METHODS
+from perceptual_lib.methods.layers import default_layer, layer_gradient
+
+QUICK = {
+    "extremal_perturbation": {"steps": 4},
+    "integrated_gradients": {"steps": 5},
+    "no_perceptual": {"max_iter": 5},
+    "perceptual": {"max_iter": 5},
+    "perceptual_guided": {"max_iter": 5},
+    "rise": {"count": 20, "cells": 3},
+    "smoothgrad": {"samples": 3},
+}
+NAMES = [
+    "gradient", "deconvnet", "guided_backprop", "excitation_backprop", "grad_cam", "guided_grad_cam", "smoothgrad",
+    "integrated_gradients", "extremal_perturbation", "rise", "normgrad", "selective_normgrad", "blur_difference",
+    "center", "no_perceptual", "perceptual", "perceptual_guided",
+]  # fmt: skip
+
+
+def quick(network, images, targets=None, *, method: str, **settings) -> torch.Tensor:
+    return explain(network, images, targets, method=method, **QUICK.get(method, {}) | settings)
+
+
+def test_all_methods_of_the_tables_are_there() -> None:
+    assert set(METHODS) == set(NAMES)
+    assert all(method.source and method.cost for method in METHODS.values())
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_maps_have_the_shape_of_the_images(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    before, copy = model_state(tiny), images.clone()
+    maps = quick(tiny, images[..., :9], method=method)
+    assert maps.shape == (4, 12, 9) and maps.isfinite().all() and maps.dtype == images.dtype
+    assert not maps.requires_grad and maps.std() > 0
+    assert_same_state(before, model_state(tiny))
+    assert torch.equal(images, copy)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_a_map_does_not_depend_on_its_neighbours(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    targets = torch.tensor([0, 4, 2, 1])
+    together = quick(tiny, images, targets, method=method)
+    for row in (0, 3):
+        alone = quick(tiny, images[row : row + 1], targets[row : row + 1], method=method)
+        assert torch.allclose(together[row], alone[0], atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_the_target_matters(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    first, second = quick(tiny, images, 0, method=method), quick(tiny, images, 3, method=method)
+    assert torch.equal(first, second) == (method in ("center", "blur_difference"))
+    prediction = tiny.eval()(images).argmax(1)
+    assert torch.equal(quick(tiny, images, method=method), quick(tiny, images, prediction, method=method))
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if "seed" in METHODS[name].settings])
+def test_a_seed_fixes_the_random_ones(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    first = quick(tiny, images, method=method, seed=1)
+    torch.manual_seed(5)
+    assert torch.equal(first, quick(tiny, images, method=method, seed=1))
+    state = torch.get_rng_state()
+    quick(tiny, images, method=method, seed=2)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_random_methods_are_random(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    for method in ("smoothgrad", "rise"):
+        assert not torch.equal(*(quick(tiny, images, method=method, seed=seed) for seed in (1, 2)))
+
+
+@pytest.mark.parametrize("method", [name for name in NAMES if name not in ("center", "blur_difference")])
+def test_no_trace_after_an_error(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    tiny.train()
+    before = model_state(tiny)
+    calls, forward = [], tiny.forward
+
+    def failing(inputs: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == (1 if METHODS[method].predicts else 2):
+            raise KeyboardInterrupt
+        return forward(inputs)
+
+    tiny.forward = failing
+    with pytest.raises(KeyboardInterrupt):
+        quick(tiny, images, method=method)
+    del tiny.forward
+    assert_same_state(before, model_state(tiny))
+
+
+def test_perceptual_is_the_perturbations_size(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    settings = {"layers": range(0, 2), "layer_weight": 100.0, "normalise_layers": True, "max_iter": 5}
+    delta = perceptual_ball(tiny, images, **settings).delta
+    assert torch.allclose(quick(tiny, images, method="perceptual", sigma=0, root=False), delta.square().mean(1))
+    attributions = PerceptualBall(tiny, max_iter=5).attribute(images, None)
+    assert torch.allclose(attributions, delta.square())
+    attributions = PerceptualBall(tiny, layers=(), max_iter=5).attribute(images, target=2)
+    assert torch.allclose(
+        attributions, perceptual_ball(tiny, images, 2, max_iter=5, normalise_layers=True).delta.square()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("vgg16", "features.29"),
+        ("vgg19_bn", "features.51"),
+        ("resnet18", "layer4.1.relu_1"),
+        ("densenet121", "relu"),
+        ("mobilenet_v3_small", "features.12.2"),
+        ("squeezenet1_1", "classifier.2"),
+        ("convnext_tiny", "features.7.2.block.4"),
+    ],
+)
+def test_default_layer_is_the_last_convolutions_activation(name: str, layer: str) -> None:
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name).eval()
+        index = default_layer(network, torch.zeros(1, 3, 128, 128))
+        assert trace(network, torch.zeros(1, 3, 128, 128))[1][index].name == layer
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "layer"),
+    [
+        ("googlenet", None, "inception5b"),
+        ("googlenet", 16, "inception4e"),
+        ("inception_v3", None, "Mixed_7c"),
+        ("squeezenet1_1", 16, "features.7"),
+    ],
+)
+def test_default_layer_is_where_branches_are_joined(name: str, stride: int | None, layer: str) -> None:
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name).eval()
+        assert default_layer(network, torch.zeros(1, 3, 128, 128), stride) == layer
+
+
+def test_all_branches_of_the_default_layer_are_seen() -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.googlenet(init_weights=False).eval()
+    images, joined = torch.randn(1, 3, 64, 64), []
+    hook = network.avgpool.register_forward_hook(lambda module, inputs, _: joined.append(inputs[0].detach()))
+    activation, _ = layer_gradient(network, images, torch.tensor([3]), None)
+    hook.remove()
+    assert activation.shape == (1, 1024, 2, 2) and torch.equal(activation, joined[-1])
+
+
+def test_default_layer_at_a_depth(embedded) -> None:
+    images = torch.zeros(1, 3, 224, 224)
+    assert embedded.activations[default_layer(embedded, images)].shape == (1280, 7, 7)
+    index = default_layer(embedded, images, stride=16)
+    assert embedded.activations[index].shape[1:] == (14, 14)
+    assert embedded.activations[index + 1].shape[1:] == (7, 7)
+
+
+def test_layers_by_index_name_and_module_agree(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    tiny.eval()
+    targets = torch.zeros(4, dtype=torch.long)
+    by_index, by_name = (layer_gradient(tiny, images, targets, layer) for layer in (1, "relu_1"))
+    assert torch.equal(by_index[1], by_name[1])
+    activation, _ = layer_gradient(tiny, images, targets, "first")
+    with torch.no_grad():
+        assert torch.equal(activation, tiny.first(images))
+
+
+def test_channels_last_networks_have_maps() -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.convnext_tiny()
+    images = torch.randn(1, 3, 64, 96)
+    assert explain(network, images, method="grad_cam").shape == (1, 64, 96)
+
+
+def test_a_transformer_has_no_spatial_activation() -> None:
+    network = load_classifier("vit_b_16", weights="random", device="cpu")
+    for method in ("grad_cam", "excitation_backprop", "normgrad"):
+        with pytest.raises(InputError, match="no activation that is a spatial map"):
+            explain(network, torch.zeros(1, 3, 224, 224), method=method)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "gradcam"}, "no method 'gradcam'; nearest: grad_cam"),
+        ({"method": "lime"}, "no method 'lime'; nearest: "),
+        ({"method": "rise", "masks_": 3}, "rise has no setting 'masks_'; it has count"),
+        ({"method": "center", "sigma": 3}, "center has no setting 'sigma'; it has none"),
+        ({"method": "grad_cam", "layer": "nowhere"}, "no layer 'nowhere'"),
+        ({"method": "grad_cam", "layer": 9}, "layer 9 is out of range"),
+        ({"method": "grad_cam", "layer": "head"}, "is no spatial map"),
+        ({"targets": 5}, "5 classes"),
+        ({"targets": torch.tensor([0, 1, -1, 2]), "method": "deconvnet"}, "5 classes"),
+        ({"targets": torch.tensor([1])}, "int64 tensor of shape"),
+        ({"images": torch.zeros(2, 12, 12, 3, dtype=torch.double)}, "must have shape"),
+        ({"images": torch.full((2, 3, 12, 12), torch.nan, dtype=torch.double)}, "NaN"),
+    ],
+)
+def test_bad_input_is_one_sentence(tiny: TinyNetwork, images: torch.Tensor, arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        explain(tiny, **{"images": images} | arguments)
+    assert "\n" not in str(caught.value)
+
+
+PREDICTING = [name for name in NAMES if METHODS[name].predicts]
+
+
+@pytest.mark.parametrize("method", PREDICTING)
+def test_a_pass_of_ones_own_gives_the_prediction(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    with torch.no_grad():
+        tiny.head.bias -= tiny.eval()(images).mean(0)  # so that not all are of one class
+        predicted = tiny(images).argmax(1)
+    assert len(predicted.unique()) > 1
+    calls = []
+    hook = tiny.register_forward_hook(lambda *call: calls.append(len(call[2])))
+    maps = {targets is None: quick(tiny, images, targets, method=method) for targets in (None, predicted)}
+    hook.remove()
+    assert torch.equal(maps[True], maps[False])
+    if method in ("gradient", "deconvnet", "guided_backprop"):
+        assert calls == [len(images)] * 2  # and no other
+
+
+@pytest.mark.parametrize("method", PREDICTING)
+def test_what_is_no_logits_or_no_class_is_refused(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    with pytest.raises(InputError, match="target is out of range: the network has 5 classes"):
+        quick(tiny, images, 5, method=method)
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU()).double()
+    with pytest.raises(InputError, match="must return logits"):
+        quick(network, images, method=method)
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad_cam", "perceptual"])
+def test_inside_inference_mode(tiny: TinyNetwork, images: torch.Tensor, method: str) -> None:
+    expected = quick(tiny, images, 2, method=method)
+    with torch.inference_mode():
+        assert torch.equal(quick(tiny, images.clone(), 2, method=method), expected)
+        assert torch.equal(quick(tiny, images, torch.full((4,), 2), method=method), expected)
+
+
+def test_deconvnet_sees_arguments_by_name(images: torch.Tensor) -> None:
+    class Keywords(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1, dtype=torch.double))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.relu(input=images * -self.scale).flatten(1)[:, :5]
+
+    maps = explain(Keywords(), images, 1, method="deconvnet")
+    assert maps[:, 0, 1].eq(1).all() and maps.sum() == 4  # whatever the sign of the input was
+
+
+def test_a_method_of_ones_own(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    @explainer("brightness", source="a test", cost="none")
+    def brightness(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, *, power: int = 1) -> torch.Tensor:
+        return images.mean(1) ** power
+
+    try:
+        assert torch.equal(explain(tiny, images, method="brightness", power=2), images.mean(1) ** 2)
+
+        @explainer("broken", source="a test", cost="none")
+        def broken(network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return images.mean(1) / 0
+
+        with pytest.raises(InputError, match="broken gave a map with NaN"):
+            explain(tiny, images, method="broken")
+    finally:
+        METHODS.pop("brightness")
+        METHODS.pop("broken")

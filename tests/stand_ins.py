@@ -1,0 +1,203 @@
+"""Stand-ins of the tests: small networks and their state, photographs, shards, and what a store holds."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.modules import module as torch_module
+
+from perceptual_lib.evaluation.games import Experiment
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.runs.executors import Local
+from perceptual_lib.runs.run import Run
+from perceptual_lib.runs.shard import Shard
+from perceptual_lib.runs.store import Store
+
+
+class TinyNetwork(nn.Module):
+    """Three activations: one in-place ReLU module called twice, and a SiLU that a residual sum overwrites."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        first = self.relu(self.norm(self.first(images)))
+        second = self.relu(self.second(first))
+        third = F.silu(self.second(second))
+        third += first
+        return self.head(third.mean((2, 3)))
+
+
+class Small(nn.Sequential):
+    """Fast, with weights that depend on nothing but the seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            super().__init__(
+                nn.Conv2d(3, 4, 3, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(64, 5)
+            )
+
+
+class Layered(nn.Sequential):
+    """Three stages of resolution, so that there are ranges of layers, and layers to be randomised."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__(
+                nn.Conv2d(3, 4, 8, stride=8),
+                nn.ReLU(),
+                nn.Conv2d(4, 4, 2, stride=2),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool2d(4),
+                nn.Flatten(),
+                nn.Linear(64, 5),
+            )
+
+
+class Regions(nn.Module):
+    """Of convolutions alone: five responses in each region of 16 pixels."""
+
+    def __init__(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().__init__()
+            self.features = nn.Sequential(
+                nn.Conv2d(3, 6, 8, stride=8), nn.ReLU(inplace=True), nn.MaxPool2d(2, ceil_mode=True)
+            )
+            self.classifier = nn.Conv2d(6, 5, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.classifier(self.features(images))
+
+
+class Deadly(Small):
+    """Kills the process that it runs in."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_photographs(folder: Path, count: int) -> list[Photograph]:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return [Photograph(path.stem, path, 0, ((5, 5, 30, 30),), (50, 40)) for path in sorted(folder.iterdir())]
+
+
+def map_shard(photographs, method: str = "gradient", **settings) -> Shard:
+    return Shard(
+        "perceptual_lib.evaluation.explanation",
+        {"method": method, "settings": settings},
+        tuple(photographs),
+        label=method,
+    )
+
+
+def score_shard(needs: Shard, sigmas=(0.0, 4.0)) -> Shard:
+    boxes = [photograph.scaled_boxes(224, 224) for photograph in needs.photographs]
+    arguments = {"array": "maps", "sigmas": list(sigmas), "by_image": {"boxes": boxes}}
+    return Shard(
+        "perceptual_lib.evaluation.localization.score",
+        arguments,
+        needs.photographs,
+        False,
+        needs,
+        f"score {needs.label}",
+    )
+
+
+def work(photographs, size: int = 2) -> list[Shard]:
+    """Scores of three methods, shards of so many photographs, behind maps of the same."""
+    return [
+        score_shard(map_shard(photographs[start : start + size], method, **settings))
+        for method, settings in (("gradient", {}), ("center", {}), ("perceptual", {"max_iter": 2}))
+        for start in range(0, len(photographs), size)
+    ]
+
+
+def local_run(folder: Path, report=lambda *_: None, network: nn.Module | None = None) -> Run:
+    return Run(Store(folder), Local({"model": network or Small()}), report)
+
+
+def kept(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Every finished shard's arrays but `seconds`, as bytes."""
+    store = Store(folder)
+    return {
+        path.stem: {
+            name: (array.dtype.str, array.shape, array.tobytes())
+            for name, array in store.load(path.stem).items()
+            if name != "seconds"
+        }
+        for path in folder.glob("??/*.npz")
+    }
+
+
+def partials(folder: Path) -> list[Path]:
+    return list(folder.glob("??/*.partial"))
+
+
+def fragile(fails):
+    """A method whose map is the image's first channel, except for the images of which `fails(batch)` says so."""
+
+    def method(network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return fails(images, images[:, 0].clone())
+
+    return method
+
+
+def small_profile(**sections) -> Profile:
+    """Of two steps."""
+    return Profile(
+        name="mine",
+        description="For tests.",
+        perturbation={"layers": "0-0", "layer_weight": 1.0, "normalise_layers": True, "max_iter": 2},
+        batch_size=3,
+        methods={"no_perceptual": {"max_iter": 2}},
+        **sections,
+    )
+
+
+def finished(kind: type[Experiment], folder: Path, settings: Profile, network: nn.Module | None = None, **arguments):
+    """The finished experiment."""
+    experiment = kind(settings, folder / "store", Local({"model": network or Layered()}), **arguments)
+    experiment.complete()
+    return experiment
+
+
+def model_state(network: nn.Module) -> dict:
+    """Everything that an explanation might leave behind on a model or in torch's globals."""
+    return {
+        "tensors": {name: (value.clone(), value._version) for name, value in network.state_dict().items()},
+        "grads": [parameter.grad for parameter in network.parameters()],
+        "requires_grad": [parameter.requires_grad for parameter in network.parameters()],
+        "training": [module.training for module in network.modules()],
+        "inplace": [getattr(module, "inplace", None) for module in network.modules()],
+        "hooks": [
+            (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._backward_hooks))
+            for module in network.modules()
+        ],
+        "attributes": [sorted(vars(module)) for module in network.modules()],
+        "global hooks": (len(torch_module._global_forward_hooks), len(torch_module._global_forward_pre_hooks)),
+        "modes": torch.overrides._get_current_function_mode_stack(),
+    }
+
+
+def assert_same_state(before: dict, after: dict) -> None:
+    for name, (value, version) in before.pop("tensors").items():
+        assert torch.equal(value, after["tensors"][name][0]) and version == after["tensors"][name][1], name
+    after.pop("tensors")
+    assert before == after
