@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.contest import Contest
 from perceptual_lib import load_classifier, load_photographs
-from perceptual_lib.book.speed import printed, speed_table
+from perceptual_lib.book.speed import format_speed, speed_table
 from perceptual_lib.core.networks import Classifier
 
 CPU_THREADS = 2
@@ -72,7 +72,7 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     session = getattr(config, "_benchmarksession", None)
     rows = [bench.extra_info for bench in (session.benchmarks if session else ()) if "row" in bench.extra_info]
     if rows:
-        terminalreporter.write_line(printed(speed_table(rows)))
+        terminalreporter.write_line(format_speed(speed_table(rows)))
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +104,6 @@ def photographs(lite: Classifier) -> Tensor:
 
 @pytest.fixture(scope="session")
 def vgg() -> Classifier:
-    """VGG19 with batch normalisation, with random weights: nothing of it is downloaded."""
+    """VGG19 with batch normalization, with random weights: nothing of it is downloaded."""
     torch.manual_seed(0)
     return load_classifier("vgg19_bn", weights="random")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.passes import with_folds
 
 SIZES = 1, 2, 4, 6, 8, 16, 32, 64
@@ -148,7 +148,7 @@ def floors(
     Returns:
         "floor", the network called as it is, and "floor, folded", called as ours calls it.
     """
-    with frozen(network):
+    with freeze(network):
         calls = {"floor": network, "floor, folded": with_folds(network, images)}
         return {name: _floor(network, call, images, forward, both, largest, seconds) for name, call in calls.items()}
 
@@ -167,7 +167,7 @@ def _floor(
     words = [f"{'forward and input-gradient' if back else 'forward'} in batches of {len(one)}" for _, one, back in plan]
 
     def run() -> None:
-        with frozen(network):
+        with freeze(network):
             for times, batch, backward in plan:
                 _passes(call, times, batch, backward)
 

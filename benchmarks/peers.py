@@ -20,16 +20,16 @@ def plain_perturbation(
     *,
     max_iter: int,
     layer_weight: float,
-    normalise_layers: bool,
+    normalize_layers: bool,
 ) -> Tensor:
-    """Eq. 5 with torch's optimiser: features and logits in two passes, gradients for the weights too.
+    """Eq. 5 with torch's optimizer: features and logits in two passes, gradients for the weights too.
 
     Args:
         network: to logits (1, K).
         features: the activations that are held, of an image.
         image: (1, C, H, W).
         max_iter: of L-BFGS.
-        layer_weight, normalise_layers: as for `perceptual_ball`.
+        layer_weight, normalize_layers: as for `perceptual_ball`.
 
     Returns:
         x' - x, (1, C, H, W).
@@ -38,20 +38,20 @@ def plain_perturbation(
         original = features(image)
         label = network(image).argmax()
     changed = image.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([changed], max_iter=max_iter, history_size=100)
+    optimizer = torch.optim.LBFGS([changed], max_iter=max_iter, history_size=100)
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         logits = network(changed)[0]
         others = torch.cat([logits[:label], logits[label + 1 :]])
         loss = (logits[label] - others.max() + 2) ** 2 + F.mse_loss(changed, image)
         for value, reference in zip(features(changed), original, strict=True):
-            scale = reference.square().mean() if normalise_layers else 1
+            scale = reference.square().mean() if normalize_layers else 1
             loss = loss + layer_weight / scale * F.mse_loss(value, reference)
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     network.zero_grad()
     return (changed - image).detach()
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import timed
-from benchmarks.work import measured, optimiser, perturbation
+from benchmarks.work import measured, optimizer, perturbation
 from perceptual_lib import explain, load_photographs, perceptual_ball
 from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.saliency import saliency_map
@@ -40,12 +40,12 @@ def test_growth(benchmark, scale: Scale, axis: str) -> None:
     benchmark.extra_info.update(row=f"growth {axis}", title=f"perturbation, {about}", axis=axis, points=points)
 
 
-def test_growth_of_the_optimiser(benchmark, scale: Scale) -> None:
+def test_growth_of_the_optimizer(benchmark, scale: Scale) -> None:
     points = []
 
     def run() -> None:
         for size in [10, 25, 50, 75, 100][-scale.grows - 1 :]:
-            found = measured(optimiser, CPU_THREADS, size, 1)
+            found = measured(optimizer, CPU_THREADS, size, 1)
             points.append([size, found.seconds, found.memory])
 
     benchmark.pedantic(run, rounds=1)

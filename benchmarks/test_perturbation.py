@@ -1,4 +1,4 @@
-"""Rows 1, 2 and 6: the perturbation, its optimiser, and a study of many layers."""
+"""Rows 1, 2 and 6: the perturbation, its optimizer, and a study of many layers."""
 
 import copy
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import hooked_features, plain_perturbation, sequential_features, two_loops
-from benchmarks.work import measured, optimiser
+from benchmarks.work import measured, optimizer
 from perceptual_lib import load_photographs, perceptual_ball, perturbations_by_layers
 from perceptual_lib.core.lbfgs import History
 from perceptual_lib.core.networks import Classifier
@@ -39,7 +39,7 @@ def test_vgg(contest: Contest, scale: Scale, vgg: Classifier) -> None:
     theirs = copy.deepcopy(vgg.network).to(memory_format=torch.contiguous_format)
     relus = [index for index, layer in enumerate(theirs.features) if isinstance(layer, nn.ReLU)][:VGG_LAYERS]
     features = sequential_features(theirs.features, relus)
-    settings = {"layer_weight": 10_000.0, "normalise_layers": False, "max_iter": scale.vgg_steps}
+    settings = {"layer_weight": 10_000.0, "normalize_layers": False, "max_iter": scale.vgg_steps}
     evaluations = batch * (scale.vgg_steps + 1)
 
     def ours(**more) -> Tensor:
@@ -108,10 +108,10 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_optimiser(contest: Contest, device: torch.device, batch: int) -> None:
+def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
     """L-BFGS alone, with a full history: what one more step costs beside its evaluation."""
     size, length = 100, 3 * 224 * 224
-    memory = measured(optimiser, CPU_THREADS, size, batch).memory / batch / 1e6
+    memory = measured(optimizer, CPU_THREADS, size, batch).memory / batch / 1e6
     generator = torch.Generator().manual_seed(0)
     curvature = torch.rand(length, generator=generator).add(0.5).to(device)
 

@@ -1,4 +1,4 @@
-"""Rows 3 and 5: insertion and deletion, weak localisation."""
+"""Rows 3 and 5: insertion and deletion, weak localization."""
 
 import copy
 
@@ -53,7 +53,7 @@ def test_games(contest: Contest, scale: Scale, lite: Classifier, photographs: Te
     )
 
 
-def test_weak_localisation(contest: Contest, scale: Scale) -> None:
+def test_weak_localization(contest: Contest, scale: Scale) -> None:
     generator = torch.Generator().manual_seed(0)
     each = max(1, scale.maps // METHODS)
     noise = torch.rand(METHODS, 224, 224, generator=generator) ** 8
@@ -66,7 +66,7 @@ def test_weak_localisation(contest: Contest, scale: Scale) -> None:
 
     contest(
         "5",
-        f"weak localisation, {METHODS} kinds of maps from rough to smooth, {each} of each, 250 thresholds",
+        f"weak localization, {METHODS} kinds of maps from rough to smooth, {each} of each, 250 thresholds",
         units=len(maps),
         unit="map",
         ours=lambda: component_boxes(maps),
@@ -82,7 +82,7 @@ def test_weak_localisation(contest: Contest, scale: Scale) -> None:
     )
 
 
-def test_memory_of_weak_localisation(benchmark, scale: Scale) -> None:
+def test_memory_of_weak_localization(benchmark, scale: Scale) -> None:
     counts = [max(13, scale.maps // 4), max(52, scale.maps)]
     found = {}
 
@@ -95,7 +95,7 @@ def test_memory_of_weak_localisation(benchmark, scale: Scale) -> None:
     few, many = (found[count] for count in counts)
     benchmark.extra_info.update(
         row="5b",
-        title=f"peak memory of weak localisation beside the maps and their boxes, {counts[1]} maps against {counts[0]} "
+        title=f"peak memory of weak localization beside the maps and their boxes, {counts[1]} maps against {counts[0]} "
         "(or 1 MiB)",
         memory={str(count): memory for count, memory in found.items()},
         limits={"growth": 1.1},

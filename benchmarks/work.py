@@ -79,7 +79,7 @@ def perturbation(images: int, side: int, layers: int, steps: int) -> Pieces:
     return run, run
 
 
-def optimiser(size: int, batch: int) -> Pieces:
+def optimizer(size: int, batch: int) -> Pieces:
     """L-BFGS alone: a history of so many pairs is filled, with ten steps more; ten steps with a full history."""
     from perceptual_lib.core.lbfgs import History
 
@@ -121,7 +121,7 @@ def rise(count: int) -> Pieces:
 
 
 def boxes(count: int) -> Pieces:
-    """Weak localisation of so many maps."""
+    """Weak localization of so many maps."""
     from perceptual_lib.evaluation.localization.protocol import component_boxes
 
     maps = torch.rand(count, 224, 224, generator=torch.Generator().manual_seed(0)).numpy()

@@ -239,7 +239,7 @@ def results(
     """Print the tables of what is finished, or write all of it into a folder."""
     from perceptual_lib.evaluation import publishing as library
     from perceptual_lib.evaluation.overview import overview
-    from perceptual_lib.evaluation.tables_face import written
+    from perceptual_lib.evaluation.tables_face import format_table
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     with _opened(profile, store, experiment, limit, only) as experiments:
@@ -249,7 +249,7 @@ def results(
             for title, table in (overview(each.name, each.table, each.classes) if len(each.table) else {}).items():
                 if len(experiments) > 1:
                     typer.echo(f"# {title}")
-                typer.echo(written(table, format, width))
+                typer.echo(format_table(table, format, width))
             if missing := len(each.unfinished):
                 typer.echo(f"{each.name}: {missing} shards are not computed yet: this is a table of what is.", err=True)
             if publish is not None and not each.table.empty:

@@ -51,7 +51,7 @@ class Small(nn.Sequential):
 
 
 class Layered(nn.Sequential):
-    """Three stages of resolution, so that there are ranges of layers, and layers to be randomised."""
+    """Three stages of resolution, so that there are ranges of layers, and layers to be randomized."""
 
     def __init__(self) -> None:
         with torch.random.fork_rng():
@@ -164,7 +164,7 @@ def small_profile(**sections) -> Profile:
     return Profile(
         name="mine",
         description="For tests.",
-        perturbation={"layers": "0-0", "layer_weight": 1.0, "normalise_layers": True, "max_iter": 2},
+        perturbation={"layers": "0-0", "layer_weight": 1.0, "normalize_layers": True, "max_iter": 2},
         batch_size=3,
         methods={"no_perceptual": {"max_iter": 2}},
         **sections,

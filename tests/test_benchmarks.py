@@ -19,10 +19,10 @@ from benchmarks.peers import two_loops  # noqa: E402
 FLOORS = {"times the floor", "times the floor, folded"}
 ROWS = {
     "2a": ("test_perturbation.py::test_lite[1]", FLOORS),
-    "2c": ("test_perturbation.py::test_optimiser[1]", {"times as fast as two loops", "times as fast as reading"}),
+    "2c": ("test_perturbation.py::test_optimizer[1]", {"times as fast as two loops", "times as fast as reading"}),
     "4c": ("test_methods.py::test_captum[1-gradient]", {"times as fast as captum"}),
-    "5": ("test_scores.py::test_weak_localisation", {"times as fast as plain loop"}),
-    "5b": ("test_scores.py::test_memory_of_weak_localisation", {"times as much"}),
+    "5": ("test_scores.py::test_weak_localization", {"times as fast as plain loop"}),
+    "5b": ("test_scores.py::test_memory_of_weak_localization", {"times as much"}),
     "7b": ("test_commands.py::test_import", {"seconds"}),
 }
 """Rows that take seconds at the smallest scale: what measures them, and the lines that they have in the table."""

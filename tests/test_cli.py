@@ -21,7 +21,7 @@ from perceptual_lib.evaluation.profile import load_profile
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys, embedded):
-    """Run a command in this process, with four steps of the optimiser; returns (status, stdout, stderr)."""
+    """Run a command in this process, with four steps of the optimizer; returns (status, stdout, stderr)."""
     settings = embedded.settings | {"max_iter": 4}
     monkeypatch.setattr(type(embedded), "settings", property(lambda self: dict(settings)))
 
@@ -131,7 +131,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 @pytest.fixture
 def experiment(run, tmp_path):
-    """A command about weak localisation by one method of the profile smoke, with a store of its own."""
+    """A command about weak localization by one method of the profile smoke, with a store of its own."""
 
     def call(command: str, *options, store=None) -> tuple[int, str, str]:
         chosen = ["--experiment", "localization", "--only", "gradient"]

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from perceptual_lib.book.stored import stored
+from perceptual_lib.book.stored import figure_data
 from perceptual_lib.evaluation.places import dominant_component
 from perceptual_lib.evaluation.statistics import Estimate
 
@@ -45,7 +45,7 @@ def setup() -> None:
 
     plt.rcParams.update(STYLE)
     set_matplotlib_formats()  # none of the inline backend's own, so that each figure is stored once
-    get_ipython().display_formatter.mimebundle_formatter.for_type(Figure, stored)
+    get_ipython().display_formatter.mimebundle_formatter.for_type(Figure, figure_data)
 
 
 def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
@@ -84,7 +84,7 @@ def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_t
     return figure
 
 
-def localisation(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
+def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
     """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
 
     Args:
@@ -130,7 +130,7 @@ def comparison(
 
 
 def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Quantities over the steps of the optimisation: one panel for each, one curve a method.
+    """Quantities over the steps of the optimization: one panel for each, one curve a method.
 
     Args:
         curves: panel title -> method name -> values (steps + 1, images); images are drawn thin, their mean thick.
@@ -190,7 +190,7 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
 def threshold_steps(
     picture: ArrayLike, steps: Mapping[str, tuple[ArrayLike, Box | None]], true: Sequence[Box]
 ) -> Figure:
-    """The protocol of weak localisation on one photograph: what is kept at each step, and the box around it.
+    """The protocol of weak localization on one photograph: what is kept at each step, and the box around it.
 
     Args:
         picture: (H, W, 3) in [0, 1].

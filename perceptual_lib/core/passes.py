@@ -92,7 +92,7 @@ def find_folds(network: Callable[[Tensor], Tensor], inputs: Tensor, backward: bo
             answer = network(image).detach()
         folds = finder.folds
         try:
-            with folded(folds):
+            with fold(folds):
                 again = network(image).detach()
         except PathChanged:
             return ()
@@ -113,7 +113,7 @@ def with_folds(
 
     def answer(images: Tensor) -> Tensor:
         try:
-            with folded(folds):
+            with fold(folds):
                 return network(images)
         except PathChanged:  # a network that looks at its data
             return network(images)
@@ -121,7 +121,7 @@ def with_folds(
     return answer if folds else network
 
 
-class folded(watch):
+class fold(watch):
     """Context in which convolutions do the work of batch norms behind them and of padding before. Raises PathChanged.
 
     Args:
@@ -137,7 +137,7 @@ class folded(watch):
         self.padding_calls = 0
         # Between two calls: the output of a convolution on its way to its batch norm; what should have been padded on
         # its way to its convolution, and how often it had been written.
-        self.normalised: Tensor | None = None
+        self.normalized: Tensor | None = None
         self.padded: tuple[Tensor, int] | None = None
 
     def run(self, func: Callable, args: tuple, kwargs: dict) -> Any:
@@ -169,15 +169,15 @@ class folded(watch):
             weight, bias = fold.weight, fold.bias
         output = torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
         if fold.norm:
-            if self.normalised is not None:
+            if self.normalized is not None:
                 raise PathChanged
-            self.normalised = output
+            self.normalized = output
         return output
 
-    def normalisation(self, input: Tensor, *rest, **more) -> Tensor:
-        if input is not self.normalised:
+    def normalization(self, input: Tensor, *rest, **more) -> Tensor:
+        if input is not self.normalized:
             return F.batch_norm(input, *rest, **more)
-        self.normalised = None
+        self.normalized = None
         return input
 
     def bounded(self, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -190,7 +190,7 @@ class folded(watch):
 
     def __exit__(self, kind, *rest) -> None:
         super().__exit__(kind, *rest)
-        if kind is None and not (self.normalised is None and self.padded is None):
+        if kind is None and not (self.normalized is None and self.padded is None):
             raise PathChanged
 
 
@@ -202,11 +202,11 @@ ARGUMENTS: Mapping[Callable, Sequence[str]] = {
 """By position."""
 
 ANSWERS: Mapping[Callable, Callable] = {
-    F.pad: folded.pad,
-    torch.conv2d: folded.convolution,
-    F.batch_norm: folded.normalisation,
-    F.hardtanh: folded.bounded,
-    F.relu6: folded.bounded_by_6,
+    F.pad: fold.pad,
+    torch.conv2d: fold.convolution,
+    F.batch_norm: fold.normalization,
+    F.hardtanh: fold.bounded,
+    F.relu6: fold.bounded_by_6,
 }
 
 

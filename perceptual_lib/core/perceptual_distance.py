@@ -7,7 +7,7 @@ from torch import Tensor
 
 from perceptual_lib.core.activations import by_image
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.passes import Folds, folded
+from perceptual_lib.core.passes import Folds, fold
 
 
 @dataclass
@@ -16,7 +16,7 @@ class Held:
 
     Attributes:
         reference: C_l(x), (B, ...), in the images' type, also where autocast computes x' in another.
-        scale: (P,), lambda' divided by the number of elements and by what the layer is normalised with; 0 for a problem
+        scale: (P,), lambda' divided by the number of elements and by what the layer is normalized with; 0 for a problem
             that does not hold it.
         room: where differences are written, from one evaluation to the next: memory that is new each time has to be
             cleared by the system, which takes longer than to subtract.
@@ -32,7 +32,7 @@ class Held:
         return self.room
 
 
-class PerceptualDistance(folded):
+class PerceptualDistance(fold):
     """Context in which a forward pass sums lambda' ||C_l(x') - C_l(x)||^2 into `total` (P,) as it goes.
 
     Each term is taken when its activation is computed, so that an in-place operation behind it does no harm.

@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Layers, frozen, list_layers, network_of, select_layers, trace
+from perceptual_lib.core.activations import Layers, freeze, list_layers, network_of, select_layers, trace
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.checks import check_inputs, check_logits, check_targets, in_range
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.lbfgs import minimise
+from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Folds, PathChanged, find_folds
 from perceptual_lib.core.perceptual_distance import Held, PerceptualDistance
 
@@ -23,12 +23,12 @@ class Perturbation:
     """The smallest change found for each image, and what it did to the margin.
 
     Attributes:
-        delta: (B, C, H, W), x' - x in the network's normalised input space.
+        delta: (B, C, H, W), x' - x in the network's normalized input space.
         targets: (B,) int64, the class explained.
         margin_before: (B,), M_i(x) of Eq. 1 or 2, in logits.
         margin: (B,), M_i(x') reached.
         evaluations: (B,) int64, forward and backward passes of the network spent on the image.
-        converged: (B,) bool, a tolerance of the optimiser was met before its limit of steps.
+        converged: (B,) bool, a tolerance of the optimizer was met before its limit of steps.
         failed: (B,) bool, NaN or infinity turned up; delta is then the best iterate before it.
     """
 
@@ -55,7 +55,7 @@ def perceptual_ball(
     margin_target: float = -2.0,
     layer_weight: float = 10_000.0,
     pixel_weight: float = 1.0,
-    normalise_layers: bool = False,
+    normalize_layers: bool = False,
     multilabel: bool = False,
     max_iter: int = 200,
     batch_size: int | None = None,
@@ -63,19 +63,19 @@ def perceptual_ball(
 ) -> Perturbation:
     """Find for each image the change that takes its class away and stays near in pixels and activations (Eq. 5).
 
-    Minimises (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2 with L-BFGS from x' = x.
+    Minimizes (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2 with L-BFGS from x' = x.
     The norms are means over elements, as in the authors' code. The images of a batch are independent problems.
 
     Args:
         model: a `Classifier` or any module from images to logits; left as it was, also after an error.
-        inputs: (B, C, H, W) floating point, in the network's normalised space.
+        inputs: (B, C, H, W) floating point, in the network's normalized space.
         targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
         layers: the activations that are held, by index, name or range (see `select_layers`); none is the paper's
             "NoPer" (Eq. 4).
         margin_target: T, the margin aimed at, below zero.
         layer_weight: lambda', for all layers. It multiplies squared activations, so it is not scale-free.
         pixel_weight: lambda.
-        normalise_layers: divide each layer's term by that layer's mean square on the original image, so that one
+        normalize_layers: divide each layer's term by that layer's mean square on the original image, so that one
             lambda' serves every network.
         multilabel: the margin is the class's response itself (Eq. 2), at its largest region where the network
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
@@ -83,7 +83,7 @@ def perceptual_ball(
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
         callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
-            with the indices in `inputs` of the images still being optimised and their perturbations.
+            with the indices in `inputs` of the images still being optimized and their perturbations.
 
     Raises:
         InputError: inputs, targets or layers that do not fit, or not enough memory for a single image.
@@ -93,7 +93,7 @@ def perceptual_ball(
         margin_target=margin_target,
         layer_weight=layer_weight,
         pixel_weight=pixel_weight,
-        normalise_layers=normalise_layers,
+        normalize_layers=normalize_layers,
         multilabel=multilabel,
     )
     layers = list_layers(layers)
@@ -128,7 +128,7 @@ def solve(
     """Solve the problems of these numbers, in halves where memory is too small for all of them.
 
     Args:
-        objective: what is minimised.
+        objective: what is minimized.
         bind: gives it the problems of some of the numbers.
         rows: (P,) int64, the numbers.
         max_iter, callback: see `perceptual_ball`.
@@ -164,7 +164,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 class Objective:
-    """Eq. 5 as a batch of problems for `minimise`, in the perturbation delta = x' - x, flattened to (P, N).
+    """Eq. 5 as a batch of problems for `minimize`, in the perturbation delta = x' - x, flattened to (P, N).
 
     A problem is an image and a choice of layers: several images with one choice, or one image with several.
 
@@ -182,7 +182,7 @@ class Objective:
         margin_target: float = -2.0,
         layer_weight: float = 10_000.0,
         pixel_weight: float = 1.0,
-        normalise_layers: bool = False,
+        normalize_layers: bool = False,
         multilabel: bool = False,
     ) -> None:
         if margin_target >= 0 or layer_weight < 0 or pixel_weight < 0:
@@ -191,7 +191,7 @@ class Objective:
         self.margin_target = margin_target
         self.layer_weight = layer_weight
         self.pixel_weight = pixel_weight
-        self.normalise_layers = normalise_layers
+        self.normalize_layers = normalize_layers
         self.margins = class_response if multilabel else multiclass_margin
         self.folds: Folds | None = None  # not looked for
         self.release()
@@ -209,7 +209,7 @@ class Objective:
         if max_iter < 1 or (batch_size is not None and batch_size < 1):
             raise InputError("max_iter and batch_size must be at least 1.")
         check_inputs(self.network, inputs)
-        with torch.inference_mode(False), torch.no_grad(), frozen(self.network):
+        with torch.inference_mode(False), torch.no_grad(), freeze(self.network):
             yield inputs.clone(), check_targets(targets, inputs)  # inference tensors take no gradient
 
     def bind(self, inputs: Tensor, targets: Tensor | None, choices: Sequence[Layers]) -> None:
@@ -239,7 +239,7 @@ class Objective:
     def _scale(self, value: Tensor) -> Tensor:
         """(B,), what the sum of squared differences of a layer is multiplied by."""
         scale = self.layer_weight / value[0].numel()
-        if not self.normalise_layers:
+        if not self.normalize_layers:
             return value.new_full((len(value),), scale)
         mean_square = value.square().flatten(1).mean(1)
         # A layer that is zero all over has no scale of its own: it is compared as it is.
@@ -250,7 +250,7 @@ class Objective:
         shape = images.shape[1:]
         report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
         start = images.new_zeros(len(targets), images[0].numel())
-        minimum = minimise(self, start, max_iter=max_iter, at_start=self._at_start(start), callback=report)
+        minimum = minimize(self, start, max_iter=max_iter, at_start=self._at_start(start), callback=report)
         delta = minimum.points.unflatten(1, shape)
         self.release()
         margin = self.margins(self.network(images + delta).to(delta.dtype), targets)

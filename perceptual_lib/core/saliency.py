@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import frozen, network_of
+from perceptual_lib.core.activations import freeze, network_of
 from perceptual_lib.core.checks import check_inputs, check_targets
 from perceptual_lib.core.errors import InputError
 
@@ -21,7 +21,7 @@ def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradie
             channels of `|delta g|`, with g scaled to a largest magnitude of 1 in each image.
 
     Returns:
-        (B, H, W), not negative, not normalised, on delta's device.
+        (B, H, W), not negative, not normalized, on delta's device.
 
     Raises:
         InputError: shapes that do not fit, or a negative sigma.
@@ -84,7 +84,7 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
     """
     network = network_of(model)
     check_inputs(network, inputs)
-    with torch.inference_mode(False), torch.enable_grad(), frozen(network):
+    with torch.inference_mode(False), torch.enable_grad(), freeze(network):
         images, targets = inputs.detach().clone().requires_grad_(), check_targets(targets, inputs)
         logits = network(images)
         targets = logits.argmax(1) if targets is None else targets

@@ -61,7 +61,7 @@ def load_voc_classifier(weights: Source = "default") -> Classifier:
 
     Args:
         weights: "default" takes the published file from torch's folder of checkpoints, or downloads it there, and
-            checks its hash; "random" keeps the initialisation (seed torch before); otherwise the path of a state dict
+            checks its hash; "random" keeps the initialization (seed torch before); otherwise the path of a state dict
             of torchvision's VGG16 with 20 outputs.
 
     Raises:

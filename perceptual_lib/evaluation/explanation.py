@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.networks import Classifier
-from perceptual_lib.evaluation.packing import packed
+from perceptual_lib.evaluation.packing import pack_maps
 from perceptual_lib.methods.registry import explain
 
 
@@ -24,4 +24,7 @@ def compute(classifier: Classifier, pictures: Sequence[Image.Image], *, method: 
     images = classifier.preprocess(pictures)
     with torch.no_grad():
         targets = classifier(images).argmax(1)
-    return {"targets": targets.cpu().numpy(), **packed(explain(classifier, images, targets, method=method, **settings))}
+    return {
+        "targets": targets.cpu().numpy(),
+        **pack_maps(explain(classifier, images, targets, method=method, **settings)),
+    }

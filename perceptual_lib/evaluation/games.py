@@ -12,7 +12,7 @@ from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDel
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.pointing.experiment import Pointing
 from perceptual_lib.evaluation.profile import EXPERIMENTS, ExperimentSection, Profile
-from perceptual_lib.evaluation.publishing import described, publish, published
+from perceptual_lib.evaluation.publishing import describe_run, load_results, publish
 from perceptual_lib.evaluation.randomization.experiment import Randomization
 from perceptual_lib.runs.executors import Executor
 
@@ -24,10 +24,10 @@ __all__ = [
     "Localization",
     "Pointing",
     "Randomization",
-    "described",
+    "describe_run",
     "experiments_of",
     "publish",
-    "published",
+    "load_results",
 ]
 
 KINDS: dict[str, type[Experiment]] = {

@@ -10,7 +10,7 @@ import torch
 from perceptual_lib.core import vgg16_voc as voc_network
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.networks import EMBEDDED, EMBEDDED_PACKAGE, VOC_NETWORK
-from perceptual_lib.evaluation.profile import EXPERIMENTS, ClassifierSection, Profile, expanded
+from perceptual_lib.evaluation.profile import EXPERIMENTS, ClassifierSection, Profile, expand_path
 from perceptual_lib.photographs import voc
 
 IMAGENET = (
@@ -100,6 +100,6 @@ def _photographs(profile: Profile) -> Iterator[str]:
 
 def _voc(profile: Profile) -> Iterator[str]:
     try:
-        voc.load_voc(expanded(profile.pointing.source, profile.name, "the folder of VOC 2007's test set"))
+        voc.load_voc(expand_path(profile.pointing.source, profile.name, "the folder of VOC 2007's test set"))
     except InputError as error:
         yield f"the pointing game's pictures: {error} {VOC}."

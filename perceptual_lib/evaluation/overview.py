@@ -18,7 +18,7 @@ def overview(experiment: str, table: pd.DataFrame, classes: Classes = None) -> d
         classes: that a mean over classes goes over; None for those that occur.
     """
     if experiment == "localization":
-        return {"Table 1, weak localisation: error": localization_table(table)}
+        return {"Table 1, weak localization: error": localization_table(table)}
     if experiment == "insertion_deletion":
         return {"Table 2, areas of the deletion and insertion games": insertion_deletion_table(table)}
     if experiment == "pointing":

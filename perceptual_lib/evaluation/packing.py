@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 
-def packed(maps: Tensor, name: str = "maps") -> dict[str, np.ndarray]:
+def pack_maps(maps: Tensor, name: str = "maps") -> dict[str, np.ndarray]:
     """Maps (..., H, W) as float16, each with a largest magnitude of 1, and what they are to be multiplied by, (...).
 
     Half precision and not even steps: the least salient pixels keep their order, which the deletion game asks for.

@@ -7,7 +7,7 @@ from PIL import Image
 from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.perturbation import perceptual_ball
 from perceptual_lib.core.saliency import class_gradient, saliency_map
-from perceptual_lib.evaluation.packing import packed
+from perceptual_lib.evaluation.packing import pack_maps
 
 
 def compute(classifier: Classifier, pictures: Sequence[Image.Image], *, settings: dict) -> dict:
@@ -28,6 +28,6 @@ def compute(classifier: Classifier, pictures: Sequence[Image.Image], *, settings
     facts = ("targets", "margin_before", "margin", "evaluations", "converged", "failed")
     return {
         **{name: getattr(result, name).cpu().numpy() for name in facts},
-        **packed(saliency_map(result.delta)),
-        **packed(saliency_map(result.delta, gradient=gradient), "guided"),
+        **pack_maps(saliency_map(result.delta)),
+        **pack_maps(saliency_map(result.delta, gradient=gradient), "guided"),
     }

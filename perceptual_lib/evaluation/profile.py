@@ -53,7 +53,7 @@ class PerturbationSection(_Section):
     margin_target: Annotated[float, Field(lt=0)] = -2.0
     layer_weight: Annotated[float, Field(ge=0)] = 10_000.0
     pixel_weight: Annotated[float, Field(ge=0)] = 1.0
-    normalise_layers: bool = False
+    normalize_layers: bool = False
     max_iter: Annotated[int, Field(ge=1)] = 200
 
 
@@ -83,7 +83,7 @@ class ExperimentSection(_Section):
 
 
 class LocalizationSection(ExperimentSection):
-    """Weak localisation (Sec. 4.2)."""
+    """Weak localization (Sec. 4.2)."""
 
     methods: list[str] = TABLE_1
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
@@ -197,7 +197,7 @@ class Profile(_Section):
 
         source = self.photographs.source
         if source is not None:
-            source = expanded(source, self.name, "the folder of ImageNet's validation set (images and XML boxes)")
+            source = expand_path(source, self.name, "the folder of ImageNet's validation set (images and XML boxes)")
         if self.photographs.names is None:
             return load_photographs(source, limit=self.photographs.limit)
         photographs = {photograph.name: photograph for photograph in load_photographs(source)}
@@ -253,7 +253,7 @@ SECTIONS = {
 }
 
 
-def expanded(source: str, profile: str, what: str) -> str:
+def expand_path(source: str, profile: str, what: str) -> str:
     """A path with the variables of the environment replaced. Raises InputError for one that is not set."""
     path = os.path.expandvars(source)
     if "$" in path:

@@ -21,7 +21,7 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
         raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
 
 
-def published(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+def load_results(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str, Any]]:
     """What `publish` wrote. Raises InputError where there is nothing."""
     path = Path(folder) / experiment
     try:
@@ -33,7 +33,7 @@ def published(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str, An
         ) from error
 
 
-def described(manifest: Mapping[str, Any]) -> str:
+def describe_run(manifest: Mapping[str, Any]) -> str:
     """What a run was, in a sentence for readers."""
     network, unit = manifest["network"], "scene" if "scenes" in manifest else "photograph"
     pictures, failures = manifest[f"{unit}s"], len(manifest["failures"])

@@ -86,7 +86,12 @@ def passes(method: str, settings: Mapping[str, Any]) -> tuple[int, int]:
 def table_rows(profile: Profile, section: ExperimentSection, photographs: Sequence[Photograph]) -> list[Row]:
     """The rows of the paper's table, with the profile's settings."""
     return [
-        Row("table", method, row_settings(profile, section, method), drawn(photographs, section.subsets.get(method)))
+        Row(
+            "table",
+            method,
+            row_settings(profile, section, method),
+            draw_subset(photographs, section.subsets.get(method)),
+        )
         for method in section.methods
     ]
 
@@ -127,7 +132,7 @@ def row_settings(profile: Profile, section: ExperimentSection, method: str) -> d
     return profile.settings | held | {name: value for name, value in changed.items() if name not in ("sigma", "root")}
 
 
-def drawn(items: Sequence[Item], count: int | None) -> tuple[Item, ...]:
+def draw_subset(items: Sequence[Item], count: int | None) -> tuple[Item, ...]:
     """All of them, or so many drawn with a fixed seed, in their order."""
     if count is None or count >= len(items):
         return tuple(items)

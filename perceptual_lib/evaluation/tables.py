@@ -71,7 +71,7 @@ def paper_table(name: str) -> pd.DataFrame:
         return pd.read_csv(file, index_col="method")
 
 
-def shown(value: object) -> str:
+def format_cell(value: object) -> str:
     """A cell: "0.41 (0.36 to 0.47)" for an estimate, "" for nothing."""
     if isinstance(value, Estimate):
         return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
@@ -80,7 +80,7 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def written(table: pd.DataFrame, format: str, width: int | None = None) -> str:
+def format_table(table: pd.DataFrame, format: str, width: int | None = None) -> str:
     """A table of estimates as "text", "csv", "markdown" or "latex".
 
     In CSV an estimate takes three columns: its value and NAME_low and NAME_high. Text that is wider than `width`
@@ -93,9 +93,9 @@ def written(table: pd.DataFrame, format: str, width: int | None = None) -> str:
     if format == "csv":
         return _spread(table).to_csv(index_label=labels).rstrip()
     if format == "text":
-        return table.map(shown).to_string(line_width=width)
+        return table.map(format_cell).to_string(line_width=width)
     flat = table.reset_index(names=labels)
-    cells = [list(flat.columns), *flat.map(shown).to_numpy().tolist()]
+    cells = [list(flat.columns), *flat.map(format_cell).to_numpy().tolist()]
     if format == "markdown":
         cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
         cells.insert(1, ["---"] * len(cells[0]))

@@ -6,15 +6,15 @@ a number asks for, the number is None.
 """
 
 from perceptual_lib.evaluation.localization.table import Scores, difference, localization_table, table_scores, trials
-from perceptual_lib.evaluation.tables import paper_table, shown, written
+from perceptual_lib.evaluation.tables import format_cell, format_table, paper_table
 
 __all__ = [
     "Scores",
     "difference",
     "localization_table",
     "paper_table",
-    "shown",
+    "format_cell",
     "table_scores",
     "trials",
-    "written",
+    "format_table",
 ]

@@ -4,11 +4,11 @@ A neuron i that wins with probability p_i hands it to the neurons j that it sums
 contributes by a positive weight: p_j = x_j sum_i w+_ij p_i / sum_k w+_ik x_k (their Eq. 5). Each operation is replaced
 by one of the same value whose gradient is this rule, so that autograd does the rest.
 
-The paper assumes activations that are not negative, and networks without batch normalisation or residual sums. Here:
+The paper assumes activations that are not negative, and networks without batch normalization or residual sums. Here:
 
 - of an activation that may be negative the positive part counts (with ReLU that is all of it);
-- normalisation, pointwise activation and multiplication by constants or by a gate (squeeze-and-excitation) have one
-  input for each output, which gets all that the output has. TorchRay does so with batch normalisation;
+- normalization, pointwise activation and multiplication by constants or by a gate (squeeze-and-excitation) have one
+  input for each output, which gets all that the output has. TorchRay does so with batch normalization;
 - a residual sum divides between its two terms by their positive parts. TorchRay hands the whole to both, or divides
   by the terms with their signs where its `update_resnet` was called.
 """
@@ -97,7 +97,7 @@ def _multiplied(func: Callable, input: object, other: object) -> Tensor:
 
 
 def _pointwise(func: Callable, input: Tensor, *rest, **settings) -> Tensor:
-    """An activation or normalisation: the whole goes to the one input. May work in place, on a copy."""
+    """An activation or normalization: the whole goes to the one input. May work in place, on a copy."""
     return func(input.detach().clone(), *rest, **settings) + _zero(input)
 
 

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, watch
 from perceptual_lib.core.batches import full_batch
-from perceptual_lib.core.checks import known_targets
+from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.passes import with_folds
 from perceptual_lib.methods.layers import Layer, layer_gradient
 from perceptual_lib.methods.registry import explainer
@@ -89,7 +89,7 @@ def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets:
     with torch.enable_grad():
         images = images.detach().requires_grad_()
         logits = network(images)
-        targets = known_targets(logits, len(images), targets)
+        targets = resolve_targets(logits, len(images), targets)
         return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)[0]
 
 

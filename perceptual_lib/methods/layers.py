@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from perceptual_lib.core.activations import Activation, network_of, select_layers, trace, watch
-from perceptual_lib.core.checks import known_targets
+from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.errors import InputError
 
 Layer = None | int | str
@@ -86,7 +86,7 @@ def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor | None, l
 
     with torch.enable_grad(), _catching(network, images, layer, keep):
         logits = network(images.detach().requires_grad_())
-        targets = known_targets(logits, len(images), targets)
+        targets = resolve_targets(logits, len(images), targets)
         (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), caught[0])
     return tuple(_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
 

@@ -39,7 +39,7 @@ def rise(
     Every image of a batch sees the same masks. They are made as they are needed: memory does not grow with `count`.
 
     Args:
-        network, images, targets: module to logits, (B, C, H, W), (B,). What is hidden is 0, in normalised space the
+        network, images, targets: module to logits, (B, C, H, W), (B,). What is hidden is 0, in normalized space the
             mean colour.
         count: random masks.
         cells: their cells along each side.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Layers, frozen, list_layers, network_of, trace
+from perceptual_lib.core.activations import Layers, freeze, list_layers, network_of, trace
 from perceptual_lib.core.networks import Classifier, default_settings
 from perceptual_lib.core.perturbation import perceptual_ball
 from perceptual_lib.core.saliency import class_gradient, saliency_map
@@ -91,7 +91,7 @@ class PerceptualBall:
 
 def _settings(network: nn.Module, images: Tensor, layers: Layers | None, max_iter: int | None) -> dict:
     """Arguments of `perceptual_ball`: the network's defaults, and what was asked for."""
-    with torch.inference_mode(False), frozen(network):
+    with torch.inference_mode(False), freeze(network):
         count = len(trace(network_of(network), images[:1].clone())[1])
     name = network.name if isinstance(network, Classifier) else ""
     asked = {"layers": layers, "max_iter": max_iter}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import frozen
-from perceptual_lib.core.checks import all_finite, check_inputs, check_targets, known_targets
+from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.checks import all_finite, check_inputs, check_targets, resolve_targets
 from perceptual_lib.core.errors import InputError
 
 
@@ -89,13 +89,13 @@ def explain(
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
-        images: (B, C, H, W) in the network's normalised input space. Each image is explained for itself.
+        images: (B, C, H, W) in the network's normalized input space. Each image is explained for itself.
         targets: the class explained: None for the network's prediction, one index for all, or (B,) int64.
         method: a name from `METHODS`; `perceptual-ball methods` lists them.
         settings: the method's own keyword arguments.
 
     Returns:
-        (B, H, W), finite, on the images' device, detached and not normalised; higher is more salient.
+        (B, H, W), finite, on the images' device, detached and not normalized; higher is more salient.
 
     Raises:
         InputError: an unknown method or setting, inputs or targets that do not fit, no layer that the method could
@@ -106,11 +106,11 @@ def explain(
     if unknown:
         raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(chosen.settings) or 'none'}.")
     check_inputs(classifier, images)
-    with torch.inference_mode(False), torch.no_grad(), frozen(classifier):
+    with torch.inference_mode(False), torch.no_grad(), freeze(classifier):
         images, targets = images.clone(), check_targets(targets, images)
         if not chosen.predicts:
             seen = images if targets is None else images[:1]  # one shows what the network returns
-            targets = known_targets(classifier(seen), len(seen), targets)
+            targets = resolve_targets(classifier(seen), len(seen), targets)
         maps = chosen.function(classifier, images, targets, **settings).detach()
     if not all_finite(maps):
         raise InputError(f"{method} gave a map with NaN or infinity; the network's scores may overflow.")

@@ -66,17 +66,17 @@ class Worker:
         return list(self.classifier.activations)
 
     def stages(self) -> list[str]:
-        """The layers that sanity checks randomise, in their order."""
+        """The layers that sanity checks randomize, in their order."""
         from perceptual_lib.evaluation.randomization.protocol import stages
 
         return list(stages(self.classifier))
 
     def pass_seconds(self, batch: int) -> tuple[float, float]:
         """Seconds of a forward pass and of what a backward pass adds, for one image in a batch; about two seconds."""
-        from perceptual_lib.core.activations import frozen
+        from perceptual_lib.core.activations import freeze
 
         images = torch.zeros(batch, 3, *self.classifier.input_size, device=self.classifier.device)
-        with _one_thread(), frozen(self.classifier):
+        with _one_thread(), freeze(self.classifier):
             forward = _fastest(lambda: self._forward(images)) / batch
             both = _fastest(lambda: torch.autograd.grad(self._forward(images.requires_grad_()), images)) / batch
         return forward, max(0.0, both - forward)

@@ -34,7 +34,7 @@ def names(site: Path) -> list[str]:
     return [str(path) for path in paths if path != Path("index.html")]
 
 
-def written(site: Path) -> list[str]:
+def format_table(site: Path) -> list[str]:
     """The pages that somebody wrote; the others are listings of the library's code."""
     return [name for name in names(site) if not name.startswith("_modules")]
 
@@ -78,7 +78,7 @@ def test_everybody_can_read_it(site: Path, address: str, browser: Browser, schem
             assert tab.locator(f"html[data-theme={scheme}]").count() == 1
             return barriers(tab)
 
-        assert told(written(site) if scheme == "light" else IN_THE_DARK, check) == []
+        assert told(format_table(site) if scheme == "light" else IN_THE_DARK, check) == []
 
 
 def barriers(tab: Page) -> list[str]:
@@ -98,7 +98,7 @@ def test_pages_are_light(site: Path, address: str, browser: Browser) -> None:
             limit = LIMITS[tab.locator(".explorer").count() > 0]
             return [f"{size / MEGABYTE:.1f} MB"] if size > limit else []
 
-    assert told(written(site), check) == []
+    assert told(format_table(site), check) == []
 
 
 def weight(tab: Page, address: str) -> int:
@@ -114,7 +114,7 @@ def weight(tab: Page, address: str) -> int:
 def test_screenshots_are_kept(site: Path, address: str, browser: Browser, width: int) -> None:
     """Nothing is compared: they are there to be looked at."""
     with new_tab(browser, viewport={"width": width, "height": 800}) as tab:
-        for name in written(site):
+        for name in format_table(site):
             open_page(tab, f"{address}/{name}")
             show_all_pictures(tab)
             picture = SCREENSHOTS / str(width) / Path(name).with_suffix(".png")

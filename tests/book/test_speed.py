@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from perceptual_lib import InputError
-from perceptual_lib.book.speed import fitted, growth_table, measured, over_rounds, printed, speed_table, study_hours
+from perceptual_lib.book.speed import (
+    fit_line,
+    format_speed,
+    growth_table,
+    measured,
+    over_rounds,
+    speed_table,
+    study_hours,
+)
 
 CONTEST = {
     "row": "1",
@@ -59,19 +67,19 @@ def test_seconds_and_memory() -> None:
 
 
 def test_what_is_printed() -> None:
-    text = printed(speed_table([CONTEST, COMMAND]))
+    text = format_speed(speed_table([CONTEST, COMMAND]))
     assert "1.5 (1 to 2)" in text or "1.50 (1.00 to 2.00)" in text
     assert "NO" in text and "yes" in text
 
 
 def test_a_line_through_points() -> None:
-    line = fitted([1, 2, 3], [3, 5, 7])
+    line = fit_line([1, 2, 3], [3, 5, 7])
     assert (line.slope, line.intercept, line.worst) == pytest.approx((2, 1, 0), abs=1e-12)
-    bent = fitted([0, 1, 2], [0, 0, 3])  # y = 1.5 x - 0.5 by hand, 1 off in the middle
+    bent = fit_line([0, 1, 2], [0, 0, 3])  # y = 1.5 x - 0.5 by hand, 1 off in the middle
     assert (bent.slope, bent.intercept, bent.worst) == pytest.approx((1.5, -0.5, 1 / 3))
 
 
-def written(path: Path, rows: list[dict], gpu: str = "") -> Path:
+def format_table(path: Path, rows: list[dict], gpu: str = "") -> Path:
     machine = {"processor": "P", "cores": 2, "threads": 2, "memory": 8, "gpu": gpu, "system": "S"}
     machine |= {"versions": {"python": "3", "torch": "2"}, "scale": "quick"}
     content = {
@@ -84,7 +92,7 @@ def written(path: Path, rows: list[dict], gpu: str = "") -> Path:
 
 
 def test_what_is_read_of_a_run(tmp_path: Path) -> None:
-    run = measured(written(tmp_path / "speed.json", [CONTEST, GROWTH, WORKERS]))
+    run = measured(format_table(tmp_path / "speed.json", [CONTEST, GROWTH, WORKERS]))
     assert len(run.rows) == 3 and run.made == "2026-01-02" and run.row("none") is None
     assert "2 cores, 2 threads" in run.described
     growth = growth_table(run).set_index("what")
@@ -93,23 +101,23 @@ def test_what_is_read_of_a_run(tmp_path: Path) -> None:
     # Two workers do 100 evaluations in 5 s: 0.1 s each for one of them.
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=1) == pytest.approx(10)
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=4) == pytest.approx(2.5)
-    assert study_hours(measured(written(tmp_path / "none.json", [CONTEST])), 1, 1, 1, 1) is None
+    assert study_hours(measured(format_table(tmp_path / "none.json", [CONTEST])), 1, 1, 1, 1) is None
 
 
 def test_a_study_on_gpus_takes_what_a_batch_took_there(tmp_path: Path) -> None:
-    run = measured(written(tmp_path / "gpu.json", [CONTEST | {"row": "2b"}, WORKERS], gpu="G"))
+    run = measured(format_table(tmp_path / "gpu.json", [CONTEST | {"row": "2b"}, WORKERS], gpu="G"))
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=64) == pytest.approx(200 / 64)  # 2 s each
-    none = measured(written(tmp_path / "none.json", [WORKERS], gpu="G"))
+    none = measured(format_table(tmp_path / "none.json", [WORKERS], gpu="G"))
     assert study_hours(none, 1, 1, 1, 1) is None
 
 
 def test_what_was_broken_off_is_no_row(tmp_path: Path) -> None:
-    assert measured(written(tmp_path / "speed.json", [{}, MEMORY])).rows == [MEMORY]
+    assert measured(format_table(tmp_path / "speed.json", [{}, MEMORY])).rows == [MEMORY]
 
 
 def test_later_files_of_a_folder_replace_rows(tmp_path: Path) -> None:
-    written(tmp_path / "1.json", [CONTEST, MEMORY])
-    file = written(tmp_path / "2.json", [MEMORY | {"growth": 2.0}, WORKERS])
+    format_table(tmp_path / "1.json", [CONTEST, MEMORY])
+    file = format_table(tmp_path / "2.json", [MEMORY | {"growth": 2.0}, WORKERS])
     run = measured(tmp_path)
     assert [row["row"] for row in run.rows] == ["1", "4b", "workers"] and run.row("4b")["growth"] == 2.0
     file.write_text(file.read_text().replace('"P"', '"Q"'))

@@ -12,20 +12,20 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from perceptual_lib import InputError
-from perceptual_lib.core.activations import frozen, relative_changes, select_layers, trace
+from perceptual_lib.core.activations import freeze, relative_changes, select_layers, trace
 
 VGG19BN_RELUS = [2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51]  # reference.md, section 1
 
 
 def activations_of(network: nn.Module, size: int = 64) -> list:
-    with frozen(network):
+    with freeze(network):
         return trace(network, torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)))[1]
 
 
 def test_vgg19_bn_has_the_papers_sixteen() -> None:
     with torch.device("meta"):  # its 143 million weights are not needed to list its layers
         network = torchvision.models.vgg19_bn()
-        with frozen(network):
+        with freeze(network):
             names = [activation.name for activation in trace(network, torch.zeros(1, 3, 64, 64))[1]]
     assert names == [f"features.{index}" for index in VGG19BN_RELUS] + ["classifier.1", "classifier.4"]
 
@@ -34,7 +34,7 @@ def test_resnet_counts_each_call_of_a_reused_relu() -> None:
     network = torchvision.models.resnet18().eval()
     inputs = torch.randn(2, 3, 64, 64)
     nodes = [name for name in get_graph_node_names(network)[1] if "relu" in name]
-    with frozen(network):
+    with freeze(network):
         _, found, values = trace(network, inputs)
         with torch.no_grad():
             expected = create_feature_extractor(network, nodes)(inputs)
@@ -85,7 +85,7 @@ def test_trace_keeps_values_that_are_overwritten_later(tiny: TinyNetwork, images
         first = F.relu(tiny.norm(tiny.first(images)))
         second = F.relu(tiny.second(first))
         third = F.silu(tiny.second(second))
-    with frozen(tiny):
+    with freeze(tiny):
         _, _, values = trace(tiny, images)
     for value, expected in zip(values, (first, second, third), strict=True):
         assert torch.allclose(value, expected)
@@ -96,9 +96,9 @@ def test_nothing_is_left_behind(tiny: TinyNetwork, images: torch.Tensor) -> None
     tiny.norm.eval()
     tiny.first.weight.requires_grad = False
     before = model_state(tiny)
-    with frozen(tiny):
+    with freeze(tiny):
         trace(tiny, images)
-    with pytest.raises(RuntimeError), frozen(tiny):
+    with pytest.raises(RuntimeError), freeze(tiny):
         trace(tiny, images[:, :2])
     assert_same_state(before, model_state(tiny))
 
@@ -169,7 +169,7 @@ def names_on_meta(make) -> list[str]:
         size = 299 if type(network).__name__ == "Inception3" else 224
         if hasattr(network, "pretrained_cfg"):
             size = timm.data.resolve_model_data_config(network)["input_size"][1]
-        with frozen(network):
+        with freeze(network):
             return [activation.name for activation in trace(network, torch.zeros(2, 3, size, size))[1]]
 
 

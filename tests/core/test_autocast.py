@@ -8,8 +8,8 @@ from stand_ins import TinyNetwork
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core.activations import frozen, relative_changes
-from perceptual_lib.core.lbfgs import minimise
+from perceptual_lib.core.activations import freeze, relative_changes
+from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import find_folds, with_folds
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
@@ -64,7 +64,7 @@ def test_search(images: Tensor, layers) -> None:
 
 
 def test_search_with_reduced_passes(images: Tensor) -> None:
-    network, settings = Reduced(), {"layers": "0-2", "normalise_layers": True, "layer_weight": 1.0}
+    network, settings = Reduced(), {"layers": "0-2", "normalize_layers": True, "layer_weight": 1.0}
     result = inside(perceptual_ball, network, images, **settings, max_iter=3)
     assert torch.bfloat16 in network.returned
     assert {value.dtype for value in (result.delta, result.margin, result.margin_before)} == {torch.float32}
@@ -75,7 +75,7 @@ def test_search_with_reduced_passes(images: Tensor) -> None:
     assert torch.cosine_similarity(*(step.delta.flatten(1) for step in steps)).min() > 0.99
 
 
-def test_steps_of_the_optimiser() -> None:
+def test_steps_of_the_optimizer() -> None:
     class Valley:
         curvature = torch.logspace(0, 2, 50)
 
@@ -87,7 +87,7 @@ def test_steps_of_the_optimiser() -> None:
 
     start = torch.ones(1, 50)
     assert torch.equal(
-        inside(minimise, Valley(), start, max_iter=20).points, minimise(Valley(), start, max_iter=20).points
+        inside(minimize, Valley(), start, max_iter=20).points, minimize(Valley(), start, max_iter=20).points
     )
 
 
@@ -118,7 +118,7 @@ def test_changes_of_the_activations(images: Tensor) -> None:
 
 def test_folds_are_found_in_full_precision(images: Tensor) -> None:
     network = Reduced()
-    with frozen(network):
+    with freeze(network):
         expected, folds = find_folds(network, images), inside(find_folds, network, images)
         assert len(folds) == 3 and torch.equal(folds[0].weight, expected[0].weight)
         assert network.returned == {torch.float32}

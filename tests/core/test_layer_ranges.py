@@ -27,11 +27,11 @@ class Smooth(nn.Module):
         return self.layers(images)
 
 
-@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("targets", [None, 3, torch.tensor([4, 0, 1, 1])], ids=["prediction", "one", "each"])
 @pytest.mark.parametrize("batch_size", [None, 2])
-def test_same_as_one_call_for_each(tiny: TinyNetwork, images: torch.Tensor, normalise, targets, batch_size) -> None:
-    settings = SETTINGS | {"normalise_layers": normalise}
+def test_same_as_one_call_for_each(tiny: TinyNetwork, images: torch.Tensor, normalize, targets, batch_size) -> None:
+    settings = SETTINGS | {"normalize_layers": normalize}
     found = perturbations_by_layers(tiny, images, CHOICES, targets, batch_size=batch_size, **settings)
     assert len(found) == len(CHOICES)
     for layers, result in zip(CHOICES, found, strict=True):

@@ -1,9 +1,9 @@
-"""The batched optimiser against torch.optim.LBFGS, one problem at a time."""
+"""The batched optimizer against torch.optim.LBFGS, one problem at a time."""
 
 import pytest
 import torch
 
-from perceptual_lib.core.lbfgs import minimise
+from perceptual_lib.core.lbfgs import minimize
 
 
 class Convex:
@@ -37,13 +37,13 @@ def convex_problems(scales: list[float], size: int = 30) -> tuple[Convex, torch.
 def torch_minimum(problems: Convex, row: int, start: torch.Tensor, **options) -> tuple[torch.Tensor, int]:
     alone = Convex(problems.matrices[row : row + 1], problems.offsets[row : row + 1])
     point = start[row : row + 1].clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([point], **options)
+    optimizer = torch.optim.LBFGS([point], **options)
 
     def closure() -> torch.Tensor:
         loss, point.grad = alone.evaluate(point)
         return loss.sum()
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return point.detach()[0], len(alone.batches)
 
 
@@ -55,7 +55,7 @@ def test_same_iterates_as_torch(max_iter: int, history_size: int) -> None:
     expected = [
         torch_minimum(problems, row, start, max_iter=max_iter, history_size=history_size) for row in range(len(start))
     ]
-    minimum = minimise(problems, start, max_iter=max_iter, history_size=history_size)
+    minimum = minimize(problems, start, max_iter=max_iter, history_size=history_size)
     for row, (point, _) in enumerate(expected):
         assert (minimum.points[row] - point).abs().max() < 1e-8
     assert not minimum.failed.any()
@@ -64,7 +64,7 @@ def test_same_iterates_as_torch(max_iter: int, history_size: int) -> None:
 def test_every_iterate_is_torchs() -> None:
     problems, start = convex_problems([0.1, 0.2])
     seen = {}
-    minimise(
+    minimize(
         Convex(problems.matrices, problems.offsets),
         start,
         max_iter=20,
@@ -80,7 +80,7 @@ def test_converged_problems_leave_the_batch() -> None:
     problems, start = convex_problems([0.2, 0.01, 0.1])
     counts = [torch_minimum(problems, row, start, max_iter=60)[1] for row in range(3)]
     assert counts[1] < min(counts[0], counts[2])
-    minimum = minimise(problems, start, max_iter=60)
+    minimum = minimize(problems, start, max_iter=60)
     assert minimum.converged[1] and int(minimum.evaluations[1]) == counts[1]
     assert problems.batches[: counts[1]] == [3] * counts[1]
     assert max(problems.batches[counts[1] :]) == 2
@@ -88,7 +88,7 @@ def test_converged_problems_leave_the_batch() -> None:
 
 def test_start_at_the_minimum_converges_with_one_evaluation() -> None:
     problems = Convex(torch.eye(4, dtype=torch.double).repeat(2, 1, 1), torch.zeros(2, 4, dtype=torch.double))
-    minimum = minimise(problems, torch.zeros(2, 4, dtype=torch.double))
+    minimum = minimize(problems, torch.zeros(2, 4, dtype=torch.double))
     assert minimum.converged.all() and minimum.evaluations.tolist() == [1, 1] and problems.batches == [2]
 
 
@@ -118,12 +118,12 @@ def test_breakdown_ends_one_problem_with_its_best_iterate(where: str) -> None:
     problems, start = convex_problems([0.1, 0.1, 0.2])
     iterates, losses = [], []
     healthy = Convex(problems.matrices, problems.offsets)
-    reference = minimise(
+    reference = minimize(
         healthy, start, max_iter=20, callback=lambda step, rows, points: iterates.append(points.clone())
     )
     for points in iterates[:3]:
         losses.append(float(Convex(problems.matrices, problems.offsets).evaluate(points)[0][1]))
-    minimum = minimise(Breaking(problems.matrices, problems.offsets, where=where), start, max_iter=20)
+    minimum = minimize(Breaking(problems.matrices, problems.offsets, where=where), start, max_iter=20)
     assert minimum.failed.tolist() == [False, True, False]
     assert not minimum.converged[1]
     best = min(range(3), key=losses.__getitem__)
@@ -135,7 +135,7 @@ def test_breakdown_ends_one_problem_with_its_best_iterate(where: str) -> None:
 def test_breakdown_at_the_start_returns_the_start() -> None:
     problems, start = convex_problems([0.1, 0.1])
     start[0, 0] = torch.nan
-    minimum = minimise(problems, start, max_iter=5)
+    minimum = minimize(problems, start, max_iter=5)
     assert minimum.failed.tolist() == [True, False]
     assert torch.equal(minimum.points[0].isnan(), start[0].isnan())
     assert minimum.points[1].isfinite().all()
@@ -146,9 +146,9 @@ def test_late_looks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) ->
     from perceptual_lib.core import lbfgs
 
     problems, start = convex_problems([0.2, 0.01, 0.1])
-    expected = minimise(Convex(problems.matrices, problems.offsets), start, max_iter=40)
+    expected = minimize(Convex(problems.matrices, problems.offsets), start, max_iter=40)
     monkeypatch.setattr(lbfgs, "look_every", lambda device: 7)
-    late = minimise(problems, start, max_iter=40)
+    late = minimize(problems, start, max_iter=40)
     assert torch.allclose(late.points, expected.points, atol=1e-10, rtol=0)
     assert torch.equal(late.evaluations, expected.evaluations)
     assert torch.equal(late.converged, expected.converged)

@@ -85,7 +85,7 @@ def test_a_module_of_ones_own() -> None:
     assert isinstance(classifier, Classifier) and classifier.network is network
     assert classifier(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
     assert classifier.class_name(1) == "class 1"
-    with pytest.raises(InputError, match="initialise a module"):
+    with pytest.raises(InputError, match="initialize a module"):
         load_classifier(network, weights="random")
 
 

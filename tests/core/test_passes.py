@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import perceptual_ball
-from perceptual_lib.core.activations import frozen
-from perceptual_lib.core.passes import Bounded, PathChanged, find_folds, folded, with_folds
+from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.passes import Bounded, PathChanged, find_folds, fold, with_folds
 from perceptual_lib.methods import explain
 
 FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}
@@ -42,7 +42,7 @@ def test_same_answer_and_same_gradient(name: str) -> None:
     settings = {"init_weights": True} if name == "googlenet" else {}
     network = unsettled(torchvision.models.get_model(name, weights=None, **settings))
     images = torch.randn(2, 3, 64, 64, dtype=torch.double)
-    with frozen(network):
+    with freeze(network):
         before = model_state(network)
         folds = find_folds(network, images)
         assert sum(fold.weight is not None for fold in folds) == FOLDED[name]
@@ -78,7 +78,7 @@ class Branching(nn.Module):
 def test_what_is_folded(case: str, expected: list[bool]) -> None:
     network = unsettled(Branching(case))
     images = torch.randn(2, 3, 8, 8, dtype=torch.double)
-    with frozen(network):
+    with freeze(network):
         folds = find_folds(network, images)
         assert [fold.weight is not None for fold in folds] == expected
         answers = logits_and_gradient(with_folds(network, images), images), logits_and_gradient(network, images)
@@ -88,9 +88,9 @@ def test_what_is_folded(case: str, expected: list[bool]) -> None:
 def test_a_network_that_takes_another_way_is_called_plainly() -> None:
     network = unsettled(Branching("looks"))
     dark, bright = torch.zeros(1, 3, 8, 8).double(), torch.ones(1, 3, 8, 8).double()
-    with frozen(network):
+    with freeze(network):
         folds = find_folds(network, dark)
-        with pytest.raises(PathChanged), folded(folds):
+        with pytest.raises(PathChanged), fold(folds):
             network(bright)
         assert torch.equal(with_folds(network, dark)(bright), network(bright))
         for shown, other in ((dark, dark), (bright, bright), (bright, dark)):
@@ -130,7 +130,7 @@ class Padded(nn.Module):
 def test_padding_is_left_out(amounts, kernel, stride) -> None:
     network = unsettled(Padded("plain", amounts, kernel, stride))
     images = torch.randn(2, 3, 17, 14, dtype=torch.double)
-    with frozen(network):
+    with freeze(network):
         assert [fold.padding is not None for fold in find_folds(network, images)] == [False, True]
         answers = [logits_and_gradient(each, images) for each in (with_folds(network, images), network)]
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
@@ -154,7 +154,7 @@ def test_which_padding_is_left_out(case: str, left_out: int) -> None:
     """`written`: over what was padded, before the convolution. `looks`: bright pictures are padded otherwise."""
     network = unsettled(Padded(case))
     dark, bright = torch.zeros(1, 3, 14, 14).double(), torch.ones(1, 3, 14, 14).double()
-    with frozen(network):
+    with freeze(network):
         assert sum(fold.padding is not None for fold in find_folds(network, dark)) == left_out
         quick = with_folds(network, dark)
         for images in (dark, bright):
@@ -165,7 +165,7 @@ def test_which_padding_is_left_out(case: str, left_out: int) -> None:
 def test_padding_of_the_embedded_network(embedded) -> None:
     """Four of its depthwise convolutions step by two and are padded at the right and at the bottom more."""
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    with frozen(embedded), torch.no_grad():
+    with freeze(embedded), torch.no_grad():
         folds = find_folds(embedded, images)
         strided = [fold.padding.amounts for fold in folds if fold.padding is not None]
         assert strided == [(0, 1, 0, 1), (1, 2, 1, 2), (0, 1, 0, 1), (1, 2, 1, 2)]
@@ -174,7 +174,7 @@ def test_padding_of_the_embedded_network(embedded) -> None:
 
 def test_padding_in_inference_mode() -> None:
     network = unsettled(Padded())
-    with torch.inference_mode(), frozen(network):
+    with torch.inference_mode(), freeze(network):
         images = torch.randn(2, 3, 14, 14, dtype=torch.double)
         quick = with_folds(network, images, backward=False)
         assert quick is not network
@@ -200,7 +200,7 @@ def test_a_part_that_does_not_show_itself_is_noticed() -> None:
             return (self.norm(first) + Twice.apply(first)).mean((2, 3))
 
     network = unsettled(Hidden(""))
-    with frozen(network):
+    with freeze(network):
         assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == ()
 
 
@@ -215,7 +215,7 @@ def test_gradient_of_a_bounded_value(low: float, high: float) -> None:
 
 
 def test_the_tiny_network_of_the_other_tests_is_folded(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    with frozen(tiny):
+    with freeze(tiny):
         assert [fold.weight is not None for fold in find_folds(tiny, images)] == [True, False, False]
 
 
@@ -288,7 +288,7 @@ class Saving(nn.Module):
 def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: str) -> None:
     """A checkpoint goes through the network once more in the backward pass, where nothing of ours answers."""
     plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
-    with frozen(plain), frozen(saving), torch.no_grad():
+    with freeze(plain), freeze(saving), torch.no_grad():
         assert len(find_folds(plain, images)) == len(find_folds(saving, images, backward=False)) == 3
         found = logits_and_gradient(with_folds(saving, images), images)
         expected = logits_and_gradient(plain, images)
@@ -314,7 +314,7 @@ def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
             return bounded.mean((2, 3))
 
     network = unsettled(Residual("plain"))
-    with frozen(network), torch.no_grad():
+    with freeze(network), torch.no_grad():
         found, expected = (logits_and_gradient(each, images) for each in (with_folds(network, images), network))
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
     assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()

@@ -32,9 +32,9 @@ def test_class_response_by_hand() -> None:
 
 
 def plain_perturbation(
-    network: TinyNetwork, image: torch.Tensor, label: int, steps: int, layer_weight: float, normalise: bool
+    network: TinyNetwork, image: torch.Tensor, label: int, steps: int, layer_weight: float, normalize: bool
 ) -> torch.Tensor:
-    """Eq. 5 as a reader of the paper would write it: one image, torch's optimiser, features and logits apart."""
+    """Eq. 5 as a reader of the paper would write it: one image, torch's optimizer, features and logits apart."""
 
     def features(x: torch.Tensor) -> list[torch.Tensor]:
         first = F.relu(network.norm(network.first(x)))
@@ -43,32 +43,32 @@ def plain_perturbation(
 
     original = [value.detach() for value in features(image)]
     changed = image.clone().requires_grad_()
-    optimiser = torch.optim.LBFGS([changed], max_iter=steps)
+    optimizer = torch.optim.LBFGS([changed], max_iter=steps)
 
     def closure() -> torch.Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         logits = network(changed)[0]
         others = torch.cat([logits[:label], logits[label + 1 :]])
         loss = (logits[label] - others.max() + 2) ** 2 + F.mse_loss(changed, image)
         for value, reference in zip(features(changed), original, strict=True):
-            scale = reference.square().mean() if normalise else 1
+            scale = reference.square().mean() if normalize else 1
             loss = loss + layer_weight / scale * F.mse_loss(value, reference)
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimizer.step(closure)
     return (changed - image).detach()[0]
 
 
-@pytest.mark.parametrize(("layer_weight", "normalise"), [(0.3, False), (0.3, True), (0.0, False)])
-def test_same_iterates_as_the_plain_way(tiny: TinyNetwork, images, layer_weight: float, normalise: bool) -> None:
+@pytest.mark.parametrize(("layer_weight", "normalize"), [(0.3, False), (0.3, True), (0.0, False)])
+def test_same_iterates_as_the_plain_way(tiny: TinyNetwork, images, layer_weight: float, normalize: bool) -> None:
     tiny.eval()
     targets = torch.tensor([0, 4, 2, 1])  # the first and the last class among them
     result = perceptual_ball(
-        tiny, images, targets, "0-2", layer_weight=layer_weight, normalise_layers=normalise, max_iter=20
+        tiny, images, targets, "0-2", layer_weight=layer_weight, normalize_layers=normalize, max_iter=20
     )
     for row, label in enumerate(targets.tolist()):
-        expected = plain_perturbation(tiny, images[row : row + 1], label, 20, layer_weight, normalise)
+        expected = plain_perturbation(tiny, images[row : row + 1], label, 20, layer_weight, normalize)
         assert (result.delta[row] - expected).abs().max() < 1e-6
 
 
@@ -130,10 +130,10 @@ def test_target_defaults_to_the_prediction(tiny: TinyNetwork, images: torch.Tens
 
 
 def test_holding_the_activations_holds_them(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    from perceptual_lib.core.activations import frozen, trace
+    from perceptual_lib.core.activations import freeze, trace
 
     def change(delta: torch.Tensor) -> float:
-        with frozen(tiny):
+        with freeze(tiny):
             before, after = trace(tiny, images)[2][2], trace(tiny, images + delta)[2][2]
         return float((after - before).square().mean())
 
@@ -362,7 +362,7 @@ def test_architectures_with_random_weights(name: str, size: int) -> None:
     count = len(classifier.activations)
     before = model_state(classifier)
     result = perceptual_ball(
-        classifier, inputs, layers=range(0, count * 4 // 5), normalise_layers=True, layer_weight=1e-3, max_iter=4
+        classifier, inputs, layers=range(0, count * 4 // 5), normalize_layers=True, layer_weight=1e-3, max_iter=4
     )
     check(result, classifier, inputs)
     assert_same_state(before, model_state(classifier))

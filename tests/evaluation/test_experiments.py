@@ -14,10 +14,10 @@ from torch import nn
 
 from perceptual_lib.core.activations import Activation
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.games import Localization, publish, published
+from perceptual_lib.evaluation.games import Localization, load_results, publish
 from perceptual_lib.evaluation.localization.protocol import localize, scale_and_blur
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.evaluation.rows import drawn, layer_ranges
+from perceptual_lib.evaluation.rows import draw_subset, layer_ranges
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.executors import Local
 from perceptual_lib.runs.shard import digest, versions
@@ -64,8 +64,8 @@ def test_ranges_by_activation_and_by_stage() -> None:
 
 
 def test_subsets_are_drawn_with_a_fixed_seed(photographs) -> None:
-    assert drawn(range(100), 5) == (5, 33, 49, 53, 97)
-    assert drawn(photographs, None) == drawn(photographs, 9) == tuple(photographs)
+    assert draw_subset(range(100), 5) == (5, 33, 49, 53, 97)
+    assert draw_subset(photographs, None) == draw_subset(photographs, 9) == tuple(photographs)
 
 
 def test_the_rows_of_a_profile(tmp_path, photographs) -> None:
@@ -165,13 +165,13 @@ def test_what_is_published_comes_back(tmp_path, photographs) -> None:
     tried = experiment(tmp_path, only=["gradient"])
     tried.complete()
     publish(tried.table, tried.manifest, tmp_path / "new" / "results")
-    table, manifest = published(tmp_path / "new" / "results", "localization")
+    table, manifest = load_results(tmp_path / "new" / "results", "localization")
     assert manifest["failures"] == tried.manifest["failures"] and len(manifest["failures"]) == 1
     pd.testing.assert_frame_equal(table.drop(columns="hits"), tried.table.drop(columns="hits"))
     for ours, theirs in zip(tried.table.hits, table.hits, strict=True):
         assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
     with pytest.raises(InputError, match="no results of pointing in"):
-        published(tmp_path / "new" / "results", "pointing")
+        load_results(tmp_path / "new" / "results", "pointing")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="results cannot be written into"):
         publish(table, manifest, tmp_path / "file")

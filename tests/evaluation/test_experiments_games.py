@@ -102,10 +102,10 @@ def test_experiments_share_maps(tmp_path, of_profiles) -> None:
             experiment.complete()
     finished = [kind for kind, state in states if state == "finished"]
     assert {kind: finished.count(kind) for kind in finished} == {
-        "explanation": 2,
-        "perturbation": 2,
-        "localization": 4,
-        "insertion_deletion": 4,
+        "perceptual_lib.evaluation.explanation": 2,
+        "perceptual_lib.evaluation.perturbation": 2,
+        "perceptual_lib.evaluation.localization.score": 4,
+        "perceptual_lib.evaluation.insertion_deletion.score": 4,
     }
 
 

@@ -18,7 +18,7 @@ def test_paper_profile_is_the_papers() -> None:
     assert profile.classifier.model == "vgg19_bn" and profile.localization.pictures == 2000
     assert profile.settings == {
         "layers": "0-12", "margin_target": -2.0, "layer_weight": 10_000.0, "pixel_weight": 1.0,
-        "normalise_layers": False, "max_iter": 200,
+        "normalize_layers": False, "max_iter": 200,
     }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceptual_lib.evaluation.games import InsertionDeletion, Localization, published
+from perceptual_lib.evaluation.games import InsertionDeletion, Localization, load_results
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc
 from perceptual_lib.evaluation.profile import EXPERIMENTS, load_profile
-from perceptual_lib.evaluation.rows import drawn, layer_ranges
+from perceptual_lib.evaluation.rows import draw_subset, layer_ranges
 from perceptual_lib.evaluation.tables_face import trials
 from perceptual_lib.runs.worker import Worker
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def run() -> tuple:
-    return published(ROOT / "results" / "imagenet-300", "localization")
+    return load_results(ROOT / "results" / "imagenet-300", "localization")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def check_rows(table, names, section, blurs) -> None:
     lines = table[table.role == "table"]
     assert set(lines.method) == set(section.methods)
     for method, rows in lines.groupby("method"):
-        assert set(rows.photograph) == set(drawn(names, section.subsets.get(method)))
+        assert set(rows.photograph) == set(draw_subset(names, section.subsets.get(method)))
         assert len(rows) == rows.photograph.nunique() * len(blurs(method))
 
 
@@ -51,7 +51,7 @@ def test_every_photograph_of_every_row_is_there(run, profile, names, embedded) -
 
 
 def test_every_game_of_every_row_is_there(profile, names, embedded) -> None:
-    table, _ = published(ROOT / "results" / "imagenet-300", "insertion_deletion")
+    table, _ = load_results(ROOT / "results" / "imagenet-300", "insertion_deletion")
     section = profile.insertion_deletion
     check_rows(table, names, section, lambda method: section.sigmas.get(method, [0.0]))
     swept = table[table.role == "sweep"]
@@ -63,7 +63,7 @@ def test_every_game_of_every_row_is_there(profile, names, embedded) -> None:
 
 
 def test_every_question_of_every_row_is_there(profile, embedded) -> None:
-    table, _ = published(ROOT / "results" / "imagenet-300", "pointing")
+    table, _ = load_results(ROOT / "results" / "imagenet-300", "pointing")
     section = profile.pointing
     scenes = sorted(table.scene.unique())
     assert len(scenes) == section.pictures
@@ -73,7 +73,7 @@ def test_every_question_of_every_row_is_there(profile, embedded) -> None:
     assert set(rows.groups) == set(itertools.product(section.methods, section.scales)) - left_out
     assert set(lines.scene[lines.selection]) == set(scenes[: section.selection])
     for (method, _), own in rows:
-        assert set(own.scene) == set(drawn(scenes, section.subsets.get(method)))
+        assert set(own.scene) == set(draw_subset(scenes, section.subsets.get(method)))
         assert len(own) == own.scene.nunique() * 4 * len(section.sigmas)
     tried = table[table.role == "range"]
     ranges = len(layer_ranges(embedded.activations, "stage"))
@@ -82,7 +82,7 @@ def test_every_question_of_every_row_is_there(profile, embedded) -> None:
 
 
 def test_every_stage_of_every_row_is_there(profile) -> None:
-    table, _ = published(ROOT / "results" / "imagenet-300", "randomization")
+    table, _ = load_results(ROOT / "results" / "imagenet-300", "randomization")
     section, stages = profile.randomization, table.stage.max() + 1
     assert len(table) == len(section.methods) * section.seeds * section.pictures * stages
     assert not table[["correlation", "ssim", "area"]].isna().any(axis=None)
@@ -107,7 +107,7 @@ def identity() -> dict:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_manifest_is_of_this_profile_and_these_weights(profile, identity, name) -> None:
-    table, manifest = published(ROOT / "results" / "imagenet-300", name)
+    table, manifest = load_results(ROOT / "results" / "imagenet-300", name)
     assert manifest["experiment"] == name and manifest["network"] == identity
     assert manifest["profile"] == profile.model_dump(mode="json", exclude=set(EXPERIMENTS) - {name})
     assert set(table[table.role == "table"].method) == set(getattr(profile, name).methods)
@@ -139,7 +139,7 @@ def test_the_published_numbers_come_out_again(run, profile, tmp_path) -> None:
 def test_the_published_curves_come_out_again(profile, tmp_path) -> None:
     again = InsertionDeletion(profile, tmp_path, limit=5, only=["grad_cam"])
     again.complete()
-    table, _ = published(ROOT / "results" / "imagenet-300", "insertion_deletion")
+    table, _ = load_results(ROOT / "results" / "imagenet-300", "insertion_deletion")
     both = again.table.merge(table, on=["role", "method", "settings", "photograph", "sigma"])
     assert len(both) == 5
     for game in ("insertion", "deletion"):

@@ -12,11 +12,11 @@ from perceptual_lib.evaluation.statistics import Estimate
 from perceptual_lib.evaluation.tables_face import (
     Scores,
     difference,
+    format_cell,
+    format_table,
     localization_table,
     paper_table,
-    shown,
     table_scores,
-    written,
 )
 
 NAMES = ["a", "b", "c", "d"]  # settings are chosen on a and b
@@ -95,7 +95,9 @@ def test_method_that_failed_everywhere_keeps_its_row(table) -> None:
     row = localization_table(table).loc["rise"]
     assert (row.n, row.failed) == (0, 4)
     assert row[["sigma", "value", "best", "cross_validated", "held_out", "difference"]].isna().all()
-    assert written(localization_table(table), "markdown").splitlines()[4].startswith("| rise | 0 | 4 | 8000 |  |  |")
+    assert (
+        format_table(localization_table(table), "markdown").splitlines()[4].startswith("| rise | 0 | 4 | 8000 |  |  |")
+    )
 
 
 def test_too_few_photographs_leave_cells_empty(table) -> None:
@@ -135,36 +137,36 @@ def written_table() -> pd.DataFrame:
 
 
 def test_csv_gives_the_numbers_back(written_table, table) -> None:
-    back = pd.read_csv(io.StringIO(written(written_table, "csv")), index_col="method")
+    back = pd.read_csv(io.StringIO(format_table(written_table, "csv")), index_col="method")
     assert back.columns.tolist() == ["n", "sigma", "held_out", "held_out_low", "held_out_high"]
     assert back.loc["my_method"].tolist() == [3, 2.5, 1 / 3, 0.2, 0.456]
     assert back.iloc[1, 1:].isna().all() and back.index.tolist() == written_table.index.tolist()
     errors = localization_table(table)
-    back = pd.read_csv(io.StringIO(written(errors, "csv")), index_col="method")
+    back = pd.read_csv(io.StringIO(format_table(errors, "csv")), index_col="method")
     assert back.best_high.tolist()[:2] == [errors.best[name].high for name in ("perceptual", "gradient")]
 
 
 def test_markdown_latex_and_text(written_table) -> None:
-    assert written(written_table, "markdown").splitlines() == [
+    assert format_table(written_table, "markdown").splitlines() == [
         "| method | n | sigma | held_out |",
         "| --- | --- | --- | --- |",
         "| my_method | 3 | 2.5 | 0.33 (0.20 to 0.46) |",
         r"| 50%\|&#$^~{\} | 0 |  |  |",
     ]
-    assert written(written_table, "latex").splitlines() == [
+    assert format_table(written_table, "latex").splitlines() == [
         r"\begin{tabular}{lrrr}",
         r"method & n & sigma & held\_out \\",
         r"my\_method & 3 & 2.5 & 0.33 (0.20 to 0.46) \\",
         r"50\%|\&\#\$\textasciicircum{}\textasciitilde{}\{\textbackslash{}\} & 0 &  &  \\",
         r"\end{tabular}",
     ]
-    rows = [line.split() for line in written(written_table, "text").splitlines()]
+    rows = [line.split() for line in format_table(written_table, "text").splitlines()]
     assert rows[:2] == [["n", "sigma", "held_out"], ["my_method", "3", "2.5", "0.33", "(0.20", "to", "0.46)"]]
-    assert len(written(written_table, "text", width=30).splitlines()) > 6  # blocks of columns
+    assert len(format_table(written_table, "text", width=30).splitlines()) > 6  # blocks of columns
     with pytest.raises(InputError, match="no format 'excel'; there are text, csv, markdown and latex"):
-        written(written_table, "excel")
+        format_table(written_table, "excel")
 
 
 @pytest.mark.parametrize(("value", "cell"), [(None, ""), (np.nan, ""), (3, "3"), (2.5, "2.5"), (20.0, "20")])
 def test_cells(value, cell) -> None:
-    assert shown(value) == cell
+    assert format_cell(value) == cell

@@ -12,7 +12,7 @@ from stand_ins import TinyNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.networks import Classifier
 from perceptual_lib.methods import PerceptualBall, explain
 from perceptual_lib.methods.gradients import enlarge, guided_gradient, input_gradient
@@ -88,7 +88,7 @@ def out_of_place(network: nn.Module) -> Iterator[None]:
 def torchray(method: str, classifier: Classifier, pictures: Tensor, layer: str = "") -> Tensor:
     """(B, h, w) at the layer, or the image."""
     attribution = pytest.importorskip("torchray.attribution." + method)
-    with frozen(classifier), out_of_place(classifier):
+    with freeze(classifier), out_of_place(classifier):
         maps = getattr(attribution, method)(classifier.network, pictures.clone(), TARGETS, saliency_layer=layer)
     return maps[:, 0].detach()
 
@@ -178,7 +178,7 @@ def captum_maps(method: str, classifier: nn.Module, pictures: Tensor, layer: nn.
     settings = {"Saliency": {"abs": False}, "LayerGradCam": {"relu_attributions": True}}
     settings["GuidedGradCam"] = {"interpolate_mode": "bilinear"}
     layers = () if layer is None else (layer,)
-    with warnings.catch_warnings(), frozen(classifier), out_of_place(classifier):
+    with warnings.catch_warnings(), freeze(classifier), out_of_place(classifier):
         warnings.simplefilter("ignore")  # that it sets hooks, and fills gradients
         attribution = getattr(attr, method)(classifier, *layers)
         return attribution.attribute(pictures.clone(), target=TARGETS, **settings.get(method, {})).detach()
@@ -211,7 +211,7 @@ def test_guided_backprop_where_captum_gives_the_plain_gradient(embedded: Classif
     """captum changes `nn.ReLU` modules; the embedded network has ReLU6."""
     plain = captum_maps("Saliency", embedded, pictures)
     assert torch.allclose(captum_maps("GuidedBackprop", embedded, pictures), plain, atol=1e-6)
-    with frozen(embedded):
+    with freeze(embedded):
         ours = guided_gradient(embedded, pictures, TARGETS)
     assert (ours - plain).norm() > 0.5 * plain.norm()
 
@@ -246,7 +246,7 @@ def test_smoothgrad_is_captums_on_average(tiny: TinyNetwork, images: Tensor) -> 
     image = images[:1]
     noise = 0.15 * (image.max() - image.min()).item()
     torch.manual_seed(0)
-    with warnings.catch_warnings(), frozen(tiny):
+    with warnings.catch_warnings(), freeze(tiny):
         warnings.simplefilter("ignore")
         tunnel = attr.NoiseTunnel(attr.Saliency(tiny))
         settings = {"nt_samples": 2000, "nt_samples_batch_size": 500, "stdevs": noise, "abs": False, "target": 1}
@@ -338,7 +338,7 @@ def test_rise_is_torchrays(embedded: Classifier, pictures: Tensor) -> None:
 
 
 def test_quantus_takes_it(tiny: TinyNetwork, images: Tensor) -> None:
-    """Model randomisation: the explanation is of the model that Quantus hands over."""
+    """Model randomization: the explanation is of the model that Quantus hands over."""
     quantus = pytest.importorskip("quantus")
     seen = []
 

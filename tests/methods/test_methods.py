@@ -98,14 +98,14 @@ def test_no_trace_after_an_error(tiny: TinyNetwork, images: torch.Tensor, method
 
 
 def test_perceptual_is_the_perturbations_size(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    settings = {"layers": range(0, 2), "layer_weight": 100.0, "normalise_layers": True, "max_iter": 5}
+    settings = {"layers": range(0, 2), "layer_weight": 100.0, "normalize_layers": True, "max_iter": 5}
     delta = perceptual_ball(tiny, images, **settings).delta
     assert torch.allclose(quick(tiny, images, method="perceptual", sigma=0, root=False), delta.square().mean(1))
     attributions = PerceptualBall(tiny, max_iter=5).attribute(images, None)
     assert torch.allclose(attributions, delta.square())
     attributions = PerceptualBall(tiny, layers=(), max_iter=5).attribute(images, target=2)
     assert torch.allclose(
-        attributions, perceptual_ball(tiny, images, 2, max_iter=5, normalise_layers=True).delta.square()
+        attributions, perceptual_ball(tiny, images, 2, max_iter=5, normalize_layers=True).delta.square()
     )
 
 

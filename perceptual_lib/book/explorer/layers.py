@@ -43,7 +43,7 @@ class Subject:
     """A photograph as the network sees it.
 
     Attributes:
-        images: (1, 3, H, W), normalised.
+        images: (1, 3, H, W), normalized.
         target: the class explained.
         boxes: in inclusive pixels of the map, none where they are not known.
     """
@@ -111,7 +111,7 @@ class Explorer(Widget):
         It begins with the blur and the threshold that the published table's selection chooses for "perceptual".
 
         Args:
-            experiment: weak localisation.
+            experiment: weak localization.
             classifier: its network.
             published: the table that the methods' errors are read from; None for the experiment's own.
             limit: most photographs, the first ones.

@@ -1,4 +1,4 @@
-// What the localisation protocol does with a map, in the browser: blur, cut, largest component, fit.
+// What the localization protocol does with a map, in the browser: blur, cut, largest component, fit.
 // perceptual_lib.saliency and perceptual_lib.protocols.localization say the same in Python; the tests compare the two.
 
 // Blur

@@ -1,4 +1,4 @@
-// The triangle of Fig. 5 (Sec. 4.2): the map of each range of layers, and how well it localises.
+// The triangle of Fig. 5 (Sec. 4.2): the map of each range of layers, and how well it localizes.
 
 import {
   choice, drawBoxes, drawMap, drawPicture, element, keepInAddress, load, newestOnly, oneOf, panel, PALETTE, pixelsOf,

@@ -16,7 +16,7 @@ from perceptual_lib.evaluation.tables_face import trials
 
 
 class SensitivityMap(Player):
-    """The triangle of Fig. 5: the map of each range of layers, and how well it localises (Sec. 4.2).
+    """The triangle of Fig. 5: the map of each range of layers, and how well it localizes (Sec. 4.2).
 
     Args:
         experiment: finished, of a profile with ranges.

@@ -1,4 +1,4 @@
-"""What claims about the regularised layers compare and say (Figs. 2 and 5), whatever is scored."""
+"""What claims about the regularized layers compare and say (Figs. 2 and 5), whatever is scored."""
 
 from collections.abc import Callable
 

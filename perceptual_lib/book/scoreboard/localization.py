@@ -1,4 +1,4 @@
-"""What claims about weak localisation compare (Secs. 3, 4.1 and 4.2): misses of photographs, 1 or 0.
+"""What claims about weak localization compare (Secs. 3, 4.1 and 4.2): misses of photographs, 1 or 0.
 
 No photograph judges a blur and a threshold that were chosen on it. Those of Table 1 are chosen on the selection and
 judged on all others. The ranges of layers have photographs of the selection alone: what is chosen on the odd ones is

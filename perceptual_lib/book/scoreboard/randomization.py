@@ -19,19 +19,19 @@ def by_stage(table: pd.DataFrame, measure: str, method: str = "perceptual") -> p
 
 
 def correlations(table: pd.DataFrame, method: str = "perceptual") -> pd.DataFrame:
-    """(photographs, stages) from the first layer randomised on: with itself a map correlates by 1."""
+    """(photographs, stages) from the first layer randomized on: with itself a map correlates by 1."""
     return by_stage(table, "correlation", method).drop(columns=0, errors="ignore")
 
 
 def second_convolution(table: pd.DataFrame) -> pd.DataFrame:
-    """(photographs, 2): "perceptual" once the second layer below the classifier's has been randomised, and a half.
+    """(photographs, 2): "perceptual" once the second layer below the classifier's has been randomized, and a half.
 
     A block of convolutions counts as one. Raises MissingData where there is no such stage.
     """
     stages = table[(table.stage > 0) & ~table.layer.str.startswith("classifier")].stage.drop_duplicates().sort_values()
     found = correlations(table)
     if len(stages) < 2 or stages.iloc[1] not in found:
-        raise MissingData("perceptual with two convolutions randomised")
+        raise MissingData("perceptual with two convolutions randomized")
     return pd.DataFrame({"correlation": found[stages.iloc[1]], "a half": 0.5})
 
 
@@ -60,7 +60,7 @@ CLAIMS = (
     ),
     _claim(
         "is mostly non-existent after the second convolution",
-        f"{RANKS}: of perceptual, below a half with the second convolution, or block of them, randomised",
+        f"{RANKS}: of perceptual, below a half with the second convolution, or block of them, randomized",
         second_convolution,
         partial(place, ours="correlation", lower=True),
     ),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.checks import check_inputs, check_logits, check_targets
 from perceptual_lib.core.errors import InputError
@@ -48,7 +48,7 @@ def insertion_deletion(
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
-        images: (B, C, H, W) in the network's normalised input space, where 0 is mean grey.
+        images: (B, C, H, W) in the network's normalized input space, where 0 is mean grey.
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
         targets: the class: None for the network's prediction, one index for all, or (B,) int64.
         step: pixels that change at once; the last step takes those that are left.
@@ -70,7 +70,7 @@ def insertion_deletion(
     blurred = impulse_blur(images, SIGMA)
     start = torch.stack([blurred, images], 1)  # (B, 2, C, H, W) for the GAMES
     finish = torch.stack([images, torch.zeros_like(images)], 1)
-    with frozen(classifier):
+    with freeze(classifier):
         targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
         network = with_folds(classifier, images, backward=False)
         between = _between(network, start, finish, order, targets, step, batch_size)

@@ -1,4 +1,4 @@
-"""Weak localisation (Sec. 4.2): Table 1 and Fig. 5, top."""
+"""Weak localization (Sec. 4.2): Table 1 and Fig. 5, top."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Weak localisation (paper Sec. 4.2): does a box around the largest part of a map find the object?
+"""Weak localization (paper Sec. 4.2): does a box around the largest part of a map find the object?
 
 A map is scaled to [0, 1], blurred, and cut at 250 thresholds by three strategies. A cut is a hit when the bounding box
 of its largest 8-connected component has an intersection over union (IoU) of at least 0.5 with a box around an object
@@ -160,7 +160,7 @@ def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def is_hit(iou: np.ndarray) -> np.ndarray:
-    """Bool, of the same shape: the object is localised."""
+    """Bool, of the same shape: the object is localized."""
     return iou >= 0.5
 
 

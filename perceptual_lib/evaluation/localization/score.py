@@ -1,4 +1,4 @@
-"""Scores of maps in weak localisation (Sec. 4.2)."""
+"""Scores of maps in weak localization (Sec. 4.2)."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""From weak localisation's table to Table 1 (paper Sec. 4.2), its curves, and the top of Fig. 5."""
+"""From weak localization's table to Table 1 (paper Sec. 4.2), its curves, and the top of Fig. 5."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
 
 @dataclass(frozen=True)
 class Scores:
-    """One method's hits in weak localisation.
+    """One method's hits in weak localization.
 
     Attributes:
         names: N photographs.

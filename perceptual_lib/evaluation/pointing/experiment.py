@@ -7,8 +7,8 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.vgg16_voc import VOC_CLASSES
 from perceptual_lib.evaluation.experiment import Experiment, Piece
 from perceptual_lib.evaluation.pointing.protocol import Question
-from perceptual_lib.evaluation.profile import ClassifierSection, Profile, expanded
-from perceptual_lib.evaluation.rows import PERTURBATIONS, as_json, drawn, layer_ranges, passes, row_settings
+from perceptual_lib.evaluation.profile import ClassifierSection, Profile, expand_path
+from perceptual_lib.evaluation.rows import PERTURBATIONS, as_json, draw_subset, layer_ranges, passes, row_settings
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.mosaics import Mosaic, draw_mosaics
 from perceptual_lib.photographs.voc import Scene, has_published_list, load_voc
@@ -39,7 +39,7 @@ class Pointing(Experiment):
 
     def load(self) -> list[Mosaic] | list[Scene]:
         if self.section.source is not None:
-            scenes = load_voc(expanded(self.section.source, self.profile.name, "the folder of VOC 2007's test set"))
+            scenes = load_voc(expand_path(self.section.source, self.profile.name, "the folder of VOC 2007's test set"))
             return [scene for scene in scenes if scene.questions]
         photographs = self.profile.load_photographs()
         if len(photographs) < 4:
@@ -51,7 +51,9 @@ class Pointing(Experiment):
         without = {scale: [find_method(name).name for name in names] for scale, names in section.without.items()}
         for scale in section.scales:
             for method in (each for each in section.methods if each not in without.get(scale, [])):
-                yield from self._row("table", method, {}, scale, drawn(self.pictures, section.subsets.get(method)))
+                yield from self._row(
+                    "table", method, {}, scale, draw_subset(self.pictures, section.subsets.get(method))
+                )
         ranges = layer_ranges(self.run.ask("activations"), section.granularity) if few else []
         for scale in section.range_scales:
             for layers in ranges:

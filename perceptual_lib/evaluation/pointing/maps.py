@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.networks import Classifier
-from perceptual_lib.evaluation.packing import packed
-from perceptual_lib.evaluation.pointing.regions import pooled, region_inputs, responses
+from perceptual_lib.evaluation.packing import pack_maps
+from perceptual_lib.evaluation.pointing.regions import class_responses, class_scores, region_inputs
 from perceptual_lib.evaluation.unblurred import OWN, unblurred_maps
 
 AT_ONCE = 5  # questions at scale 1: a larger input takes more memory
@@ -38,9 +38,9 @@ def compute(
     images = torch.cat([region_inputs(classifier, picture, scale) for picture in pictures])
     asked = torch.tensor(targets)  # (B, Q)
     # The paper's own take the largest region (Eq. 2).
-    network = responses(classifier) if method in OWN else pooled(classifier)
+    network = class_responses(classifier) if method in OWN else class_scores(classifier)
     images, questions = images.repeat_interleave(asked.shape[1], 0), asked.flatten()
     few = max(1, int(AT_ONCE / scale**2))
     pieces = zip(images.split(few), questions.split(few), strict=True)
     maps = torch.cat([unblurred_maps(network, *piece, method, settings, multilabel=True) for piece in pieces])
-    return packed(maps.unflatten(0, asked.shape))
+    return pack_maps(maps.unflatten(0, asked.shape))

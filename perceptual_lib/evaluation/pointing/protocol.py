@@ -5,8 +5,8 @@ in it. The map of the class is blurred at the size of the network's input, resiz
 maximum is a hit when it is less than 15 pixels from the boxes around the class's objects, all of them together. The
 accuracy is the mean over classes, over all pairs or over those called difficult: small objects, another class present.
 
-It is played on scenes, pictures that have one `Question` or several: `perceptual_lib.photographs.voc` finds those of VOC07,
-`perceptual_lib.photographs.mosaics` puts others together.
+It is played on scenes, pictures that have one `Question` or several: `photographs.voc` finds those of VOC07,
+`photographs.mosaics` puts others together.
 """
 
 from collections.abc import Sequence

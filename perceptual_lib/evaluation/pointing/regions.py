@@ -10,13 +10,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.activations import frozen
+from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.vgg16_voc import SHORT_SIDE, RegionVGG16, network_size, preprocess
 
 
-def responses(classifier: Classifier) -> nn.Module:
+def class_responses(classifier: Classifier) -> nn.Module:
     """The classifier's network for `perceptual_ball(..., multilabel=True)`: images (B, 3, H, W) to (B, K, h, w).
 
     The classifier itself where it returns that, and `ResponseMaps` of one that pools. Raises InputError as that does.
@@ -24,7 +24,7 @@ def responses(classifier: Classifier) -> nn.Module:
     return classifier if _returns_regions(classifier) else ResponseMaps(classifier.network)
 
 
-def pooled(classifier: Classifier) -> nn.Module:
+def class_scores(classifier: Classifier) -> nn.Module:
     """The classifier's network for `explain`: images (B, 3, H, W) of any size to one score for each class, (B, K).
 
     The classifier itself where it pools, and the sum over regions of one that does not.
@@ -52,7 +52,7 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
 
 def _returns_regions(classifier: Classifier) -> bool:
     blank = torch.zeros(1, 3, *classifier.input_size, device=classifier.device)
-    with torch.no_grad(), frozen(classifier):
+    with torch.no_grad(), freeze(classifier):
         return classifier(blank).ndim == 4
 
 

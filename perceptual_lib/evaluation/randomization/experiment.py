@@ -55,7 +55,7 @@ class Randomization(Experiment):
 
     @property
     def layers(self) -> list[str]:
-        """What is randomised, in order."""
+        """What is randomized, in order."""
         return self.run.ask("stages")
 
     def lines(self, shard: Shard, picture: Photograph, arrays: Arrays | None) -> Iterator[dict[str, Any]]:

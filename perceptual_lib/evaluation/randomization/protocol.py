@@ -1,6 +1,6 @@
 """Sanity checks (paper Sec. 4.5): does a map change when the network forgets what it has learned?
 
-Cascading randomisation (Adebayo et al. 2018): layer after layer, from the last to the first, takes the values that it
+Cascading randomization (Adebayo et al. 2018): layer after layer, from the last to the first, takes the values that it
 has in an untrained network, and keeps them. A map that explains the network must then become another one; a map that
 stays as it is shows the image and not the network.
 """
@@ -93,7 +93,7 @@ def _batch_norms_behind(network: nn.Module, layer: str) -> list[str]:
 
 
 def stages(network: nn.Module) -> tuple[str, ...]:
-    """The layers that `cascade` randomises, from the last to the first.
+    """The layers that `cascade` randomizes, from the last to the first.
 
     Those of `LAYERS` for a `Classifier` of that name. For any other network its children, and in place of a
     `Sequential` among them its own children: EfficientNet's head, its blocks, its stem. Only those with weights, and
@@ -112,8 +112,8 @@ def untrained(network: str | nn.Module, seed: int = 0) -> nn.Module:
     """A network as it is before training, on the CPU, the same on every device.
 
     Args:
-        network: a name for `load_classifier`: the network as its library initialises it. Or a module, whose copy is
-            initialised by the `reset_parameters` of its layers, PyTorch's own defaults: not what the builders of many
+        network: a name for `load_classifier`: the network as its library initializes it. Or a module, whose copy is
+            initialized by the `reset_parameters` of its layers, PyTorch's own defaults: not what the builders of many
             published networks, VGG's among them, replace these by.
         seed: of the values; torch's own random numbers go on as if none had been drawn.
 
@@ -129,7 +129,7 @@ def untrained(network: str | nn.Module, seed: int = 0) -> nn.Module:
                 module.reset_parameters()
             elif any(True for _ in module.parameters(recurse=False)):
                 raise InputError(
-                    f"{path or 'the network'} ({type(module).__name__}) does not say how its weights are initialised; "
+                    f"{path or 'the network'} ({type(module).__name__}) does not say how its weights are initialized; "
                     "give cascade a fresh network."
                 )
         return copy

@@ -1,4 +1,4 @@
-"""Maps of a network that is randomised layer by layer (Sec. 4.5)."""
+"""Maps of a network that is randomized layer by layer (Sec. 4.5)."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -9,7 +9,7 @@ from PIL import Image
 
 from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.evaluation.packing import packed
+from perceptual_lib.evaluation.packing import pack_maps
 from perceptual_lib.evaluation.randomization.protocol import cascade, rank_correlation, structural_similarity, untrained
 from perceptual_lib.evaluation.unblurred import unblurred_maps
 
@@ -25,7 +25,7 @@ def compute(
     seed: int = 0,
     sigma: float = 0.0,
 ) -> dict[str, np.ndarray]:
-    """Maps of the classes that the network predicts, by it and by its randomised copies, and how far they agree.
+    """Maps of the classes that the network predicts, by it and by its randomized copies, and how far they agree.
 
     Args:
         classifier: the network.
@@ -52,7 +52,7 @@ def compute(
             for network in chain([classifier], copies)
         ]
     )  # (stages, B, H, W)
-    shares = [packed(of_stage) for of_stage in maps]
+    shares = [pack_maps(of_stage) for of_stage in maps]
     compared = maps.cpu()
     return {
         "targets": targets.cpu().numpy(),

@@ -1,7 +1,7 @@
 """From the sanity check's table to curves of what a map keeps while the network forgets (paper Sec. 4.5).
 
 The experiment's table has one line for each method, seed, photograph and stage: role, method, settings (JSON), seed (of
-the untrained values), photograph, stage (0 for the trained network, then one for each layer randomised, from the top
+the untrained values), photograph, stage (0 for the trained network, then one for each layer randomized, from the top
 down), layer (its name), what is left of the first map: correlation and ssim, and inside, the share of the map's square
 inside the object's boxes; nan where the method failed.
 """

@@ -7,7 +7,7 @@ from players import STEP
 from stand_ins import Layered, finished, small_profile
 
 from perceptual_lib import load_classifier
-from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer, OptimisationPlayer, SensitivityMap
+from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer, OptimizationPlayer, SensitivityMap
 from perceptual_lib.core.perturbation import multiclass_margin, perturbation_path
 from perceptual_lib.evaluation.games import InsertionDeletion, Localization, Randomization
 from perceptual_lib.evaluation.profile import PerturbationSection
@@ -42,7 +42,7 @@ def cascade(sanity, classifier) -> CascadePlayer:
 @pytest.fixture
 def sensitivity(tmp_path, of_profiles, classifier) -> SensitivityMap:
     section = {"pictures": 3, "methods": ["center", "perceptual"], "sigmas": [0.0, 5.0], "ranges": 2}
-    strict = PerturbationSection(layers="0-0", layer_weight=1e4, normalise_layers=True, max_iter=10)
+    strict = PerturbationSection(layers="0-0", layer_weight=1e4, normalize_layers=True, max_iter=10)
     profile = small_profile(localization=section).model_copy(update={"sigma": 4.0, "perturbation": strict})
     return SensitivityMap(finished(Localization, tmp_path, profile), classifier)
 
@@ -66,5 +66,5 @@ def searched(photographs, classifier):
 
 
 @pytest.fixture
-def optimisation(searched, classifier) -> OptimisationPlayer:
-    return OptimisationPlayer(classifier, *searched)
+def optimization(searched, classifier) -> OptimizationPlayer:
+    return OptimizationPlayer(classifier, *searched)

@@ -149,7 +149,7 @@ def test_a_box_beside_all_others_fits_none(tab: Page) -> None:
 
 
 @pytest.mark.parametrize("sigma", [1.5, 10, 30])
-def test_a_map_of_sixteen_bits_is_localised_as_in_the_library(tab: Page, sigma: float) -> None:
+def test_a_map_of_sixteen_bits_is_localized_as_in_the_library(tab: Page, sigma: float) -> None:
     """The fit is the same number where no pixel is within the blur's error of a threshold: nearly everywhere."""
     boxes = [(40, 50, 150.5, 170.25), (5, 100, 60, 220)]
     random = np.random.default_rng(3)

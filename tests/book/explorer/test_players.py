@@ -8,7 +8,7 @@ from stand_ins import finished, small_profile
 
 from perceptual_lib import saliency_map
 from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer, SensitivityMap
-from perceptual_lib.book.explorer.optimisation import kept_steps
+from perceptual_lib.book.explorer.optimization import kept_steps
 from perceptual_lib.book.explorer.player import tiles, visible
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
@@ -102,12 +102,12 @@ def test_the_triangle_has_the_errors_of_the_ranges(sensitivity) -> None:
     assert np.abs(picture(sensitivity, "map/0/1-1")[..., 0] - visible(blurred[None])[0]).max() < CODED
 
 
-def test_a_search_is_its_path(optimisation, searched) -> None:
+def test_a_search_is_its_path(optimization, searched) -> None:
     photographs, paths, margins = searched
     last = len(paths["perceptual"]) - 1
-    assert optimisation.about["steps"] == kept_steps(last)
+    assert optimization.about["steps"] == kept_steps(last)
     for path, changes in paths.items():
-        about = optimisation.about["paths"][path]
+        about = optimization.about["paths"][path]
         assert about["steps"][-1] == len(changes) - 1
         for row, photograph in enumerate(photographs):
             name = photograph.name
@@ -115,16 +115,16 @@ def test_a_search_is_its_path(optimisation, searched) -> None:
             kept = changes[about["steps"], row]
             np.testing.assert_allclose(about["sizes"][name], kept.square().mean((1, 2, 3)).sqrt(), rtol=1e-5)
             sizes = visible(saliency_map(kept, 2.0).numpy(), together=True)
-            sheet = picture(optimisation, f"sizes/{name}/{path}")
+            sheet = picture(optimization, f"sizes/{name}/{path}")
             assert np.abs(tile(sheet, len(kept) - 1, len(kept))[..., 0] - sizes[-1]).max() < CODED
 
 
-def test_the_change_itself_is_there(optimisation, searched, classifier) -> None:
+def test_the_change_itself_is_there(optimization, searched, classifier) -> None:
     photographs, paths, _ = searched
     change = paths["perceptual"][-1, 1] * classifier.std
-    limit = optimisation.about["paths"]["perceptual"]["limits"][photographs[1].name][-1]
-    kept = optimisation.about["paths"]["perceptual"]["steps"]
-    sheet = picture(optimisation, f"changes/{photographs[1].name}/perceptual")
+    limit = optimization.about["paths"]["perceptual"]["limits"][photographs[1].name][-1]
+    kept = optimization.about["paths"]["perceptual"]["steps"]
+    sheet = picture(optimization, f"changes/{photographs[1].name}/perceptual")
     coded = (tile(sheet, len(kept) - 1, len(kept)) - 0.5) * 2 * limit
     brightness = [each @ (0.299, 0.587, 0.114) for each in (coded, change.permute(1, 2, 0).numpy())]
     assert np.corrcoef(*map(np.ravel, brightness))[0, 1] > 0.95  # the colours of single pixels are coded coarsely
@@ -168,7 +168,7 @@ def test_without_ranges_there_is_no_triangle(tmp_path, of_profiles, classifier) 
         SensitivityMap(finished(Localization, tmp_path, profile), classifier)
 
 
-@pytest.mark.parametrize("name", ["games", "cascade", "sensitivity", "optimisation"])
+@pytest.mark.parametrize("name", ["games", "cascade", "sensitivity", "optimization"])
 def test_what_is_not_there_is_refused_in_a_sentence(name, request) -> None:
     widget = request.getfixturevalue(name)
     with pytest.raises(InputError, match="there is no maps/unknown/perceptual"):

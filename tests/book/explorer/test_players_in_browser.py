@@ -154,12 +154,12 @@ def test_the_triangle_by_keyboard_and_by_mouse(sensitivity, opened) -> None:
     assert (pixels(tab, 1) == by_key).all()
 
 
-def test_the_search_shows_the_step_that_is_chosen(optimisation, searched, opened) -> None:
+def test_the_search_shows_the_step_that_is_chosen(optimization, searched, opened) -> None:
     photographs, paths, margins = searched
-    tab = opened(optimisation)
+    tab = opened(optimization)
     name = photographs[1].name
     select(tab, "Photograph", name)
-    steps = optimisation.about["steps"]
+    steps = optimization.about["steps"]
     for place in (0, 2, len(steps) - 1):
         slide(tab, "Step", place)
         for words, (path, values) in zip(tab.locator(".readout").all_inner_texts(), margins.items(), strict=True):
@@ -167,15 +167,15 @@ def test_the_search_shows_the_step_that_is_chosen(optimisation, searched, opened
             assert f"margin {margin:.2f}, {'class flipped' if margin <= 0 else 'class kept'}" in words
     own = pixels(tab, 3)
     slide(tab, "Change in the picture", 50)
-    limit = optimisation.about["paths"]["perceptual"]["limits"][name][-1]
-    kept = len(optimisation.about["paths"]["perceptual"]["steps"])
-    change = (tile(picture(optimisation, f"changes/{name}/perceptual"), kept - 1, kept) - 0.5) * 2 * limit
-    expected = np.clip(255 * (picture(optimisation, f"picture/{name}") + 50 * change), 0, 255)
+    limit = optimization.about["paths"]["perceptual"]["limits"][name][-1]
+    kept = len(optimization.about["paths"]["perceptual"]["steps"])
+    change = (tile(picture(optimization, f"changes/{name}/perceptual"), kept - 1, kept) - 0.5) * 2 * limit
+    expected = np.clip(255 * (picture(optimization, f"picture/{name}") + 50 * change), 0, 255)
     error = np.abs(pixels(tab, 3) - expected)
     assert np.median(error) <= 3 + 255 * 2 * limit * 50 / 255 and (pixels(tab, 3) != own).mean() > 0.5
 
 
-@pytest.mark.parametrize("name", ["games", "cascade", "sensitivity", "optimisation"])
+@pytest.mark.parametrize("name", ["games", "cascade", "sensitivity", "optimization"])
 def test_players_fit_a_phone(name, request, opened) -> None:
     tab = opened(request.getfixturevalue(name), viewport={"width": 360, "height": 740})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 360

@@ -13,7 +13,7 @@ import pytest
 
 import perceptual_lib
 from perceptual_lib.book.scoreboard import CLAIMS, RULES, Verdict, scoreboard, tally
-from perceptual_lib.evaluation.games import published
+from perceptual_lib.evaluation.games import load_results
 from perceptual_lib.evaluation.localization.protocol import COLUMNS
 from perceptual_lib.evaluation.profile import TABLE_1, TABLE_3
 
@@ -300,6 +300,6 @@ def test_quotes_are_the_papers_words() -> None:
 @pytest.mark.slow
 def test_the_published_numbers_give_verdicts() -> None:
     folder = Path(__file__).parents[3] / "results/imagenet-300"
-    board = scoreboard({name: published(folder, name)[0] for name in MAKERS})
+    board = scoreboard({name: load_results(folder, name)[0] for name in MAKERS})
     undecided = board[(board.rule != "") & (board.verdict == Verdict.NEEDS_DATA)]
     assert set(undecided.quote) == NOT_PUBLISHED, undecided[["quote", "measured"]].to_csv(sep="|")

@@ -1,4 +1,4 @@
-"""Weak localisation: boxes against a plain loop over SciPy's labels, IoU and the choice of alpha by hand."""
+"""Weak localization: boxes against a plain loop over SciPy's labels, IoU and the choice of alpha by hand."""
 
 import subprocess
 import sys

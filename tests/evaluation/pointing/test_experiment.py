@@ -11,7 +11,7 @@ from test_voc import OBJECTS, annotation
 from torch import nn
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.games import Pointing, described
+from perceptual_lib.evaluation.games import Pointing, describe_run
 from perceptual_lib.evaluation.overview import overview
 from perceptual_lib.evaluation.pointing.protocol import maxima, squared_distances
 from perceptual_lib.evaluation.profile import Profile
@@ -101,7 +101,7 @@ def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
     (of_twenty,), (of_three,) = (overview("pointing", table, among).values() for among in (experiment.classes, None))
     for method in ("gradient", "perceptual"):
         assert of_twenty["all"][method].value * 20 == pytest.approx(of_three["all"][method].value * 3)
-    assert experiment.manifest["scenes"]["n"] == 3 and "on 3 scenes" in described(experiment.manifest)
+    assert experiment.manifest["scenes"]["n"] == 3 and "on 3 scenes" in describe_run(experiment.manifest)
 
 
 def test_a_mosaic_takes_four(tmp_path, of_profiles, monkeypatch) -> None:

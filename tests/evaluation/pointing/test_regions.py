@@ -13,7 +13,7 @@ from perceptual_lib import InputError, load_classifier, perceptual_ball
 from perceptual_lib.core.activations import trace
 from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.vgg16_voc import RegionVGG16, preprocess
-from perceptual_lib.evaluation.pointing.regions import ResponseMaps, pooled, region_inputs, responses
+from perceptual_lib.evaluation.pointing.regions import ResponseMaps, class_responses, class_scores, region_inputs
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -36,7 +36,7 @@ def test_the_mean_response_is_the_logit(embedded: Classifier) -> None:
     before = model_state(embedded)
     images = noise(1, 3, 192, 256)
     with torch.no_grad():
-        found = responses(embedded)(images)
+        found = class_responses(embedded)(images)
         logits = embedded(images)
     assert found.shape == (1, 1000, 6, 8)
     assert torch.allclose(found.mean((2, 3)), logits, atol=1e-5)
@@ -44,11 +44,11 @@ def test_the_mean_response_is_the_logit(embedded: Classifier) -> None:
 
 
 def test_a_classifier_of_regions_is_taken_as_it_is(regions: Classifier) -> None:
-    assert responses(regions) is regions
+    assert class_responses(regions) is regions
 
 
 def test_a_perturbation_takes_the_largest_response(embedded: Classifier) -> None:
-    network = responses(embedded)
+    network = class_responses(embedded)
     images = noise(2, 3, 64, 64)
     targets = torch.tensor([3, 500])
     result = perceptual_ball(network, images, targets, layers=0, multilabel=True, max_iter=3, layer_weight=0.1)
@@ -60,7 +60,7 @@ def test_a_perturbation_takes_the_largest_response(embedded: Classifier) -> None
 
 def test_other_networks_are_refused() -> None:
     with pytest.raises(InputError, match="Small is not an EfficientNet"):
-        responses(load_classifier(Small()))
+        class_responses(load_classifier(Small()))
     with torch.device("meta"):
         for name, pool in (("mobilenetv3_small_050", "avg"), ("tf_efficientnet_lite0", "max")):
             with pytest.raises(InputError, match="averages over places"):
@@ -74,17 +74,17 @@ def test_the_score_is_the_sum_over_regions(regions: Classifier, embedded: Classi
     images = noise(2, 3, 40, 60)
     with torch.no_grad():
         found = regions(images)
-        scores = pooled(regions)(images)
+        scores = class_scores(regions)(images)
     assert found.shape == (2, 5, 3, 4) and scores.shape == (2, 5)
     for row in range(2):
         for target in range(5):
             places = [found[row, target, down, across].item() for down in range(3) for across in range(4)]
             assert scores[row, target].item() == pytest.approx(sum(places), abs=1e-5)
-    assert pooled(embedded) is embedded
+    assert class_scores(embedded) is embedded
 
 
 def test_layers_keep_their_names(regions: Classifier) -> None:
-    network = pooled(regions)
+    network = class_scores(regions)
     assert network.get_submodule("features.1") is regions.network.features[1]
     names = [activation.name for activation in trace(network, noise(1, 3, 40, 40))[1]]
     assert names == [activation.name for activation in regions.activations] == ["features.1"]
@@ -94,7 +94,7 @@ def test_layers_keep_their_names(regions: Classifier) -> None:
 def test_every_method_explains_by_regions(regions: Classifier, method: str) -> None:
     before = model_state(regions)
     images, targets = noise(1, 3, 40, 60).repeat(2, 1, 1, 1), torch.tensor([0, 3])
-    maps = quick(pooled(regions), images, targets, method=method)
+    maps = quick(class_scores(regions), images, targets, method=method)
     assert maps.shape == (2, 40, 60) and maps.std() > 0
     assert torch.equal(*maps) == (method in ("center", "blur_difference"))
     assert_same_state(before, model_state(regions))

@@ -9,7 +9,7 @@ from stand_ins import Regions, kept, local_run
 
 from perceptual_lib import explain, load_classifier, perceptual_ball, saliency_map
 from perceptual_lib.evaluation.pointing import score as pointing
-from perceptual_lib.evaluation.pointing.regions import pooled
+from perceptual_lib.evaluation.pointing.regions import class_scores
 from perceptual_lib.photographs.mosaics import Mosaic
 from perceptual_lib.runs.shard import Shard
 
@@ -23,12 +23,12 @@ def mosaics(photographs) -> list[Mosaic]:
 
 def maps_of(mosaics: list[Mosaic], method: str, settings: dict, scale: float = 1.0) -> Shard:
     arguments = {"method": method, "settings": settings, "scale": scale, "by_image": {"targets": [[4, 0, 1]] * 2}}
-    return Shard("pointing_maps", arguments, tuple(mosaics), label=method)
+    return Shard("perceptual_lib.evaluation.pointing.maps", arguments, tuple(mosaics), label=method)
 
 
 def distances_of(maps: Shard, boxes: list) -> Shard:
     arguments = {"sigmas": [0.0, 3.0], "by_image": {"size": [[60, 80]] * 2, "boxes": boxes}}
-    return Shard("pointing", arguments, maps.photographs, False, maps)
+    return Shard("perceptual_lib.evaluation.pointing.score", arguments, maps.photographs, False, maps)
 
 
 def by_hand(mosaic: Mosaic, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +61,9 @@ def test_other_maps_are_the_methods(tmp_path: Path, mosaics: list) -> None:
     arrays = run(tmp_path / "store", maps_of(mosaics, "grad_cam", {"layer": "features.1"}))
     for mosaic, maps, scales in zip(mosaics, arrays["maps"], arrays["maps_scales"], strict=True):
         images, targets = by_hand(mosaic, 1.0)
-        expected = explain(pooled(load_classifier(Regions())), images, targets, method="grad_cam", layer="features.1")
+        expected = explain(
+            class_scores(load_classifier(Regions())), images, targets, method="grad_cam", layer="features.1"
+        )
         assert np.allclose(maps * scales[:, None, None], expected, rtol=1e-2, atol=1e-3 * scales.max())
 
 

@@ -1,4 +1,4 @@
-"""Cascading randomisation: which tensors change and to what; agreement of maps against SciPy and scikit-image."""
+"""Cascading randomization: which tensors change and to what; agreement of maps against SciPy and scikit-image."""
 
 from itertools import pairwise
 
@@ -171,7 +171,7 @@ def test_bad_input(layers: list[str], fresh: nn.Module | None, message: str) -> 
         cascade(small_network(), layers, fresh=fresh)  # at once, before a copy is asked for
 
 
-def test_weights_that_nobody_initialises() -> None:
+def test_weights_that_nobody_initializes() -> None:
     network = small_network()
     network.register_parameter("scale", nn.Parameter(torch.ones(1)))
     with pytest.raises(InputError, match="the network .Sequential. does not say"):

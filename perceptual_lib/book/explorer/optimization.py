@@ -13,7 +13,7 @@ from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.photographs.photographs import Photograph
 
 
-class OptimisationPlayer(Player):
+class OptimizationPlayer(Player):
     """Two searches from step to step (Sec. 3.3): the change, the margin, and the picture as the network sees it.
 
     Args:
@@ -23,11 +23,11 @@ class OptimisationPlayer(Player):
         margins: by the same names, at each step: (steps + 1, B); what follows the last step is left out.
 
     Attributes:
-        step: of the optimiser; about twenty of them are kept.
+        step: of the optimizer; about twenty of them are kept.
         magnification: of the change in the picture, whose brightness is kept well and its colours coarsely.
     """
 
-    source = "optimisation"
+    source = "optimization"
     step = traitlets.Int(3).tag(sync=True)
     magnification = traitlets.Int(1).tag(sync=True)
 
