@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.contest import Contest
 from perceptual_lib import load_classifier, load_photographs
 from perceptual_lib.book.speed import format_speed, speed_table
-from perceptual_lib.core.networks import Classifier
+from perceptual_lib.networks.classifier import Classifier
 
 CPU_THREADS = 2
 

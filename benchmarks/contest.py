@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import freeze
-from perceptual_lib.core.passes import with_folds
+from perceptual_lib.core.passes import Passes
 
 SIZES = 1, 2, 4, 6, 8, 16, 32, 64
 """Batches that a floor chooses from: up to the largest that ours takes on any device."""
@@ -149,7 +149,7 @@ def floors(
         "floor", the network called as it is, and "floor, folded", called as ours calls it.
     """
     with freeze(network):
-        calls = {"floor": network, "floor, folded": with_folds(network, images)}
+        calls = {"floor": network, "floor, folded": Passes(network)}
         return {name: _floor(network, call, images, forward, both, largest, seconds) for name, call in calls.items()}
 
 

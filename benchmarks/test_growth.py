@@ -9,7 +9,7 @@ from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import timed
 from benchmarks.work import measured, optimizer, perturbation
 from perceptual_lib import explain, load_photographs, perceptual_ball
-from perceptual_lib.core.networks import Classifier
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc, insertion_deletion
 from perceptual_lib.evaluation.randomization.protocol import rank_correlation
@@ -63,7 +63,7 @@ def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
     seconds = {}
 
     def shards_by(executor: Ray) -> None:
-        arguments = "perceptual_lib.evaluation.perturbation", {"settings": settings}, pictures, None
+        arguments = "perceptual_lib.evaluation.maps", {"method": "perceptual", "settings": settings}, pictures, None
         calls = [executor.submit("compute", *arguments) for _ in range(shards)]
         [call.result() for call in calls]
 

@@ -10,10 +10,11 @@ from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import plain_boxes, plain_games
 from benchmarks.work import boxes, measured
-from perceptual_lib.core.networks import Classifier
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.insertion_deletion.protocol import STEP, auc, insertion_deletion
-from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, component_boxes, scale_and_blur
+from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, component_boxes
+from perceptual_lib.evaluation.places import scale_and_blur
 
 METHODS = 13  # of Table 1
 
@@ -57,7 +58,7 @@ def test_weak_localization(contest: Contest, scale: Scale) -> None:
     generator = torch.Generator().manual_seed(0)
     each = max(1, scale.maps // METHODS)
     noise = torch.rand(METHODS, 224, 224, generator=generator) ** 8
-    kinds = torch.cat([next(scale_and_blur(noise[[kind]], [2.0 * kind])) for kind in range(METHODS)])
+    kinds = torch.cat([scale_and_blur(noise[[kind]], 2.0 * kind) for kind in range(METHODS)])
     maps = torch.cat([kinds.roll(shift, -1) for shift in range(each)]).numpy()
 
     def agreement(results: dict) -> str:

@@ -2,13 +2,18 @@
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from tqdm import tqdm
-
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.games import GAMES, STORE
+
+try:
+    import typer
+    from tqdm import tqdm
+except ModuleNotFoundError as missing:
+    sys.exit(f"perceptual-ball: it needs {missing.name}: pip install 'perceptual-ball[experiments]'.")
 
 app = typer.Typer(
     help="Explain classifiers with perturbations on the perceptual ball, and build the book about it.",
@@ -32,7 +37,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
-    from perceptual_lib.core.networks import load_classifier
+    from perceptual_lib.networks.sources import load_classifier
 
     classifier = load_classifier(model, weights, device)
     index = classifier.class_index(target) if target else None
@@ -43,26 +48,22 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be made: {error.strerror}.") from error
-    problems = 0
+    status = 0
     photos = [photo for source in photos for photo in expand(source)]
     stems = [photo.stem for photo in photos]
     for number, photo in enumerate(photos, 1):
         stem = photo.stem if stems.count(photo.stem) == 1 else f"{photo.stem}_{number}"
-        overlay_path = out / f"{stem}_explained.png"
+        title = f"[{number}/{len(photos)}] {photo.name}"
         try:
-            explain_photo(
-                classifier, photo, index, settings, sigma, overlay_path, f"[{number}/{len(photos)}] {photo.name}"
-            )
+            explain_photo(classifier, photo, index, settings, sigma, out / f"{stem}_explained.png", title)
         except InputError as error:  # one bad photo does not cost the others
-            problems += 1
-            typer.echo(f"perceptual-ball: {error}", err=True)
-    if problems:
-        raise typer.Exit(2)
+            status = _say(str(error), 2)
+    raise typer.Exit(status)
 
 
 def expand(source: Path) -> list[Path]:
     """The photos of a folder, without the overlays of an earlier run; a file as it is."""
-    from perceptual_lib.photographs.photographs import load_photographs
+    from perceptual_lib.photographs.sources import load_photographs
 
     if not source.is_dir():
         return [source]
@@ -75,10 +76,10 @@ def explain_photo(
     """Explain one photo: a line of results, and the overlay as a picture."""
     import torch
 
-    from perceptual_lib.book.figures import overlay
+    from perceptual_lib.book.panels import overlay
     from perceptual_lib.core.perturbation import perceptual_ball
     from perceptual_lib.core.saliency import saliency_map
-    from perceptual_lib.photographs.photographs import open_picture
+    from perceptual_lib.networks.pictures import open_picture
 
     picture = open_picture(photo)
     inputs = classifier.preprocess(picture)
@@ -116,9 +117,7 @@ Only = Annotated[list[str] | None, typer.Option(help="only this method; may be r
 Which = Annotated[
     list[str] | None,
     typer.Option(
-        "--experiment",
-        help="only this one: localization, insertion_deletion, pointing, randomization, change; may be repeated",
-        show_default="all of the profile",
+        "--experiment", help=f"only this one: {', '.join(GAMES)}; may be repeated", show_default="all of the profile"
     ),
 ]
 
@@ -135,68 +134,68 @@ def run(
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
-    store: StoreFolder = Path("_build/store"),
+    store: StoreFolder = STORE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what it would take, compute nothing")] = False,
 ) -> None:
     """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
-    from perceptual_lib.evaluation.games import experiments_of
     from perceptual_lib.evaluation.needs import missing
     from perceptual_lib.evaluation.profile import load_profile
     from perceptual_lib.runs.executors import make_executor
 
-    settings = load_profile(profile)
-    if problems := missing(settings, experiment or ()):
+    if problems := missing(load_profile(profile), experiment or ()):
         raise InputError(" Also missing: ".join(problems))
-
-    def executor(classifier):
-        return make_executor(engine, classifier, workers, address, gpus)
-
-    chosen = {"names": experiment or (), "limit": limit, "only": only or ()}
-    with experiments_of(settings, executor, store, **chosen) as experiments:
+    executor = partial(make_executor, engine, workers=workers, address=address, gpus=gpus)
+    with _experiments(profile, executor, store, experiment, limit, only) as experiments:
         if dry_run:
             _estimate(experiments)
         else:
             _complete(experiments, profile)
 
 
+def _experiments(profile: str, make_executor, store: Path, names, limit: int | None, only):
+    """The chosen experiments of a profile, as a context."""
+    from perceptual_lib.evaluation.games import experiments_of
+    from perceptual_lib.evaluation.profile import load_profile
+
+    chosen = {"names": names or (), "limit": limit, "only": only or ()}
+    return experiments_of(load_profile(profile), make_executor, store, **chosen)
+
+
 def _estimate(experiments) -> None:
     """Say what is left to compute, and how long that takes here."""
-    from perceptual_lib.runs.progress import duration
+    from perceptual_lib.runs.progress import distinct
 
-    unfinished = {each.run.key(shard): (each.run, shard) for each in experiments for shard in each.unfinished}
+    unfinished = distinct((each.run, each.unfinished) for each in experiments).values()
     if not unfinished:
         typer.echo("Everything is finished.")
         return
     typer.echo(f"To compute: {len(unfinished):,} shards")
-    expected, workers = 0.0, 1
+    expected, batch = 0.0, experiments[0].profile.batch_size
     for network, run in {each.run.network["name"]: each.run for each in experiments}.items():
-        shards = [shard for owner, shard in unfinished.values() if owner.network["name"] == network]
+        shards = [shard for owner, shard in unfinished if owner.network["name"] == network]
         forward, backward = (sum(len(shard.photographs) * shard.passes[i] for shard in shards) for i in range(2))
-        batch, workers = experiments[0].profile.batch_size, run.executor.capacity
         seconds = run.ask("pass_seconds", batch)
-        expected += (forward * seconds[0] + backward * seconds[1]) / workers
+        expected += (forward * seconds[0] + backward * seconds[1]) / run.executor.capacity
         typer.echo(
             f"Passes:     {forward:,} forward, {backward:,} backward of {network}\n"
             f"Measured:   {seconds[0]:.3f} s forward, {seconds[1]:.3f} s backward for an image of a batch of {batch} "
             f"({run.network['device']})"
         )
-    typer.echo(
-        f"Expected:   {duration(expected)} with {workers} worker{'s' * (workers > 1)}, what is not the network's not "
-        "counted"
-    )
+    workers = f"{run.executor.capacity} worker{'s' * (run.executor.capacity > 1)}"
+    typer.echo(f"Expected:   {tqdm.format_interval(expected)} with {workers}, what is not the network's not counted")
 
 
 def _complete(experiments, profile: str) -> None:
     from perceptual_lib.runs.progress import Bar
 
-    bar = Bar(experiments)
+    bar = Bar((each.run, each.unfinished) for each in experiments)
     try:
         with bar:
             for experiment in experiments:
                 experiment.complete()
     except KeyboardInterrupt:
-        _say(f"interrupted, {bar.left} shards are left; the same command goes on from here.", 130)
-        raise typer.Exit(130) from None
+        sentence = f"interrupted, {bar.left} shards are left; the same command goes on from here."
+        raise typer.Exit(_say(sentence, 130)) from None
     failures = [each | {"on": each[one.unit]} for one in experiments for each in one.manifest["failures"]]
     for each in failures[:10]:
         typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
@@ -209,13 +208,14 @@ def status(
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
-    store: StoreFolder = Path("_build/store"),
+    store: StoreFolder = STORE,
 ) -> None:
     """Say how far a profile's experiments are, and which shards are being computed where."""
+    from perceptual_lib.runs.executors import Local
     from perceptual_lib.runs.progress import by_label
 
-    with _opened(profile, store, experiment, limit, only) as experiments:
-        counts = by_label(experiments)
+    with _experiments(profile, Local, store, experiment, limit, only) as experiments:
+        counts = by_label((each.run, each.shards) for each in experiments)
         width = max(len(label) for label, *_ in counts)
         for label, finished, total in counts:
             typer.echo(f"{label:{width}}  {finished:4} of {total}")
@@ -234,36 +234,26 @@ def results(
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
-    store: StoreFolder = Path("_build/store"),
+    store: StoreFolder = STORE,
 ) -> None:
     """Print the tables of what is finished, or write all of it into a folder."""
-    from perceptual_lib.evaluation import publishing as library
-    from perceptual_lib.evaluation.overview import overview
-    from perceptual_lib.evaluation.tables_face import format_table
+    from perceptual_lib.evaluation import publishing
+    from perceptual_lib.evaluation.tables import format_table
+    from perceptual_lib.runs.executors import Local
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    with _opened(profile, store, experiment, limit, only) as experiments:
+    with _experiments(profile, Local, store, experiment, limit, only) as experiments:
         if all(each.table.empty for each in experiments):
             raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
         for each in experiments:
-            for title, table in (overview(each.name, each.table, each.classes) if len(each.table) else {}).items():
+            for title, table in (each.overview() if len(each.table) else {}).items():
                 if len(experiments) > 1:
                     typer.echo(f"# {title}")
                 typer.echo(format_table(table, format, width))
             if missing := len(each.unfinished):
                 typer.echo(f"{each.name}: {missing} shards are not computed yet: this is a table of what is.", err=True)
             if publish is not None and not each.table.empty:
-                library.publish(each.table, each.manifest, publish)
-
-
-def _opened(profile: str, store: Path, names, limit: int | None, only):
-    """The experiments of a profile, for looking at what is finished."""
-    from perceptual_lib.evaluation.games import experiments_of
-    from perceptual_lib.evaluation.profile import load_profile
-    from perceptual_lib.runs.executors import Local
-
-    chosen = {"names": names or (), "limit": limit, "only": only or ()}
-    return experiments_of(load_profile(profile), Local, store, **chosen)
+                publishing.publish(each.table, each.manifest, publish)
 
 
 data = typer.Typer(help="What data a profile needs.", no_args_is_help=True)
@@ -277,23 +267,23 @@ def check(profile: ProfileName) -> None:
     from perceptual_lib.evaluation.profile import load_profile
 
     settings = load_profile(profile)
-    problems, coming = missing(settings), downloads(settings)
-    for problem in problems:
-        typer.echo(f"Missing: {problem}")
-    for download in coming:
-        typer.echo(f"Not here yet: {download}")
-    if problems:
-        raise typer.Exit(1)
-    if not coming:
-        typer.echo(f"Everything that {profile} needs is here.")
+    problems = missing(settings)
+    lines = [f"Missing: {each}" for each in problems] + [f"Not here yet: {each}" for each in downloads(settings)]
+    typer.echo("\n".join(lines) or f"Everything that {profile} needs is here.")
+    raise typer.Exit(bool(problems))
 
 
 @app.command()
-def book(profile: Annotated[str, typer.Argument(help="demo, smoke, paper, or a YAML file")] = "demo") -> None:
+def book(
+    profile: Annotated[str, typer.Argument(help="demo, smoke, paper, or a YAML file")] = "demo",
+    only: Annotated[
+        str | None, typer.Option(help="compute only this notebook, such as 4.2-weak-localization", show_default="all")
+    ] = None,
+) -> None:
     """Compute the notebooks that are out of date and build the site in _build/html."""
     from perceptual_lib.book.pipeline import build
 
-    raise typer.Exit(build(profile, Path.cwd()))
+    raise typer.Exit(build(profile, Path.cwd(), only))
 
 
 def main() -> None:
@@ -302,6 +292,11 @@ def main() -> None:
         app()
     except InputError as error:
         sys.exit(_say(str(error), 2))
+    except ModuleNotFoundError as error:
+        if "perceptual_lib" in error.name:
+            raise
+        extra = "book" if sys.argv[1] == "book" else "experiments"
+        sys.exit(_say(f"it needs {error.name}: pip install 'perceptual-ball[{extra}]'.", 2))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted", 130))
 

@@ -40,7 +40,7 @@ def photographs(tmp_path) -> list[Photograph]:
 def register(monkeypatch):
     def add(name: str, function) -> None:
         monkeypatch.setitem(METHODS, name, None)  # so that it is gone after the test
-        explainer(name, source="a test", cost="none")(function)
+        explainer(name, source="a test")(function)
 
     return add
 

@@ -1,7 +1,7 @@
 """Stand-ins of the tests: small networks and their state, photographs, shards, and what a store holds."""
 
 import os
-import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from perceptual_lib.evaluation.games import Experiment
+from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.photographs.photographs import Photograph
-from perceptual_lib.runs.executors import Local
+from perceptual_lib.runs.executors import Local, Processes
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Store
@@ -83,13 +83,6 @@ class Regions(nn.Module):
         return self.classifier(self.features(images))
 
 
-class Deadly(Small):
-    """Kills the process that it runs in."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 def make_photographs(folder: Path, count: int) -> list[Photograph]:
     folder.mkdir(parents=True)
     for number in range(count):
@@ -100,7 +93,7 @@ def make_photographs(folder: Path, count: int) -> list[Photograph]:
 
 def map_shard(photographs, method: str = "gradient", **settings) -> Shard:
     return Shard(
-        "perceptual_lib.evaluation.explanation",
+        "perceptual_lib.evaluation.maps",
         {"method": method, "settings": settings},
         tuple(photographs),
         label=method,
@@ -133,6 +126,25 @@ def local_run(folder: Path, report=lambda *_: None, network: nn.Module | None = 
     return Run(Store(folder), Local({"model": network or Small()}), report)
 
 
+def run_beside(folder: Path, photographs, states) -> None:
+    """A run in a process of its own, which tells of its states: (process, state, key)."""
+
+    def report(shard: Shard, state: str) -> None:
+        states.put((os.getpid(), state, run.key(shard)))
+
+    run = local_run(folder, report)
+    run.complete(work(photographs, 1))
+
+
+def keep_a_worker_busy(pipe) -> None:
+    """A run in a process of its own, whose one worker has work for ever; tells which process that is."""
+    executor = Processes({"model": Small()}, 1)
+    executor.submit("identity").result()
+    executor.submit("pass_seconds", 100_000)
+    pipe.send(next(iter(executor.pool._processes)))
+    time.sleep(600)
+
+
 def kept(folder: Path) -> dict[str, dict[str, bytes]]:
     """Every finished shard's arrays but `seconds`, as bytes."""
     store = Store(folder)
@@ -146,8 +158,9 @@ def kept(folder: Path) -> dict[str, dict[str, bytes]]:
     }
 
 
-def partials(folder: Path) -> list[Path]:
-    return list(folder.glob("??/*.partial"))
+def leftovers(folder: Path) -> list[Path]:
+    """What a store holds beside finished shards."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".npz"]
 
 
 def fragile(fails):

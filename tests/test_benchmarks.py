@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.book.speed import growth_table, measured, speed_table
+from perceptual_lib.book.speed import growth_table, load_speed, speed_table
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the benchmarks are no part of the package
@@ -35,9 +35,9 @@ def test_rows_run_and_agree(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", *tests, "--scale=smoke", f"--benchmark-json={file}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    run = measured(file)
+    run = load_speed(file)
     assert {row["row"] for row in run.rows} == set(ROWS)
-    assert "times the floor, folded" in done.stdout and "scale smoke" in run.described
+    assert "times the floor, folded" in done.stdout and "scale smoke" in run.description
     table = speed_table(run.rows)
     assert {row: set(table.measure[table.row == row]) for row in ROWS} == {
         row: lines for row, (_, lines) in ROWS.items()
@@ -125,7 +125,7 @@ def test_the_two_loops_are_bfgs_without_its_matrix() -> None:
 
 
 def test_the_published_run_has_every_row() -> None:
-    run = measured(ROOT / "results" / "speed")
+    run = load_speed(ROOT / "results" / "speed")
     assert set("1 2a 2b 2c 2d 3 4a 4b 4c 4d 4e 4f 4g 4h 5 5b 6 7a 7b 7c".split()) <= set(speed_table(run.rows).row)
     assert set(growth_table(run).axis) == {"images", "pixels", "layers held", "steps", "history"}
     assert run.row("workers") and run.row("half precision")

@@ -7,15 +7,15 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from stand_ins import leftovers
 
 from perceptual_lib import cli, load_photographs
-from perceptual_lib.evaluation.games import Localization
+from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.profile import load_profile
 
 
@@ -143,16 +143,18 @@ def experiment(run, tmp_path):
 def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     status, out, _ = experiment("run", "--dry-run")
     assert status == 0 and "To compute: 2 shards" in out and "1 worker," in out and "s forward," in out
-    assert experiment("status")[1].split() == "gradient 0 of 1 score gradient 0 of 1".split()
+    assert experiment("status")[1].split() == "gradient 0 of 1 localization of gradient 0 of 1".split()
     status, _, err = experiment("results")
     assert status == 2 and "compute it: perceptual-ball run smoke" in err
     status, out, err = experiment("run")
     assert status == 0 and out.startswith("Finished, no failures.") and "100%" in err
     assert all(len(line) < 100 and "\r" not in line for line in err.splitlines())  # no terminal
     assert experiment("run", "--dry-run")[1] == "Everything is finished.\n"
-    assert experiment("status")[1].split() == "gradient 1 of 1 score gradient 1 of 1".split()
+    assert experiment("status")[1].split() == "gradient 1 of 1 localization of gradient 1 of 1".split()
     status, out, err = experiment("results", "--format", "markdown", "--publish", tmp_path / "published")
-    assert status == 0 and err == "" and [line.split(" | ")[1] for line in out.splitlines()] == ["n", "---", "4"]
+    assert (
+        status == 0 and err == "" and [line.split("|")[2].strip(" :-") for line in out.splitlines()] == ["n", "", "4"]
+    )
     assert {path.name for path in (tmp_path / "published").iterdir()} == {"localization.json", "localization.parquet"}
     status, out, err = experiment("results", "--limit", 1)
     assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
@@ -177,8 +179,8 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
 def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
     going = Localization(load_profile("smoke"), tmp_path / "store", only=["gradient"])
     with (
-        going.run.store.claim(going.run.key(going.shards[0])),
-        going.run.store.claim("00" * 32),
+        going.run.store.lease(going.run.key(going.shards[0])),
+        going.run.store.lease("00" * 32),
     ):
         lines = experiment("status")[1].splitlines()[2:]
     assert sorted(line.split(": ")[0] for line in lines) == ["a shard of another profile", "gradient"]
@@ -188,7 +190,7 @@ def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        ("run", ["--only", "rize"], "no method 'rize'; nearest: rise"),
+        ("run", ["--only", "rize"], "no method 'rize' (nearest: rise"),
         ("run", ["--engine", "abacus"], "no engine 'abacus'"),
         ("run", ["--workers", "2"], "engine local has one worker"),
         ("run", ["--store", "/dev/null/store"], "give a folder that can be written"),
@@ -247,16 +249,4 @@ def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every
     left = re.fullmatch(r"perceptual-ball: interrupted, (\d+) shards are left; .* from here\.", err.splitlines()[-1])
     assert 0 <= int(left[1]) + finished - every <= 1  # one may have been written and not been counted
-    assert not list(tmp_path.glob("??/*.partial"))
-
-
-@pytest.mark.slow
-def test_workers_end_with_a_run_that_is_killed(tmp_path) -> None:
-    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path)]
-    process = subprocess.Popen([*command, "--engine", "processes", "--workers", "1"], stderr=subprocess.DEVNULL)
-    wait_until(lambda: list(tmp_path.glob("??/*.npz")), 120)
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.kill()
-    process.wait()
-    assert workers
-    wait_until(lambda: not any(Path("/proc", worker).exists() for worker in workers), 20)
+    assert leftovers(tmp_path) == []

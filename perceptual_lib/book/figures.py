@@ -1,41 +1,44 @@
-"""The book's figures, one function each, and the overlay that the command line writes.
+"""The book's figures, one function each: those of numbers here, those of pictures in `panels`; and their style."""
 
-Pictures and maps are arrays, or tensors on the CPU.
-"""
-
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
+import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
-from PIL import Image
 
-from perceptual_lib.book.stored import figure_data
-from perceptual_lib.evaluation.places import dominant_component
+from perceptual_lib.book.panels import (  # noqa: F401 - a notebook knows one module of figures
+    cascade_grid,
+    comparison,
+    image_grid,
+    image_row,
+    localization,
+    pointing,
+    threshold_steps,
+)
 from perceptual_lib.evaluation.statistics import Estimate
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
-PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL, TRUE_BOX, FOUND_BOX = "#D55E00", "#0072B2", "#767676", "#56B4E9", "#F0E442"
+PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL = "#D55E00", "#0072B2", "#767676"
 SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")  # colours have a second sign beside them
-HEAT = "inferno"
 STYLE = {
     "figure.dpi": 110,  # pixels of the page, per inch
     "savefig.dpi": 220,  # twice as many, for dense screens
-    "font.size": 9,
-    "axes.titlesize": 9,
+    "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own: the same on every machine
+    "lines.linewidth": 1.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.fonttype": "path",  # looks the same everywhere; text in a picture of a page cannot be selected anyway
     "svg.hashsalt": "perceptual",  # the same figure, the same file
 }
-
-Box = tuple[float, float, float, float]
+JPEG = {"optimize": True, "progressive": True}
 
 
 def setup() -> None:
@@ -43,90 +46,26 @@ def setup() -> None:
     from IPython import get_ipython
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-    plt.rcParams.update(STYLE)
+    sns.set_theme(context="paper", style="ticks", rc=STYLE)
     set_matplotlib_formats()  # none of the inline backend's own, so that each figure is stored once
     get_ipython().display_formatter.mimebundle_formatter.for_type(Figure, figure_data)
 
 
-def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
-    """The map (H, W) in colours over the picture, at the picture's size: the more salient, the more colour."""
-    low, high = float(saliency.min()), float(saliency.max())
-    scaled = (saliency - low) / (high - low) if high > low else np.zeros_like(saliency)
-    heat = Image.fromarray(np.uint8(255 * scaled)).resize(picture.size, Image.Resampling.BILINEAR)
-    colours = Image.fromarray(np.uint8(255 * colormaps[HEAT](np.asarray(heat))[..., :3]))
-    return Image.composite(colours, picture.convert("L").convert("RGB"), heat.point(lambda value: 40 + value * 3 // 4))
+def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """What a page stores of a figure: SVG of a drawing, JPEG of pictures, which would be heavier as SVG or PNG.
 
-
-def image_row(images: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
-    """Pictures (H, W, 3) and maps (H, W) side by side (Fig. 2)."""
-    return image_grid([images], titles)
-
-
-def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
-    """Pictures (H, W, 3) and maps (H, W) in rows, each map in its own range of colours, up to its 99.5 % quantile."""
-    count = len(rows[0])
-    width = 9 / max(count, 3)
-    figure, axes = plt.subplots(
-        len(rows), count, figsize=(width * count, (width + 0.12) * len(rows)), squeeze=False, layout="constrained"
-    )
-    for row, images in enumerate(rows):
-        for column, image in enumerate(images):
-            panel = axes[row, column]
-            # Fine maps have single bright pixels, beside which all else would be black.
-            brightest = np.quantile(image, 0.995) if image.ndim == 2 else None
-            panel.imshow(image, cmap=HEAT if image.ndim == 2 else None, vmax=brightest)
-            panel.set(xticks=[], yticks=[])
-            panel.spines[:].set_visible(False)
-            if row == 0:
-                panel.set_title(titles[column])
-        if row_titles:
-            axes[row, 0].set_ylabel(row_titles[row])
-    return figure
-
-
-def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
-    """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
-
-    Args:
-        pictures: (B, H, W, 3) in [0, 1].
-        maps: (B, H, W).
-        alpha: threshold of the component, a share of the map's range.
-        titles: one for each row.
+    Returns:
+        Data by mime type, as IPython wants it: JPEG in base 64; and by mime type the size in pixels of the page.
     """
-    pictures, maps = np.asarray(pictures), np.asarray(maps)
-    components = [dominant_component(saliency, alpha) for saliency in maps]
-    rows = [
-        [picture, saliency, picture * (0.25 + 0.75 * mask[..., None])]
-        for picture, saliency, (mask, _) in zip(pictures, maps, components, strict=True)
-    ]
-    figure = image_grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
-    for index, (_, box) in enumerate(components):
-        if box:
-            _draw_box(figure.axes[3 * index + 2], box, FOUND_BOX)
-    return figure
-
-
-def comparison(
-    pictures: ArrayLike, columns: Mapping[str, ArrayLike], boxes: Sequence[Sequence[Box]], across: int = 1
-) -> Figure:
-    """Fig. 4 and S1: each picture with its boxes, then its maps.
-
-    Args:
-        pictures: (B, H, W, 3) in [0, 1].
-        columns: title -> maps (B, H, W).
-        boxes: for each picture, in pixels of the maps.
-        across: pictures in one row of the figure.
-    """
-    panels = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
-    blank = [np.ones((1, 1, 3))] * (1 + len(columns))
-    panels += [blank] * (-len(panels) % across)
-    rows = [sum(panels[start : start + across], []) for start in range(0, len(panels), across)]
-    figure = image_grid(rows, ["original", *columns] * across)
-    for own, axes in zip(boxes, np.array(figure.axes).reshape(len(panels), -1), strict=False):
-        for box in own:
-            for panel, width in zip(axes, [1.6] + [0.6] * len(columns), strict=True):  # thin, not to hide the maps
-                _draw_box(panel, box, TRUE_BOX, width)
-    return figure
+    figure.draw_without_rendering()  # places everything, which tells where the figure ends
+    box = figure.get_tightbbox().padded(0.1)  # inches
+    size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
+    file = BytesIO()
+    if any(axes.images for axes in figure.axes):
+        figure.savefig(file, format="jpeg", bbox_inches=box, pil_kwargs=JPEG)
+        return {"image/jpeg": b64encode(file.getvalue()).decode()}, {"image/jpeg": size}
+    figure.savefig(file, format="svg", bbox_inches=box, metadata={"Date": None})
+    return {"image/svg+xml": file.getvalue().decode()}, {"image/svg+xml": size}
 
 
 def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
@@ -135,13 +74,13 @@ def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     Args:
         curves: panel title -> method name -> values (steps + 1, images); images are drawn thin, their mean thick.
     """
-    figure, panels = plt.subplots(1, len(curves), figsize=(3.3 * len(curves), 2.8), layout="constrained")
-    for axes, (title, methods) in zip(np.atleast_1d(panels), curves.items(), strict=True):
-        for (name, values), colour in zip(methods.items(), (NO_PERCEPTUAL, PERCEPTUAL), strict=False):
-            axes.plot(values, color=colour, linewidth=0.5, alpha=0.4)
-            axes.plot(values.mean(axis=1), color=colour, linewidth=2, label=name)
-        axes.set(title=title, xlabel="step of L-BFGS")
-    np.atleast_1d(panels)[0].legend()
+    figure, panels = plt.subplots(1, len(curves), figsize=(3.3 * len(curves), 2.8), squeeze=False, layout="constrained")
+    for axes, (title, methods) in zip(panels.flat, curves.items(), strict=True):
+        lines = _long_form(methods, (NO_PERCEPTUAL, PERCEPTUAL)) | {"ax": axes}
+        sns.lineplot(**lines, units="column", estimator=None, legend=False, linewidth=0.5, alpha=0.4)
+        sns.lineplot(**lines, errorbar=None, legend=axes is panels[0, 0], linewidth=2)
+        axes.set(title=title, xlabel="step of L-BFGS", ylabel="")
+    panels[0, 0].legend()
     return figure
 
 
@@ -155,14 +94,18 @@ def growth(changes: Mapping[str, np.ndarray], held: int | None = None) -> Figure
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     if held is not None:
         axes.axvspan(-0.5, held + 0.5, color=NEUTRAL, alpha=0.12, linewidth=0, label="held")
-    for (name, values), colour in zip(changes.items(), (NO_PERCEPTUAL, PERCEPTUAL, NEUTRAL), strict=False):
-        layers = np.arange(len(values))
-        low, middle, high = np.quantile(values, (0.25, 0.5, 0.75), axis=1)
-        axes.fill_between(layers, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(layers, middle, color=colour, marker=".", label=name)
+    lines = _long_form(changes, (NO_PERCEPTUAL, PERCEPTUAL, NEUTRAL))
+    sns.lineplot(**lines, estimator="median", errorbar=("pi", 50), marker="o", markersize=4, markeredgewidth=0, ax=axes)
     axes.set(yscale="log", xlabel="activation, in forward order", ylabel="relative change, per that of the pixels")
     axes.legend()
     return figure
+
+
+def _long_form(curves: Mapping[str, np.ndarray], colours: tuple[str, ...]) -> dict[str, Any]:
+    """Seaborn's arguments for curves (rows, columns) over their rows, with a hue each; images are in the columns."""
+    tables = {name: pd.DataFrame(values).rename_axis("row").reset_index() for name, values in curves.items()}
+    data = pd.concat(tables, names=["name"]).reset_index("name").melt(["name", "row"], var_name="column")
+    return {"data": data, "x": "row", "y": "value", "hue": "name", "palette": list(colours[: len(curves)])}
 
 
 def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labels: tuple[str, str]) -> Figure:
@@ -173,61 +116,12 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
         labels: names of the first (horizontal) and the second (vertical).
     """
     figure, axes = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
-    axes.plot([0, 1], [0, 1], color=NEUTRAL, linewidth=0.8)
-    axes.scatter(first, second, color=PERCEPTUAL, s=24, zorder=3, label="a photograph")
+    axes.axline((0, 0), slope=1, color=NEUTRAL, linewidth=0.8)
     axes.scatter(areas, areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
-    axes.set(
-        xlim=(0, 1),
-        ylim=(0, 1),
-        aspect="equal",
-        xlabel=f"share inside, {labels[0]}",
-        ylabel=f"share inside, {labels[1]}",
-    )
+    sns.scatterplot(x=first, y=second, color=PERCEPTUAL, ax=axes, label="a photograph")
+    x, y = (f"share inside, {label}" for label in labels)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=x, ylabel=y)
     axes.legend(loc="lower right")
-    return figure
-
-
-def threshold_steps(
-    picture: ArrayLike, steps: Mapping[str, tuple[ArrayLike, Box | None]], true: Sequence[Box]
-) -> Figure:
-    """The protocol of weak localization on one photograph: what is kept at each step, and the box around it.
-
-    Args:
-        picture: (H, W, 3) in [0, 1].
-        steps: title -> map (H, W), mask (H, W) bool or None for the picture itself, and the box found or None.
-        true: boxes of the object.
-    """
-    shown = [picture if image is None else np.asarray(image) for image, _ in steps.values()]
-    shown = [np.asarray(picture) * (0.2 + 0.8 * each[..., None]) if each.dtype == bool else each for each in shown]
-    figure = image_grid([shown], list(steps))
-    for panel, (_, box) in zip(figure.axes, steps.values(), strict=True):
-        for each in true:
-            _draw_box(panel, each, TRUE_BOX)
-        if box is not None:
-            _draw_box(panel, box, FOUND_BOX)
-    return figure
-
-
-def pointing(
-    picture: ArrayLike, maps: ArrayLike, points: ArrayLike, boxes: Sequence[Sequence[Box]], titles: Sequence[str]
-) -> Figure:
-    """The pointing game on one scene: for each question the map over the picture, its maximum, and the true boxes.
-
-    Args:
-        picture: (H, W, 3) in [0, 1].
-        maps: (Q, h, w), drawn at the picture's size.
-        points: (Q, 2) columns and rows of the maxima, in pixels of the picture.
-        boxes: for each question those of its class.
-        titles: Q of them.
-    """
-    picture, points = np.asarray(picture), np.asarray(points)
-    scene = Image.fromarray(np.uint8(255 * picture))
-    figure = image_grid([[np.asarray(overlay(scene, np.asarray(each))) for each in maps]], titles)
-    for panel, (column, row), of_class in zip(figure.axes, points, boxes, strict=True):
-        for box in of_class:
-            _draw_box(panel, box, TRUE_BOX)
-        panel.plot(column, row, "+", color="white", markersize=15, markeredgewidth=4)
-        panel.plot(column, row, "+", color="black", markersize=13, markeredgewidth=1.6)
     return figure
 
 
@@ -267,8 +161,8 @@ def fits(axes: Mapping[str, ArrayLike]) -> Figure:
         x, seconds, memory = np.array(points, dtype=float).T
         sides = (panel, seconds, PERCEPTUAL, "o"), (panel.twinx(), memory / 1e6, NO_PERCEPTUAL, "s")
         for side, y, colour, marker in sides:
-            side.plot(x, y, marker, color=colour, markersize=4)
-            side.plot(x, np.polyval(np.polyfit(x, y, 1), x), color=colour, linewidth=0.8)
+            dots, line = {"s": 16, "alpha": 1}, {"linewidth": 0.8}
+            sns.regplot(x=x, y=y, ci=None, color=colour, marker=marker, scatter_kws=dots, line_kws=line, ax=side)
             side.set_ylim(0)
             side.tick_params("y", colors=colour)
             side.spines[["left", "right"]].set_visible(False)
@@ -282,14 +176,14 @@ def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: boo
     One that is better than 0 has the colour of the perceptual method, and one whose interval includes 0 is grey.
     """
     below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
-    figure, axes = plt.subplots(figsize=(6.0, 0.3 * len(estimates) + 0.8), layout="constrained")
-    for row, estimate in enumerate(estimates.values()):
-        colour = below if estimate.high < 0 else above if estimate.low > 0 else NEUTRAL
-        axes.plot([estimate.low, estimate.high], [row, row], color=colour)
-        axes.plot(estimate.value, row, "o", color=colour)
+    rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(estimates))
+    colours = np.select([rows.high < 0, rows.low > 0], [below, above], NEUTRAL)
+    figure, axes = plt.subplots(figsize=(6.0, 0.3 * len(rows) + 0.8), layout="constrained")
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
-    axes.set(yticks=range(len(estimates)), yticklabels=list(estimates), xlabel=xlabel)
-    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    sns.stripplot(x=rows.value, y=rows.index, hue=rows.index, palette=list(colours), size=6, jitter=False, ax=axes)
+    axes.hlines(range(len(rows)), rows.low, rows.high, colors=colours)
+    axes.set(xlabel=xlabel, ylabel="", ylim=(len(rows) - 0.5, -0.5))
+    axes.locator_params("x", nbins=7)
     return figure
 
 
@@ -307,29 +201,17 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
     low = min(np.nanmin(panel) for panel in panels.values())
     high = max(np.nanmax(panel) for panel in panels.values())
     for panel, (title, numbers) in zip(axes.flat, panels.items(), strict=False):
-        image = panel.imshow(numbers, cmap="cividis", vmin=low, vmax=high)
-        for (row, column), number in np.ndenumerate(numbers.to_numpy()):
-            if len(numbers) <= 8 and np.isfinite(number):
-                bright = number > (low + high) / 2
-                panel.text(column, row, f"{number:.2f}", ha="center", va="center", color="black" if bright else "white")
-        last = ["–" if layer < 0 else layer for layer in numbers.columns]
-        panel.set(title=title, xlabel="last layer held" + " (–: none)" * ("–" in last), ylabel="first layer held")
-        panel.set(xticks=range(numbers.shape[1]), xticklabels=last)
-        panel.set(yticks=range(numbers.shape[0]), yticklabels=numbers.index)
-    figure.colorbar(image, ax=axes, label=label, shrink=0.6)
+        numbers = numbers.rename(columns={-1: "–"})
+        colours = {"cmap": "cividis", "vmin": low, "vmax": high, "cbar": False}
+        sns.heatmap(numbers, annot=len(numbers) <= 8, fmt=".2f", square=True, ax=panel, **colours)
+        xlabel = "last layer held" + " (–: none)" * ("–" in numbers)
+        panel.set(title=title, xlabel=xlabel, ylabel="first layer held")
+        for text in panel.texts:  # seaborn writes in white on middling colours, too
+            text.set_color("black" if float(text.get_text()) > (low + high) / 2 else "white")
+        panel.tick_params(length=0)
+        panel.tick_params("y", rotation=0)
+    figure.colorbar(panel.collections[0], ax=axes, label=label, shrink=0.6)
     return figure
-
-
-def cascade_grid(pictures: ArrayLike, maps: ArrayLike, stages: Sequence[str]) -> Figure:
-    """Fig. 7: each picture, its map, and its maps while one more layer after the other has forgotten all.
-
-    Args:
-        pictures: (B, H, W, 3) in [0, 1].
-        maps: (B, S, H, W), the first of the trained network; each has its own range of colours.
-        stages: S names, "trained" and the layers' paths, which are broken at their dots.
-    """
-    rows = [[picture, *own] for picture, own in zip(np.asarray(pictures), np.asarray(maps), strict=True)]
-    return image_grid(rows, ["picture", *(stage.replace(".", "\n") for stage in stages)])
 
 
 def two_scores(table: pd.DataFrame) -> Figure:
@@ -338,24 +220,22 @@ def two_scores(table: pd.DataFrame) -> Figure:
     The blurs of one method are joined. The names stand at the side, from the highest point to the lowest.
 
     Args:
-        table: from `tables.insertion_deletion.insertion_deletion_table`; a row without estimates is left out.
+        table: from `evaluation.insertion_deletion.table.insertion_deletion_table`; a row without estimates is left out.
     """
     rows = table.dropna(subset=["deletion", "insertion"])
     order = rows.insertion.map(lambda estimate: estimate.value).sort_values().index
     figure, axes = plt.subplots(figsize=(6.0, max(3.4, 0.2 * len(rows) + 0.8)), layout="constrained")
     for method, own in rows.groupby("method", sort=False):
         colour = {"perceptual": PERCEPTUAL, "no_perceptual": NO_PERCEPTUAL}.get(method, NEUTRAL)
-        points = [
-            (deletion.value, insertion.value) for deletion, insertion in zip(own.deletion, own.insertion, strict=True)
-        ]
+        points = [(row.deletion.value, row.insertion.value) for row in own.itertuples()]
         axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=1.2, markersize=5, zorder=3)
-        for (row, line), (across, up) in zip(own.iterrows(), points, strict=True):
-            axes.hlines(up, line.deletion.low, line.deletion.high, color=colour, linewidth=0.8, alpha=0.5)
-            axes.vlines(across, line.insertion.low, line.insertion.high, color=colour, linewidth=0.8, alpha=0.5)
+        for row, (across, up) in zip(own.itertuples(), points, strict=True):
+            axes.hlines(up, row.deletion.low, row.deletion.high, color=colour, linewidth=0.8, alpha=0.5)
+            axes.vlines(across, row.insertion.low, row.insertion.high, color=colour, linewidth=0.8, alpha=0.5)
             axes.annotate(
-                method if len(own) == 1 else f"{method}, sigma {row[1]:g}",
+                method if len(own) == 1 else f"{method}, sigma {row.Index[1]:g}",
                 (across, up),
-                (1.03, (order.get_loc(row) + 0.5) / len(order)),
+                (1.03, (order.get_loc(row.Index) + 0.5) / len(order)),
                 textcoords="axes fraction",
                 color=colour,
                 va="center",
@@ -364,17 +244,3 @@ def two_scores(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="area under the deletion curve (lower is better)")
     axes.set(ylabel="area under the insertion curve (higher is better)")
     return figure
-
-
-def _draw_box(axes: plt.Axes, box: Box, colour: str, linewidth: float = 1.6) -> None:
-    left, top, right, bottom = box
-    axes.add_patch(
-        Rectangle(
-            (left - 0.5, top - 0.5),
-            right - left + 1,
-            bottom - top + 1,
-            fill=False,
-            edgecolor=colour,
-            linewidth=linewidth,
-        )
-    )

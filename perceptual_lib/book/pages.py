@@ -1,26 +1,21 @@
 """One notebook on its way to the site: computed, cleaned for readers, or replaced by a note when it fails."""
 
-import base64
-import json
+import os
 import re
 import sys
-from collections.abc import Awaitable, Iterable
-from io import BytesIO
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
-CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
-"""An array as `explorer.widget.chunk_element` writes it."""
-
 
 def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
     """Run a notebook; `target` appears only if every cell ran.
 
     Args:
-        source: a notebook without outputs.
+        source: a notebook without outputs, in a folder of the clone.
         target: its computed copy.
         parameter: what the notebook gets as `profile`.
         profile: the profile's name, for the readers.
@@ -35,7 +30,7 @@ def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
         """What the kernel says of itself (its transport, its shutdown) is not for the terminal."""
 
         def start_kernel(self, **options: Any) -> Awaitable[None]:
-            return super().start_kernel(stderr=log, **options)
+            return super().start_kernel(stderr=log, env=environment(source.parents[1]), **options)
 
     running = target.parent / "running" / source.name
     running.parent.mkdir(parents=True, exist_ok=True)
@@ -56,26 +51,9 @@ def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
     running.replace(target)
 
 
-def split_chunks(page: Path, folder: Path) -> None:
-    """Move the arrays of a page's explorers out of it, each into a script of its own.
-
-    A reader then fetches what is looked at, and no more. Scripts, because `file://` forbids to fetch data.
-
-    Args:
-        page: a computed notebook, which is written anew.
-        folder: gets `NAME.js` for each array that an explorer of the page asks for by this name.
-    """
-    notebook = nbformat.read(page, 4)
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    explorers = [data for data in outputs if 'class="explorer"' in data.get("text/html", "")]
-    for data in explorers:
-        folder.mkdir(parents=True, exist_ok=True)
-        for element, name in CHUNK.findall(data["text/html"]):
-            code = f"document.head.insertAdjacentHTML('beforeend', {json.dumps(element)});\n"
-            (folder / f"{name}.js").write_text(code, encoding="utf-8")
-        data["text/html"] = CHUNK.sub("", data["text/html"])
-    if explorers:
-        nbformat.write(notebook, page)
+def environment(root: Path) -> dict[str, str]:
+    """That of a process which imports the library of this clone, wherever another one may be installed."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
 def reason(error: Exception) -> str:
@@ -94,7 +72,7 @@ def write_note(source: Path, note: Path, message: str, profile: str) -> None:
 
 ````{{admonition}} This section could not be computed
 :class: danger
-Its notebook stopped with an error in this build (profile {profile}), so there is nothing to show:
+There is nothing to show of its notebook in this build (profile {profile}):
 
 ```text
 {message}
@@ -109,24 +87,13 @@ The other sections do not depend on it. The next build tries it again.
     nbformat.write(page, note)
 
 
-def front_picture(pages: Iterable[Path]) -> bytes:
-    """The JPEG that a cell tagged `front-page` computed, or one that says that there is none."""
-    for page in pages:
-        for cell in nbformat.read(page, 4).cells:
-            if "front-page" in _tags(cell):
-                for output in cell.get("outputs", []):
-                    if "image/jpeg" in output.get("data", {}):
-                        return base64.b64decode(output.data["image/jpeg"])
-    return _placeholder()
-
-
 def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
     """No injected cell, no progress bars or warnings, no paths and times of this machine."""
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in _tags(cell)]
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags(cell)]
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
-        if "parameters" in _tags(cell):
+        if "parameters" in tags(cell):
             cell.source = re.sub(r'(?m)^profile = ".*?"', f'profile = "{profile}"', cell.source)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
@@ -135,16 +102,6 @@ def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
     return notebook
 
 
-def _tags(cell: NotebookNode) -> list[str]:
+def tags(cell: NotebookNode) -> list[str]:
+    """Of a cell, such as "parameters"."""
     return cell.metadata.get("tags", [])
-
-
-def _placeholder() -> bytes:
-    from PIL import Image, ImageDraw, ImageFont
-
-    picture = Image.new("RGB", (1200, 360), "#f2f2f0")
-    words = "This picture could not be computed in this build."
-    ImageDraw.Draw(picture).text((600, 180), words, "#555555", ImageFont.load_default(32), anchor="mm")
-    stream = BytesIO()
-    picture.save(stream, "JPEG")
-    return stream.getvalue()

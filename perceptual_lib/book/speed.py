@@ -17,11 +17,9 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import Estimate
 from perceptual_lib.evaluation.tables import format_cell
 
-COLUMNS = ("row", "work", "unit", "seconds", "measure", "ratio", "goal", "reached", "agreement")
-
 
 @dataclass(frozen=True)
-class Measured:
+class SpeedRun:
     """One run of the benchmark.
 
     Attributes:
@@ -39,7 +37,7 @@ class Measured:
         return next((row for row in self.rows if row["row"] == name), None)
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """The machine and the time, for readers."""
         machine = self.machine
         gpu = f"{machine['gpu']}; " if machine["gpu"] else ""
@@ -50,7 +48,7 @@ class Measured:
         )
 
 
-def measured(path: str | PathLike) -> Measured:
+def load_speed(path: str | PathLike) -> SpeedRun:
     """What `make bench` wrote: a file, or a folder of them from one machine, whose later rows replace the earlier.
 
     Raises:
@@ -70,7 +68,7 @@ def measured(path: str | PathLike) -> Measured:
         raise InputError(f"{file} is no result of make bench ({type(error).__name__}).") from error
     if len({machine["processor"] for machine in machines}) != 1:
         raise InputError(f"{path} must hold results of make bench from one machine.")
-    return Measured(list(rows.values()), machines[-1], " and ".join(dict.fromkeys(made)))
+    return SpeedRun(list(rows.values()), machines[-1], " and ".join(dict.fromkeys(made)))
 
 
 def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -80,38 +78,33 @@ def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     was to reach, and whether its median did; agreement of the results. Estimates are the median over the rounds, with
     the least and the greatest; a ratio is taken within each round.
     """
-    lines = [line for row in sorted(rows, key=lambda row: row["row"]) for line in _lines(row)]
-    return pd.DataFrame(lines, columns=COLUMNS)
+    lines = []
+    for row in sorted(rows, key=lambda row: row["row"]):
+        own = {"row": row["row"], "work": row["title"], "unit": row.get("unit", ""), "seconds": None}
+        if "seconds" in row:
+            own["seconds"] = over_rounds(row["seconds"]["ours"])
+        for measure, ratio, goal, at_least in _ratios(row):
+            reached = None if goal is None else bool(ratio.value >= goal if at_least else ratio.value <= goal)
+            words = "" if goal is None else f"{'>=' if at_least else '<='} {goal:g}"
+            outcome = {"goal": words, "reached": reached, "agreement": row.get("agreement", "")}
+            lines.append(own | {"measure": measure, "ratio": ratio} | outcome)
+    return pd.DataFrame(lines, columns="row work unit seconds measure ratio goal reached agreement".split())
 
 
-def _lines(row: Mapping[str, Any]) -> Iterator[tuple]:
+def _ratios(row: Mapping[str, Any]) -> Iterator[tuple[str, Estimate, float | None, bool]]:
+    """Of a row: what each ratio is of, the ratio, its goal, and whether that is the least that it should be."""
     limits = row.get("limits", {})
     if "growth" in row:
-        goal = limits["growth"]
-        ratio = over_rounds([row["growth"]])
-        yield (row["row"], row["title"], "", None, "times as much", ratio, f"<= {goal:g}", row["growth"] <= goal, "")
-    if "seconds" not in row:
-        return
-    ours = np.array(row["seconds"]["ours"])
-    head = row["row"], row["title"], row["unit"], over_rounds(ours)
+        yield "times as much", over_rounds([row["growth"]]), limits["growth"], False
+    seconds = {name: np.array(values) for name, values in row.get("seconds", {}).items()}
+    ours = seconds.pop("ours", None)
     if "seconds" in limits:
-        ratio, goal = over_rounds(ours), limits["seconds"]
-        yield (*head, "seconds", ratio, f"<= {goal:g}", bool(ratio.value <= goal), row["agreement"])
-    for name, theirs in row["seconds"].items():
-        goal = limits.get(name)
+        yield "seconds", over_rounds(ours), limits["seconds"], False
+    for name, theirs in seconds.items():
         if name.startswith("floor"):
-            ratio = over_rounds(ours / np.array(theirs))
-            yield (*head, f"times the {name}", ratio, *_goal(ratio.value, goal, at_least=False), row["agreement"])
-        elif name != "ours":
-            ratio = over_rounds(np.array(theirs) / ours)
-            measure = f"times as fast as {name}"
-            yield (*head, measure, ratio, *_goal(ratio.value, goal, at_least=True), row["agreement"])
-
-
-def _goal(value: float, goal: float | None, at_least: bool) -> tuple[str, bool | None]:
-    if goal is None:
-        return "", None
-    return f"{'>=' if at_least else '<='} {goal:g}", bool(value >= goal if at_least else value <= goal)
+            yield f"times the {name}", over_rounds(ours / theirs), limits.get(name), False
+        else:
+            yield f"times as fast as {name}", over_rounds(theirs / ours), limits.get(name), True
 
 
 def over_rounds(values: Sequence[float] | np.ndarray) -> Estimate:
@@ -126,41 +119,24 @@ def format_speed(table: pd.DataFrame) -> str:
     return flat.map(format_cell).to_string()
 
 
-@dataclass(frozen=True)
-class Line:
-    """The straight line through measured points.
+def growth_table(run: SpeedRun) -> pd.DataFrame:
+    """For each axis of growth the lines of least squares through the seconds and the MB that were measured.
 
-    Attributes:
-        intercept, slope: of the least squares.
-        worst: the largest distance of a point from it, as a share of the largest value.
+    Columns: axis; values, from which to which; n of them; what; at_zero and per_unit of the axis; worst, the largest
+    distance of a point from its line as a share of the largest value.
     """
-
-    intercept: float
-    slope: float
-    worst: float
-
-
-def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """The line of least squares through two points or more."""
-    slope, intercept = np.polyfit(x, y, 1)
-    error = np.abs(np.polyval([slope, intercept], x) - y).max() / np.max(np.abs(y))
-    return Line(float(intercept), float(slope), float(error))
-
-
-def growth_table(run: Measured) -> pd.DataFrame:
-    """For each axis of growth the lines of seconds and of memory in MB, from the points measured."""
     lines = []
     for row in run.rows:
         if "axis" in row:
             x, seconds, memory = np.array(row["points"], dtype=float).T
             for what, y in (("seconds", seconds), ("MB", memory / 1e6)):
-                line = fit_line(x, y)
-                values = f"{x.min():g} to {x.max():g}"
-                lines.append((row["axis"], values, len(x), what, line.intercept, line.slope, line.worst))
+                slope, intercept = np.polyfit(x, y, 1)
+                worst = np.abs(intercept + slope * x - y).max() / np.abs(y).max()
+                lines.append((row["axis"], f"{x.min():g} to {x.max():g}", len(x), what, intercept, slope, worst))
     return pd.DataFrame(lines, columns="axis values n what at_zero per_unit worst".split())
 
 
-def study_hours(run: Measured, images: int, ranges: int, evaluations: int, workers: int) -> float | None:
+def study_hours(run: SpeedRun, images: int, ranges: int, evaluations: int, workers: int) -> float | None:
     """Hours that explaining images with ranges of layers held takes on so many workers like those measured.
 
     A worker is a GPU where the run had one, with the median of row 2b. Elsewhere it is one of two workers of Ray, each

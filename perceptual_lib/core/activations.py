@@ -18,14 +18,13 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.settings import Layers
 
 # The pointwise functions whose outputs are features. Sigmoid, its hard form and softmax are gates and
 # attention in the networks of today; they are not counted.
 ACTIVATION_FUNCTIONS = frozenset(
     "celu elu gelu hardswish hardtanh leaky_relu mish prelu relu relu6 rrelu selu silu softplus tanh threshold".split()
 )
-
-Layers = int | str | range | Iterable[int | str | range]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class watch(TorchFunctionMode):
         super().__init__()
         self.see = see
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = self.run(func, args, kwargs or {})
         name = getattr(func, "__name__", "").rstrip("_")
         # An activation of parameters alone (Swin V2's position bias) has no gradient towards the input.
@@ -63,16 +62,22 @@ class watch(TorchFunctionMode):
             return output if replacement is None else replacement
         return output
 
-    def run(self, func: Callable, args: tuple, kwargs: dict) -> Any:
+    def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the function."""
         return func(*args, **kwargs)
 
 
-def network_of(model: nn.Module) -> nn.Module:
-    """The network inside a `Classifier`, whose layers have their own names there; another module as it is."""
-    from perceptual_lib.core.networks import Classifier
+class Wrapper(nn.Module):
+    """A module around a network, in which layers have their own names."""
 
-    return model.network if isinstance(model, Classifier) else model
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The network inside a `Wrapper`, such as a `Classifier`; another module as it is."""
+    return model.network if isinstance(model, Wrapper) else model
 
 
 @contextmanager
@@ -118,7 +123,7 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
     """One forward pass in which all activations are kept.
 
     Args:
-        network: any module; call it inside `frozen`.
+        network: any module; call it inside `freeze`.
         inputs: (B, C, H, W).
 
     Returns:
@@ -142,23 +147,6 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
     with torch.enable_grad(), module_paths(network) as stack, watch(see):
         output = network(inputs.detach().requires_grad_())
     return output.detach().to(inputs.dtype), found, values
-
-
-def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
-    """How far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
-
-    Args:
-        network: any module (of a `Classifier`, its `network`); left as it was.
-        inputs, delta: (B, C, H, W).
-
-    Returns:
-        (layers, B).
-    """
-    with freeze(network):
-        before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))
-    return torch.stack(
-        [(b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1) for a, b in zip(before, after, strict=True)]
-    )
 
 
 def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
@@ -197,13 +185,13 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
     elif isinstance(layer, str) and layer in names:
         yield names.index(layer)
     elif isinstance(layer, str):
-        first, dash, last = layer.partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        span = parse_span(layer)
+        if span is None:
             raise InputError(
                 f"there is no layer {layer!r}; the network has {_extent(names)}: give their names, indices, or an "
                 "inclusive range such as 4-9."
             )
-        yield from _indices(range(int(first), int(last or first) + 1), names)
+        yield from _indices(range(span[0], span[1] + 1), names)
     else:
         try:
             index = operator.index(layer)
@@ -212,6 +200,14 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
         if not -len(names) <= index < len(names):
             raise InputError(f"layer {index} is out of range: the network has {_extent(names)}.")
         yield index % len(names)
+
+
+def parse_span(layers: str) -> tuple[int, int] | None:
+    """First and last layer of a range as the paper writes it: (4, 9) of "4-9", (4, 4) of "4"; None for other words."""
+    first, dash, last = layers.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        return None
+    return int(first), int(last or first)
 
 
 def _extent(names: Sequence[str]) -> str:

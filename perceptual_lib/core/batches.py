@@ -1,12 +1,71 @@
-"""How many pictures a network gets at once, where the caller does not say."""
+"""How many images are worked on at once, and what is done where memory is too small for them."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+
+from perceptual_lib.core.errors import InputError
+
+Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
 
 def full_batch(device: torch.device) -> int:
-    """64 pictures; on the CPU six.
+    """How many pictures a network gets at once, where the caller does not say: 64; on the CPU six.
 
     More than a few gain nothing there, and tensors above 32 MB lose: glibc gives their memory back and asks for it
     again each time. (The largest of EfficientNet-Lite0 have 4.8 MB a picture of 224 x 224.)
     """
     return 6 if device.type == "cpu" else 64
+
+
+def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:
+    """Solve problems batch by batch, and a batch in halves where memory is too small for all of it.
+
+    Args:
+        solve: from numbers of problems (P,) int64 to their result. It must hold nothing when it has failed.
+        images: (B, C, H, W), for their shape and device.
+        count: of problems.
+        batch_size: problems at once; None for `full_batch`.
+
+    Returns:
+        The results of consecutive parts.
+
+    Raises:
+        InputError: memory is too small for a single problem.
+    """
+    batches = torch.arange(count, device=images.device).split(batch_size or full_batch(images.device))
+    return [part for rows in batches for part in _halved(solve, images, rows)]
+
+
+def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor) -> list[Result]:
+    try:
+        return [solve(rows)]
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    problem = f"{len(rows)} x {' x '.join(map(str, images.shape[1:]))}"
+    if len(rows) == 1:
+        raise InputError(
+            f"there is not enough memory to explain one image ({problem}) on {rows.device}; use a smaller image, "
+            "fewer layers, a smaller max_iter or another device."
+        )
+    warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves.", stacklevel=5)
+    if rows.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return [part for half in rows.chunk(2) for part in _halved(solve, images, half)]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
+    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
+
+
+def join(parts: Sequence[Result], combine: Callable[[list[Tensor]], Tensor] = torch.cat) -> Result:
+    """One result of several, field by field: of consecutive parts of a batch, unless they are combined otherwise."""
+    first: Any = parts[0]
+    joined: Result = type(first)(*(combine([getattr(part, field.name) for part in parts]) for field in fields(first)))
+    return joined

@@ -1,9 +1,38 @@
 """What every explanation asks of its images, targets and network: one clear sentence where it does not fit."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
+from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.errors import InputError
+
+
+@contextmanager
+def ready(
+    model: nn.Module, inputs: Tensor, targets: None | int | Tensor, batch_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Context in which a model can be explained: frozen and without gradients, put back on leaving.
+
+    Args:
+        model: a `Classifier` or any module from images to logits.
+        inputs: (B, C, H, W), see `check_inputs`.
+        targets: None for the prediction, one class index for all, or (B,) int64.
+        batch_size: at least 1, or None.
+
+    Yields:
+        Images of their own, and targets (B,) on their device or None. The range of the classes is not known yet.
+
+    Raises:
+        InputError: what does not fit.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, not {batch_size}.")
+    check_inputs(model, inputs)
+    with torch.inference_mode(False), torch.no_grad(), freeze(model):  # inference tensors take no gradient
+        yield inputs.clone(), check_targets(targets, inputs)
 
 
 def check_inputs(network: nn.Module, inputs: Tensor) -> None:
@@ -60,18 +89,27 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
         raise InputError(f"the network must return logits {wanted} for {batch} images, not {tuple(logits.shape)}.")
 
 
-def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None) -> Tensor:
-    """The targets, and where there are none the predictions, of a network with one logit (B, K) a class.
+def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None, multilabel: bool = False) -> Tensor:
+    """The targets, and where there are none the predictions (B,), of a network's logits.
+
+    Args:
+        logits: what the network returned: (B, K), or with `multilabel` also (B, K, h, w), whose largest region counts.
+        batch: B.
+        targets: (B,) int64, or None.
+        multilabel: see `Settings`.
 
     Raises:
         InputError: other logits, a target out of range.
     """
-    check_logits(logits, batch, multilabel=False)
-    return logits.argmax(1) if targets is None else in_range(targets, logits.shape[1])
-
-
-def in_range(targets: Tensor, classes: int) -> Tensor:
-    """The targets. Raises InputError where one is no index of so many classes."""
-    if not ((targets >= 0) & (targets < classes)).all():
-        raise InputError(f"a target is out of range: the network has {classes} classes, counted from 0.")
+    check_logits(logits, batch, multilabel)
+    scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
+    if targets is None:
+        return scores.argmax(1)
+    if not ((targets >= 0) & (targets < scores.shape[1])).all():
+        raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
     return targets
+
+
+def target_logits(logits: Tensor, batch: int, targets: Tensor | None) -> Tensor:
+    """(B,), each image's own logit of its target, of the largest without targets. Raises as `resolve_targets`."""
+    return logits.gather(1, resolve_targets(logits, batch, targets)[:, None]).squeeze(1)

@@ -1,8 +1,17 @@
 """The one exception that means: what was given cannot be used, and here is what would be."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Bad input, said in one sentence that names what was wrong and what would be right.
 
     The command line prints that sentence without a traceback and exits with status 2.
     """
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: " (nearest: a, b)", or "" where no name resembles it."""
+    close = difflib.get_close_matches(word.casefold(), list(names), n=3, cutoff=0.5)
+    return f" (nearest: {', '.join(close)})" if close else ""

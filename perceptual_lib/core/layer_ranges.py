@@ -1,15 +1,19 @@
 """How much the explanation depends on the layers that are held: one image, many choices (paper Fig. 5)."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Layers, list_layers
-from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.activations import list_layers, network_of
+from perceptual_lib.core.batches import in_halves, join
+from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.perturbation import Objective, Perturbation, join, solve
+from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.perturbation import Objective, Perturbation, smallest_change
+from perceptual_lib.core.settings import Layers, Settings
 
 
 def perturbations_by_layers(
@@ -18,9 +22,8 @@ def perturbations_by_layers(
     choices: Iterable[Layers],
     targets: None | int | Tensor = None,
     *,
-    max_iter: int = 200,
     batch_size: int | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> list[Perturbation]:
     """What `perceptual_ball` finds with each of several choices of layers, for less than as many calls.
 
@@ -28,10 +31,10 @@ def perturbations_by_layers(
     activation has moved, so that all of them begin as "NoPer" does. A choice that has converged leaves the batch.
 
     Args:
-        model, inputs, targets, max_iter: see `perceptual_ball`.
+        model, inputs, targets: see `perceptual_ball`.
         choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j".
         batch_size: choices in memory at once; None for what suits the device. The results do not depend on it.
-        settings: further keyword arguments of `perceptual_ball`, without a callback.
+        settings: the other hyperparameters, see `Settings`.
 
     Returns:
         A result (B, ...) for each choice, in their order.
@@ -39,40 +42,24 @@ def perturbations_by_layers(
     Raises:
         InputError: no choices, and as `perceptual_ball`.
     """
-    choices = [list_layers(layers) for layers in choices]
-    if not choices:
+    held = [list_layers(layers) for layers in choices]
+    if not held:
         raise InputError("there are no layers to choose from; give one choice or more.")
-    objective = Objective(model, **settings)
-    with objective.checked(inputs, targets, max_iter, batch_size) as (inputs, targets):
+    chosen = Settings(**settings)
+    with ready(model, inputs, targets, batch_size) as (images, classes):
+        passes = Passes(network_of(model))
+
+        def solve(image: slice, rows: Tensor) -> Perturbation:
+            own = None if classes is None else classes[image]
+            return smallest_change(Objective(passes, images[image], own, [held[row] for row in rows.tolist()], chosen))
+
         by_image = [
-            _all_choices(
-                objective, image, None if targets is None else targets[row : row + 1], choices, max_iter, batch_size
-            )
-            for row, image in enumerate(inputs.split(1))
+            join(in_halves(partial(solve, slice(row, row + 1)), images, len(held), batch_size))
+            for row in range(len(images))
         ]
-    return [
-        Perturbation(
-            *(
-                torch.stack([getattr(of_image, field.name)[index] for of_image in by_image])
-                for field in fields(Perturbation)
-            )
-        )
-        for index in range(len(choices))
-    ]
+    return [join(by_image, partial(_stack, index)) for index in range(len(held))]
 
 
-def _all_choices(
-    objective: Objective,
-    image: Tensor,
-    target: Tensor | None,
-    choices: Sequence[Layers],
-    max_iter: int,
-    batch_size: int | None,
-) -> Perturbation:
-    """(choices, ...) of one image (1, C, H, W)."""
-
-    def bind(rows: Tensor) -> None:
-        objective.bind(image, target, [choices[row] for row in rows.tolist()])
-
-    batches = torch.arange(len(choices), device=image.device).split(batch_size or full_batch(image.device))
-    return join([solve(objective, bind, rows, max_iter) for rows in batches])
+def _stack(index: int, tensors: list[Tensor]) -> Tensor:
+    """(B, ...) of one choice, of (choices, ...) for each image."""
+    return torch.stack([tensor[index] for tensor in tensors])

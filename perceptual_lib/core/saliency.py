@@ -1,11 +1,12 @@
 """From perturbation to saliency map (paper Sec. 3, end, and the guided variant of Sec. 4.2)."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import freeze, network_of
-from perceptual_lib.core.checks import check_inputs, check_targets
+from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
 
 
@@ -71,6 +72,13 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     return matrix
 
 
+def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor | None) -> Tensor:
+    """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `target_logits`."""
+    with torch.enable_grad():
+        images = images.detach().requires_grad_()
+        return torch.autograd.grad(target_logits(network(images), len(images), targets).sum(), images)[0]
+
+
 def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:
     """Gradient of the class's logit C_i with respect to the image, for the guided map.
 
@@ -81,11 +89,9 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
 
     Returns:
         (B, C, H, W).
+
+    Raises:
+        InputError: inputs or targets that do not fit.
     """
-    network = network_of(model)
-    check_inputs(network, inputs)
-    with torch.inference_mode(False), torch.enable_grad(), freeze(network):
-        images, targets = inputs.detach().clone().requires_grad_(), check_targets(targets, inputs)
-        logits = network(images)
-        targets = logits.argmax(1) if targets is None else targets
-        return torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), images)[0]
+    with ready(model, inputs, targets) as (images, classes):
+        return input_gradient(model, images, classes)

@@ -7,13 +7,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.profile import EXPERIMENTS, ClassifierSection, Profile
+from perceptual_lib.evaluation.games import GAMES, STORE
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.rows import Row, draw_subset, layer_ranges, row_settings
+from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.executors import Executor, Local
@@ -22,14 +26,12 @@ from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
 from perceptual_lib.runs.store import Arrays, Store
 from perceptual_lib.runs.worker import ALWAYS
 
-STORE = Path("_build/store")  # below the clone
-
 Piece = tuple[dict[str, Any], Shard]
 """A shard of scores, and the columns that its lines in the table begin with."""
 
 
 class Experiment(ABC):
-    """An experiment of a profile.
+    """A game, as a profile has it played. What a subclass adds is the game's own.
 
     Args:
         profile: what is computed.
@@ -46,6 +48,12 @@ class Experiment(ABC):
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow."""
+    scores: ClassVar[ModuleType]
+    """Whose `compute` scores maps, or makes and scores them."""
+    looks: ClassVar[bool] = False
+    """Whether it looks at the pictures."""
+    range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)
+    """That are tried with ranges of layers."""
     unit: ClassVar[str] = "photograph"
     classes: Sequence[int] | None = None
     """That a mean over classes goes over; none for those that occur."""
@@ -60,13 +68,14 @@ class Experiment(ABC):
         only: Sequence[str] = (),
     ) -> None:
         self.profile = profile
-        self.section = getattr(profile, self.name)
-        if self.section is None:
+        self.section = section = getattr(profile, self.name)
+        if section is None:
             raise InputError(f"profile {profile.name} has no {self.name}: add that section to it.")
-        self.pictures: list[Any] = self.load()[: self.section.pictures][:limit]
-        for method in (*only, *self.section.methods, *self.section.subsets, *profile.methods):
+        self.pictures: list[Any] = self.load()[: section.pictures][:limit]
+        for method in (*only, *section.methods, *section.settings, *getattr(section, "subsets", ()), *profile.methods):
             known = find_method(method).settings
-            if unknown := sorted(profile.methods.get(method, {}).keys() - known.keys()):
+            said = {*profile.methods.get(method, {}), *section.settings.get(method, {})}
+            if unknown := sorted(said - known.keys()):
                 raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
         self.only = only
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
@@ -76,6 +85,11 @@ class Experiment(ABC):
         """The network that is explained."""
         return profile.classifier
 
+    @classmethod
+    def lacks(cls, _profile: Profile) -> list[str] | None:
+        """A sentence for what is missing of the game's own pictures; None where it is played on the profile's."""
+        return None
+
     def load(self) -> list[Photograph]:
         """The pictures that the experiment is made on. Raises InputError where they have no boxes."""
         photographs = self.profile.load_photographs()
@@ -84,13 +98,56 @@ class Experiment(ABC):
             raise InputError(f"{without[0]} has no boxes: {self.name} needs photographs with boxes.")
         return photographs
 
-    @abstractmethod
+    @property
+    def rows(self) -> list[Row]:
+        """What is compared."""
+        return [*self.table_rows(), *self.range_rows()]
+
+    def table_rows(self) -> list[Row]:
+        """The paper's table, with the profile's settings."""
+        return [
+            Row("table", method, self.settings(method), draw_subset(self.pictures, self.section.subsets.get(method)))
+            for method in self.section.methods
+        ]
+
+    def range_rows(self) -> list[Row]:
+        """What layers are chosen from (Fig. 5): every contiguous range of them held, on the first pictures."""
+        few, settings = tuple(self.pictures[: self.section.ranges]), self.settings("perceptual")
+        ranges = layer_ranges(self.run.ask("activations"), self.section.granularity) if few else []
+        return [
+            Row("range", method, settings | {"layers": layers}, few)
+            for layers in ranges
+            for method in self.range_methods
+        ]
+
+    def settings(self, method: str) -> dict[str, Any]:
+        """Of a method's row in the table."""
+        return row_settings(self.profile, self.section, method)
+
     def all_pieces(self) -> Iterator[Piece]:
-        """The shards of all methods."""
+        """The shards of all rows."""
+        for row in self.rows:
+            for maps in row.map_shards(self.profile.batch_size):
+                yield row.about, self.score(maps, self.arguments(row, maps.photographs))
+
+    def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
+        """What the maps of a row are scored with; `by_image`, the boxes of each photograph in the frame of its map."""
+        height, width = self.run.network["input_size"]
+        boxes = [photograph.scaled_boxes(height, width) for photograph in photographs]
+        return {"array": row.array, "by_image": {"boxes": boxes}}
+
+    def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
+        """The shard that scores a shard of maps."""
+        label = f"{self.name} of {maps.label}"
+        return Shard(self.scores.__name__, arguments, maps.photographs, self.looks, maps, label, passes)
 
     @abstractmethod
     def lines(self, shard: Shard, picture: Any, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
         """A picture's lines in the table, without what a piece says; `arrays` are its own, None where it failed."""
+
+    @abstractmethod
+    def overview(self) -> dict[str, pd.DataFrame]:
+        """The paper's tables by title, or ours where it has none, of what is finished: one line or more."""
 
     @cached_property
     def pieces(self) -> list[Piece]:
@@ -158,8 +215,10 @@ class Experiment(ABC):
         for piece, shard in self.pieces:
             if piece | {"role": "table", "method": method} | about == piece:
                 maps = shard if shard.needs is None else shard.needs
-                self.run.complete([maps])
                 arrays = self.run.load(maps)
+                if arrays is None:
+                    self.run.complete([maps])
+                    arrays = self.run.load(maps)
                 names = [
                     picture.name for picture, why in zip(maps.photographs, arrays["failure"], strict=True) if not why
                 ]
@@ -179,7 +238,7 @@ class Experiment(ABC):
         images = [(picture.name, digest(picture)) for picture in self.pictures]
         return {
             "experiment": self.name,
-            "profile": self.profile.model_dump(mode="json", exclude=set(EXPERIMENTS) - {self.name}),
+            "profile": self.profile.model_dump(mode="json", exclude=set(GAMES) - {self.name}),
             "network": self.run.network,
             "machine": self.run.ask("machine"),
             "versions": versions(),

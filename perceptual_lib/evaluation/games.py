@@ -1,51 +1,50 @@
-"""What a profile's experiments are: profile -> pieces -> shards -> tables with manifests."""
+"""The games: a folder each, and a line of `GAMES`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.change.experiment import Change
-from perceptual_lib.evaluation.experiment import STORE, Experiment
-from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
-from perceptual_lib.evaluation.localization.experiment import Localization
-from perceptual_lib.evaluation.pointing.experiment import Pointing
-from perceptual_lib.evaluation.profile import EXPERIMENTS, ExperimentSection, Profile
-from perceptual_lib.evaluation.publishing import describe_run, load_results, publish
-from perceptual_lib.evaluation.randomization.experiment import Randomization
-from perceptual_lib.runs.executors import Executor
 
-__all__ = [
-    "STORE",
-    "Change",
-    "Experiment",
-    "InsertionDeletion",
-    "Localization",
-    "Pointing",
-    "Randomization",
-    "describe_run",
-    "experiments_of",
-    "publish",
-    "load_results",
-]
+if TYPE_CHECKING:  # games are loaded at first use: they import PyTorch, for which reading a profile should not wait
+    from perceptual_lib.evaluation.experiment import Experiment
+    from perceptual_lib.evaluation.profile import Profile
+    from perceptual_lib.runs.executors import Executor
 
-KINDS: dict[str, type[Experiment]] = {
-    kind.name: kind for kind in (Localization, InsertionDeletion, Pointing, Randomization, Change)
+GAMES = {
+    "localization": "Localization",
+    "insertion_deletion": "InsertionDeletion",
+    "pointing": "Pointing",
+    "randomization": "Randomization",
+    "change": "Change",
 }
+"""In the paper's order: NAME/experiment.py has this class, and NAME/section.py the `Section` of a profile."""
+
+STORE = Path("_build/store")  # below the clone
+
+
+def find_game(name: str) -> type["Experiment"]:
+    """A game by its name. Raises InputError for one that there is not."""
+    if name not in GAMES:
+        raise InputError(f"there is no experiment {name!r}; there are {', '.join(GAMES)}.")
+    return getattr(import_module(f"{__package__}.{name}.experiment"), GAMES[name])
 
 
 @contextmanager
 def experiments_of(
-    profile: Profile,
-    make_executor: Callable[[Mapping[str, Any]], Executor],
+    profile: "Profile",
+    make_executor: Callable[[Mapping[str, Any]], "Executor"],
     store: Path = STORE,
     *,
     names: Sequence[str] = (),
     limit: int | None = None,
     only: Sequence[str] = (),
-) -> Iterator[list[Experiment]]:
+) -> Iterator[list["Experiment"]]:
     """A profile's experiments; those that explain the same network have one executor, which ends with the context.
+
+    What is asked of them afterwards comes from the store, or where that lacks it from this process.
 
     Args:
         profile: what is computed.
@@ -57,26 +56,24 @@ def experiments_of(
         InputError: an experiment that there is not, or that the profile lacks; a profile without any; and as for
             `Experiment`.
     """
-    if unknown := [name for name in names if name not in KINDS]:
-        raise InputError(f"there is no experiment {unknown[0]!r}; there are {', '.join(KINDS)}.")
-    names = names or [name for name in EXPERIMENTS if _concerns(getattr(profile, name), only)]
-    if not names:
+    from perceptual_lib.runs.executors import Local
+
+    names = names or [name for name in profile.games if not only or set(only) & set(getattr(profile, name).methods)]
+    kinds = [find_game(name) for name in names]
+    if not kinds:
         raise InputError(f"profile {profile.name} has no experiment with {' or '.join(only) or 'any method'}.")
     executors: dict[str, Executor] = {}
+    experiments: list[Experiment] = []
     try:
-        experiments = []
-        for name in names:
-            classifier = KINDS[name].classifier(profile)
+        for kind in kinds:
+            classifier = kind.classifier(profile)
             key = classifier.model_dump_json()
             if key not in executors:
                 executors[key] = make_executor(classifier.model_dump())
-            experiments.append(KINDS[name](profile, store, executors[key], limit=limit, only=only))
+            experiments.append(kind(profile, store, executors[key], limit=limit, only=only))
         yield experiments
     finally:
         for executor in executors.values():
             executor.close()
-
-
-def _concerns(section: ExperimentSection | None, methods: Sequence[str]) -> bool:
-    """Whether the section is there and has one of the methods, if any are named."""
-    return section is not None and (not methods or not set(methods).isdisjoint(section.methods))
+        for experiment in experiments:
+            experiment.run.executor = Local(experiment.classifier(profile).model_dump())

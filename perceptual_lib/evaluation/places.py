@@ -1,10 +1,29 @@
-"""Where a map lies: its dominant component (paper Fig. 1, Sec. 4.2) and its share inside boxes."""
+"""Maps scaled and blurred, and where they lie: the dominant component (Fig. 1, Sec. 4.2), the share inside boxes."""
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy import ndimage
+from torch import Tensor
+
+from perceptual_lib.core.saliency import gaussian_blur
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+
+
+def scale_and_blur(maps: Tensor, sigma: float = 0.0) -> Tensor:
+    """Each map scaled to a least value of 0 and a largest of 1, a constant one to 0; then blurred.
+
+    Args:
+        maps: (N, H, W) floating point.
+        sigma: standard deviation of the Gaussian in pixels of the maps.
+
+    Returns:
+        (N, H, W) in [0, 1].
+    """
+    low, high = torch.aminmax(maps.flatten(1), dim=1)
+    span = torch.where(high > low, high - low, 1)
+    return gaussian_blur((maps - low[:, None, None]) / span[:, None, None], sigma)
 
 
 def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.games import GAMES
 
 
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
@@ -31,6 +32,12 @@ def load_results(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str,
         raise InputError(
             f"there are no results of {experiment} in {folder}: run it, or fetch the repository."
         ) from error
+
+
+def load_all(folder: Path) -> dict[str, tuple[pd.DataFrame, dict[str, Any]]]:
+    """What `publish` wrote, by experiment."""
+    published = [name for name in GAMES if (Path(folder) / f"{name}.json").exists()]
+    return {name: load_results(folder, name) for name in published}
 
 
 def describe_run(manifest: Mapping[str, Any]) -> str:

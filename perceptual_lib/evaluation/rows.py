@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from perceptual_lib.core.activations import Activation
-from perceptual_lib.evaluation.profile import ExperimentSection, Profile
+from perceptual_lib.core.settings import Settings
+from perceptual_lib.evaluation import maps
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.sections import ExperimentSection
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.shard import Shard
 
-PERTURBATIONS = {"no_perceptual": "maps", "perceptual": "maps", "perceptual_guided": "guided"}
-"""Methods whose maps come from one perturbation, and the array of its shard that holds them."""
-
 Item = TypeVar("Item")
-
-FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rule
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Row:
     Attributes:
         role: "table" for the paper's tables, another for what settings are chosen from.
         method: name of the method.
-        settings: of `perceptual_ball` for the paper's own methods, else the method's keyword arguments.
+        settings: the method's keyword arguments, of our own methods all that `perceptual_ball` takes.
         photographs: those that it explains.
     """
 
@@ -48,7 +46,7 @@ class Row:
     @property
     def passes(self) -> tuple[int, int]:
         """Of the network for one image, forward and backward."""
-        return passes(self.method, self.settings)
+        return find_method(self.method).passes(self.settings)
 
     @property
     def name(self) -> str:
@@ -57,60 +55,23 @@ class Row:
             return self.method
         return f"{self.method} with layers {self.settings['layers']}, lambda' {self.settings['layer_weight']:g}"
 
+    @property
+    def array(self) -> str:
+        """The array of its shards that holds its maps."""
+        return "guided" if self.method == "perceptual_guided" else "maps"
+
     def map_shards(self, size: int) -> Iterator[Shard]:
-        """Maps that are not blurred, of `size` photographs at once."""
-        perturbed = self.method in PERTURBATIONS
+        """Maps that are not blurred, of `size` photographs at once; with the same settings ours are one another's."""
+        method = "perceptual" if find_method(self.method).ours else self.method
+        arguments = {"method": method, "settings": dict(self.settings)}
         for start in range(0, len(self.photographs), size):
-            yield Shard(
-                kind=f"perceptual_lib.evaluation.{'perturbation' if perturbed else 'explanation'}",
-                arguments={"settings": dict(self.settings)} | ({} if perturbed else {"method": self.method}),
-                photographs=self.photographs[start : start + size],
-                label=self.name,
-                passes=self.passes,
-            )
+            few = self.photographs[start : start + size]
+            yield Shard(maps.__name__, arguments, few, label=self.name, passes=self.passes)
 
 
 def as_json(settings: Mapping[str, Any]) -> str:
     """Settings as tables tell them apart."""
     return json.dumps(settings, sort_keys=True)
-
-
-def passes(method: str, settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Of the network for one image, forward and backward."""
-    if method not in PERTURBATIONS:
-        return find_method(method).passes(settings)
-    steps = settings["max_iter"] if settings["layers"] else min(settings["max_iter"], FREE_STEPS)
-    return steps + 2, steps + 1
-
-
-def table_rows(profile: Profile, section: ExperimentSection, photographs: Sequence[Photograph]) -> list[Row]:
-    """The rows of the paper's table, with the profile's settings."""
-    return [
-        Row(
-            "table",
-            method,
-            row_settings(profile, section, method),
-            draw_subset(photographs, section.subsets.get(method)),
-        )
-        for method in section.methods
-    ]
-
-
-def range_rows(
-    profile: Profile,
-    section: ExperimentSection,
-    photographs: Sequence[Photograph],
-    activations: Sequence[Activation],
-    methods: Sequence[str] = ("perceptual",),
-) -> list[Row]:
-    """What layers are chosen from (Fig. 5): every contiguous range of them held, on the section's first photographs."""
-    few = tuple(photographs[: section.ranges])
-    settings = row_settings(profile, section, "perceptual")
-    return [
-        Row("range", method, settings | {"layers": layers}, few)
-        for layers in (layer_ranges(activations, section.granularity) if few else ())
-        for method in methods
-    ]
 
 
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:
@@ -124,12 +85,13 @@ def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[st
 
 
 def row_settings(profile: Profile, section: ExperimentSection, method: str) -> dict[str, Any]:
-    """The settings of a method's shards: the profile's for the paper's own, whose maps are kept without a blur."""
+    """The settings of a method's shards: the profile's for our own methods, whose maps are kept without a blur."""
     changed = profile.methods.get(method, {}) | section.settings.get(method, {})
-    if method not in PERTURBATIONS:
+    if not find_method(method).ours:
         return changed
-    held = {"layers": [], "max_iter": 200, "layer_weight": 0.0} if method == "no_perceptual" else {}
-    return profile.settings | held | {name: value for name, value in changed.items() if name not in ("sigma", "root")}
+    free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if method == "no_perceptual" else {}
+    held = profile.settings | free
+    return held | {name: value for name, value in changed.items() if name in held}
 
 
 def draw_subset(items: Sequence[Item], count: int | None) -> tuple[Item, ...]:

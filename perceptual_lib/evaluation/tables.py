@@ -1,6 +1,7 @@
 """What all tables share: estimates that may be missing, settings that were tried, the paper's numbers, formats."""
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -9,9 +10,6 @@ from numpy.typing import ArrayLike
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, paired_difference, plain
-
-LATEX = {character: f"\\{character}" for character in "_&%#${}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
 def estimate(values: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
@@ -35,25 +33,27 @@ def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
 
     (0, -1), the range that is empty, where none is held; (None, None) for a method that knows no layers.
     """
+    from perceptual_lib.core.activations import parse_span  # an import of PyTorch
+
     layers = json.loads(settings).get("layers")
     if layers is None:
         return None, None
-    first, _, last = str(layers).partition("-")
-    return (int(first), int(last or first)) if layers != [] else (0, -1)
+    return (0, -1) if layers == [] else parse_span(str(layers))
 
 
-def forward_passes(lines: pd.DataFrame) -> int | None:
+def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
     """Of the network for a map of a row, by its method and settings: for RISE its masks.
 
-    For our own methods as many as the search may take, which may end sooner. None for a method that is not known here.
-    """
-    from perceptual_lib.evaluation.rows import passes  # an import of PyTorch
+    For our own methods as many as the search takes as a rule. None for a method that is not known here.
 
-    settings = json.loads(lines.settings.iloc[0])
-    if "max_iter" in settings:
-        return settings["max_iter"] + 2  # an evaluation at the start, and one for the margin at the end
+    Args:
+        lines: of the row.
+        fixed: settings that the game has for all methods that know them.
+    """
+    from perceptual_lib.methods import find_method  # an import of PyTorch
+
     try:
-        return passes(lines.method.iloc[0], settings)[0]
+        return find_method(lines.method.iloc[0]).passes(json.loads(lines.settings.iloc[0]) | fixed)[0]
     except (InputError, KeyError):
         return None
 
@@ -62,6 +62,18 @@ def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """The lines of settings that were tried, then those of the profile's own, of the same methods and photographs."""
     own = table[(table.role == "table") & table.method.isin(tried.method) & table.photograph.isin(tried.photograph)]
     return pd.concat([tried, own])
+
+
+def by_setting(lines: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """For each setting of a method, in the order of the table: role, method, first and last layer held; its lines."""
+    for (role, method, settings), rows in lines.groupby(["role", "method", "settings"], sort=False):
+        yield (role, method, *layer_range(settings)), rows
+
+
+def make_table(lines: Mapping[str, Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table of lines by method; None where a line lacks a column."""
+    rows = {method: [line.get(column) for column in columns] for method, line in lines.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 
 
 def paper_table(name: str) -> pd.DataFrame:
@@ -94,16 +106,11 @@ def format_table(table: pd.DataFrame, format: str, width: int | None = None) -> 
         return _spread(table).to_csv(index_label=labels).rstrip()
     if format == "text":
         return table.map(format_cell).to_string(line_width=width)
-    flat = table.reset_index(names=labels)
-    cells = [list(flat.columns), *flat.map(format_cell).to_numpy().tolist()]
+    cells = table.reset_index(names=labels).map(format_cell)
     if format == "markdown":
-        cells = [[cell.replace("|", r"\|") for cell in row] for row in cells]
-        cells.insert(1, ["---"] * len(cells[0]))
-        return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        return cells.replace(r"\|", r"\|", regex=True).to_markdown(index=False, disable_numparse=True)
     if format == "latex":
-        escaped = ([cell.translate(str.maketrans(LATEX)) for cell in row] for row in cells)
-        rows = " \\\\\n".join(map(" & ".join, escaped))
-        return f"\\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}\n{rows} \\\\\n\\end{{tabular}}"
+        return cells.to_latex(index=False, escape=True, column_format="l" + "r" * (len(cells.columns) - 1))
     raise InputError(f"there is no format {format!r}; there are text, csv, markdown and latex.")
 
 

@@ -1,20 +1,9 @@
-"""The methods of the paper's tables, one registry, one shape."""
+"""The methods of the paper's tables, one registry, one shape. Importing this registers them all."""
 
-from perceptual_lib.methods import baselines, excitation, gradients, masks, normgrad, perceptual
+# In the order in which tables list them.
+# isort: off
+from perceptual_lib.methods import gradients, grad_cam, excitation, rise, extremal, baselines  # noqa: F401
 from perceptual_lib.methods.perceptual import PerceptualBall
 from perceptual_lib.methods.registry import METHODS, Method, explain, explainer, find_method
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "PerceptualBall",
-    "baselines",
-    "excitation",
-    "explain",
-    "explainer",
-    "find_method",
-    "gradients",
-    "masks",
-    "normgrad",
-    "perceptual",
-]
+__all__ = ["METHODS", "Method", "PerceptualBall", "explain", "explainer", "find_method"]

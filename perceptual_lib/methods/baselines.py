@@ -7,13 +7,14 @@ from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.methods.registry import explainer
 
 
-@explainer("blur_difference", source="this paper, Sec. 4.3", cost="none")
+@explainer("blur_difference", source="this paper, Sec. 4.3")
 def blur_difference(network: nn.Module, images: Tensor, targets: Tensor, *, sigma: float = 2.5) -> Tensor:
     """Length over the channels of the difference between the image and the blurred image: edges and texture."""
-    return (images - gaussian_blur(images, sigma)).norm(dim=1)
+    lengths: Tensor = (images - gaussian_blur(images, sigma)).norm(dim=1)
+    return lengths
 
 
-@explainer("center", source="Zhang et al. 2018", cost="none")
+@explainer("center", source="Zhang et al. 2018")
 def center(network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
     """Largest in the middle of the image, falling with the distance from it."""
     batch, _, height, width = images.shape

@@ -14,113 +14,80 @@ The paper assumes activations that are not negative, and networks without batch 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS
-from perceptual_lib.methods.gradients import enlarge
-from perceptual_lib.methods.layers import Layer, default_layer, layer_gradient
+from perceptual_lib.methods.gradients import Operation, is_open, pass_on, rules, zero
+from perceptual_lib.methods.layers import Layer, enlarge, layer_gradient, layer_passes
 from perceptual_lib.methods.registry import explainer
+from perceptual_lib.networks.special import special
 
-POOL4 = {"vgg16": "features.23", "vgg19_bn": "features.39"}  # the paper's layer on its networks
 
-
-@explainer("excitation_backprop", source="Zhang et al. 2018", cost="1 forward, 1 backward")
+@explainer("excitation_backprop", source="Zhang et al. 2018", passes=layer_passes)
 def excitation_backprop(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
     """The winning probability that arrives at a layer, summed over its channels, enlarged. Not contrastive.
 
-    layer: an activation by index or name, or a module by its path; None for pool4 of VGG16 and VGG19bn, and on other
+    layer: a module by its path, or an activation by index or name; None for pool4 of VGG16 and VGG19bn, and on other
         networks for the last activation of a sixteenth of the image's height.
     """
-    if layer is None:
-        layer = POOL4.get(getattr(network, "name", ""))
-    if layer is None:
-        layer = default_layer(network, images, stride=16)
-    with winning_rule():
-        _, excitation = layer_gradient(network, images, targets, layer)
+    layer = special(network).excitation_layer if layer is None else layer
+    with rules(WINNING):
+        _, excitation = layer_gradient(network, images, targets, layer, stride=16)
     return enlarge(excitation.sum(1).relu(), images)
 
 
-class winning_rule(TorchFunctionMode):
-    """Context in which the gradient of an operation is the rule for the winning probability.
-
-    Modules, functions and methods are seen alike, and nothing is left on the network.
-    """
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        rule = RULES.get(getattr(func, "__name__", "").strip("_"))
-        if rule is None or not any(map(_is_open, (*args, *(kwargs or {}).values()))):
-            return func(*args, **(kwargs or {}))
-        return rule(func, *args, **(kwargs or {}))
-
-
-# The arguments have torch's own names, by which networks may give them.
-
-
-def _weighted(func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest, **settings) -> Tensor:
+def _weighted(
+    func: Operation, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any
+) -> Tensor:
     """A convolution or linear layer: its positive weights pass the probability on; a bias wins none."""
     positive = weight.detach().clamp(min=0)
-    value = func(input.detach(), weight.detach(), bias, *rest, **settings).detach()
-    return value + _shared(lambda x: func(x, positive, None, *rest, **settings), input)
+    value = func(input.detach(), weight.detach(), bias, *rest, **more).detach()
+    return value + _shared(lambda x: func(x, positive, None, *rest, **more), input)
 
 
-def _averaged(func: Callable, input: Tensor, *rest, **settings) -> Tensor:
+def _averaged(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     """A mean or pooling by means, whose weights are positive."""
-    return func(input.detach(), *rest, **settings) + _shared(lambda x: func(x, *rest, **settings), input)
+    return func(input.detach(), *rest, **more) + _shared(lambda x: func(x, *rest, **more), input)
 
 
 def _shared(linear: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
     """Zero, of the linear operation's shape, with the rule as its gradient."""
     positive = input.detach().clamp(min=0)
-    return linear(positive * _zero(input)) * _inverse(linear(positive))
+    return linear(positive * zero(input)) * _inverse(linear(positive))
 
 
-def _summed(func: Callable, input: Tensor, other: object, **settings) -> Tensor:
+def _summed(func: Operation, input: Tensor, other: object, **more: Any) -> Tensor:
     """A residual sum. Its in-place form becomes one with a result of its own, which the caller takes up."""
-    if not (_is_open(input) and _is_open(other) and input.shape == other.shape) or settings:
-        return func(input, other, **settings)  # a sum with a constant: the gradient is the rule
+    if not (is_open(input) and is_open(other) and input.shape == other.shape) or more:
+        return func(input, other, **more)  # a sum with a constant: the gradient is the rule
     terms = [term.detach().clamp(min=0) for term in (input, other)]
     inverse = _inverse(terms[0] + terms[1])
     value = input.detach() + other.detach()
-    return value + terms[0] * inverse * _zero(input) + terms[1] * inverse * _zero(other)
+    return value + terms[0] * inverse * zero(input) + terms[1] * inverse * zero(other)
 
 
-def _multiplied(func: Callable, input: object, other: object) -> Tensor:
+def _multiplied(func: Operation, input: object, other: object) -> Tensor:
     """Multiplication by a constant or by a gate of fewer values: the whole goes to what is multiplied."""
-    if _is_open(input) and _is_open(other) and input.shape == other.shape:
+    if is_open(input) and is_open(other) and input.shape == other.shape:
         return func(input, other)  # neither is the gate of the other
-    value = max(filter(_is_open, (input, other)), key=Tensor.numel)
+    value = max(filter(is_open, (input, other)), key=Tensor.numel)
     product = func(*(factor.detach().clone() if isinstance(factor, Tensor) else factor for factor in (input, other)))
-    return product + _zero(value) if product.shape == value.shape else func(input, other)
+    return product + zero(value) if product.shape == value.shape else func(input, other)
 
 
-def _pointwise(func: Callable, input: Tensor, *rest, **settings) -> Tensor:
-    """An activation or normalization: the whole goes to the one input. May work in place, on a copy."""
-    return func(input.detach().clone(), *rest, **settings) + _zero(input)
-
-
-RULES: dict[str, Callable[..., Tensor]] = {
+WINNING: dict[str, Operation] = {
     **dict.fromkeys("linear conv1d conv2d conv3d".split(), _weighted),
     **dict.fromkeys("conv_transpose1d conv_transpose2d conv_transpose3d".split(), _weighted),
     **dict.fromkeys("mean avg_pool1d avg_pool2d avg_pool3d".split(), _averaged),
     **dict.fromkeys("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split(), _averaged),
     **dict.fromkeys("add iadd radd".split(), _summed),
     **dict.fromkeys("mul imul rmul".split(), _multiplied),
-    **dict.fromkeys("batch_norm instance_norm group_norm layer_norm".split(), _pointwise),
-    **dict.fromkeys(ACTIVATION_FUNCTIONS, _pointwise),
+    **dict.fromkeys("batch_norm instance_norm group_norm layer_norm".split(), pass_on),
+    **dict.fromkeys(ACTIVATION_FUNCTIONS, pass_on),
 }
-
-
-def _is_open(value: object) -> bool:
-    """Whether a gradient is to pass here."""
-    return isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled()
-
-
-def _zero(value: Tensor) -> Tensor:
-    """Zero with the gradient of `value`."""
-    return value - value.detach()
 
 
 def _inverse(total: Tensor) -> Tensor:

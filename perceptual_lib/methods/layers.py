@@ -1,16 +1,76 @@
 """Which layer a method looks at, and what passes there: the activation and its gradient."""
 
+import itertools
 import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from threading import get_ident
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
+from torch.utils.hooks import RemovableHandle
 
 from perceptual_lib.core.activations import Activation, network_of, select_layers, trace, watch
-from perceptual_lib.core.checks import resolve_targets
+from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError
 
 Layer = None | int | str
+"""A module by its path, an activation by index or name, or None for the `default_layer`."""
+
+
+def layer_passes(settings: Mapping[str, Any]) -> tuple[int, int]:
+    """Of a method that reads one layer: before its own pass one image shows which that is, unless a path says it."""
+    return 1 if isinstance(settings["layer"], str) else 2, 1
+
+
+def layer_gradient(
+    network: nn.Module, images: Tensor, targets: Tensor | None, layer: Layer, stride: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """What a layer computes, and the gradient of the class's logit with respect to it.
+
+    Args:
+        network: in evaluation mode.
+        images, targets: (B, C, H, W), (B,), None for the predictions.
+        layer: see `Layer`.
+        stride: of the default layer.
+
+    Returns:
+        Activation and gradient, both (B, channels, h, w) and detached.
+
+    Raises:
+        InputError: no such layer, or one that is no spatial map; what `resolve_targets` refuses.
+    """
+    caught: list[Tensor] = []
+
+    def keep(value: Tensor) -> Tensor:
+        caught.append(value)
+        return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
+
+    with torch.enable_grad(), _passing_through(keep, network, images, layer, stride):
+        logits = network(images.detach().requires_grad_())
+        if not caught:
+            raise InputError(f"the network gets no tensor from its layer {layer!r}; name another.")
+        (gradient,) = torch.autograd.grad(target_logits(logits, len(images), targets).sum(), caught[0])
+    activation, gradient = (_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
+    return activation, gradient
+
+
+def _passing_through(
+    keep: Callable[[Tensor], Tensor], network: nn.Module, images: Tensor, layer: Layer, stride: int | None
+) -> AbstractContextManager[object]:
+    """Context in which what the layer computes passes through `keep`, where it is a tensor."""
+    modules = dict(network_of(network).named_modules())
+    place = default_layer(network, images, stride) if layer is None else layer
+    if isinstance(place, str) and place in modules:
+        wanted = modules[place]
+        return _at_modules(lambda each, output: keep(output) if each is wanted and torch.is_tensor(output) else None)
+    if layer is not None:
+        place = select_layers(layer, [activation.name for activation in _look(network, images)[0]])[0]
+    calls = itertools.count()
+    return watch(lambda _, output: keep(output) if next(calls) == place else None)
 
 
 def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int | str:
@@ -28,102 +88,56 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     Raises:
         InputError: the network has none, as a vision transformer.
     """
-    height, width = images.shape[2:]
-    activations = _activations(network, images)
-    spatial = [
-        (index, grid)
-        for index, activation in enumerate(activations)
-        if (grid := _grid(activation.shape, height, width)) is not None
-    ]
-    if not spatial:
+    height = images.shape[2]
+    activations, shapes = _look(network, images)
+    grids = {index: grid for index, each in enumerate(activations) if (grid := _grid(each.shape, images))}
+    if not grids:
         raise InputError(
             "the network has no activation that is a spatial map, which this method needs (transformers have tokens); "
             "name a layer, or use a method that needs none."
         )
-    fine = [index for index, (rows, _) in spatial if stride is None or rows * stride >= height]
-    index = fine[-1] if fine else spatial[-1][0]
-    return _joint(network, images, activations[index]) or index
-
-
-def _joint(network: nn.Module, images: Tensor, activation: Activation) -> str:
-    """Path of the innermost module around an activation with more channels at the same places; "" where none has."""
-    shapes: dict[nn.Module, tuple[int, ...]] = {}
-    hook = register_module_forward_hook(
-        lambda module, _, output: shapes.update({module: tuple(output.shape[1:])} if torch.is_tensor(output) else {})
-    )
-    try:
-        network(images[:1])
-    finally:
-        hook.remove()
-    height, width = images.shape[2:]
-    grid, path = _grid(activation.shape, height, width), activation.name
+    fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
+    index = (fine or list(grids))[-1]
+    path = activations[index].name
     while path := path.rpartition(".")[0]:
-        shape = shapes.get(network_of(network).get_submodule(path), ())
-        if _grid(shape, height, width) == grid and math.prod(shape) > math.prod(activation.shape):
-            break
-    return path
+        around = shapes.get(path, ())
+        if _grid(around, images) == grids[index] and math.prod(around) > math.prod(activations[index].shape):
+            return path
+    return index
 
 
-def layer_gradient(network: nn.Module, images: Tensor, targets: Tensor | None, layer: Layer) -> tuple[Tensor, Tensor]:
-    """What a layer computes, and the gradient of the class's logit with respect to it.
+def enlarge(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps (B, h, w) at the images' size (B, H, W) and in their type, bilinearly."""
+    return F.interpolate(maps[:, None].to(images.dtype), images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
-    Args:
-        network: in evaluation mode.
-        images, targets: (B, C, H, W), (B,), None for the predictions.
-        layer: an activation by index or name, a module by its path, or None for `default_layer`.
 
-    Returns:
-        Activation and gradient, both (B, channels, h, w) and detached.
+def _look(network: nn.Module, images: Tensor) -> tuple[list[Activation], dict[str, tuple[int, ...]]]:
+    """One pass of the first image: its activations, and by their paths the shapes (...) of what modules return."""
+    paths = {module: path for path, module in network_of(network).named_modules()}
+    shapes: dict[str, tuple[int, ...]] = {}
 
-    Raises:
-        InputError: no such layer, or one that is no spatial map; what `known_targets` refuses.
+    def see(module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and module in paths:
+            shapes[paths[module]] = tuple(output.shape[1:])
+
+    with _at_modules(see):
+        return trace(network_of(network), images[:1])[1], shapes
+
+
+def _at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
+    """Context in which `see(module, output)` may replace what a module returns. Nothing is left on the network.
+
+    The hook is torch's global one: what another thread computes is not shown.
     """
-    caught: list[Tensor] = []
-
-    def keep(value: Tensor) -> Tensor:
-        caught.append(value)
-        return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
-
-    with torch.enable_grad(), _catching(network, images, layer, keep):
-        logits = network(images.detach().requires_grad_())
-        targets = resolve_targets(logits, len(images), targets)
-        (gradient,) = torch.autograd.grad(logits.gather(1, targets[:, None]).sum(), caught[0])
-    return tuple(_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
+    thread = get_ident()
+    return register_module_forward_hook(
+        lambda module, _, output: see(module, output) if get_ident() == thread else None
+    )
 
 
-def _catching(network: nn.Module, images: Tensor, layer: Layer, keep) -> "watch | _module_hook":
-    """Context in which the layer's first output passes through `keep`."""
-    layer = default_layer(network, images) if layer is None else layer
-    names = [activation.name for activation in _activations(network, images)]
-    modules = dict(network_of(network).named_modules())
-    if isinstance(layer, str) and layer not in names and layer in modules:
-        return _module_hook(modules[layer], keep)
-    wanted = select_layers(layer, names)[0]
-    calls = iter(range(len(names)))
-    return watch(lambda _, output: keep(output) if next(calls) == wanted else None)
-
-
-class _module_hook:
-    """Context in which a module's output passes through `keep`, by torch's global hook: none on the network."""
-
-    def __init__(self, module: nn.Module, keep) -> None:
-        self.module, self.keep = module, keep
-
-    def __enter__(self) -> None:
-        self.handle = register_module_forward_hook(
-            lambda module, _, output: self.keep(output) if module is self.module else None
-        )
-
-    def __exit__(self, *_) -> None:
-        self.handle.remove()
-
-
-def _activations(network: nn.Module, images: Tensor) -> list[Activation]:
-    return trace(network_of(network), images[:1])[1]
-
-
-def _grid(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
+def _grid(shape: tuple[int, ...], images: Tensor) -> tuple[int, int] | None:
     """(rows, columns) of an activation of this shape for one image, or None where it is no map of the image."""
+    height, width = images.shape[2:]
     for rows, columns in [shape[1:], shape[:2]] if len(shape) == 3 else []:  # (C, h, w), or (h, w, C) as in ConvNeXt
         if 1 < rows <= height and abs(rows * width - columns * height) < max(height, width):
             return rows, columns
@@ -132,8 +146,8 @@ def _grid(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | 
 
 def _channels_first(value: Tensor, images: Tensor) -> Tensor:
     """(B, channels, h, w), also where a network keeps the channels last."""
-    height, width = images.shape[2:]
     shape = tuple(value.shape[1:])
-    if _grid(shape, height, width) is None:
+    grid = _grid(shape, images)
+    if grid is None:
         raise InputError(f"the layer's output {shape} is no spatial map of the image; name another layer.")
-    return value if _grid(shape[:1] + shape[1:], height, width) == shape[1:] else value.permute(0, 3, 1, 2)
+    return value if grid == shape[1:] else value.permute(0, 3, 1, 2)

@@ -1,18 +1,53 @@
 """The paper's own method among the others, and with captum's manners."""
 
-import torch
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Layers, freeze, list_layers, network_of, trace
-from perceptual_lib.core.networks import Classifier, default_settings
-from perceptual_lib.core.perturbation import perceptual_ball
-from perceptual_lib.core.saliency import class_gradient, saliency_map
+from perceptual_lib.core.activations import list_layers, trace
+from perceptual_lib.core.checks import ready
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.perturbation import Perturbation, perceptual_ball
+from perceptual_lib.core.saliency import input_gradient, saliency_map
+from perceptual_lib.core.settings import Layers
 from perceptual_lib.methods.registry import explainer
+from perceptual_lib.networks.classifier import Classifier, default_settings
+from perceptual_lib.networks.special import special
 
-GUIDED_LAYERS = {"vgg19_bn": "0-14"}  # Sec. 4.2; other networks' as for the unguided variant
+FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rule
 
 
-@explainer("no_perceptual", source="this paper, Eq. 4", cost="about 10 forward, 10 backward", predicts=True)
+def perturb(network: nn.Module, images: Tensor, targets: None | int | Tensor = None, **settings: Any) -> Perturbation:
+    """`perceptual_ball` with what suits the network for each setting that is None or not given.
+
+    Args:
+        network, images, targets: as there.
+        settings: the hyperparameters of `Settings`, and what else `perceptual_ball` takes. See `default_settings`.
+
+    Raises:
+        InputError: as `perceptual_ball`.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    known = network if isinstance(network, Classifier) else None
+    count = 0
+    if "layers" not in given:  # the default is a share of all activations
+        with ready(network, images, None) as (copies, _):
+            count = len(known.activations if known else trace(network, copies[:1])[1])
+    return perceptual_ball(network, images, targets, **default_settings(known.name if known else "", count) | given)
+
+
+def search_passes(settings: Mapping[str, Any], gradients: int = 0) -> tuple[int, int]:
+    """Forward and backward: C_l(x); an evaluation at the start and one a step; the margin at the end; gradients."""
+    steps = settings["max_iter"] or default_settings("", 0)["max_iter"]
+    free = settings["layers"] is not None and not list_layers(settings["layers"])
+    if free and not settings["multilabel"]:  # whose margin (Eq. 2) is farther from its target
+        steps = min(steps, FREE_STEPS)
+    return steps + 3 + gradients, steps + 1 + gradients
+
+
+@explainer("no_perceptual", source="this paper, Eq. 4", passes=search_passes, predicts=True, ours=True)
 def no_perceptual(
     network: nn.Module,
     images: Tensor,
@@ -20,48 +55,54 @@ def no_perceptual(
     *,
     sigma: float = 5.0,
     root: bool = True,
+    layers: Layers = (),
     max_iter: int = 200,
+    **settings: Any,
 ) -> Tensor:
-    """Size of the smallest change that takes the class away, no activation held; sigma, root: see `saliency_map`."""
-    result = perceptual_ball(network, images, targets, max_iter=max_iter)
+    """Size of the smallest change that takes the class away, no activation held. Settings as for `perceptual`."""
+    if list_layers(layers):
+        raise InputError(f"no_perceptual holds no activation, but got layers {layers!r}; perceptual holds them.")
+    result = perturb(network, images, targets, layers=(), max_iter=max_iter, **settings)
     return saliency_map(result.delta, sigma, root=root)
 
 
-@explainer("perceptual", source="this paper, Eq. 5", cost="60 forward, 60 backward (VGG19bn: 200)", predicts=True)
+@explainer("perceptual", source="this paper, Eq. 5", passes=search_passes, predicts=True, ours=True)
 def perceptual(
     network: nn.Module,
     images: Tensor,
     targets: Tensor | None,
     *,
-    layers: Layers | None = None,
     sigma: float = 5.0,
     root: bool = True,
-    max_iter: int | None = None,
+    **settings: Any,
 ) -> Tensor:
     """Size of the smallest change on the perceptual ball that takes the class away.
 
-    layers: the activations held; None for `default_settings`, as for max_iter. sigma, root: see `saliency_map`.
+    sigma, root: see `saliency_map`; settings: see `perturb`.
     """
-    result = perceptual_ball(network, images, targets, **_settings(network, images, layers, max_iter))
-    return saliency_map(result.delta, sigma, root=root)
+    return saliency_map(perturb(network, images, targets, **settings).delta, sigma, root=root)
 
 
 @explainer(
-    "perceptual_guided", source="this paper, Sec. 4.2", cost="61 forward, 61 backward (VGG19bn: 201)", predicts=True
+    "perceptual_guided",
+    source="this paper, Sec. 4.2",
+    passes=partial(search_passes, gradients=1),
+    predicts=True,
+    ours=True,
 )
 def perceptual_guided(
     network: nn.Module,
     images: Tensor,
     targets: Tensor | None,
     *,
-    layers: Layers | None = None,
     sigma: float = 5.0,
-    max_iter: int | None = None,
+    layers: Layers | None = None,
+    **settings: Any,
 ) -> Tensor:
     """The perceptual change times the gradient of the class's logit. Settings as for `perceptual`."""
-    layers = GUIDED_LAYERS.get(getattr(network, "name", "")) if layers is None else layers
-    result = perceptual_ball(network, images, targets, **_settings(network, images, layers, max_iter))
-    return saliency_map(result.delta, sigma, gradient=class_gradient(network, images, result.targets))
+    layers = special(network).guided_layers if layers is None else layers
+    result = perturb(network, images, targets, layers=layers, **settings)
+    return saliency_map(result.delta, sigma, gradient=input_gradient(network, images, result.targets))
 
 
 class PerceptualBall:
@@ -73,7 +114,7 @@ class PerceptualBall:
         settings: further arguments of `perceptual_ball`.
     """
 
-    def __init__(self, model: nn.Module, layers: Layers | None = None, **settings: object) -> None:
+    def __init__(self, model: nn.Module, layers: Layers | None = None, **settings: Any) -> None:
         self.model = model
         self.layers = None if layers is None else list_layers(layers)
         self.settings = settings
@@ -85,14 +126,4 @@ class PerceptualBall:
             inputs: (B, C, H, W).
             target: None for the prediction, one class index for all, or (B,) int64.
         """
-        settings = _settings(self.model, inputs, self.layers, None) | self.settings
-        return perceptual_ball(self.model, inputs, target, **settings).delta.square()
-
-
-def _settings(network: nn.Module, images: Tensor, layers: Layers | None, max_iter: int | None) -> dict:
-    """Arguments of `perceptual_ball`: the network's defaults, and what was asked for."""
-    with torch.inference_mode(False), freeze(network):
-        count = len(trace(network_of(network), images[:1].clone())[1])
-    name = network.name if isinstance(network, Classifier) else ""
-    asked = {"layers": layers, "max_iter": max_iter}
-    return default_settings(name, count) | {key: value for key, value in asked.items() if value is not None}
+        return perturb(self.model, inputs, target, layers=self.layers, **self.settings).delta.square()

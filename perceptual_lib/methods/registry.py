@@ -1,17 +1,21 @@
 """One shape for everything that explains: `explain(classifier, images, targets, method=...)` -> maps."""
 
-import difflib
 import inspect
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import freeze
-from perceptual_lib.core.checks import all_finite, check_inputs, check_targets, resolve_targets
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.checks import all_finite, ready, resolve_targets
+from perceptual_lib.core.errors import InputError, nearest
+from perceptual_lib.core.settings import Settings
+
+Passes = tuple[int | str, int | str] | Callable[[Mapping[str, Any]], tuple[int, int]]
+"""Forward and backward passes of the network for one image: two numbers, or names of the settings that are the numbers;
+or a function of a method's settings to the two."""
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
 @dataclass(frozen=True)
@@ -23,58 +27,69 @@ class Method:
         function: `function(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`. It gets the
             network in evaluation mode, its parameters without gradients, and gradients disabled.
         source: where it was published.
-        formula: passes of the network for one image, in words, with settings in braces.
+        counts: see `Passes`. What is prepared once for all images, and predictions that are asked for, are not in it.
         predicts: its own pass shows what the network returns: it looks whether the targets fit, and for the predicted
             classes where it gets none. For the others a pass is made before.
+        ours: the map is that of a perturbation on the perceptual ball, and the hyperparameters of `Settings` are among
+            the keyword arguments.
     """
 
     name: str
     function: Callable[..., Tensor]
     source: str
-    formula: str
+    counts: Passes = (0, 0)
     predicts: bool = False
+    ours: bool = False
 
     @property
-    def settings(self) -> dict[str, object]:
-        """The keyword arguments that it takes, with their defaults."""
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that it takes, with their defaults; None stands for what suits the network."""
         parameters = list(inspect.signature(self.function).parameters.values())[3:]
-        return {parameter.name: parameter.default for parameter in parameters}
+        own = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
+        return own | {each.name: None for each in fields(Settings) if self.ours and each.name not in own}
+
+    def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
+        """Passes of the network for one image with these settings, the others as they are: forward and backward."""
+        chosen = self.settings | dict(settings)
+        if callable(self.counts):
+            return self.counts(chosen)
+        forward, backward = (int(chosen[count]) if isinstance(count, str) else count for count in self.counts)
+        return forward, backward
 
     @property
     def cost(self) -> str:
         """Passes of the network for one image at the default settings, for readers: "50 forward, 50 backward"."""
-        return self.formula.format(**self.settings)
-
-    def passes(self, settings: Mapping[str, object]) -> tuple[int, int]:
-        """Passes of the network for one image with these settings, forward and backward."""
-        words = self.formula.format(**(self.settings | dict(settings)))
-        forward, backward = (
-            sum(map(int, re.findall(rf"(\d+) {direction}", words))) for direction in ("forward", "backward")
-        )
-        return forward, backward
+        counts = zip(self.passes({}), ("forward", "backward"), strict=True)
+        return ", ".join(f"{count} {direction}" for count, direction in counts if count) or "none"
 
 
 METHODS: dict[str, Method] = {}
 
 
 def explainer(
-    name: str, *, source: str, cost: str, predicts: bool = False
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    name: str, *, source: str, passes: Passes = (0, 0), predicts: bool = False, ours: bool = False
+) -> Callable[[Function], Function]:
     """Decorator that adds a method to the registry.
 
     Args:
         name: a new name, or that of a method to replace.
         source: where it was published.
-        cost: passes of the network for one image, for readers and for estimates of time; settings may stand in it in
-            braces: "{samples} forward, {samples} backward".
-        predicts: see `Method`.
+        passes: of the network, for estimates of time: `(1, 1)`, `("samples", "samples")`, see `Passes`.
+        predicts, ours: see `Method`.
     """
 
-    def add(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        METHODS[name] = Method(name, function, source, cost, predicts)
+    def add(function: Function) -> Function:
+        METHODS[name] = Method(name, function, source, passes, predicts, ours)
         return function
 
     return add
+
+
+def find_method(name: str) -> Method:
+    """A method by name. Raises InputError for an unknown one, with the nearest names."""
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}{nearest(name, METHODS)}; there are {', '.join(METHODS)}.")
+    return METHODS[name]
 
 
 def explain(
@@ -83,7 +98,7 @@ def explain(
     targets: None | int | Tensor = None,
     *,
     method: str = "perceptual",
-    **settings: object,
+    **settings: Any,
 ) -> Tensor:
     """Saliency maps by any of the methods, one call for all.
 
@@ -105,9 +120,7 @@ def explain(
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:
         raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(chosen.settings) or 'none'}.")
-    check_inputs(classifier, images)
-    with torch.inference_mode(False), torch.no_grad(), freeze(classifier):
-        images, targets = images.clone(), check_targets(targets, images)
+    with ready(classifier, images, targets) as (images, targets):
         if not chosen.predicts:
             seen = images if targets is None else images[:1]  # one shows what the network returns
             targets = resolve_targets(classifier(seen), len(seen), targets)
@@ -115,11 +128,3 @@ def explain(
     if not all_finite(maps):
         raise InputError(f"{method} gave a map with NaN or infinity; the network's scores may overflow.")
     return maps
-
-
-def find_method(name: str) -> Method:
-    """A method by name. Raises InputError for an unknown one, with the nearest names."""
-    if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=3, cutoff=0.4) or list(METHODS)
-        raise InputError(f"there is no method {name!r}; nearest: {', '.join(close)}.")
-    return METHODS[name]

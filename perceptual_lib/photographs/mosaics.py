@@ -24,10 +24,11 @@ from pathlib import Path
 from PIL import Image
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.pointing.protocol import Question, is_small
 from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.photographs.scenes import Question, is_small
 
-CELL_SIZE = (224, 224)
+CELL_SIZE = 224  # pixels, of either side
+CORNERS = ((0, 0), (CELL_SIZE, 0), (0, CELL_SIZE), (CELL_SIZE, CELL_SIZE))  # (column, row) of each cell's first pixel
 
 
 @dataclass(frozen=True)
@@ -36,35 +37,23 @@ class Mosaic:
 
     name: its identity in tables
     cells: top left, top right, bottom left, bottom right
-    cell_size: (height, width) of each in the picture
     """
 
     name: str
     cells: tuple[Photograph, Photograph, Photograph, Photograph]
-    cell_size: tuple[int, int] = CELL_SIZE
+    size = (2 * CELL_SIZE, 2 * CELL_SIZE)  # (width, height) in pixels
+    upright = False  # photographs with boxes are opened as stored
 
     @property
     def files(self) -> tuple[Path, ...]:
         """What the picture is made of."""
         return tuple(file for cell in self.cells for file in cell.files)
 
-    @property
-    def upright(self) -> bool:
-        """False: photographs with boxes are opened as stored."""
-        return False
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of the picture in pixels."""
-        height, width = self.cell_size
-        return 2 * width, 2 * height
-
     def open(self) -> Image.Image:
         """The picture in RGB, each cell resized bilinearly; raises InputError as `open_picture` does."""
-        height, width = self.cell_size
         picture = Image.new("RGB", self.size)
-        for cell, corner in zip(self.cells, self._corners, strict=True):
-            picture.paste(cell.open().resize((width, height), Image.Resampling.BILINEAR), corner)
+        for cell, corner in zip(self.cells, CORNERS, strict=True):
+            picture.paste(cell.open().resize((CELL_SIZE, CELL_SIZE), Image.Resampling.BILINEAR), corner)
         return picture
 
     @cached_property
@@ -78,43 +67,31 @@ class Mosaic:
         return tuple(
             Question(
                 target=cell.target,
-                boxes=tuple((lt + x, tp + y, rt + x, bt + y) for lt, tp, rt, bt in cell.scaled_boxes(*self.cell_size)),
-                hard=is_small(cell),
+                boxes=tuple(
+                    (left + x, top + y, right + x, bottom + y)
+                    for left, top, right, bottom in cell.scaled_boxes(CELL_SIZE, CELL_SIZE)
+                ),
+                hard=is_small(cell.boxes, cell.size),
             )
-            for cell, (x, y) in zip(self.cells, self._corners, strict=True)
+            for cell, (x, y) in zip(self.cells, CORNERS, strict=True)
         )
 
-    @property
-    def _corners(self) -> list[tuple[int, int]]:
-        """(column, row) of the first pixel of each cell."""
-        height, width = self.cell_size
-        return [(0, 0), (width, 0), (0, height), (width, height)]
 
-
-def draw_mosaics(
-    photographs: Sequence[Photograph], *, rounds: int = 1, seed: int = 0, cell_size: tuple[int, int] = CELL_SIZE
-) -> list[Mosaic]:
-    """Mosaics in which each photograph stands equally often: once in each round.
+def draw_mosaics(photographs: Sequence[Photograph]) -> list[Mosaic]:
+    """Mosaics in which each photograph stands once, the same at each call.
 
     Args:
         photographs: N with class and boxes, N a multiple of 4, and no class with more than N / 4 of them.
-        rounds: times that all photographs are dealt anew, into N / 4 mosaics each.
-        seed: of the dealing.
-        cell_size: (height, width) of a photograph in the mosaic's picture.
 
     Raises:
-        InputError: photographs that do not fit, or no round.
+        InputError: photographs that do not fit.
     """
-    if not photographs or len(photographs) % 4 or rounds < 1:
-        raise InputError(
-            f"{len(photographs)} photographs, {rounds} rounds: give a multiple of four, and a round or more."
-        )
+    if not photographs or len(photographs) % 4:
+        raise InputError(f"{len(photographs)} photographs make no mosaics: give a multiple of four.")
     for each in photographs:
         if each.target is None or not each.boxes:
             raise InputError(f"{each.name} has no class or no boxes; mosaics need both.")
-    generator = random.Random(seed)
-    dealt = [cells for _ in range(rounds) for cells in _deal(photographs, generator)]
-    return [Mosaic(f"mosaic_{index:04}", cells, cell_size) for index, cells in enumerate(dealt)]
+    return [Mosaic(f"mosaic_{index:04}", cells) for index, cells in enumerate(_deal(photographs, random.Random(0)))]
 
 
 def _deal(photographs: Sequence[Photograph], generator: random.Random) -> list[tuple[Photograph, ...]]:

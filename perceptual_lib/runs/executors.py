@@ -1,58 +1,38 @@
 """Where shards are computed: in this process, in several, or in the actors of a Ray cluster.
 
 Whatever it is, a shard is the same images in the same order on one thread: its numbers are the same bits on one kind
-of device.
+of device. What a run needs of an executor:
+
+    submit(name, *arguments)  a future of what a worker's method returns; new workers take the place of dead ones
+    capacity                  calls at once
+    death                     what the future ends with when the worker was killed
+    attempts                  how often a run submits a call that ends so
+    close()                   ends all workers at once
 """
 
-import ctypes
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Mapping
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.runs.processes import ATTEMPTS, Processes
 from perceptual_lib.runs.worker import Worker
-
-ATTEMPTS = 3  # of a shard whose worker dies
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-
-
-class Executor(Protocol):
-    """Where shards are computed.
-
-    Attributes:
-        capacity: calls at once.
-        death: what a call ends with whose worker was killed.
-        attempts: deaths in a row until a run gives up; before that it calls `restart`, and submits again.
-    """
-
-    capacity: int
-    death: Any
-    attempts: int
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        """A worker's method by name, called with the arguments."""
-
-    def restart(self) -> None:
-        """New workers in place of the old ones, whose calls are lost."""
-
-    def close(self) -> None:
-        """End all workers at once."""
 
 
 class Local:
-    """This process."""
+    """This process.
+
+    Args:
+        classifier: arguments of `load_classifier`.
+    """
 
     capacity = 1
-    death: tuple = ()
+    death = ()  # of this process, nobody is told
     attempts = 1
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
@@ -63,49 +43,8 @@ class Local:
         future.set_result(getattr(self.worker, name)(*arguments))
         return future
 
-    def restart(self) -> None:
-        raise AssertionError("this process is alive")
-
     def close(self) -> None:
-        pass
-
-
-class Processes:
-    """Several processes of this machine.
-
-    Args:
-        classifier: arguments of `load_classifier`.
-        workers: how many; None for one per core.
-    """
-
-    death = BrokenExecutor
-    attempts = ATTEMPTS
-
-    def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
-        self.capacity = workers or os.cpu_count() or 1
-        self.classifier = dict(classifier)
-        self.restart()
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        # Ctrl-C is this process's to handle. A child inherits the mask, which also holds while it starts.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-        try:
-            return self.pool.submit(_in_process, name, *arguments)
-        except BrokenExecutor as error:  # a worker died since the last call
-            future: Future = Future()
-            future.set_exception(error)
-            return future
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def restart(self) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
-        self.pool = ProcessPoolExecutor(self.capacity, context, _start_process, (self.classifier,))
-
-    def close(self) -> None:
-        for process in list((self.pool._processes or {}).values()):
-            process.terminate()
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        """There is nothing to be ended."""
 
 
 class Ray:
@@ -137,7 +76,8 @@ class Ray:
         self.ray = ray
         self.death = ray.exceptions.RayActorError
         self._connect(address, workers)
-        room = self._room(gpus)
+        resources = ray.cluster_resources()
+        room = int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
         self.capacity = workers or room
         if self.capacity > room or room == 0:
             self.close()
@@ -162,11 +102,6 @@ class Ray:
             where = f"at {address}" if address else "here"
             raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
 
-    def _room(self, gpus: float) -> int:
-        """How many workers the cluster can have."""
-        resources = self.ray.cluster_resources()
-        return int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
-
     def submit(self, name: str, *arguments: Any) -> Future:
         actor, answer = self.idle.get(), Future()
 
@@ -183,11 +118,11 @@ class Ray:
         getattr(actor, name).remote(*arguments).future().add_done_callback(land)
         return answer
 
-    def restart(self) -> None:
-        """Ray has done it."""
-
     def close(self) -> None:
         self.ray.shutdown()
+
+
+Executor = Local | Processes | Ray
 
 
 def make_executor(
@@ -211,40 +146,3 @@ def all_of_this_machine(classifier: Mapping[str, Any]) -> Executor:
     """A worker on each core, or this process where there is a GPU."""
     on_gpu = classifier["device"] != "cpu" and torch.cuda.is_available()
     return make_executor("local" if on_gpu else "processes", classifier)
-
-
-def _start_process(classifier: Mapping[str, Any]) -> None:
-    global _worker
-    _keep_freed_memory()
-    _worker = Worker(classifier)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc, where that is the allocator, keep freed memory for the next tensor.
-
-    By default it gives every large piece back and the system clears it each time anew: a forward pass of eight images
-    on one core takes 1.4 times as long.
-    """
-    with suppress(AttributeError, OSError):
-        glibc = ctypes.CDLL(None)
-        glibc.mallopt(M_MMAP_MAX, 0)  # nothing outside the heap, which is
-        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # not shrunk
-
-
-def _give_memory_back() -> None:
-    """Once a shard is done: what stays in use between pieces that are free would grow from shard to shard."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _end_with_parent() -> None:
-    """A run that is killed cannot end its workers: they would compute, and wait for more, for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _in_process(name: str, *arguments: Any) -> Any:
-    result = getattr(_worker, name)(*arguments)
-    _give_memory_back()
-    return result

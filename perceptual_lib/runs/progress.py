@@ -1,4 +1,4 @@
-"""How far a run is: what the command line shows of it."""
+"""How far runs are: what the command line shows of it."""
 
 import sys
 from collections import Counter
@@ -7,21 +7,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from perceptual_lib.evaluation.games import Experiment
+from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard
+
+Work = Iterable[tuple[Run, Sequence[Shard]]]
+"""Shards, with the run that they are part of."""
 
 
 class Bar:
     """A bar whose length is the network passes left, so that its time left holds for cheap and dear methods alike.
 
-    It shows what the runs of experiments do within its context. In a log, which is no terminal, it is a line every half
-    minute.
+    It shows what the runs do within its context. In a log, which is no terminal, it is a line every half minute.
+
+    Args:
+        work: the shards that are not finished.
     """
 
-    def __init__(self, experiments: Sequence[Experiment]) -> None:
-        self.runs = [experiment.run for experiment in experiments]
-        # Two experiments may score the same maps, which are computed once.
-        unfinished = {each.run.key(shard): shard for each in experiments for shard in each.unfinished}
+    def __init__(self, work: Work) -> None:
+        work = list(work)
+        self.runs = [run for run, _ in work]
+        unfinished = [shard for _, shard in distinct(work).values()]
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
         self.live = sys.stderr.isatty()
@@ -30,7 +35,7 @@ class Bar:
             style = {"bar_format": "{percentage:.0f}%, {elapsed} gone, {remaining} left{postfix}"}
             style |= {"file": _Lines(), "mininterval": 30.0, "miniters": 0}
         # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.
-        self.bar = tqdm(total=sum(shard.cost for shard in unfinished.values()), smoothing=0, **style)
+        self.bar = tqdm(total=sum(shard.cost for shard in unfinished), smoothing=0, **style)
 
     def report(self, shard: Shard, state: str) -> None:
         """Take what a `Run` reports."""
@@ -66,20 +71,15 @@ class _Lines:
         sys.stderr.flush()
 
 
-def by_label(experiments: Iterable[Experiment]) -> list[tuple[str, int, int]]:
-    """(label, finished, all) of the shards of experiments, in their order."""
+def distinct(work: Work) -> dict[str, tuple[Run, Shard]]:
+    """The shards by key: two experiments may score the same maps, which are computed once."""
+    return {run.key(shard): (run, shard) for run, shards in work for shard in shards}
+
+
+def by_label(work: Work) -> list[tuple[str, int, int]]:
+    """(label, finished, all) of the shards, in their order."""
     total, finished = Counter(), Counter()
-    for run, shard in {
-        each.run.key(shard): (each.run, shard) for each in experiments for shard in each.shards
-    }.values():
+    for run, shard in distinct(work).values():
         total[shard.label] += 1
         finished[shard.label] += run.is_finished(shard)
     return [(label, finished[label], count) for label, count in total.items()]
-
-
-def duration(seconds: float) -> str:
-    """ "2 h 05 min", "12 min" or "40 s"."""
-    minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -1,6 +1,6 @@
 """A run: shards through an executor into a store.
 
-    shards ──> key: finished? ──> claim ──> worker (a loaded network) ──> file ──> arrays
+    shards ──> key: finished? ──> lease ──> worker (a loaded network) ──> file ──> arrays
 
 The run reads the pictures and writes the files; workers only compute.
 """
@@ -16,21 +16,23 @@ from typing import Any
 from PIL import Image
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.runs.executors import ATTEMPTS, Executor
-from perceptual_lib.runs.shard import Shard
-from perceptual_lib.runs.store import Arrays, Claim, Store
+from perceptual_lib.runs.executors import Executor
+from perceptual_lib.runs.processes import ATTEMPTS
+from perceptual_lib.runs.shard import Picture, Shard
+from perceptual_lib.runs.store import Arrays, Lease, Store
 
 POLL = 1.0  # seconds between looks at what another run is computing
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Flight:
     """A shard that is being computed."""
 
     shard: Shard
     call: tuple[Any, ...]  # arguments of `Worker.compute`
-    claim: Claim
+    lease: Lease
     release: ExitStack
+    deaths: int = 0
 
 
 class Run:
@@ -81,41 +83,29 @@ class Run:
         """Compute what is not finished, and what that needs.
 
         Raises:
-            InputError: a worker died again and again, or the store cannot be written. What is finished stays.
+            InputError: a shard's worker died again and again, or the store cannot be written. What is finished stays.
         """
         while unfinished := self.unfinished(shards):  # again: photographs may have changed meanwhile
-            with ExitStack() as claims:  # whatever happens, none is left behind
-                self._complete(deque(filter(self._can_start, unfinished)), claims)
+            with ExitStack() as leases:  # whatever happens, none is left behind
+                self._complete(deque(filter(self._can_start, unfinished)), leases)
 
     def _can_start(self, shard: Shard) -> bool:
         return shard.needs is None or self.is_finished(shard.needs)
 
-    def _complete(self, waiting: deque[Shard], claims: ExitStack) -> None:
+    def _complete(self, waiting: deque[Shard], leases: ExitStack) -> None:
         flying: dict[Future, _Flight] = {}
-        deaths = 0
         while waiting or flying:
-            self._fill(flying, waiting, claims)
-            if not flying:  # what is left is being computed by another run
-                time.sleep(POLL if waiting else 0)
-                continue
-            done, _ = wait(flying, return_when=FIRST_COMPLETED)
-            try:
-                for future in done:
-                    self._land(flying[future], future.result())
-                    del flying[future]
-                    deaths = 0
-            except self.executor.death:
-                deaths += 1
-                if deaths == self.executor.attempts:
-                    labels = ", ".join(flight.shard.label for flight in flying.values())
-                    raise InputError(
-                        f"workers died {ATTEMPTS} times in a row, computing {labels}; they may need more memory: use "
-                        "fewer workers, or smaller batches in the profile."
-                    ) from None
-                self.executor.restart()
-                flying = {self._submit(flight): flight for flight in flying.values()}
+            self._fill(flying, waiting, leases)
+            if waiting and not flying:  # another run is computing what is left
+                time.sleep(POLL)
+            for future in wait(flying, return_when=FIRST_COMPLETED).done:
+                flight = flying.pop(future)
+                try:
+                    self._land(flight, future.result())
+                except self.executor.death:
+                    flying[self._submit_again(flight)] = flight
 
-    def _fill(self, flying: dict[Future, _Flight], waiting: deque[Shard], claims: ExitStack) -> None:
+    def _fill(self, flying: dict[Future, _Flight], waiting: deque[Shard], leases: ExitStack) -> None:
         """Start waiting shards until no worker is idle. One that another run is computing goes to the end."""
         for _ in range(len(waiting)):
             if len(flying) == self.executor.capacity:
@@ -123,41 +113,46 @@ class Run:
             shard = waiting.popleft()
             if self.is_finished(shard):
                 self.report(shard, "found")
-            elif (flight := self._take_off(shard, claims)) is not None:
+            elif (flight := self._take_off(shard, leases)) is not None:
                 self.report(shard, "started")
                 flying[self._submit(flight)] = flight
             elif self._can_start(shard):
                 waiting.append(shard)
 
-    def _take_off(self, shard: Shard, claims: ExitStack) -> _Flight | None:
-        """Claim a shard and read what it takes; None where that is not to be had now, or changed meanwhile."""
-        key, release = self.key(shard), claims.enter_context(ExitStack())
-        claim = release.enter_context(self.store.claim(key))
-        if claim is not None and not self.store.path(key).exists():
-            pictures = _pictures(shard)
+    def _take_off(self, shard: Shard, leases: ExitStack) -> _Flight | None:
+        """Lease a shard and read what it takes; None where that is not to be had now, or changed meanwhile."""
+        key, release = self.key(shard), leases.enter_context(ExitStack())
+        lease = release.enter_context(self.store.lease(key))
+        if lease is not None and not self.store.path(key).exists():
+            pictures = [_open(photograph) if shard.looks else "" for photograph in shard.photographs]
             needed = None if shard.needs is None else self.load(shard.needs)
             if self.key(shard) == key and (shard.needs is None or needed is not None):
-                return _Flight(shard, (shard.kind, shard.arguments, pictures, needed), claim, release)
+                return _Flight(shard, (shard.kind, shard.arguments, pictures, needed), lease, release)
         release.close()
         return None
 
     def _submit(self, flight: _Flight) -> Future:
         return self.executor.submit("compute", *flight.call)
 
+    def _submit_again(self, flight: _Flight) -> Future:
+        """A flight whose worker died."""
+        flight.deaths += 1
+        if flight.deaths == self.executor.attempts:
+            raise InputError(
+                f"workers died {ATTEMPTS} times in a row, computing {flight.shard.label}; they may need more memory: "
+                "use fewer workers, or smaller batches in the profile."
+            ) from None
+        return self._submit(flight)
+
     def _land(self, flight: _Flight, arrays: Arrays) -> None:
-        flight.claim.finish(arrays)
+        flight.lease.finish(arrays)
         flight.release.close()
         self.report(flight.shard, "finished")
 
 
-def _pictures(shard: Shard) -> list[Image.Image | str]:
-    """The shard's pictures, and in place of one that cannot be read the reason."""
-    if not shard.looks:
-        return [""] * len(shard.photographs)
-    pictures: list[Image.Image | str] = []
-    for photograph in shard.photographs:
-        try:
-            pictures.append(photograph.open())
-        except InputError as error:
-            pictures.append(str(error))
-    return pictures
+def _open(photograph: Picture) -> Image.Image | str:
+    """The picture, or the reason why it cannot be read."""
+    try:
+        return photograph.open()
+    except InputError as error:
+        return str(error)

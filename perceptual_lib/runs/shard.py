@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import inspect
 import json
-import os
 import platform
 import sys
 import textwrap
@@ -21,7 +20,8 @@ from PIL import Image
 from perceptual_lib.core.errors import InputError
 
 PACKAGE = __package__.split(".")[0]
-NUMERICS = ("torch", "torchvision", "timm", "numpy", "scipy")  # packages whose version can change a number
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "numba", "pillow", "captum")
+"""Those whose version can change a shard. Tables, figures and pages depend on more."""
 
 
 class Picture(Protocol):
@@ -73,9 +73,6 @@ class Shard:
 
     def key(self, network: Mapping[str, Any]) -> str:
         """Hash of everything that determines the result; `network` is `Worker.identity`."""
-        return self._key(network, {picture: digest(picture) for picture in self.photographs})
-
-    def _key(self, network: Mapping[str, Any], digests: Mapping[Picture, str]) -> str:
         modules = [self.kind, *sorted({type(each).__module__ for each in self.photographs})]
         if "method" in self.arguments:
             from perceptual_lib.methods import find_method
@@ -85,10 +82,10 @@ class Shard:
             "kind": self.kind,
             "arguments": self.arguments,
             "photographs": [
-                (each.name, digests[each], *(["upright"] if each.upright else [])) for each in self.photographs
+                (each.name, digest(each), *(["upright"] if each.upright else [])) for each in self.photographs
             ],
             "network": network,
-            "needs": self.needs and self.needs._key(network, digests),
+            "needs": self.needs and self.needs.key(network),
             "code": code_digest(*modules),
             "versions": versions(),
         }
@@ -97,8 +94,17 @@ class Shard:
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Of Python and the packages whose version can change a number."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in NUMERICS}}
+    """Of Python and the packages that can change a shard; "none" for one that is not installed.
+
+    Of Python without the patch level, which changes no number and would cost days of work.
+    """
+    found = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
 
 
 def digest(picture: Picture) -> str:
@@ -107,19 +113,15 @@ def digest(picture: Picture) -> str:
     "unreadable" where one is not there, so that its failure has a key of its own.
     """
     try:
-        digests = [_file_digest(path) for path in picture.files]
+        states = [(path, path.stat()) for path in picture.files]
+        digests = [_file_digest(path, state.st_size, state.st_mtime_ns) for path, state in states]
     except OSError:
         return "unreadable"
     return digests[0] if len(digests) == 1 else hashlib.sha256(repr((digests, picture.size)).encode()).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
-    state = os.stat(path)
-    return _digest(path, state.st_size, state.st_mtime_ns)
-
-
 @cache
-def _digest(path: Path, size: int, time_ns: int) -> str:
+def _file_digest(path: Path, size: int, time_ns: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -167,22 +169,22 @@ def _code_digest(*modules: str) -> str:
         if name in sources or path is None:
             continue
         tree = ast.parse(path.read_text("utf-8"))
-        waiting += _own_imports(tree)
         sources[name] = ast.dump(_without_docstrings(tree))
+        waiting += _own_imports(tree, name)
+        if (stub := path.with_suffix(".pyi")).exists():  # of a package whose modules are loaded when they are used
+            waiting += _own_imports(ast.parse(stub.read_text("utf-8")), name)
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
-def _own_imports(tree: ast.AST) -> Iterator[str]:
+def _own_imports(tree: ast.AST, importer: str) -> Iterator[str]:
+    """Modules of this package among what is imported; the importer is a package where that is relative."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
-            yield node.module
-            for alias in node.names:  # `from package import module`
-                if importlib.util.find_spec(node.module).submodule_search_locations is not None:
-                    yield from filter(_is_module, [f"{node.module}.{alias.name}"])
-
-
-def _is_module(name: str) -> bool:
-    return importlib.util.find_spec(name) is not None
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), importer)
+            if module.split(".")[0] == PACKAGE:
+                yield module
+                if _file(module).stem == "__init__":
+                    yield from (f"{module}.{alias.name}" for alias in node.names)  # some are modules
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -1,12 +1,14 @@
 """Finished work on disk: one file per shard, under a key made of everything that determines it.
 
-A file is a NumPy archive and the SHA-256 of its bytes behind it. It appears whole or not at all: it is written to a
-claim, a file beside it that only its writer has locked, and renamed. The lock ends with its process, however that
-ends, so what a killed run leaves behind can be told from what another run is computing, and several runs share a store.
+    KEY.npz      a NumPy archive and the SHA-256 of its bytes behind it
+    KEY.partial  the same while it is written; it gets the other name when it is whole
+    KEY.lock     locked by the run that computes the shard, and says which that is
+
+A lock ends with its process, however that ends, so what a killed run leaves behind can be told from what another run
+is computing, and several runs share a store.
 """
 
 import errno
-import fcntl
 import hashlib
 import io
 import os
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from perceptual_lib.core.errors import InputError
 
@@ -65,49 +68,45 @@ class Store:
         return None
 
     @contextmanager
-    def claim(self, key: str) -> Iterator["Claim | None"]:
+    def lease(self, key: str) -> Iterator["Lease | None"]:
         """The right to compute a shard, for the length of the context; None where another run has it.
 
-        Nothing is left behind when the context ends without `Claim.finish`.
+        Nothing but the finished shard is left behind when the context ends.
         """
-        partial = self.path(key).with_suffix(".partial")
+        path = self.path(key)
         with _one_sentence(self.folder):
-            partial.parent.mkdir(exist_ok=True)
-            descriptor = _lock(partial)
-        if descriptor is None:
+            path.parent.mkdir(exist_ok=True)
+            lock = _lock(path.with_suffix(".lock"))
+        if lock is None:
             yield None
             return
         try:
-            with _one_sentence(self.folder):
-                os.write(descriptor, f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
-            yield Claim(descriptor, partial, self.path(key))
+            with _one_sentence(self.folder), open(lock.lock_file, "r+b", buffering=0) as file:
+                file.seek(1)  # Windows lets nobody else read the first byte
+                file.write(f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
+                file.truncate()
+            yield Lease(path)
         finally:
-            # The name first, the lock after it: whoever locks the file next must find that it is gone.
-            if _is_same_file(descriptor, partial):
-                partial.unlink(missing_ok=True)
-            os.close(descriptor)
+            _unlock(lock)
 
     def running(self) -> dict[str, str]:
         """Shards that are being computed now, by key: "host, process 123, for 40 s". Leftovers are swept away."""
         found = {}
-        for partial in self.folder.glob("??/*.partial"):
-            descriptor = _lock(partial)
-            if descriptor is not None:
-                partial.unlink(missing_ok=True)
-                os.close(descriptor)
+        for path in self.folder.glob("??/*.lock"):
+            if (lock := _lock(path)) is not None:
+                _unlock(lock)
                 continue
-            with suppress(OSError, ValueError):
-                host, process, start = partial.read_text().split()
-                found[partial.stem] = f"{host}, process {process}, for {time.time() - float(start):.0f} s"
+            with suppress(OSError, ValueError), path.open("rb", buffering=0) as file:
+                file.seek(1)
+                host, process, start = file.read().decode().split()
+                found[path.stem] = f"{host}, process {process}, for {time.time() - float(start):.0f} s"
         return found
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The right to write one shard; see `Store.claim`."""
+class Lease:
+    """The right to write one shard; see `Store.lease`."""
 
-    descriptor: int
-    partial: Path
     path: Path
 
     def finish(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -118,37 +117,36 @@ class Claim:
         """
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        body = buffer.getvalue()
+        partial = self.path.with_suffix(".partial")
         with _one_sentence(self.path.parent):
-            os.ftruncate(self.descriptor, 0)
-            os.lseek(self.descriptor, 0, os.SEEK_SET)
-            rest = memoryview(body + hashlib.sha256(body).digest())
-            while rest:
-                rest = rest[os.write(self.descriptor, rest) :]
-            os.fsync(self.descriptor)
-            self.partial.rename(self.path)
+            with partial.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path)
 
 
-def _lock(partial: Path) -> int | None:
-    """Descriptor of the file, made where it is missing and locked; None where another process has it locked."""
-    while True:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        if _is_same_file(descriptor, partial):
-            os.ftruncate(descriptor, 0)
-            return descriptor
-        os.close(descriptor)  # its last owner finished or removed it between the two calls
+def _lock(path: Path) -> FileLock | None:
+    """A lock on the file, which is made where it is missing; None where another process has it.
 
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
+    Where the file system has no locks, that is an OSError: FileLock would take the file's existence for one, and a
+    killed run leaves the file behind.
+    """
+    lock = FileLock(path, blocking=False, fallback_to_soft=False)
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.acquire()
+    except Timeout:
+        return None
+    return lock
+
+
+def _unlock(lock: FileLock) -> None:
+    """Leave nothing behind. The name goes first and the lock after it: whoever has opened the file finds it gone."""
+    with suppress(OSError):  # Windows removes no file that is open; there FileLock does it, behind the lock
+        Path(lock.lock_file).with_suffix(".partial").unlink(missing_ok=True)
+        Path(lock.lock_file).unlink()
+    lock.release()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 import time
+import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -15,9 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual_lib.core.activations import Activation
+from perceptual_lib.core.activations import Activation, freeze
+from perceptual_lib.methods import find_method
+from perceptual_lib.networks.classifier import Classifier, stages
+from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.runs.store import Arrays
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 ALWAYS = ("failure", "seconds")  # arrays with a row for every image, whether it failed or not
 
 
@@ -30,12 +35,10 @@ class Worker:
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.arguments = dict(classifier)
-        keep_freed_memory()
+        _keep_freed_memory()
 
     @cached_property
-    def classifier(self):
-        from perceptual_lib.core.networks import load_classifier
-
+    def classifier(self) -> Classifier:
         return load_classifier(**self.arguments)
 
     def identity(self) -> dict[str, Any]:
@@ -67,22 +70,16 @@ class Worker:
 
     def stages(self) -> list[str]:
         """The layers that sanity checks randomize, in their order."""
-        from perceptual_lib.evaluation.randomization.protocol import stages
-
         return list(stages(self.classifier))
 
     def pass_seconds(self, batch: int) -> tuple[float, float]:
-        """Seconds of a forward pass and of what a backward pass adds, for one image in a batch; about two seconds."""
-        from perceptual_lib.core.activations import freeze
-
+        """Seconds of a forward pass and of what a backward pass adds, for one image in a batch, on one thread."""
         images = torch.zeros(batch, 3, *self.classifier.input_size, device=self.classifier.device)
+        pixels = images.clone().requires_grad_()
         with _one_thread(), freeze(self.classifier):
-            forward = _fastest(lambda: self._forward(images)) / batch
-            both = _fastest(lambda: torch.autograd.grad(self._forward(images.requires_grad_()), images)) / batch
+            forward = _fastest(lambda: self.classifier(images)) / batch
+            both = _fastest(lambda: torch.autograd.grad(self.classifier(pixels).sum(), pixels)[0]) / batch
         return forward, max(0.0, both - forward)
-
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier(images).sum()
 
     def compute(
         self, kind: str, arguments: Mapping[str, Any], pictures: Sequence[Image.Image | str], needed: Arrays | None
@@ -101,63 +98,52 @@ class Worker:
         Raises:
             InputError: a network that cannot be loaded, or a method that is not known in this process.
         """
+        classifier = self.classifier
         if "method" in arguments:
-            from perceptual_lib.methods import find_method
-
             find_method(arguments["method"])  # here, where it is no failure of an image
         start = time.perf_counter()
         compute = importlib.import_module(kind).compute
+        shared = dict(arguments)
+        by_image = shared.pop("by_image", {})
         failures = [picture if isinstance(picture, str) else "" for picture in pictures]
         if needed is not None:
+            place = np.cumsum(needed["failure"] == "") - 1  # of each image among the rows of those that did not fail
             failures = [ours or theirs for ours, theirs in zip(failures, needed["failure"].tolist(), strict=True)]
-        rows = [row for row, failure in enumerate(failures) if not failure]
+
+        def compute_rows(rows: list[int]) -> Arrays:
+            given = {name: [values[row] for row in rows] for name, values in by_image.items()}
+            if needed is not None:
+                given["needed"] = {name: array[place[rows]] for name, array in needed.items() if name not in ALWAYS}
+            return compute(classifier, [pictures[row] for row in rows], **given, **shared)
+
         with _one_thread():
-            parts = self._in_halves(compute, arguments, pictures, needed, rows, failures)
+            rows = [row for row, failure in enumerate(failures) if not failure]
+            parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         seconds = (time.perf_counter() - start) / max(1, len(pictures))
+        _give_memory_back()
         return {"failure": np.array(failures, dtype=str), "seconds": np.full(len(pictures), seconds), **arrays}
 
-    def _in_halves(self, compute, arguments, pictures, needed, rows: list[int], failures: list[str]) -> list[Arrays]:
-        """Results of these rows: of all at once, or else in halves, down to the one image that fails."""
-        if not rows:
+
+def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures: list[str]) -> list[Arrays]:
+    """Results of these rows: of all at once, or else in halves, down to the one image that fails."""
+    if not rows:
+        return []
+    try:
+        return [compute(rows)]
+    except Exception as error:  # too little memory for all, or something wrong with one
+        if len(rows) == 1:
+            failures[rows[0]] = " ".join(f"{type(error).__name__}: {error}".split())
             return []
-        try:
-            return [self._compute(compute, arguments, pictures, needed, rows)]
-        except Exception as error:  # too little memory for all, or something wrong with one
-            if len(rows) == 1:
-                failures[rows[0]] = " ".join(f"{type(error).__name__}: {error}".split())
-                return []
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        middle = len(rows) // 2
-        return [
-            part
-            for half in (rows[:middle], rows[middle:])
-            for part in self._in_halves(compute, arguments, pictures, needed, half, failures)
-        ]
-
-    def _compute(self, compute, arguments, pictures, needed, rows: list[int]) -> Arrays:
-        given = {}
-        if needed is not None:
-            present = np.flatnonzero(needed["failure"] == "").tolist()
-            place = [present.index(row) for row in rows]
-            given["needed"] = {name: value[place] for name, value in needed.items() if name not in ALWAYS}
-        by_image = {name: [value[row] for row in rows] for name, value in arguments.get("by_image", {}).items()}
-        shared = {name: value for name, value in arguments.items() if name != "by_image"}
-        return compute(self.classifier, [pictures[row] for row in rows], **given, **shared, **by_image)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(rows) // 2
+    return _in_halves(compute, rows[:middle], failures) + _in_halves(compute, rows[middle:], failures)
 
 
-def keep_freed_memory() -> None:
-    """Let this process use freed memory again instead of giving it back; does nothing where the C library is not glibc.
-
-    glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as computing what comes
-    there: half the time of explaining four questions at 1.5 times the size.
-    """
-    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
-    with suppress(OSError, AttributeError):
-        c_library = ctypes.CDLL("libc.so.6")
-        c_library.mallopt(mmap_max, 0)
-        c_library.mallopt(trim_threshold, 2**31 - 1)
+def _fastest(work: Callable[[], torch.Tensor]) -> float:
+    """Seconds of the fastest of five calls, each until its result is there."""
+    return min(timeit.repeat(lambda: work().sum().item(), number=1, repeat=5))
 
 
 @contextmanager
@@ -171,12 +157,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _fastest(work: Callable[[], torch.Tensor | tuple[torch.Tensor, ...]]) -> float:
-    """Seconds of the fastest of five runs, and until its result is there."""
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        result = work()
-        (result[0] if isinstance(result, tuple) else result).flatten()[0].item()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def _keep_freed_memory() -> None:
+    """Have this process use freed memory again instead of giving it back.
+
+    glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as computing what comes
+    there: a forward pass of eight images on one core takes 1.4 times as long.
+    """
+    with suppress(OSError, AttributeError):
+        glibc = ctypes.CDLL("libc.so.6")
+        glibc.mallopt(M_MMAP_MAX, 0)  # nothing outside the heap, which is
+        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # not shrunk
+
+
+def _give_memory_back() -> None:
+    """Give back what is free now: what stays in use between the pieces would grow from shard to shard."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -50,9 +50,8 @@ def new_tab(browser: Browser, **settings: object) -> Iterator[Page]:
         context.close()
 
 
-def open_page(tab: Page, address: str) -> None:
-    """Open a page, wake its explorers, which wait until they are seen, and let its scripts finish what they begin."""
-    tab.goto(address)
+def wake(tab: Page) -> None:
+    """Wake the explorers of an open page, which wait until they are seen, and let its scripts finish."""
     for explorer in tab.locator(".explorer").all():
         explorer.scroll_into_view_if_needed()
         explorer.locator("canvas").first.wait_for()

@@ -3,19 +3,21 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from browser import OPTIONS, chromium
-from playwright.sync_api import Browser, sync_playwright
 
-from perceptual_lib.book.pipeline import build
+if TYPE_CHECKING:  # most tests here need no browser
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is in the repository, and the book built there."""
+def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is in the repository, and the book built there from the profile smoke."""
+    from perceptual_lib.book.pipeline import build
+
     clone = tmp_path_factory.mktemp("clone")
     for name in ("book", "notebooks", "perceptual_lib", "results"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -26,7 +28,10 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator["Browser"]:
+    from browser import OPTIONS, chromium
+    from playwright.sync_api import sync_playwright
+
     path = chromium()
     if path is None:
         pytest.skip("there is no Chromium: install chromium, or Google's Chrome")

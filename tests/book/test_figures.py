@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from IPython.core.formatters import DisplayFormatter
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from PIL import Image
 
@@ -51,9 +53,41 @@ def test_names_of_two_scores_do_not_overlap() -> None:
 def test_what_is_better_has_the_perceptual_colour(higher_is_better) -> None:
     estimates = {"below": around(-0.1), "none": around(0.0), "above": around(0.1)}
     figure = figures.forest(estimates, "difference", higher_is_better)
-    colours = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
-    expected = [figures.PERCEPTUAL, figures.NEUTRAL, figures.NO_PERCEPTUAL]
-    assert colours == (expected[::-1] if higher_is_better else expected)
+    axes = figure.axes[0]
+    (intervals,) = (each for each in axes.collections if isinstance(each, LineCollection))
+    dots = [each for each in axes.collections if isinstance(each, PathCollection) and len(each.get_offsets())]
+    colours = [figures.PERCEPTUAL, figures.NEUTRAL, figures.NO_PERCEPTUAL][:: -1 if higher_is_better else 1]
+    assert [to_hex(colour, keep_alpha=False).upper() for colour in intervals.get_colors()] == colours
+    assert [to_hex(dot.get_facecolor()[0]).upper() for dot in dots] == colours
+    assert [tuple(dot.get_offsets()[0]) for dot in dots] == [(-0.1, 0), (0, 1), (0.1, 2)]
+    assert [line[:, 0].tolist() for line in intervals.get_segments()] == [[-0.12, -0.09], [-0.02, 0.01], [0.08, 0.11]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(estimates)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is at the top
+
+
+def test_images_are_drawn_thin_and_what_is_in_the_middle_of_them_thick() -> None:
+    values = {"one": np.array([[0.0, 1.0, 5.0], [2.0, 4.0, 12.0]]), "two": np.ones((2, 3))}
+    figure = figures.traces({"margin": values, "size": values})
+    lines = {line.get_linewidth(): line.get_ydata().tolist() for line in figure.axes[0].lines if len(line.get_ydata())}
+    assert len(figure.axes[0].lines) >= 8 and lines[2] == [1, 1]
+    thick = [line.get_ydata().tolist() for line in figure.axes[1].lines if line.get_linewidth() == 2]
+    assert thick[:2] == [[2, 6], [1, 1]]
+    figure = figures.growth(values | {"two": 2 * values["two"]}, held=0)
+    middle = [line.get_ydata().tolist() for line in figure.axes[0].lines if len(line.get_ydata()) == 2]
+    assert middle[:2] == [[1, 4], [2, 2]]
+    band = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert {(0, 0.5), (0, 3), (1, 3), (1, 8)} <= {tuple(point) for point in band.round(6)}  # the quartiles, by hand
+
+
+def test_numbers_of_a_heat_map_can_be_read() -> None:
+    rates = pd.DataFrame([[0.5, 0.6], [np.nan, 0.8]])
+    axes = figures.heat_maps({"scale 1": rates}, "success rate").axes[0]
+    assert [(text.get_text(), text.get_color()) for text in axes.texts] == [
+        ("0.50", "white"),
+        ("0.60", "white"),
+        ("0.80", "black"),
+    ]
+    assert [text.get_position() for text in axes.texts] == [(0.5, 0.5), (1.5, 0.5), (1.5, 1.5)]
 
 
 def test_no_layer_has_a_place_in_a_map_of_ranges() -> None:

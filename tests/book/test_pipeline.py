@@ -7,10 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from doit.exceptions import TaskFailed
-from test_site import broken_links, remote_requests
+from links import broken_links, remote_requests
 
-from perceptual_lib.book import pages, pipeline
+from perceptual_lib.book import pages, pipeline, site
 from perceptual_lib.book.pipeline import build
 from perceptual_lib.core.errors import InputError
 
@@ -71,10 +70,10 @@ def experiments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def compute(book: pipeline.Book) -> None:
         names.append(book.name)
-        book.store.mkdir(exist_ok=True)
-        (book.store / f"{book.name}.finished").touch()
+        book.finished.parent.mkdir(exist_ok=True)
+        book.finished.touch()
 
-    monkeypatch.setattr(pipeline, "_experiment", compute)
+    monkeypatch.setattr(pipeline, "_complete_experiments", compute)
     return names
 
 
@@ -90,13 +89,14 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
 
-    def render(book: pipeline.Book) -> None:
+    def render(root: Path, out: Path, shown: list[Path], strict: bool) -> None:
+        assert all(page.exists() for page in shown)
         steps.append("site")
-        book.html.mkdir(exist_ok=True)
-        (book.html / "index.html").write_text("")
+        (out / "html").mkdir(exist_ok=True)
+        (out / "html" / "index.html").write_text("")
 
     monkeypatch.setattr(pages, "compute", compute)
-    monkeypatch.setattr(pipeline, "_render", render)
+    monkeypatch.setattr(site, "render", render)
     return steps
 
 
@@ -122,7 +122,7 @@ def test_a_change_makes_what_depends_on_it(clone: Path, made: list[str], monkeyp
     assert rebuild(clone, made) == everything
     (clone / "perceptual_lib" / "data.csv").write_text("new")
     assert rebuild(clone, made) == everything
-    monkeypatch.setattr(pipeline, "_versions", lambda packages: {packages[0]: "next"})
+    monkeypatch.setattr(pipeline, "versions", lambda: {"torch": "next"})
     assert rebuild(clone, made) == everything
     assert rebuild(clone, made) == []
 
@@ -159,18 +159,34 @@ def test_changed_photographs_are_a_dependency(clone: Path, made: list[str]) -> N
 
 def test_a_failure_costs_the_others_nothing(clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     everything = rebuild(clone, made)
-    book = pipeline.Book.open("demo", clone)
+    book = pipeline.Book("demo", clone)
     edit(clone / "notebooks" / "1-first.ipynb", "display(Image", "raise display(Image")
     assert build("demo", clone) == 1
     assert made == [*everything, "1-first", "site"]
+    note = book.page(book.sources[0])
     assert not book.computed(book.sources[0]).exists() and book.computed(book.sources[1]).exists()
-    assert "out of luck" in book.failure(book.sources[0]).read_text()
+    assert "out of luck" in note.read_text()
     output = capsys.readouterr().out
     assert "FAILED: ValueError: out of luck" in output and "1 of 2 sections could not be computed: 1-first" in output
     assert rebuild(clone, made) == ["1-first"]  # tries again; the note is the same
     edit(clone / "notebooks" / "1-first.ipynb", "raise display(Image", "display(Image")
     assert rebuild(clone, made) == ["1-first", "site"]
-    assert build("demo", clone) == 0 and not book.failure(book.sources[0]).exists()
+    assert build("demo", clone) == 0 and not note.exists()
+
+
+def test_one_notebook_is_made_for_whoever_edits_it(
+    clone: Path, made: list[str], experiments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build("demo", clone, "2-second") == 0 and made == ["2-second", "site"] and experiments == []
+    note = pipeline.Book("demo", clone).page(clone / "notebooks" / "1-first.ipynb")
+    assert "has not been computed yet" in note.read_text() and "[1/2] notebook 2-second" in capsys.readouterr().out
+    assert rebuild(clone, made) == ["1-first", "site"] and not note.exists()
+    edit(clone / "notebooks" / "1-first.ipynb", "# First", "# The first")
+    edit(clone / "notebooks" / "2-second.ipynb", "# Second", "raise # Second")
+    made.clear()
+    assert build("demo", clone, "2-second") == 1 and made == ["2-second", "site"]
+    with pytest.raises(InputError, match="no notebook '3-third'; there are 1-first, 2-second"):
+        build("demo", clone, "3-third")
 
 
 def test_an_interrupted_notebook_is_not_taken_for_a_result(
@@ -185,18 +201,12 @@ def test_an_interrupted_notebook_is_not_taken_for_a_result(
     assert rebuild(clone, made) == everything
 
 
-def test_the_environment_is_left_as_it_was(clone: Path, made: list[str]) -> None:
-    before = dict(os.environ)
-    rebuild(clone, made)
-    assert dict(os.environ) == before
-
-
 def test_progress_tells_how_long_it_took_last_time(
     clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build("demo", clone)
     assert "[3/4] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
-    (clone / "_build" / "durations.json").write_text(json.dumps({"notebook:2-second (profile demo)": 63.2}))
+    (clone / "_build" / "durations.json").write_text(json.dumps({"notebook 2-second (profile demo)": 63.2}))
     edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
     build("demo", clone)
     output = capsys.readouterr().out
@@ -269,6 +279,9 @@ def test_experiments_are_computed_before_the_notebooks_and_once(
 def test_experiments_that_cannot_be_computed_cost_the_notebooks_nothing(
     clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(pipeline, "_experiment", lambda book: TaskFailed("no photographs"))
+    def fail(book: pipeline.Book) -> None:
+        raise InputError("no photographs")
+
+    monkeypatch.setattr(pipeline, "_complete_experiments", fail)
     assert build("demo", clone) == 0
     assert "FAILED: no photographs" in capsys.readouterr().out and made == ["1-first", "2-second", "site"]

@@ -1,142 +1,193 @@
-"""A built site asks no other host for anything, and its links lead somewhere."""
+"""The book of the profile smoke: every notebook computed, and every page opened in a browser, once at each width.
 
+From a server on a desk, in light and dark, and from a disk on a phone.
+"""
+
+import base64
 import re
-from collections.abc import Iterator
-from html.parser import HTMLParser
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browser import complaints, new_tab, served, wake
+from links import broken_links, remote_requests
+from playwright.sync_api import Browser, Page, Response
 
-SITE = Path(__file__).parents[2] / "_build" / "html"
-REMOTE = r"(?:https?:)?//[\w.-]+"
-FETCHED = {"src", "srcset", "poster", "data", "background"}
-FETCHED_LINKS = {
-    "stylesheet",
-    "icon",
-    "preload",
-    "modulepreload",
-    "prefetch",
-    "preconnect",
-    "dns-prefetch",
-    "manifest",
-}
+pytestmark = pytest.mark.slow
 
-
-class Page(HTMLParser):
-    """What a page fetches, where it links to, and what can be linked to in it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.path = path
-        self.fetched: list[str] = []
-        self.links: list[str] = []
-        self.anchors: set[str] = set()
-        self.inside = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {key: value or "" for key, value in attrs}
-        self.inside = tag
-        self.anchors |= {values[key] for key in ("id", "name") if key in values}
-        self.fetched += [values[key] for key in FETCHED & values.keys()]
-        self.fetched += remote_in_css(values.get("style", ""))
-        if tag == "link" and FETCHED_LINKS & set(values.get("rel", "").split()):
-            self.fetched.append(values["href"])
-        if tag == "a" and "href" in values:
-            self.links.append(values["href"])
-
-    def handle_data(self, data: str) -> None:
-        if self.inside == "style":
-            self.fetched += remote_in_css(data)
-        if self.inside == "script":
-            self.fetched += remote_in_script(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = ""
+SCREENSHOTS = Path(__file__).parents[2] / "_build" / "screenshots"  # to be looked at; nothing is compared
+IN_THE_DARK = ["book/index.html", *(f"notebooks/{name}.html" for name in ("explorer", "3-methodology", "scoreboard"))]
+"""Pages that have, between them, all that has colours."""
+MEGABYTE = 1e6
+LIMITS = {True: 6 * MEGABYTE, False: 1.5 * MEGABYTE}  # with an explorer, without
+PHONE = 360
 
 
-def remote_in_css(text: str) -> list[str]:
-    return re.findall(rf"""(?:url\(|@import)\s*["']?({REMOTE})""", text)
+@dataclass(frozen=True)
+class Visit:
+    """What was found on a page: one sentence for each thing that is wrong, and numbers."""
+
+    complaints: list[str]
+    missing_pictures: list[str]
+    width: int
+    size: int = 0
+    has_explorer: bool = False
+    barriers: list[str] = ()
+    barriers_in_the_dark: list[str] = ()
 
 
-def remote_in_script(text: str) -> list[str]:
-    calls = r"\bfetch\(|\bimport\(|\bimport\b[^;'\"]*|importScripts\(|\.open\([^,]*,|\.src\s*="
-    return re.findall(rf"""(?:{calls})\s*["'`]({REMOTE})""", text)
+@pytest.fixture(scope="module")
+def site(smoke_book: Path) -> Path:
+    return smoke_book / "_build" / "html"
 
 
-def pages(site: Path) -> Iterator[Page]:
-    return (Page(path) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts)
+@pytest.fixture(scope="module")
+def computed(smoke_book: Path) -> dict[str, nbformat.NotebookNode]:
+    paths = (smoke_book / "_build" / "notebooks" / "smoke").glob("*.ipynb")
+    return {path.stem: nbformat.read(path, 4) for path in paths}
 
 
-def remote_requests(site: Path) -> list[str]:
-    """Everything that a browser would fetch from another host: "page: address"."""
-    found = [(page.path, address) for page in pages(site) for address in page.fetched if re.match(REMOTE, address)]
-    for path in site.rglob("*.css"):
-        found += [(path, address) for address in remote_in_css(path.read_text(encoding="utf-8"))]
-    for path in site.rglob("*.js"):
-        found += [(path, address) for address in remote_in_script(path.read_text(encoding="utf-8"))]
-    return [f"{path.relative_to(site)}: {address}" for path, address in found]
+@pytest.fixture(scope="module")
+def on_a_desk(site: Path, browser: Browser) -> dict[str, Visit]:
+    """The pages that somebody wrote."""
+    with served(site) as address:
+        return {name: visit_desk(browser, address, name) for name in pages(site) if not name.startswith("_modules")}
 
 
-def broken_links(site: Path) -> list[str]:
-    """Links and fetched files within the site that lead nowhere: "page: address"."""
-    read = {page.path.resolve(): page for page in pages(site)}
-    broken = []
-    for page in read.values():
-        for address in page.links + page.fetched:
-            parts = urlsplit(address)
-            if parts.scheme or parts.netloc:
-                continue
-            target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path.resolve()
-            missing = not target.exists()
-            if not missing and parts.fragment and target in read:
-                missing = unquote(parts.fragment) not in read[target].anchors
-            if missing:
-                broken.append(f"{page.path.relative_to(site)}: {address}")
-    return broken
+@pytest.fixture(scope="module")
+def on_a_phone(site: Path, browser: Browser) -> dict[str, Visit]:
+    """All pages, also the listings of the library's code."""
+    return {name: visit_phone(browser, site.as_uri(), name) for name in pages(site)}
 
 
-@pytest.fixture
-def site() -> Path:
-    if not (SITE / "index.html").exists():
-        pytest.skip("the site is not built: make book")
-    return SITE
+def pages(site: Path) -> list[str]:
+    """All pages, but not the one that only leads to the first."""
+    paths = (path.relative_to(site) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts)
+    return [path.as_posix() for path in paths if path != Path("index.html")]
 
 
-def test_the_site_asks_no_other_host(site: Path) -> None:
-    assert remote_requests(site) == []
+def visit_desk(browser: Browser, address: str, name: str) -> Visit:
+    with new_tab(browser, viewport={"width": 1280, "height": 800}, color_scheme="light") as tab:
+        heard = complaints(tab, address)
+        size = weigh(tab, f"{address}/{name}")
+        wake(tab)
+        light, dark = find_barriers(tab, "light"), []
+        missing = find_missing_pictures(tab)
+        keep_screenshot(tab, "desk", name)
+        if name in IN_THE_DARK:
+            tab.emulate_media(color_scheme="dark")
+            dark = find_barriers(tab, "dark")
+        return Visit(heard, missing, width_of(tab), size, tab.locator(".explorer").count() > 0, light, dark)
 
 
-def test_the_links_of_the_site_lead_somewhere(site: Path) -> None:
-    assert broken_links(site) == []
+def visit_phone(browser: Browser, address: str, name: str) -> Visit:
+    with new_tab(browser, viewport={"width": PHONE, "height": 740}) as tab:
+        heard = complaints(tab, address)
+        tab.goto(f"{address}/{name}")
+        wake(tab)
+        width = width_of(tab)
+        missing = find_missing_pictures(tab)
+        if not name.startswith("_modules"):
+            keep_screenshot(tab, "phone", name)
+        return Visit(heard, missing, width)
 
 
-def test_no_section_of_the_site_is_missing(site: Path) -> None:
-    assert [page.path.name for page in pages(site) if "could not be computed" in page.path.read_text()] == []
+def weigh(tab: Page, address: str) -> int:
+    """Bytes of everything that a first visit fetches, but for pictures further down that may never be seen."""
+    replies: list[Response] = []
+    tab.on("response", lambda reply: replies.append(reply))
+    tab.goto(address, wait_until="networkidle")  # explorers ask for their arrays a little later
+    lazy = tab.eval_on_selector_all("img[loading=lazy]", "all => all.map(image => image.src)")
+    return sum(len(reply.body()) for reply in list(replies) if reply.url not in lazy)
 
 
-@pytest.mark.parametrize(
-    "markup",
-    [
-        '<script src="https://cdn.example/a.js"></script>',
-        '<img src="//cdn.example/a.png">',
-        '<link rel="stylesheet" href="http://cdn.example/a.css">',
-        '<link rel="preconnect" href="https://fonts.example">',
-        '<p style="background: url(https://cdn.example/a.png)"></p>',
-        "<style>@import 'https://cdn.example/a.css';</style>",
-        '<script>fetch("https://cdn.example/data.json")</script>',
-        '<script type="module">import x from "https://cdn.example/x.js";</script>',
-        '<script>script.src = "https://cdn.example/x.js"</script>',
-    ],
-)
-def test_a_remote_request_is_found(tmp_path: Path, markup: str) -> None:
-    (tmp_path / "index.html").write_text(f'<a href="https://example.org">a link is no request</a>{markup}')
-    assert len(remote_requests(tmp_path)) == 1
+def find_barriers(tab: Page, scheme: str) -> list[str]:
+    """What axe-core calls serious or critical: the rule, how often, and the first place."""
+    tab.locator(f"html[data-theme={scheme}]").wait_for()
+    found = Axe().run(tab).response["violations"]
+    return [
+        f"{rule['id']} ({rule['impact']}), {len(rule['nodes'])} x, {rule['nodes'][0]['html'][:120]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]
 
 
-@pytest.mark.parametrize("link", ["missing.html", "#missing", "other.html#missing"])
-def test_a_broken_link_is_found(tmp_path: Path, link: str) -> None:
-    (tmp_path / "other.html").write_text('<p id="there"></p>')
-    (tmp_path / "index.html").write_text(f'<a href="other.html#there">fine</a><a href="{link}">broken</a>')
-    assert broken_links(tmp_path) == [f"index.html: {link}"]
+def find_missing_pictures(tab: Page) -> list[str]:
+    """Those that cannot be shown, also of what would wait until the reader gets there."""
+    return tab.evaluate("""async () => {
+        const missing = await Promise.all([...document.images].map(image => {
+            image.loading = "eager";
+            return image.decode().then(() => [], () => [image.src]);
+        }));
+        return missing.flat();
+    }""")
+
+
+def width_of(tab: Page) -> int:
+    return tab.evaluate("document.scrollingElement.scrollWidth")
+
+
+def keep_screenshot(tab: Page, where: str, name: str) -> None:
+    tab.screenshot(path=SCREENSHOTS / where / Path(name).with_suffix(".png"), full_page=True)
+
+
+def told(visits: dict[str, Visit], find: Callable[[Visit], list[str]]) -> Iterator[str]:
+    """What was found on the pages: "page: what"."""
+    return (f"{name}: {what}" for name, visit in visits.items() for what in find(visit))
+
+
+def test_the_site_is_whole(site: Path, computed: dict[str, nbformat.NotebookNode]) -> None:
+    assert remote_requests(site) == [] and broken_links(site) == []
+    assert set(computed) == {path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb")}
+    for name in computed:
+        text = (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
+        assert "could not be computed" not in text
+        assert re.search(r"colab\.research\.google\.com/github/[^\"]*/notebooks/" + name, text)
+
+
+def test_every_figure_has_an_alternative_text(computed: dict[str, nbformat.NotebookNode]) -> None:
+    figures = [
+        cell.metadata["mystnb"]
+        for page in computed.values()
+        for cell in page.cells
+        if any(mime.startswith("image/") for output in cell.get("outputs", []) for mime in output.get("data", {}))
+    ]
+    assert len(figures) > 20
+    assert all(len(each["image"]["alt"]) > 30 and len(each["figure"]["caption"]) > 30 for each in figures)
+
+
+def test_the_front_page_shows_the_picture_that_was_computed(
+    site: Path, computed: dict[str, nbformat.NotebookNode]
+) -> None:
+    tagged = [
+        cell for page in computed.values() for cell in page.cells if "front-page" in cell.metadata.get("tags", [])
+    ]
+    [picture] = [output.data["image/jpeg"] for cell in tagged for output in cell.outputs if "data" in output]
+    assert (site / "_images" / "front.jpg").read_bytes() == base64.b64decode(picture)
+
+
+def test_pages_open_without_a_complaint(on_a_desk: dict[str, Visit], on_a_phone: dict[str, Visit]) -> None:
+    assert list(told(on_a_desk, lambda visit: visit.complaints)) == []
+    assert list(told(on_a_phone, lambda visit: visit.complaints)) == []
+
+
+def test_every_picture_can_be_seen(on_a_desk: dict[str, Visit], on_a_phone: dict[str, Visit]) -> None:
+    assert list(told(on_a_desk, lambda visit: visit.missing_pictures)) == []
+    assert list(told(on_a_phone, lambda visit: visit.missing_pictures)) == []
+
+
+def test_nothing_scrolls_sideways_on_a_phone(on_a_phone: dict[str, Visit]) -> None:
+    assert {name: visit.width for name, visit in on_a_phone.items() if visit.width > PHONE} == {}
+
+
+def test_everybody_can_read_it(on_a_desk: dict[str, Visit]) -> None:
+    assert list(told(on_a_desk, lambda visit: visit.barriers)) == []
+    assert list(told(on_a_desk, lambda visit: visit.barriers_in_the_dark)) == []
+
+
+def test_pages_are_light(on_a_desk: dict[str, Visit]) -> None:
+    assert set(IN_THE_DARK) <= set(on_a_desk)
+    assert {name: visit.size for name, visit in on_a_desk.items() if visit.size > LIMITS[visit.has_explorer]} == {}

@@ -8,10 +8,9 @@ import pytest
 
 from perceptual_lib import InputError
 from perceptual_lib.book.speed import (
-    fit_line,
     format_speed,
     growth_table,
-    measured,
+    load_speed,
     over_rounds,
     speed_table,
     study_hours,
@@ -72,14 +71,7 @@ def test_what_is_printed() -> None:
     assert "NO" in text and "yes" in text
 
 
-def test_a_line_through_points() -> None:
-    line = fit_line([1, 2, 3], [3, 5, 7])
-    assert (line.slope, line.intercept, line.worst) == pytest.approx((2, 1, 0), abs=1e-12)
-    bent = fit_line([0, 1, 2], [0, 0, 3])  # y = 1.5 x - 0.5 by hand, 1 off in the middle
-    assert (bent.slope, bent.intercept, bent.worst) == pytest.approx((1.5, -0.5, 1 / 3))
-
-
-def format_table(path: Path, rows: list[dict], gpu: str = "") -> Path:
+def write_results(path: Path, rows: list[dict], gpu: str = "") -> Path:
     machine = {"processor": "P", "cores": 2, "threads": 2, "memory": 8, "gpu": gpu, "system": "S"}
     machine |= {"versions": {"python": "3", "torch": "2"}, "scale": "quick"}
     content = {
@@ -92,46 +84,50 @@ def format_table(path: Path, rows: list[dict], gpu: str = "") -> Path:
 
 
 def test_what_is_read_of_a_run(tmp_path: Path) -> None:
-    run = measured(format_table(tmp_path / "speed.json", [CONTEST, GROWTH, WORKERS]))
+    run = load_speed(write_results(tmp_path / "speed.json", [CONTEST, GROWTH, WORKERS]))
     assert len(run.rows) == 3 and run.made == "2026-01-02" and run.row("none") is None
-    assert "2 cores, 2 threads" in run.described
+    assert "2 cores, 2 threads" in run.description
     growth = growth_table(run).set_index("what")
     assert growth.per_unit.to_dict() == pytest.approx({"seconds": 2, "MB": 2})
     assert growth.at_zero.to_dict() == pytest.approx({"seconds": 1, "MB": 0}, abs=1e-9)
+    assert growth.worst.to_dict() == pytest.approx({"seconds": 0, "MB": 0}, abs=1e-9)
+    bent = GROWTH | {"points": [[0, 0, 0], [1, 0, 0], [2, 3, 3e6]]}  # 1.5 x - 0.5 by hand, 1 off in the middle
+    growth = growth_table(load_speed(write_results(tmp_path / "bent.json", [bent])))
+    assert growth[["per_unit", "at_zero", "worst"]].to_numpy() == pytest.approx(np.tile([1.5, -0.5, 1 / 3], (2, 1)))
     # Two workers do 100 evaluations in 5 s: 0.1 s each for one of them.
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=1) == pytest.approx(10)
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=4) == pytest.approx(2.5)
-    assert study_hours(measured(format_table(tmp_path / "none.json", [CONTEST])), 1, 1, 1, 1) is None
+    assert study_hours(load_speed(write_results(tmp_path / "none.json", [CONTEST])), 1, 1, 1, 1) is None
 
 
 def test_a_study_on_gpus_takes_what_a_batch_took_there(tmp_path: Path) -> None:
-    run = measured(format_table(tmp_path / "gpu.json", [CONTEST | {"row": "2b"}, WORKERS], gpu="G"))
+    run = load_speed(write_results(tmp_path / "gpu.json", [CONTEST | {"row": "2b"}, WORKERS], gpu="G"))
     assert study_hours(run, images=360, ranges=10, evaluations=100, workers=64) == pytest.approx(200 / 64)  # 2 s each
-    none = measured(format_table(tmp_path / "none.json", [WORKERS], gpu="G"))
+    none = load_speed(write_results(tmp_path / "none.json", [WORKERS], gpu="G"))
     assert study_hours(none, 1, 1, 1, 1) is None
 
 
 def test_what_was_broken_off_is_no_row(tmp_path: Path) -> None:
-    assert measured(format_table(tmp_path / "speed.json", [{}, MEMORY])).rows == [MEMORY]
+    assert load_speed(write_results(tmp_path / "speed.json", [{}, MEMORY])).rows == [MEMORY]
 
 
 def test_later_files_of_a_folder_replace_rows(tmp_path: Path) -> None:
-    format_table(tmp_path / "1.json", [CONTEST, MEMORY])
-    file = format_table(tmp_path / "2.json", [MEMORY | {"growth": 2.0}, WORKERS])
-    run = measured(tmp_path)
+    write_results(tmp_path / "1.json", [CONTEST, MEMORY])
+    file = write_results(tmp_path / "2.json", [MEMORY | {"growth": 2.0}, WORKERS])
+    run = load_speed(tmp_path)
     assert [row["row"] for row in run.rows] == ["1", "4b", "workers"] and run.row("4b")["growth"] == 2.0
     file.write_text(file.read_text().replace('"P"', '"Q"'))
     with pytest.raises(InputError, match="from one machine"):
-        measured(tmp_path)
+        load_speed(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"benchmarks": [{}]}'])
 def test_another_file_is_refused_in_a_sentence(tmp_path: Path, content: str) -> None:
     (tmp_path / "speed.json").write_text(content)
     with pytest.raises(InputError, match="is no result of make bench"):
-        measured(tmp_path / "speed.json")
+        load_speed(tmp_path / "speed.json")
     with pytest.raises(InputError, match="is no result of make bench"):
-        measured(tmp_path / "not there.json")
+        load_speed(tmp_path / "not there.json")
 
 
 def test_over_rounds() -> None:

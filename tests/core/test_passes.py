@@ -10,7 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import perceptual_ball
 from perceptual_lib.core.activations import freeze
-from perceptual_lib.core.passes import Bounded, PathChanged, find_folds, fold, with_folds
+from perceptual_lib.core.fold_finder import find_folds
+from perceptual_lib.core.folding import NOTHING, Bounded, PathChanged, fold
+from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods import explain
 
 FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}
@@ -45,9 +47,9 @@ def test_same_answer_and_same_gradient(name: str) -> None:
     with freeze(network):
         before = model_state(network)
         folds = find_folds(network, images)
-        assert sum(fold.weight is not None for fold in folds) == FOLDED[name]
+        assert sum(fold.weight is not None for fold in folds.convolutions) == FOLDED[name]
         plain = logits_and_gradient(network, images)
-        quick = logits_and_gradient(with_folds(network, images), images)
+        quick = logits_and_gradient(Passes(network), images)
         assert_same_state(before, model_state(network))
     for ours, theirs in zip(quick, plain, strict=True):
         assert (ours - theirs).abs().max() < 1e-9 * theirs.abs().max()
@@ -80,8 +82,8 @@ def test_what_is_folded(case: str, expected: list[bool]) -> None:
     images = torch.randn(2, 3, 8, 8, dtype=torch.double)
     with freeze(network):
         folds = find_folds(network, images)
-        assert [fold.weight is not None for fold in folds] == expected
-        answers = logits_and_gradient(with_folds(network, images), images), logits_and_gradient(network, images)
+        assert [fold.weight is not None for fold in folds.convolutions] == expected
+        answers = logits_and_gradient(Passes(network), images), logits_and_gradient(network, images)
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
 
 
@@ -92,9 +94,13 @@ def test_a_network_that_takes_another_way_is_called_plainly() -> None:
         folds = find_folds(network, dark)
         with pytest.raises(PathChanged), fold(folds):
             network(bright)
-        assert torch.equal(with_folds(network, dark)(bright), network(bright))
+        passes = Passes(network)
+        passes(dark)
+        assert torch.equal(passes(bright), network(bright))
         for shown, other in ((dark, dark), (bright, bright), (bright, dark)):
-            assert torch.allclose(with_folds(network, shown)(other), network(other), rtol=0, atol=1e-12)
+            passes = Passes(network)
+            passes(shown)
+            assert torch.allclose(passes(other), network(other), rtol=0, atol=1e-12)
 
 
 class Padded(nn.Module):
@@ -131,8 +137,8 @@ def test_padding_is_left_out(amounts, kernel, stride) -> None:
     network = unsettled(Padded("plain", amounts, kernel, stride))
     images = torch.randn(2, 3, 17, 14, dtype=torch.double)
     with freeze(network):
-        assert [fold.padding is not None for fold in find_folds(network, images)] == [False, True]
-        answers = [logits_and_gradient(each, images) for each in (with_folds(network, images), network)]
+        assert [fold.padding is not None for fold in find_folds(network, images).convolutions] == [False, True]
+        answers = [logits_and_gradient(each, images) for each in (Passes(network), network)]
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
 
 
@@ -155,8 +161,8 @@ def test_which_padding_is_left_out(case: str, left_out: int) -> None:
     network = unsettled(Padded(case))
     dark, bright = torch.zeros(1, 3, 14, 14).double(), torch.ones(1, 3, 14, 14).double()
     with freeze(network):
-        assert sum(fold.padding is not None for fold in find_folds(network, dark)) == left_out
-        quick = with_folds(network, dark)
+        assert sum(fold.padding is not None for fold in find_folds(network, dark).convolutions) == left_out
+        quick = Passes(network)
         for images in (dark, bright):
             answers = logits_and_gradient(quick, images), logits_and_gradient(network, images)
             assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
@@ -167,23 +173,24 @@ def test_padding_of_the_embedded_network(embedded) -> None:
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with freeze(embedded), torch.no_grad():
         folds = find_folds(embedded, images)
-        strided = [fold.padding.amounts for fold in folds if fold.padding is not None]
+        strided = list(folds.paddings.values())
         assert strided == [(0, 1, 0, 1), (1, 2, 1, 2), (0, 1, 0, 1), (1, 2, 1, 2)]
-        assert torch.allclose(with_folds(embedded, images)(images), embedded(images), rtol=0, atol=1e-3)
+        assert torch.allclose(Passes(embedded)(images), embedded(images), rtol=0, atol=1e-3)
 
 
 def test_padding_in_inference_mode() -> None:
     network = unsettled(Padded())
     with torch.inference_mode(), freeze(network):
         images = torch.randn(2, 3, 14, 14, dtype=torch.double)
-        quick = with_folds(network, images, backward=False)
-        assert quick is not network
+        quick = Passes(network, backward=False)
         assert torch.allclose(quick(images), network(images), rtol=0, atol=1e-12)
+        assert quick.folds
 
 
 def test_a_network_with_folds_is_called_as_it_is() -> None:
     network = nn.Conv2d(3, 2, 3)
-    assert with_folds(network, torch.randn(1, 3, 8, 8)) is network
+    images = torch.randn(1, 3, 8, 8)
+    assert find_folds(network, images) == NOTHING and torch.equal(Passes(network)(images), network(images))
 
 
 def test_a_part_that_does_not_show_itself_is_noticed() -> None:
@@ -201,7 +208,7 @@ def test_a_part_that_does_not_show_itself_is_noticed() -> None:
 
     network = unsettled(Hidden(""))
     with freeze(network):
-        assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == ()
+        assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == NOTHING
 
 
 @pytest.mark.parametrize("low, high", [(0.0, 6.0), (-1.0, 1.0)])
@@ -216,7 +223,7 @@ def test_gradient_of_a_bounded_value(low: float, high: float) -> None:
 
 def test_the_tiny_network_of_the_other_tests_is_folded(tiny: TinyNetwork, images: torch.Tensor) -> None:
     with freeze(tiny):
-        assert [fold.weight is not None for fold in find_folds(tiny, images)] == [True, False, False]
+        assert [fold.weight is not None for fold in find_folds(tiny, images).convolutions] == [True, False, False]
 
 
 def test_a_network_that_hides_a_part_is_explained_as_it_is(images: torch.Tensor) -> None:
@@ -289,8 +296,9 @@ def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: st
     """A checkpoint goes through the network once more in the backward pass, where nothing of ours answers."""
     plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
     with freeze(plain), freeze(saving), torch.no_grad():
-        assert len(find_folds(plain, images)) == len(find_folds(saving, images, backward=False)) == 3
-        found = logits_and_gradient(with_folds(saving, images), images)
+        folds = find_folds(plain, images), find_folds(saving, images, backward=False)
+        assert [len(each.convolutions) for each in folds] == [3, 3]
+        found = logits_and_gradient(Passes(saving), images)
         expected = logits_and_gradient(plain, images)
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
     for layers in ((), (0, 2), 1):
@@ -315,6 +323,6 @@ def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
 
     network = unsettled(Residual("plain"))
     with freeze(network), torch.no_grad():
-        found, expected = (logits_and_gradient(each, images) for each in (with_folds(network, images), network))
+        found, expected = (logits_and_gradient(each, images) for each in (Passes(network), network))
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
     assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()

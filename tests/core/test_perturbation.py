@@ -12,12 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import InputError, Perturbation, load_classifier, perceptual_ball
-from perceptual_lib.core.perceptual_distance import PerceptualDistance, SquaredDistance
-from perceptual_lib.core.perturbation import (
-    class_response,
-    multiclass_margin,
-    perturbation_path,
-)
+from perceptual_lib.core.distances import SquaredDistance, WeightedDistance
+from perceptual_lib.core.perturbation import class_response, multiclass_margin
+from perceptual_lib.evaluation.change.paths import perturbation_path
 
 
 def test_multiclass_margin_by_hand() -> None:
@@ -242,7 +239,7 @@ class NeedsMemory(TinyNetwork):
 
 
 MEMORY_ERRORS = [
-    torch.OutOfMemoryError("CUDA out of memory"),
+    torch.cuda.OutOfMemoryError("CUDA out of memory"),
     RuntimeError("DefaultCPUAllocator: can't allocate memory"),
 ]
 
@@ -307,8 +304,8 @@ NAN_IMAGE[1, 0, 0, 0] = torch.nan
         ({"layers": 3}, "layer 3 is out of range: the network has 3 activations"),
         ({"layers": "conv"}, "no layer 'conv'"),
         ({"margin_target": 1.0}, "margin_target must be below 0"),
-        ({"batch_size": 0}, "max_iter and batch_size must be at least 1"),
-        ({"max_iter": 0}, "max_iter and batch_size must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"max_iter": 0}, "max_iter must be at least 1, not 0"),
     ],
 )
 def test_bad_input_is_one_sentence(tiny: TinyNetwork, change: dict, message: str) -> None:
@@ -382,7 +379,7 @@ def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
     gc.disable()
     try:
         perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=3)
-        assert not any(type(found) is PerceptualDistance for found in gc.get_objects())
+        assert not any(type(found) is WeightedDistance for found in gc.get_objects())
     finally:
         gc.enable()
 

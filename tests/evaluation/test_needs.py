@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 from perceptual_lib.evaluation.needs import downloads, missing
-from perceptual_lib.evaluation.profile import ClassifierSection, PhotographsSection, load_profile
+from perceptual_lib.evaluation.profile import load_profile
+from perceptual_lib.evaluation.sections import ClassifierSection, PhotographsSection
 
 
 def with_photographs(source):

@@ -40,14 +40,21 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("description: x\nsigmma: 3", "unknown key 'sigmma', did you mean 'sigma'"),
-        ("description: x\nperturbation: {layer: 0-3}", "unknown key 'perturbation.layer', did you mean 'layers'"),
-        ("description: x\nclassifier: {modell: a}", "unknown key 'classifier.modell', did you mean 'model'"),
+        ("description: x\nsigmma: 3", r"unknown key 'sigmma' \(nearest: sigma\); there are"),
+        ("description: x\nperturbation: {layer: 0-3}", r"unknown key 'perturbation.layer' \(nearest: layer"),
+        ("description: x\nclassifier: {modell: a}", r"unknown key 'classifier.modell' \(nearest: model\)"),
         ("description: x\nqqq: 1", "unknown key 'qqq'; there are description"),
         ("description: x\nsigma: wide", "sigma is 'wide'"),
         ("description: x\nsigma: -1", "sigma is -1"),
         ("description: x\nbatch_size: 2.5", "batch_size is 2.5"),
-        ("description: x\nperturbation: {margin_target: 1}", "perturbation.margin_target is 1"),
+        ("description: x\nperturbation: {margin_target: 1}", "perturbation: margin_target must be below 0"),
+        ("description: x\nperturbation: {max_iter: 0}", "perturbation: max_iter must be at least 1"),
+        ("description: x\nperturbation: {multilabel: true}", "unknown key 'perturbation.multilabel'"),
+        ("description: x\nrandomization: {subsets: {rise: 3}}", "unknown key 'randomization.subsets'"),
+        ("description: x\nrandomization: {ranges: 3}", "unknown key 'randomization.ranges'"),
+        ("description: x\nrandomization: {granularity: stage}", "unknown key 'randomization.granularity'"),
+        ("description: x\npointing: {classifier: {modell: a}}", r"'pointing.classifier.modell' \(nearest: model\)"),
+        ("description: x\nchange: {methods: [rise]}", "change.methods.0 is 'rise'"),
         ("description: x\nphotographs: {limit: '20'}", "photographs.limit is '20'"),
         ("sigma: 3", "description is missing"),
         ("- a\n- b", "must be a mapping"),
@@ -76,7 +83,7 @@ def test_shown_photographs_in_the_profiles_order() -> None:
     photographs = profile.load_photographs()
     assert [photograph.name for photograph in profile.pick_shown(photographs)] == profile.shown
     assert load_profile("paper").pick_shown(photographs) == photographs[:4]
-    with pytest.raises(InputError, match="shows imagenet_17, which is not among"):
+    with pytest.raises(InputError, match="lacks 4 of the 4 images that profile demo names, imagenet_17 for one"):
         profile.pick_shown(photographs[:3])
 
 
@@ -87,7 +94,7 @@ def test_a_list_of_names_picks_photographs_in_its_order(tmp_path) -> None:
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")
     assert [photograph.name for photograph in load_profile(tmp_path / "own.yaml").load_photographs()] == ["b", "a"]
     (tmp_path / "few.txt").write_text("a\nd\ne\n")
-    with pytest.raises(InputError, match="lacks 2 of the profile's 3 images, d for one"):
+    with pytest.raises(InputError, match="lacks 2 of the 3 images that profile own names, d for one"):
         load_profile(tmp_path / "own.yaml").load_photographs()
     (tmp_path / "few.txt").unlink()
     with pytest.raises(InputError, match="few.txt, which cannot be read"):

@@ -1,15 +1,21 @@
 """What holds for every method: shape, independence, seeds, no trace, in-place networks, targets that matter."""
 
+import sys
+from dataclasses import replace
+from threading import Thread
+
 import pytest
 import torch
 import torchvision
 from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 
-from perceptual_lib import InputError, PerceptualBall, explain, explainer, load_classifier, perceptual_ball
+from perceptual_lib import InputError, PerceptualBall, explain, explainer, perceptual_ball
 from perceptual_lib.core.activations import trace
-from perceptual_lib.methods import METHODS
+from perceptual_lib.core.saliency import class_gradient, saliency_map
+from perceptual_lib.methods import METHODS, find_method
 from perceptual_lib.methods.layers import default_layer, layer_gradient
+from perceptual_lib.methods.perceptual import perturb
 
 QUICK = {
     "extremal_perturbation": {"steps": 4},
@@ -110,6 +116,86 @@ def test_perceptual_is_the_perturbations_size(tiny: TinyNetwork, images: torch.T
 
 
 @pytest.mark.parametrize(
+    ("method", "settings"),
+    [*((name, {}) for name in NAMES), ("extremal_perturbation", {"areas": (0.1, 0.3)}), ("perceptual", {"layers": 0})]
+    + [(name, {"layer": "second"}) for name in NAMES if "layer" in METHODS[name].settings],
+)
+def test_passes_are_what_the_network_is_called_for(method: str, settings: dict) -> None:
+    """Of a network with nothing to fold, for classes that are given; one call more looks what the network returns."""
+
+    class Network(nn.Module):
+        forwards = backwards = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.forwards += len(images)
+            logits = self.head(self.second(self.first(images).relu()).relu().mean((2, 3)))
+            if logits.requires_grad:
+                logits.register_hook(self.backward)
+            return logits
+
+        def backward(self, gradient: torch.Tensor) -> None:
+            self.backwards += len(gradient)
+
+    torch.manual_seed(0)
+    network, chosen = Network(), find_method(method)
+    images = torch.randn(1, 3, 12, 12)
+    used = QUICK.get(method, {}) | settings
+    looks = not chosen.predicts
+    if chosen.ours and "layers" not in used:
+        looks = method != "no_perceptual"  # how many activations there are
+    explain(network, images, 1, method=method, **used)
+    forward, backward = chosen.passes(used)
+    assert network.forwards == forward + looks
+    assert network.backwards == backward
+    words = [f"{count} {name}" for name, count in (("forward", forward), ("backward", backward)) if count]
+    assert replace(chosen, counts=(forward, backward)).cost == (", ".join(words) or "none")
+
+
+def test_passes_of_the_search() -> None:
+    passes = {name: find_method(name).passes for name in ("no_perceptual", "perceptual", "perceptual_guided")}
+    assert passes["perceptual"]({"max_iter": 60, "layers": "0-3"}) == (63, 61)
+    assert passes["perceptual_guided"]({"max_iter": 60, "layers": "0-3"}) == (64, 62)
+    for name in ("no_perceptual", "perceptual"):  # where nothing is held a dozen steps are enough, but not for Eq. 2
+        assert passes[name]({"max_iter": 60, "layers": []}) == (15, 13)
+        assert passes[name]({"max_iter": 5, "layers": []}) == (8, 6)
+        assert passes[name]({"max_iter": 60, "layers": [], "multilabel": True}) == (63, 61)
+
+
+def test_ours_take_the_settings_of_the_perturbation(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    assert [name for name in METHODS if METHODS[name].ours] == ["no_perceptual", "perceptual", "perceptual_guided"]
+    settings = {
+        "margin_target": -1.0,
+        "layer_weight": 3.0,
+        "pixel_weight": 0.5,
+        "normalize_layers": False,
+        "max_iter": 4,
+    }
+    held = perceptual_ball(tiny, images, 1, layers="0-1", **settings)
+    ours = {
+        name: explain(tiny, images, 1, method=name, sigma=0, layers=layers, **settings)
+        for name, layers in (("no_perceptual", []), ("perceptual", "0-1"), ("perceptual_guided", "0-1"))
+    }
+    assert torch.equal(ours["no_perceptual"], saliency_map(perceptual_ball(tiny, images, 1, **settings).delta))
+    assert torch.equal(ours["perceptual"], saliency_map(held.delta))
+    gradient = class_gradient(tiny, images, 1)
+    assert torch.equal(ours["perceptual_guided"], saliency_map(held.delta, gradient=gradient))
+    assert torch.equal(perturb(tiny, images, 1, layers="0-1", **settings).margin, held.margin)
+
+
+def test_ours_explain_regions(images: torch.Tensor) -> None:
+    """Eq. 2, of a network that returns (B, K, h, w)."""
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3)).double()
+    expected = saliency_map(perceptual_ball(network, images, 2, multilabel=True, max_iter=3, layer_weight=1.0).delta)
+    settings = {"multilabel": True, "max_iter": 3, "layer_weight": 1.0, "sigma": 0}
+    assert torch.equal(explain(network, images, 2, method="no_perceptual", **settings), expected)
+    assert torch.equal(explain(network, images, 2, method="perceptual", layers=(), **settings), expected)
+
+
+@pytest.mark.parametrize(
     ("name", "layer"),
     [
         ("vgg16", "features.29"),
@@ -171,6 +257,27 @@ def test_layers_by_index_name_and_module_agree(tiny: TinyNetwork, images: torch.
         assert torch.equal(activation, tiny.first(images))
 
 
+def test_a_layer_that_another_thread_computes_is_not_caught(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    tiny.eval()
+    targets = torch.zeros(4, dtype=torch.long)
+    expected = layer_gradient(tiny, images, targets, "second")
+
+    def meanwhile(*_) -> None:
+        hook.remove()
+        thread = Thread(target=lambda: tiny(images + 1))
+        thread.start()
+        thread.join()
+
+    hook = tiny.register_forward_pre_hook(meanwhile)
+    assert all(map(torch.equal, layer_gradient(tiny, images, targets, "second"), expected))
+
+
+def test_without_captum_one_sentence_says_what_to_install(tiny: TinyNetwork, images: torch.Tensor, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(InputError, match="needs captum: pip install"):
+        explain(tiny, images, method="integrated_gradients")
+
+
 def test_channels_last_networks_have_maps() -> None:
     torch.manual_seed(0)
     network = torchvision.models.convnext_tiny()
@@ -179,22 +286,25 @@ def test_channels_last_networks_have_maps() -> None:
 
 
 def test_a_transformer_has_no_spatial_activation() -> None:
-    network = load_classifier("vit_b_16", weights="random", device="cpu")
+    network = torchvision.models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
     for method in ("grad_cam", "excitation_backprop", "normgrad"):
         with pytest.raises(InputError, match="no activation that is a spatial map"):
-            explain(network, torch.zeros(1, 3, 224, 224), method=method)
+            explain(network, torch.zeros(1, 3, 32, 32), method=method)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "gradcam"}, "no method 'gradcam'; nearest: grad_cam"),
-        ({"method": "lime"}, "no method 'lime'; nearest: "),
+        ({"method": "gradcam"}, "no method 'gradcam' \\(nearest: grad_cam"),
+        ({"method": "lime"}, "no method 'lime'.*; there are gradient"),
         ({"method": "rise", "masks_": 3}, "rise has no setting 'masks_'; it has count"),
         ({"method": "center", "sigma": 3}, "center has no setting 'sigma'; it has none"),
         ({"method": "grad_cam", "layer": "nowhere"}, "no layer 'nowhere'"),
         ({"method": "grad_cam", "layer": 9}, "layer 9 is out of range"),
         ({"method": "grad_cam", "layer": "head"}, "is no spatial map"),
+        ({"method": "grad_cam", "layer": "unused"}, "gets no tensor from its layer 'unused'"),
+        ({"method": "no_perceptual", "layers": "0-1"}, "holds no activation, but got layers '0-1'"),
+        ({"method": "perceptual", "margin_target": 1.0}, "margin_target must be below 0"),
         ({"targets": 5}, "5 classes"),
         ({"targets": torch.tensor([0, 1, -1, 2]), "method": "deconvnet"}, "5 classes"),
         ({"targets": torch.tensor([1])}, "int64 tensor of shape"),
@@ -203,6 +313,7 @@ def test_a_transformer_has_no_spatial_activation() -> None:
     ],
 )
 def test_bad_input_is_one_sentence(tiny: TinyNetwork, images: torch.Tensor, arguments: dict, message: str) -> None:
+    tiny.unused = nn.ReLU()
     with pytest.raises(InputError, match=message) as caught:
         explain(tiny, **{"images": images} | arguments)
     assert "\n" not in str(caught.value)
@@ -257,14 +368,14 @@ def test_deconvnet_sees_arguments_by_name(images: torch.Tensor) -> None:
 
 
 def test_a_method_of_ones_own(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    @explainer("brightness", source="a test", cost="none")
+    @explainer("brightness", source="a test")
     def brightness(network: nn.Module, images: torch.Tensor, targets: torch.Tensor, *, power: int = 1) -> torch.Tensor:
         return images.mean(1) ** power
 
     try:
         assert torch.equal(explain(tiny, images, method="brightness", power=2), images.mean(1) ** 2)
 
-        @explainer("broken", source="a test", cost="none")
+        @explainer("broken", source="a test")
         def broken(network: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
             return images.mean(1) / 0
 

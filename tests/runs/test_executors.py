@@ -5,32 +5,18 @@ import platform
 import signal
 import subprocess
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 import torch
-from stand_ins import Deadly, Small, kept, local_run, map_shard, partials, work
-from torch import nn
+from stand_ins import Small, kept, leftovers, local_run, work
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.runs.executors import Processes, Ray, make_executor
+from perceptual_lib.runs.executors import Executor, Processes, Ray, make_executor
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Store
-
-
-@pytest.fixture
-def processes():
-    executors = []
-
-    def make(network: nn.Module) -> Processes:
-        executors.append(Processes({"model": network}, 2))
-        return executors[-1]
-
-    yield make
-    for executor in executors:
-        executor.close()
-
 
 FAULTS = """
 import resource, torch
@@ -57,33 +43,53 @@ def test_a_worker_uses_freed_memory_again() -> None:
     assert after < before / 10
 
 
-@pytest.mark.slow
-def test_processes_give_the_same_bits_also_when_one_is_killed(tmp_path, photographs, processes) -> None:
-    torch.set_num_threads(2)  # numbers must not depend on it
-    local_run(tmp_path / "local").complete(work(photographs, 1))
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+def pids(executor: Executor) -> list[int]:
+    """Of the workers' processes."""
+    if isinstance(executor, Processes):
+        return list(executor.pool._processes)
+    ask = executor.ray.get
+    return [ask(actor.__ray_call__.remote(lambda worker: os.getpid())) for actor in executor.actors]
+
+
+def alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+def assert_worker_may_die(executor: Executor, folder: Path, photographs) -> None:
+    """A run of which one worker is killed gives the same bits as this process; shards that kill are one sentence."""
+    local_run(folder / "local").complete(work(photographs, 1))
     killed: list[int] = []
 
     def report(shard: Shard, state: str) -> None:
         if state == "finished" and not killed:
-            killed.append(next(iter(executor.pool._processes)))
-            os.kill(killed[-1], signal.SIGKILL)
+            killed.append(pids(executor)[0])
+            os.kill(killed[0], signal.SIGKILL)
 
-    executor = processes(Small())
-    run = Run(Store(tmp_path / "store"), executor, report)
+    run = Run(Store(folder / "store"), executor, report)
     run.complete(work(photographs, 1))
-    assert killed
-    assert kept(tmp_path / "store") == kept(tmp_path / "local") and partials(tmp_path / "store") == []
+    assert killed and not alive(killed[0])
+    before = kept(folder / "store")
+    assert before == kept(folder / "local")
+    with pytest.raises(InputError, match="workers died 3 times in a row, computing suicide"):
+        run.complete([Shard("deadly", {}, tuple(photographs[:1]), label="suicide")])
+    assert kept(folder / "store") == before and leftovers(folder / "store") == []
 
 
 @pytest.mark.slow
-def test_processes_that_die_every_time_are_one_sentence(tmp_path, photographs, processes) -> None:
-    run = Run(Store(tmp_path / "store"), processes(Deadly()), lambda *_: None)
-    with pytest.raises(InputError, match="workers died 3 times in a row, computing (gradient|center)"):
-        run.complete(work(photographs))
-    with pytest.raises(InputError, match="a worker died while it was asked for its pass_seconds"):
-        run.ask("pass_seconds", 1)
-    assert kept(tmp_path / "store") == {} and partials(tmp_path / "store") == []
+def test_processes_give_the_same_bits_also_when_workers_die(tmp_path, photographs) -> None:
+    torch.set_num_threads(2)  # numbers must not depend on it
+    with closing(Processes({"model": Small()}, 2)) as executor:
+        assert_worker_may_die(executor, tmp_path, photographs[:4])
+        run = Run(Store(tmp_path / "store"), executor)  # after it, workers are there again
+        for pid in pids(executor):
+            os.kill(pid, signal.SIGINT)  # as Ctrl-C does in a terminal; what it means is the run's to say
+        assert run.ask("identity") == run.network and all(map(alive, pids(executor)))
+        with pytest.raises(InputError, match="a worker died while it was asked for its compute"):
+            run.ask("compute", "deadly", {}, [""], None)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.mark.parametrize(
@@ -108,56 +114,24 @@ def test_ray_is_asked_for_where_it_is_missing(monkeypatch) -> None:
 
 
 @pytest.fixture
-def ray_executor(monkeypatch):
-    """Makes executors on this machine, whose workers find these networks."""
+def workers_path(monkeypatch) -> None:
+    """Ray's workers find the stand-ins."""
     pytest.importorskip("ray")
     monkeypatch.setenv(
         "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     )
-    executors = []
-
-    def make(network: nn.Module, **arguments) -> Ray:
-        executors.append(Ray({"model": network}, 2, **arguments))
-        return executors[-1]
-
-    yield make
-    for executor in executors:
-        executor.close()
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_bits_also_when_a_worker_is_killed(tmp_path, photographs, ray_executor) -> None:
-    local_run(tmp_path / "local").complete(work(photographs, 1))
-    executor = ray_executor(Small())
-    import ray
-
-    pids = {}
-
-    def report(shard: Shard, state: str) -> None:
-        if state == "finished" and not pids:
-            pids.update({info["pid"]: info for info in map(_actor, executor.actors)})
-            os.kill(next(iter(pids)), signal.SIGKILL)
-
-    def _actor(handle) -> dict:
-        return {"pid": ray.get(handle.__ray_call__.remote(lambda worker: os.getpid()))}
-
-    run = Run(Store(tmp_path / "store"), executor, report)
-    run.complete(work(photographs, 1))
-    assert len(pids) == 2 and not Path(f"/proc/{next(iter(pids))}").exists()
-    assert kept(tmp_path / "store") == kept(tmp_path / "local") and partials(tmp_path / "store") == []
+def test_ray_gives_the_same_bits_also_when_workers_die(tmp_path, photographs, workers_path) -> None:
+    with closing(Ray({"model": Small()}, 2)) as executor:
+        assert_worker_may_die(executor, tmp_path, photographs[:4])
 
 
 @pytest.mark.slow
-def test_ray_workers_that_die_every_time_are_one_sentence(tmp_path, photographs, ray_executor) -> None:
-    run = Run(Store(tmp_path / "store"), ray_executor(Deadly()))
-    with pytest.raises(InputError, match="workers died 3 times in a row, computing"):
-        run.complete([map_shard(photographs[:1])])
-    assert partials(tmp_path / "store") == []
-
-
-@pytest.mark.slow
-def test_ray_cluster_that_is_too_small_or_not_there_is_one_sentence(ray_executor) -> None:
+def test_ray_cluster_that_is_too_small_or_not_there_is_one_sentence() -> None:
+    pytest.importorskip("ray")
     with pytest.raises(InputError, match="no room for 2 workers with 100 GPUs each, only for 0"):
-        ray_executor(Small(), gpus=100)
+        Ray({"model": Small()}, 2, gpus=100)
     with pytest.raises(InputError, match="Ray cannot be started or reached at nowhere"):
-        ray_executor(Small(), address="nowhere")
+        Ray({"model": Small()}, 2, "nowhere")

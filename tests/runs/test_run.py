@@ -1,23 +1,36 @@
 """Runs: what is computed, what fails alone, and what survives being killed."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import signal
+import sys
 import time
 from collections import Counter
-from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from stand_ins import Small, fragile, kept, local_run, make_photographs, map_shard, partials, score_shard, work
+from stand_ins import (
+    Small,
+    fragile,
+    keep_a_worker_busy,
+    kept,
+    leftovers,
+    local_run,
+    make_photographs,
+    map_shard,
+    run_beside,
+    score_shard,
+    work,
+)
 
 from perceptual_lib import load_classifier
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.methods import METHODS
+from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs import run as engine
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Store
@@ -103,7 +116,7 @@ def not_a_number(images, maps):
 
 def short_of_memory(images, maps):
     if len(images) > 1:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
     return maps
 
 
@@ -149,7 +162,7 @@ def test_method_that_a_worker_does_not_know_is_no_failure_of_an_image(tmp_path, 
     run = local_run(tmp_path / "store")
     with pytest.raises(InputError, match="no method 'unheard'"):
         run.executor.submit(
-            "compute", "perceptual_lib.evaluation.explanation", {"method": "unheard", "settings": {}}, [""], None
+            "compute", "perceptual_lib.evaluation.maps", {"method": "unheard", "settings": {}}, [""], None
         )
 
 
@@ -198,16 +211,16 @@ def test_image_that_changes_in_the_middle_leaves_nothing_stale(tmp_path, photogr
 
 
 def test_image_that_changes_while_it_is_read_is_not_kept_under_the_old_key(tmp_path, photographs, monkeypatch) -> None:
-    read, new = engine._pictures, photographs[7].path.read_bytes()
+    read, new = engine._open, photographs[7].path.read_bytes()
 
-    def slow(shard: Shard) -> list:
-        monkeypatch.setattr(engine, "_pictures", read)
+    def slow(photograph: Photograph) -> Image.Image | str:
+        monkeypatch.setattr(engine, "_open", read)
         photographs[0].path.write_bytes(new)
-        return read(shard)
+        return read(photograph)
 
     run, shard = local_run(tmp_path / "store"), map_shard(photographs[:2])
     old = run.key(shard)
-    monkeypatch.setattr(engine, "_pictures", slow)
+    monkeypatch.setattr(engine, "_open", slow)
     run.complete([shard])
     assert run.key(shard) != old and run.store.load(old) is None and run.load(shard) is not None
 
@@ -215,45 +228,30 @@ def test_image_that_changes_while_it_is_read_is_not_kept_under_the_old_key(tmp_p
 # ---- killed, interrupted, and two at once
 
 
-def background(folder: Path, photographs, progress, states=None) -> None:
-    """A run in a process of its own."""
-
-    def report(shard: Shard, state: str) -> None:
-        if state == "finished":
-            progress.send(None)
-        if states is not None:
-            states.put((os.getpid(), state, run.key(shard)))
-
-    run = local_run(folder, report)
-    run.complete(work(photographs, 1))
-
-
 @pytest.fixture(scope="module")
 def server():
     """Starts processes that have the imports behind them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "timm", "perceptual_lib.runs.run", "perceptual_lib.evaluation.localization.components"]
-    )
-    return context
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["stand_ins", "timm", "perceptual_lib.evaluation.localization.components"])
+        yield context
 
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(tmp_path, server) -> None:
-    photographs = make_photographs(tmp_path / "photographs", 20)
+    photographs = make_photographs(tmp_path / "photographs", 10)
     undisturbed, folder = tmp_path / "undisturbed", tmp_path / "store"
     start = time.perf_counter()
     local_run(undisturbed).complete(work(photographs, 1))
     whole = time.perf_counter() - start
     draw, kills, survivors = random.Random(0), 0, {}
     for _ in range(20):
-        here, there = server.Pipe()
-        process = server.Process(target=background, args=(folder, photographs, there))
+        states = server.SimpleQueue()
+        process = server.Process(target=run_beside, args=(folder, photographs, states))
         process.start()
-        there.close()
-        with suppress(EOFError):  # all is finished
-            here.recv()
-        time.sleep(draw.uniform(0, whole / 16))
+        multiprocessing.connection.wait([states._reader, process.sentinel])  # until a shard starts, or all is finished
+        time.sleep(draw.uniform(0, whole / 10))
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
@@ -264,30 +262,43 @@ def test_killed_at_twenty_random_moments(tmp_path, server) -> None:
     local_run(folder).complete(work(photographs, 1))
     assert kept(folder) == kept(undisturbed)
     assert survivors.items() <= {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.glob("??/*.npz")}.items()
-    assert Store(folder).running() == {} and partials(folder) == []
+    assert Store(folder).running() == {} and leftovers(folder) == []
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_run_that_is_killed(server) -> None:
+    here, there = server.Pipe()
+    process = server.Process(target=keep_a_worker_busy, args=(there,))
+    process.start()
+    worker = here.recv()
+    os.kill(worker, 0)  # it is there
+    process.kill()
+    process.join()
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(worker, 0)
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
 def test_two_runs_at_once_share_the_work(tmp_path, server) -> None:
-    photographs = make_photographs(tmp_path / "photographs", 12)
+    photographs = make_photographs(tmp_path / "photographs", 6)
     folder, states = tmp_path / "store", server.Queue()
-    processes = []
-    for _ in range(2):
-        here, there = server.Pipe()
-        process = server.Process(target=background, args=(folder, photographs, there, states))
-        processes.append((process, here))
+    processes = [server.Process(target=run_beside, args=(folder, photographs, states)) for _ in range(2)]
+    for process in processes:
         process.start()
     reports = []
-    while any(process.is_alive() for process, _ in processes) or not states.empty():
+    while any(process.is_alive() for process in processes) or not states.empty():
         while not states.empty():
             reports.append(states.get())
         time.sleep(0.05)
-    assert [process.exitcode for process, _ in processes] == [0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
     finished = Counter(key for _, state, key in reports if state == "finished")
-    assert len(finished) == 72 and set(finished.values()) == {1}
-    assert {pid for pid, state, _ in reports if state == "finished"} == {process.pid for process, _ in processes}
+    assert len(finished) == 36 and set(finished.values()) == {1}
+    assert {pid for pid, state, _ in reports if state == "finished"} == {process.pid for process in processes}
     local_run(tmp_path / "alone").complete(work(photographs, 1))
-    assert kept(folder) == kept(tmp_path / "alone") and partials(folder) == []
+    assert kept(folder) == kept(tmp_path / "alone") and leftovers(folder) == []
 
 
 def test_interrupt_leaves_nothing_unfinished_behind(tmp_path, photographs) -> None:
@@ -297,4 +308,4 @@ def test_interrupt_leaves_nothing_unfinished_behind(tmp_path, photographs) -> No
 
     with pytest.raises(KeyboardInterrupt):
         local_run(tmp_path / "store", interrupt).complete(work(photographs))
-    assert len(kept(tmp_path / "store")) == 3 and partials(tmp_path / "store") == []
+    assert len(kept(tmp_path / "store")) == 3 and leftovers(tmp_path / "store") == []

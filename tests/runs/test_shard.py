@@ -4,7 +4,9 @@ import ast
 import hashlib
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from stand_ins import Small, fragile, map_shard, score_shard
@@ -14,7 +16,7 @@ from perceptual_lib.methods import explainer
 from perceptual_lib.photographs.mosaics import Mosaic
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs import shard as keys_module
-from perceptual_lib.runs.shard import Shard, code_digest, digest
+from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
 from perceptual_lib.runs.worker import Worker
 
 
@@ -65,7 +67,7 @@ def test_key_does_not_depend_on_what_changes_no_result(photographs, network) -> 
 def test_key_of_a_mosaic_depends_on_all_that_it_is_made_of(photographs, network, monkeypatch) -> None:
     mosaic = Mosaic("mosaic", tuple(photographs[:4]))
     swapped = replace(mosaic, cells=(*photographs[1::-1], *photographs[2:4]))
-    pictures = [mosaic, swapped, replace(mosaic, cell_size=(30, 40)), replace(mosaic, name="other")]
+    pictures = [mosaic, swapped, replace(mosaic, name="other")]
     keys = [map_shard([picture]).key(network) for picture in pictures]
     assert map_shard([replace(mosaic)]).key(network) == keys[0]
     parse = ast.parse
@@ -135,23 +137,44 @@ def test_code_digest_sees_what_is_imported_in_the_package(module, monkeypatch) -
     assert any("def gaussian_blur" in text for text in seen)
 
 
+@pytest.fixture
+def parsed(monkeypatch) -> list[str]:
+    """The sources that digests of code are made of."""
+    seen: list[str] = []
+    spy = SimpleNamespace(**vars(ast) | {"parse": lambda text: seen.append(text) or ast.parse(text)})
+    monkeypatch.setattr(keys_module, "ast", spy)
+    return seen
+
+
+def test_code_digest_sees_through_the_packages_face(module, parsed) -> None:
+    """Whose modules are loaded when they are used, so that it imports none itself."""
+    module("from perceptual_lib import perceptual_ball\n")
+    assert any("def perceptual_ball" in text for text in parsed)
+
+
+def test_versions_are_those_that_can_change_a_shard(monkeypatch) -> None:
+    assert versions()["numpy"] == np.__version__ and versions().keys() > {"numba", "pillow", "captum"}
+    assert versions()["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"  # a patch changes no number
+    assert versions().keys().isdisjoint({"pandas", "pyarrow", "matplotlib"})
+    monkeypatch.setattr(keys_module, "PACKAGES", ("numpy", "no-such-package"))
+    assert versions.__wrapped__()["no-such-package"] == "none"
+
+
 KINDS = [
     f"perceptual_lib.evaluation.{kind}"
     for kind in (
-        *("explanation", "perturbation", "change.score", "insertion_deletion.score", "localization.score"),
+        *("maps", "change.score", "insertion_deletion.score", "localization.score"),
         *("pointing.maps", "pointing.score", "randomization.score"),
     )
 ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_profiles_and_tables_do_not_enter_a_shards_key(kind, monkeypatch) -> None:
+def test_profiles_and_tables_do_not_enter_a_shards_key(kind, parsed) -> None:
     """Another profile must not cost hours that are done."""
-    parse, seen = ast.parse, []
-    monkeypatch.setattr(keys_module.ast, "parse", lambda text: seen.append(text) or parse(text))
     keys_module._code_digest.cache_clear()
     code_digest(kind)
-    assert seen and not any("class Profile(" in text or "paper_table(" in text for text in seen)
+    assert parsed and not any("class Profile(" in text or "paper_table(" in text for text in parsed)
 
 
 def typed(source: str) -> None:
@@ -164,7 +187,7 @@ def typed(source: str) -> None:
 
 
 CELL = """
-@explainer("typed", source="a notebook", cost="none")
+@explainer("typed", source="a notebook")
 def typed(network, images, targets):
     return images[:, {channel}]  # {comment}
 """
@@ -177,7 +200,7 @@ def test_method_typed_into_a_notebook_enters_the_key(photographs, network, regis
         typed(CELL.format(channel=channel, comment=comment))
         keys.append(map_shard(photographs[:1], "typed").key(network))
     assert keys[0] != keys[1] and keys[0] == keys[2]
-    exec('@explainer("typed", source="", cost="")\ndef typed(): pass', {"__name__": "other", "explainer": explainer})
+    exec('@explainer("typed", source="")\ndef typed(): pass', {"__name__": "other", "explainer": explainer})
     with pytest.raises(InputError, match="a method of other has no source .* define it in a file"):
         map_shard(photographs[:1], "typed").key(network)
 

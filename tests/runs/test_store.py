@@ -1,5 +1,6 @@
 """The store of finished shards: whole files or none, damage found out, one writer at a time, a folder that fails."""
 
+import errno
 import hashlib
 import multiprocessing
 import os
@@ -29,8 +30,8 @@ def store(tmp_path) -> Store:
 
 
 def put(store: Store, key: str = KEY, arrays: dict = ARRAYS) -> Path:
-    with store.claim(key) as claim:
-        claim.finish(arrays)
+    with store.lease(key) as lease:
+        lease.finish(arrays)
     return store.path(key)
 
 
@@ -84,19 +85,19 @@ def test_bytes_behind_the_end_are_found_out(store) -> None:
         assert store.load(KEY) is None
 
 
-def test_claim_is_for_one(store) -> None:
-    with store.claim(KEY) as first, store.claim(KEY) as second, store.claim(OTHER) as other:
+def test_lease_is_for_one(store) -> None:
+    with store.lease(KEY) as first, store.lease(KEY) as second, store.lease(OTHER) as other:
         assert first is not None and second is None and other is not None
         where = Store(store.folder).running()
         assert where.keys() == {KEY, OTHER} and f"process {os.getpid()}, for " in where[KEY]
     assert files(store) == set() and store.running() == {}
-    with store.claim(KEY) as again:
+    with store.lease(KEY) as again:
         assert again is not None
 
 
 def test_exception_leaves_nothing_behind(store) -> None:
-    with pytest.raises(ZeroDivisionError), store.claim(KEY):
-        assert files(store) == {f"{KEY}.partial"}
+    with pytest.raises(ZeroDivisionError), store.lease(KEY):
+        assert files(store) == {f"{KEY}.lock"}
         raise ZeroDivisionError
     assert files(store) == set()
 
@@ -112,55 +113,66 @@ def test_exception_in_the_middle_of_writing_leaves_nothing_behind(store, monkeyp
 
 
 def hold(folder: Path, ready) -> None:
-    """Claim KEY and never let go."""
-    with Store(folder).claim(KEY) as claim:
-        ready.send(claim is not None)
+    """Lease KEY and never let go."""
+    with Store(folder).lease(KEY) as lease:
+        ready.send(lease is not None)
         signal.pause()
 
 
-def test_claim_of_a_killed_process_is_free(store) -> None:
+def test_lease_of_a_killed_process_is_free(store) -> None:
     context = multiprocessing.get_context("fork")
     for sweep in (True, False):
         here, there = context.Pipe()
         process = context.Process(target=hold, args=(store.folder, there))
         process.start()
         assert here.recv()
-        with store.claim(KEY) as claim:
-            assert claim is None
+        with store.lease(KEY) as lease:
+            assert lease is None
         assert f"process {process.pid}" in store.running()[KEY]
         process.kill()
         process.join()
-        assert files(store) == {f"{KEY}.partial"}
+        assert files(store) == {f"{KEY}.lock"}
         if sweep:
             assert store.running() == {} and files(store) == set()
-        with store.claim(KEY) as claim:
-            assert claim is not None
+        with store.lease(KEY) as lease:
+            assert lease is not None
         assert files(store) == set()
 
 
-def test_file_that_vanishes_between_open_and_lock_is_not_taken_for_a_claim(store, monkeypatch) -> None:
-    partial = store.path(KEY).with_suffix(".partial")
-    calls, lock = [], results.fcntl.flock
+def test_file_that_vanishes_between_open_and_lock_is_no_lease(store, monkeypatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    path, lock = store.path(KEY).with_suffix(".lock"), fcntl.flock
 
     def flock(descriptor: int, operation: int) -> None:
-        calls.append(descriptor)
-        if len(calls) == 1:
-            partial.unlink()  # as the owner does that finished just now
+        path.unlink(missing_ok=True)  # as the owner does that finished just now
         lock(descriptor, operation)
 
-    monkeypatch.setattr(results.fcntl, "flock", flock)
-    with store.claim(KEY) as claim:
-        assert len(calls) == 2 and os.path.samestat(os.fstat(claim.descriptor), partial.stat())
-        claim.finish(ARRAYS)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        with store.lease(KEY) as lease:
+            assert lease is None
+    put(store)
     assert files(store) == {f"{KEY}.npz"}
 
 
+def test_file_system_without_locks_is_one_sentence(store, monkeypatch) -> None:
+    """Locks that consist in a file's existence would outlive a killed run."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(InputError, match="cannot be kept .* not implemented"), store.lease(KEY):
+        raise AssertionError("leased")
+
+
 def contend(folder: Path, rounds: int, wins) -> None:
-    """Take and leave the claim of KEY; two that have it at once would see each other's mark."""
+    """Take and leave the lease of KEY; two that have it at once would see each other's mark."""
     store, mark = Store(folder), folder / "mark"
     for _ in range(rounds):
-        with store.claim(KEY) as claim:
-            if claim is not None:
+        with store.lease(KEY) as lease:
+            if lease is not None:
                 os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
                 mark.unlink()
                 with wins.get_lock():
@@ -168,7 +180,7 @@ def contend(folder: Path, rounds: int, wins) -> None:
         store.running()
 
 
-def test_claims_under_contention_exclude_each_other(store) -> None:
+def test_leases_under_contention_exclude_each_other(store) -> None:
     context = multiprocessing.get_context("fork")
     wins = context.Value("i", 0)
     processes = [context.Process(target=contend, args=(store.folder, 300, wins)) for _ in range(3)]
@@ -220,8 +232,8 @@ def test_disk_without_a_byte_left_is_one_sentence(disk) -> None:
     store = Store(folder)
     put(store)
     fill(folder)
-    with pytest.raises(InputError, match="disk is full"), store.claim(OTHER):
-        raise AssertionError("claimed")
+    with pytest.raises(InputError, match="disk is full"), store.lease(OTHER):
+        raise AssertionError("leased")
     assert store.load(KEY) is not None and files(store) == {f"{KEY}.npz", "filler"}
 
 
@@ -233,8 +245,8 @@ def test_read_only_folder_is_one_sentence(disk) -> None:
     remount("ro")
     with pytest.raises(InputError, match="Read-only file system: give a folder that can be written"):
         Store(folder)
-    with pytest.raises(InputError, match="Read-only"), store.claim(OTHER):
-        raise AssertionError("claimed")
+    with pytest.raises(InputError, match="Read-only"), store.lease(OTHER):
+        raise AssertionError("leased")
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(InputError, match="Read-only"):
         store.load(KEY)
 

@@ -4,6 +4,5 @@ from perceptual_lib.book.explorer.cascade import CascadePlayer
 from perceptual_lib.book.explorer.games import InsertionDeletionPlayer
 from perceptual_lib.book.explorer.layers import Explorer
 from perceptual_lib.book.explorer.optimization import OptimizationPlayer
-from perceptual_lib.book.explorer.sensitivity import SensitivityMap
 
-__all__ = ["CascadePlayer", "Explorer", "InsertionDeletionPlayer", "OptimizationPlayer", "SensitivityMap"]
+__all__ = ["CascadePlayer", "Explorer", "InsertionDeletionPlayer", "OptimizationPlayer"]

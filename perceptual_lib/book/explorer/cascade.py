@@ -1,6 +1,7 @@
 """The player of sanity checks (Sec. 4.5)."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -8,11 +9,11 @@ import torch
 import traitlets
 
 from perceptual_lib.book.explorer.player import LOOK, Player, explained_by_all, tiles, visible
-from perceptual_lib.book.explorer.widget import picture_chunk
-from perceptual_lib.core.networks import Classifier
+from perceptual_lib.book.explorer.widget import Chunk, picture_chunk
 from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.evaluation.games import Randomization
+from perceptual_lib.evaluation.randomization.experiment import Randomization
 from perceptual_lib.evaluation.randomization.table import randomization_curves
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
 
@@ -45,40 +46,30 @@ class CascadePlayer(Player):
         table: pd.DataFrame | None = None,
         photographs: Sequence[Photograph] | None = None,
     ) -> None:
-        own = experiment.table[experiment.table.seed == 0]
-        methods = list(own.method.unique())
-        stages = ["trained", *own[own.stage > 0].sort_values("stage").layer.unique()]
+        own = experiment.table[experiment.table.seed == 0].sort_values("stage", kind="stable")
         shown = explained_by_all(experiment, own, photographs)
-        self.experiment, self.maps = experiment, {}
-        lines = own.sort_values("stage").groupby(["photograph", "method"])
+        methods = list(experiment.table.method.unique())
+        stages = ["trained", *own[own.stage > 0].layer.unique()]
+        lines = own.groupby(["photograph", "method"])[["correlation", "ssim"]]
+        curves = randomization_curves(experiment.table if table is None else table)
+        means = {
+            method: {name: np.array(getattr(curve, name)).tolist() for name in ("value", "low", "high", "n")}
+            for method, (names, curve) in curves.items()
+            if names == stages
+        }
         about = {
             "methods": methods,
             "stages": stages,
             "measures": {
-                name: {
-                    method: lines.get_group((name, method))[["correlation", "ssim"]].to_dict("list")
-                    for method in methods
-                }
-                for name in shown
+                name: {method: lines.get_group((name, method)).to_dict("list") for method in methods} for name in shown
             },
             "run": "this page's run" if table is None else "the published run",
-            "means": {
-                method: {
-                    "value": curve.value.tolist(),
-                    "low": curve.low.tolist(),
-                    "high": curve.high.tolist(),
-                    "n": curve.n,
-                }
-                for method, (names, curve) in randomization_curves(experiment.table if table is None else table).items()
-                if names == stages
-            },
+            "means": means,
         }
-        maps = {"maps": (methods, lambda name, method: picture_chunk(tiles(visible(self.stages(name, method)))))}
-        super().__init__(shown, classifier, about, maps, method=methods[0])
+        maps = cache(lambda method: experiment.maps(method, seed=0))
 
-    def stages(self, name: str, method: str) -> np.ndarray:
-        """The maps (stages, H, W), blurred to be looked at."""
-        if method not in self.maps:
-            maps = self.experiment.maps(method, seed=0)
-            self.maps[method] = {each: maps[each] for each in self.shown}
-        return gaussian_blur(torch.from_numpy(self.maps[method][name]), LOOK).numpy()
+        def sheet(name: str, method: str) -> Chunk:
+            blurred = gaussian_blur(torch.from_numpy(maps(method)[name]), LOOK)
+            return picture_chunk(tiles(visible(blurred.numpy())))
+
+        super().__init__(shown, classifier, about, {"maps": (methods, sheet)}, method=methods[0])

@@ -1,6 +1,8 @@
 // What a cut keeps of a map, drawn over its photograph, and boxes.
 
-import { COLOURS, element, swatch } from "./common.js";
+import { swatch } from "./chart.js";
+import { COLOURS, paint } from "./drawing.js";
+import { element } from "./elements.js";
 
 /**
  * Boxes over a canvas, in lines as fine as the screen.
@@ -56,13 +58,4 @@ export function drawCut(canvas, pixels, cut, component) {
     const flat = cut[index] ? 70 + 0.5 * grey : 0.22 * grey;
     for (let part = 0; part < 3; part++) data[4 * index + part] = component[index] ? pixels[4 * index + part] : flat;
   });
-}
-
-function paint(canvas, pixel) {
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(canvas.width, canvas.height);
-  const { data } = image;
-  data.fill(255);
-  for (let index = 0; index < data.length / 4; index++) pixel(data, index);
-  context.putImageData(image, 0, 0);
 }

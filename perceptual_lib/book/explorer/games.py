@@ -1,17 +1,17 @@
 """The player of insertion and deletion (Sec. 4.3)."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
 import traitlets
 
-from perceptual_lib.book.explorer.player import Player, by_name, explained_by_all
+from perceptual_lib.book.explorer.player import Player, explained_by_all
 from perceptual_lib.book.explorer.widget import array_chunk, picture_chunk
-from perceptual_lib.core.networks import Classifier
-from perceptual_lib.evaluation.games import InsertionDeletion
-from perceptual_lib.evaluation.insertion_deletion.experiment import DECIMALS
+from perceptual_lib.evaluation.insertion_deletion.experiment import DECIMALS, InsertionDeletion
 from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, SIGMA, auc, impulse_blur, ranks
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
 
@@ -47,31 +47,30 @@ class InsertionDeletionPlayer(Player):
         photographs: Sequence[Photograph] | None = None,
     ) -> None:
         table = experiment.table[experiment.table.role == "table"]
-        keys = list(table[["method", "sigma"]].drop_duplicates().itertuples(index=False, name=None))
+        keys = table[["method", "sigma"]].drop_duplicates().itertuples(index=False, name=None)
         self.rows = {f"{method}, sigma {sigma:g}": (method, sigma) for method, sigma in keys}
         shown = explained_by_all(experiment, table, photographs)
-        self.experiment, self.maps = experiment, {}
+        self.experiment, self.maps = experiment, cache(experiment.maps)
         inputs = classifier.preprocess(shown.values())
-        self.blurred = by_name(shown, classifier.pixels(impulse_blur(inputs, SIGMA)))
-        grey = classifier.pixels(torch.zeros_like(inputs[:1]))[0, 0, 0]
+        blurred = dict(zip(shown, classifier.pixels(impulse_blur(inputs, SIGMA)).numpy(), strict=True))
         lines = table.set_index(["photograph", "method", "sigma"])
-        curves = {
-            name: {
-                row: {game: _curve(lines.at[(name, *key), game]) for game in GAMES} for row, key in self.rows.items()
-            }
-            for name in shown
-        }
         about = {
             "rows": list(self.rows),
-            "grey": (255 * grey).tolist(),
+            "grey": (255 * classifier.pixels(torch.zeros_like(inputs[:1]))[0, 0, 0]).tolist(),
             "pixels": experiment.section.step,
-            "curves": curves,
+            "curves": {
+                name: {
+                    row: {game: _curve(lines.at[(name, *key), game]) for game in GAMES}
+                    for row, key in self.rows.items()
+                }
+                for name in shown
+            },
         }
-        ours = [row for row, (method, _) in self.rows.items() if method == "perceptual"]
-        left = [*ours, *self.rows][0]
-        right = [*(row for row in self.rows if self.rows[row][0] != self.rows[left][0]), left][0]
+        methods = {row: method for row, (method, _) in self.rows.items()}
+        left = next((row for row in methods if methods[row] == "perceptual"), next(iter(methods)))
+        right = next((row for row in methods if methods[row] != methods[left]), left)
         arrays = {
-            "blurred": ([""], lambda name, _: picture_chunk(self.blurred[name])),
+            "blurred": ([""], lambda name, _: picture_chunk(blurred[name])),
             "steps": (self.rows, lambda name, row: array_chunk(self.steps(name, row))),
         }
         super().__init__(shown, classifier, about, arrays, left=left, right=right)
@@ -79,10 +78,7 @@ class InsertionDeletionPlayer(Player):
     def steps(self, name: str, row: str) -> np.ndarray:
         """The step at which each pixel changes, (H, W) from 1: the game's own order."""
         method, sigma = self.rows[row]
-        if method not in self.maps:
-            maps = self.experiment.maps(method)
-            self.maps[method] = {each: torch.from_numpy(maps[each]) for each in self.shown}
-        before = ranks(impulse_blur(self.maps[method][name], sigma))
+        before = ranks(impulse_blur(torch.from_numpy(self.maps(method)[name]), sigma))
         return 1 + before.numpy() // self.experiment.section.step
 
 

@@ -1,43 +1,16 @@
 // What the localization protocol does with a map, in the browser: blur, cut, largest component, fit.
-// perceptual_lib.saliency and perceptual_lib.protocols.localization say the same in Python; the tests compare the two.
+// core.saliency and evaluation.localization.protocol say the same in Python; the tests compare the two.
 
 // Blur
 
-const LOWEST = 0.4; // share of the frequencies of a line; a kernel is wide when it passes no others
-const NEGLIGIBLE = 2e-5; // gain of a frequency that does not pass, which keeps errors at 1e-5
-
 /**
- * The blur of one map by any sigma: `scipy.ndimage.gaussian_filter(map, sigma)`, to about 1e-5 of the map's range.
- *
- * A narrow kernel is applied as it is. For a wide one it is quicker to work in the cosine transform, where a symmetric
- * filter with this reflecting border is a product, frequency by frequency.
+ * The blur of a map: `scipy.ndimage.gaussian_filter(map, sigma)`, lines first and then columns.
  * @param {Float32Array} values of at least 0, in row order.
- * @returns {(sigma: number) => Float32Array}
+ * @returns {Float32Array} in single precision, as Python compares them.
  */
-export function blurrer(values, height, width) {
-  const tall = cosines(height);
-  const wide = cosines(width);
-  let spectrum = null; // takes as long as a blur, and serves all wide ones
-
-  return (sigma) => {
-    const weights = gaussian(sigma);
-    const rows = gains(weights, tall);
-    const columns = gains(weights, wide);
-    if (rows.length > tall.known || columns.length > wide.known) {
-      const across = eachLine(values, height, width, filter(weights, width));
-      return notNegative(eachLine(across, width, height, filter(weights, height)));
-    }
-    spectrum ??= eachLine(eachLine(values, height, width, analysis(wide)), wide.known, height, analysis(tall));
-    const product = new Float64Array(rows.length * columns.length);
-    for (let row = 0; row < rows.length; row++) {
-      for (let column = 0; column < columns.length; column++) {
-        const gain = rows[row] * columns[column];
-        product[row * columns.length + column] = gain * spectrum[row * wide.known + column];
-      }
-    }
-    const across = eachLine(product, rows.length, columns.length, synthesis(wide, columns.length));
-    return notNegative(eachLine(across, width, rows.length, synthesis(tall, rows.length)));
-  };
+export function blur(values, height, width, sigma) {
+  const weights = gaussian(sigma);
+  return Float32Array.from(eachLine(eachLine(values, height, width, weights), width, height, weights));
 }
 
 /** Half of SciPy's kernel, cut at 4 sigma: the weight of the pixel itself, of its neighbours, and so on. */
@@ -48,139 +21,51 @@ function gaussian(sigma) {
   return weights.map((weight) => weight / sum);
 }
 
-/** The kernel's gain at each frequency of a line, up to the last one that matters. */
-function gains(weights, { size, wave }) {
-  const result = new Float64Array(size).fill(weights[0]);
-  for (let k = 0; k < size; k++) {
-    for (let i = 1; i < weights.length; i++) result[k] += 2 * weights[i] * wave[(2 * k * i) % (4 * size)];
-  }
-  return result.subarray(0, 1 + result.findLastIndex((gain) => Math.abs(gain) > NEGLIGIBLE));
-}
-
 /**
- * A pass over every line of (count, length) values, the result transposed, so that a second pass sees the columns.
- * @param {{size: number, pass: (line: Float64Array, result: Float64Array) => void}} step from a line to one of `size`.
+ * A symmetric filter of every line of (count, length) values, borders reflected: d c b a | a b c d | d c b a.
+ * The result is transposed, so that a second pass sees the columns.
  */
-function eachLine(values, count, length, { size, pass }) {
-  const result = new Float64Array(size * count);
-  const line = new Float64Array(size);
-  for (let index = 0; index < count; index++) {
-    pass(values.subarray(index * length, (index + 1) * length), line);
-    for (let place = 0; place < size; place++) result[place * count + index] = line[place];
-  }
-  return result;
-}
-
-/** A symmetric filter of lines; borders reflected, d c b a | a b c d | d c b a. */
-function filter(weights, size) {
+function eachLine(values, count, length, weights) {
   const radius = weights.length - 1;
-  const padded = new Float64Array(size + 3 + 2 * radius); // 3: the last four pixels may be fewer
-  const source = Int32Array.from(padded, (_, index) => {
-    const place = (((index - radius) % (2 * size)) + 2 * size) % (2 * size);
-    return Math.min(place, 2 * size - 1 - place);
+  const line = new Float64Array(length + 2 * radius + 3); // 3: the last four pixels may be fewer
+  const source = Int32Array.from(line, (_, index) => {
+    const place = (((index - radius) % (2 * length)) + 2 * length) % (2 * length);
+    return Math.min(place, 2 * length - 1 - place);
   });
-  const pass = (line, result) => {
-    for (let index = 0; index < padded.length; index++) padded[index] = line[source[index]];
-    for (let place = 0; place < size; place += 4) {
-      // Four pixels at a time: twice as fast as one.
-      const at = place + radius;
-      let first = weights[0] * padded[at];
-      let second = weights[0] * padded[at + 1];
-      let third = weights[0] * padded[at + 2];
-      let fourth = weights[0] * padded[at + 3];
-      for (let i = 1; i <= radius; i++) {
-        const weight = weights[i];
-        first += weight * (padded[at - i] + padded[at + i]);
-        second += weight * (padded[at + 1 - i] + padded[at + 1 + i]);
-        third += weight * (padded[at + 2 - i] + padded[at + 2 + i]);
-        fourth += weight * (padded[at + 3 - i] + padded[at + 3 + i]);
-      }
-      result[place] = first;
-      result[place + 1] = second; // past the end, a typed array ignores it
-      result[place + 2] = third;
-      result[place + 3] = fourth;
-    }
-  };
-  return { size, pass };
-}
-
-/**
- * The lowest frequencies of a line: k at pixel x is cos(pi k (2 x + 1) / (2 size)). Even ones are the same from both
- * ends of the line, odd ones of opposite sign, so half of the pixels say all.
- */
-function cosines(size) {
-  const wave = Float64Array.from({ length: 4 * size }, (_, turn) => Math.cos((Math.PI * turn) / (2 * size)));
-  const known = Math.ceil(LOWEST * size);
-  const half = Math.ceil(size / 2);
-  const pairs = Math.ceil(known / 2);
-  const even = new Float64Array(half * pairs);
-  const odd = new Float64Array(half * pairs);
-  for (let place = 0; place < half; place++) {
-    for (let j = 0; j < pairs; j++) {
-      even[place * pairs + j] = wave[(2 * j * (2 * place + 1)) % (4 * size)];
-      odd[place * pairs + j] = wave[((2 * j + 1) * (2 * place + 1)) % (4 * size)];
-    }
+  const filtered = new Float64Array(length + 3);
+  const result = new Float64Array(length * count);
+  for (let index = 0; index < count; index++) {
+    for (let at = 0; at < line.length; at++) line[at] = values[index * length + source[at]];
+    for (let place = 0; place < length; place += 4) filterFour(line, place + radius, weights, filtered, place);
+    for (let place = 0; place < length; place++) result[place * count + index] = filtered[place];
   }
-  return { size, wave, known, half, pairs, even, odd };
-}
-
-/** From a line to its lowest frequencies: the cosine transform II, scaled for `synthesis`. */
-function analysis({ size, known, half, pairs, even, odd }) {
-  const evens = new Float64Array(pairs);
-  const odds = new Float64Array(pairs);
-  const pass = (line, result) => {
-    evens.fill(0);
-    odds.fill(0);
-    for (let place = 0; place < half; place++) {
-      const mirrored = size - 1 - place;
-      const sum = place === mirrored ? line[place] : line[place] + line[mirrored];
-      const difference = line[place] - line[mirrored];
-      for (let j = 0; j < pairs; j++) {
-        evens[j] += sum * even[place * pairs + j];
-        odds[j] += difference * odd[place * pairs + j];
-      }
-    }
-    for (let k = 0; k < known; k++) result[k] = ((k ? 2 : 1) * (k % 2 ? odds : evens)[k >> 1]) / size;
-  };
-  return { size: known, pass };
-}
-
-/** From the lowest `count` frequencies of a line to the line. */
-function synthesis({ size, half, pairs, even, odd }, count) {
-  const evens = new Float64Array(pairs);
-  const odds = new Float64Array(pairs);
-  const used = Math.ceil(count / 2);
-  const pass = (line, result) => {
-    for (let k = 0; k < count; k++) (k % 2 ? odds : evens)[k >> 1] = line[k];
-    for (let place = 0; place < half; place += 2) {
-      // Two pixels at a time, twice as fast again; an odd last one is done twice.
-      const next = Math.min(place + 1, half - 1);
-      const start = place * pairs;
-      const nextStart = next * pairs;
-      let sum = 0;
-      let difference = 0;
-      let nextSum = 0;
-      let nextDifference = 0;
-      for (let j = 0; j < used; j++) {
-        sum += evens[j] * even[start + j];
-        difference += odds[j] * odd[start + j];
-        nextSum += evens[j] * even[nextStart + j];
-        nextDifference += odds[j] * odd[nextStart + j];
-      }
-      result[place] = sum + difference;
-      result[size - 1 - place] = sum - difference;
-      result[next] = nextSum + nextDifference;
-      result[size - 1 - next] = nextSum - nextDifference;
-    }
-  };
-  return { size, pass };
-}
-
-/** In single precision, as Python compares them, and without the -1e-6 that rounding and left out frequencies leave. */
-function notNegative(values) {
-  const result = new Float32Array(values.length);
-  for (let index = 0; index < values.length; index++) if (values[index] > 0) result[index] = values[index];
   return result;
+}
+
+/** Four neighbouring pixels at a time: a step away from them needs one more pixel on either side, not four. */
+function filterFour(line, at, weights, filtered, place) {
+  let [left0, left1, left2, left3] = [line[at], line[at + 1], line[at + 2], line[at + 3]];
+  let [right0, right1, right2, right3] = [left0, left1, left2, left3];
+  let [sum0, sum1, sum2, sum3] = [weights[0] * left0, weights[0] * left1, weights[0] * left2, weights[0] * left3];
+  for (let i = 1; i < weights.length; i++) {
+    const weight = weights[i];
+    left3 = left2;
+    left2 = left1;
+    left1 = left0;
+    left0 = line[at - i];
+    right0 = right1;
+    right1 = right2;
+    right2 = right3;
+    right3 = line[at + 3 + i];
+    sum0 += weight * (left0 + right0);
+    sum1 += weight * (left1 + right1);
+    sum2 += weight * (left2 + right2);
+    sum3 += weight * (left3 + right3);
+  }
+  filtered[place] = sum0;
+  filtered[place + 1] = sum1;
+  filtered[place + 2] = sum2;
+  filtered[place + 3] = sum3;
 }
 
 // Cut

@@ -1,6 +1,6 @@
 """The player of searches (Sec. 3.3)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import traitlets
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from perceptual_lib.book.explorer.player import LOOK, Player, tiles, visible
 from perceptual_lib.book.explorer.widget import Chunk, picture_chunk
-from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.saliency import saliency_map
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
 
@@ -39,46 +39,35 @@ class OptimizationPlayer(Player):
         margins: Mapping[str, np.ndarray],
     ) -> None:
         shown = {photograph.name: photograph for photograph in photographs}
-        self.names = list(shown)
         steps = kept_steps(max(map(len, paths.values())) - 1)
-        own_steps = {name: sorted({min(step, len(path) - 1) for step in steps}) for name, path in paths.items()}
-        self.paths = {name: path[own_steps[name]].cpu() for name, path in paths.items()}
-        self.spread = classifier.std
-        about = {
-            "steps": steps,
-            "paths": {
-                path: {
-                    "steps": own_steps[path],
-                    "margins": {name: values[: len(paths[path]), row].tolist() for row, name in enumerate(self.names)},
-                    "sizes": self._by_photograph(path, lambda change: change.square().mean((1, 2, 3)).sqrt()),
-                    "limits": self._by_photograph(path, self.limits),
-                }
-                for path, values in margins.items()
-            },
-        }
-        super().__init__(shown, classifier, about, {"sizes": (paths, self.sizes), "changes": (paths, self.changes)})
+        changes, limits, about = {}, {}, {}  # by path, the first two by photograph within
+        for path, every in paths.items():
+            kept = sorted({min(step, len(every) - 1) for step in steps})
+            changes[path] = {name: every[kept, row].cpu() for row, name in enumerate(shown)}  # (steps, C, H, W)
+            limits[path] = {name: _limits(change * classifier.std) for name, change in changes[path].items()}
+            about[path] = {
+                "steps": kept,
+                "margins": {name: margins[path][: len(every), row].tolist() for row, name in enumerate(shown)},
+                "sizes": {name: each.square().mean((1, 2, 3)).sqrt().tolist() for name, each in changes[path].items()},
+                "limits": {name: each.tolist() for name, each in limits[path].items()},
+            }
 
-    def _by_photograph(self, path: str, measure: Callable[[Tensor], Tensor]) -> dict[str, list[float]]:
-        """Of changes (steps, C, H, W) one number a step."""
-        return {name: measure(self.paths[path][:, row]).tolist() for row, name in enumerate(self.names)}
+        def sizes_of(name: str, path: str) -> Chunk:
+            """Maps of the size of the change, a tile a step, all in the range of the last one."""
+            return picture_chunk(tiles(visible(saliency_map(changes[path][name], LOOK).numpy(), together=True)))
 
-    def limits(self, change: Tensor) -> Tensor:
-        """What all but 0.1 % of the changes (steps, C, H, W) stay below, in units of a picture in [0, 1]: (steps,)."""
-        return (change * self.spread).abs().flatten(1).quantile(0.999, dim=1)
+        def changes_of(name: str, path: str) -> Chunk:
+            """The change itself, a tile a step, each about grey and scaled by its limit."""
+            change, limit = changes[path][name] * classifier.std, limits[path][name].clamp(min=1e-12)
+            return picture_chunk(tiles((0.5 + change / limit[:, None, None, None] / 2).permute(0, 2, 3, 1).numpy()))
 
-    def sizes(self, name: str, path: str) -> Chunk:
-        """Maps of the size of the change, a tile a step, all in the range of the last one."""
-        return picture_chunk(tiles(visible(saliency_map(self.change(name, path), LOOK).numpy(), together=True)))
+        arrays = {"sizes": (paths, sizes_of), "changes": (paths, changes_of)}
+        super().__init__(shown, classifier, {"steps": steps, "paths": about}, arrays)
 
-    def changes(self, name: str, path: str) -> Chunk:
-        """The change itself, a tile a step, each about grey and scaled by its limit."""
-        change = self.change(name, path)
-        limits = self.limits(change).clamp(min=1e-12)[:, None, None, None]
-        return picture_chunk(tiles((0.5 + change * self.spread / limits / 2).permute(0, 2, 3, 1).numpy()))
 
-    def change(self, name: str, path: str) -> Tensor:
-        """The perturbation at the steps that are kept: (steps, C, H, W)."""
-        return self.paths[path][:, self.names.index(name)]
+def _limits(change: Tensor) -> Tensor:
+    """What all but 0.1 % of the changes (steps, C, H, W) stay below: (steps,)."""
+    return change.abs().flatten(1).quantile(0.999, dim=1)
 
 
 def kept_steps(last: int) -> list[int]:

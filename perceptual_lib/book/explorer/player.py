@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import traitlets
-from torch import Tensor
 
 from perceptual_lib.book.explorer.widget import Chunk, Widget, picture_chunk
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.networks import Classifier
-from perceptual_lib.evaluation.games import Experiment
+from perceptual_lib.evaluation.experiment import Experiment
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
 PHOTOGRAPHS = 4  # a page shall stay light
@@ -44,9 +43,17 @@ class Player(Widget):
         **traits: Any,
     ) -> None:
         self.shown = shown
-        self.pictures = by_name(shown, classifier.pixels(classifier.preprocess(shown.values())))
-        self.arrays = {"picture": ([""], lambda name, _: picture_chunk(self.pictures[name])), **arrays}
-        common = {"photographs": labels(shown, classifier), "size": classifier.input_size}
+        pixels = classifier.pixels(classifier.preprocess(shown.values())).numpy()
+        pictures = dict(zip(shown, pixels, strict=True))
+        self.arrays = {"picture": ([""], lambda name, _: picture_chunk(pictures[name])), **arrays}
+        classes = {
+            name: "" if photograph.target is None else classifier.class_name(photograph.target)
+            for name, photograph in shown.items()
+        }
+        common = {
+            "photographs": [{"name": name, "title": title} for name, title in classes.items()],
+            "size": classifier.input_size,
+        }
         super().__init__(about={**common, **about}, photograph=next(iter(shown)), **traits)
 
     def keys_at_hand(self) -> Iterator[str]:
@@ -81,11 +88,10 @@ def tiles(images: np.ndarray) -> np.ndarray:
     """
     if images.ndim == 3:
         images = np.repeat(images[..., None], 3, -1)
-    columns = int(np.ceil(np.sqrt(len(images))))
-    rows = -(-len(images) // columns)
-    padded = np.zeros((rows * columns, *images.shape[1:]), np.float32)
-    padded[: len(images)] = images
-    height, width = images.shape[1:3]
+    count, height, width, _ = images.shape
+    columns = int(np.ceil(np.sqrt(count)))
+    rows = -(-count // columns)
+    padded = np.pad(images, ((0, rows * columns - count), (0, 0), (0, 0), (0, 0)))
     return padded.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
 
 
@@ -101,17 +107,3 @@ def explained_by_all(
     if not found:
         raise InputError(f"there is no photograph that every row of {experiment.name} explained.")
     return {name: pictures[name] for name in found}
-
-
-def by_name(shown: Mapping[str, Photograph], pixels: Tensor) -> dict[str, np.ndarray]:
-    """Pictures (B, H, W, 3) by name."""
-    return dict(zip(shown, pixels.numpy(), strict=True))
-
-
-def labels(shown: Mapping[str, Photograph], classifier: Classifier) -> list[dict[str, str]]:
-    """What a choice of photographs offers: their names, with the class where it is known."""
-    labels = []
-    for name, photograph in shown.items():
-        known = "" if photograph.target is None else f" ({classifier.class_name(photograph.target)})"
-        labels.append({"value": name, "text": name + known})
-    return labels

@@ -1,11 +1,9 @@
 """The scoreboard: the paper's claims that a number can decide, and what became of them here.
 
-`verdicts` has the rules that decide from intervals; one file for each experiment says what its claims compare, and
-lists them.
+`claims.yaml` has the claims; `samples` says what of an experiment's table one compares, `rules` decide from intervals.
 """
 
-from perceptual_lib.book.scoreboard.claim import Claim
-from perceptual_lib.book.scoreboard.scoreboard import CLAIMS, scoreboard, tally
-from perceptual_lib.book.scoreboard.verdicts import RULES, Finding, Verdict
+from perceptual_lib.book.scoreboard.claims import CLAIMS, Claim, count_verdicts, scoreboard
+from perceptual_lib.book.scoreboard.rules import RULES, Finding, Verdict
 
-__all__ = ["CLAIMS", "RULES", "Claim", "Finding", "Verdict", "scoreboard", "tally"]
+__all__ = ["CLAIMS", "RULES", "Claim", "Finding", "Verdict", "count_verdicts", "scoreboard"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from perceptual_lib.evaluation.places import share_inside
-from perceptual_lib.photographs.photographs import Box, box_mask
+from perceptual_lib.photographs.boxes import Box, box_mask
 
 
 def compute(
@@ -11,6 +11,7 @@ def compute(
     _pictures: None,
     *,
     needed: dict[str, np.ndarray],
+    array: str,
     unit: float,
     boxes: list[list[Box]],
 ) -> dict[str, np.ndarray]:
@@ -18,6 +19,7 @@ def compute(
 
     Args:
         needed: arrays of a shard of perturbations.
+        array: the one of them that holds the maps (B, H, W).
         unit: what a 1 of the network's input is in 0..255.
         boxes: for each map, in its frame.
 
@@ -27,7 +29,7 @@ def compute(
         pixels and channels in 0..255; spread, the share of pixels that the squared change would cover if it were even:
         with e the squared change of n pixels, (sum e)^2 / (n sum e^2). Where nothing changes inside and spread are 0.
     """
-    maps = needed["maps"].astype(np.float64)
+    maps = needed[array].astype(np.float64)
     energy = maps**2
     masks = np.stack([box_mask(of_image, *maps.shape[1:]) for of_image in boxes])
     total, peaks = energy.sum((1, 2)), (energy**2).sum((1, 2))
@@ -36,6 +38,6 @@ def compute(
         "margin": needed["margin"],
         "inside": np.nan_to_num(share_inside(energy, masks)),
         "area": masks.mean((1, 2)),
-        "size": np.sqrt(energy.mean((1, 2))) * needed["maps_scales"] * unit,
+        "size": np.sqrt(energy.mean((1, 2))) * needed[f"{array}_scales"] * unit,
         "spread": total**2 / np.where(peaks > 0, peaks, 1) / energy[0].size,
     }

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.evaluation.tables import estimate
+from perceptual_lib.evaluation.tables import estimate, make_table
 
 VISIBLE = 8.0  # of 255 levels: the customary bound of adversarial perturbations; nobody was asked to look
-MEASURES = ["flipped", "inside", "area", "size", "visible", "spread"]
+MEANS = ["flipped", "inside", "area", "size", "visible", "spread"]
 
 
 def change_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -17,7 +17,7 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         By method: n, failed, and the means of `flipped` (0 or 1: the margin is not above 0), `inside`, `area`, `size`,
-        `visible` (0 or 1: the size is above `VISIBLE`) and `spread`, see `experiments.Change`. The mean of sizes is the
+        `visible` (0 or 1: the size is above `VISIBLE`) and `spread`, see `Change`. The mean of sizes is the
         geometric one: L-BFGS without a line search can go astray, and one size of millions would be all of another
         mean. Each is an `Estimate`, or None for fewer than two photographs.
     """
@@ -25,7 +25,7 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
     for method, rows in table[table.role == "table"].groupby("method", sort=False):
         there = rows[rows.failure == ""]
         there = there.assign(flipped=there.margin <= 0, visible=there["size"] > VISIBLE)
-        means = {measure: estimate(there[measure].to_numpy(dtype=float)) for measure in MEASURES}
+        means = {measure: estimate(there[measure].to_numpy(dtype=float)) for measure in MEANS}
         means["size"] = estimate(np.log(there["size"].to_numpy(dtype=float)), np.exp)
         lines[method] = {"n": len(there), "failed": len(rows) - len(there)} | means
-    return pd.DataFrame.from_dict(lines, orient="index", columns=["n", "failed", *MEASURES])
+    return make_table(lines, ["n", "failed", *MEANS])

@@ -1,11 +1,16 @@
 """The insertion and deletion games (Sec. 4.3): Table 2, Fig. 5, middle, and Fig. 6."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from perceptual_lib.evaluation.experiment import Experiment, Piece
+import pandas as pd
+
+from perceptual_lib.evaluation.experiment import Experiment
+from perceptual_lib.evaluation.insertion_deletion import score
 from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES
-from perceptual_lib.evaluation.rows import PERTURBATIONS, Row, range_rows, table_rows
+from perceptual_lib.evaluation.insertion_deletion.table import insertion_deletion_table
+from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Arrays
@@ -21,40 +26,31 @@ class InsertionDeletion(Experiment):
 
     name = "insertion_deletion"
     columns = tuple("role method settings sigma photograph selection failure seconds insertion deletion".split())
+    scores = score
+    looks = True
 
-    def all_pieces(self) -> Iterator[Piece]:
-        arguments = self.profile, self.section, self.pictures
-        table = table_rows(*arguments)
-        for row in table:
-            yield from self._games(row, self.section.sigmas.get(row.method, [0.0]))
-        for row in range_rows(*arguments, self.run.ask("activations")):
-            yield from self._games(row, self.section.range_sigmas)
-        few = tuple(self.pictures[: self.section.swept])
-        for row in table:
-            if row.method == "perceptual" and few and self.section.sweep:
-                yield from self._games(Row("sweep", row.method, row.settings, few), self.section.sweep)
+    @property
+    def rows(self) -> list[Row]:
+        few = tuple(self.pictures[: self.section.swept if self.section.sweep else 0])
+        swept = [row for row in self.table_rows() if row.method == "perceptual" and few]
+        return [*super().rows, *(replace(row, role="sweep", photographs=few) for row in swept)]
 
-    def _games(self, row: Row, sigmas: list[float]) -> Iterator[Piece]:
-        array = PERTURBATIONS.get(row.method, "maps")
-        arguments = {"array": array, "sigmas": sigmas, "step": self.section.step}
-        for maps in row.map_shards(self.profile.batch_size):
-            shard = Shard(
-                "perceptual_lib.evaluation.insertion_deletion.score",
-                arguments,
-                maps.photographs,
-                needs=maps,
-                label=f"games of {row.name}",
-                passes=self._passes(len(sigmas)),
-            )
-            yield row.about, shard
+    def arguments(self, row: Row, _photographs: Sequence[Photograph]) -> dict[str, Any]:
+        blurs = {"range": self.section.range_sigmas, "sweep": self.section.sweep}
+        sigmas = blurs.get(row.role, self.section.sigmas.get(row.method, [0.0]))
+        return {"array": row.array, "sigmas": sigmas, "step": self.section.step}
 
-    def _passes(self, blurs: int) -> tuple[int, int]:
+    def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
         height, width = self.run.network["input_size"]
         steps = -(-height * width // self.section.step)
-        return 2 + 2 * blurs * (steps - 1), 0
+        forward = 2 + 2 * len(arguments["sigmas"]) * (steps - 1)  # the ends of the curves are common to all blurs
+        return super().score(maps, arguments, (forward, 0))
 
     def lines(self, shard: Shard, picture: Photograph, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
         sigmas = shard.arguments["sigmas"]
         curves = [(None, None)] * len(sigmas) if arrays is None else arrays["curves"].round(DECIMALS)
         for sigma, of_blur in zip(sigmas, curves, strict=True):
             yield {"sigma": sigma} | dict(zip(GAMES, of_blur, strict=True))
+
+    def overview(self) -> dict[str, pd.DataFrame]:
+        return {"Table 2, areas of the deletion and insertion games": insertion_deletion_table(self.table)}

@@ -8,18 +8,16 @@ rows' worth at a time, and the probability of the class is read after each step:
 """
 
 import math
-from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.batches import full_batch
-from perceptual_lib.core.checks import check_inputs, check_logits, check_targets
+from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.passes import with_folds
+from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 
 GAMES = ("insertion", "deletion")
@@ -31,7 +29,6 @@ SIGMA = 5.0  # of the blur that insertion starts from
 Curves = TypeVar("Curves", Tensor, np.ndarray)
 
 
-@torch.no_grad()
 def insertion_deletion(
     classifier: nn.Module,
     images: Tensor,
@@ -62,22 +59,19 @@ def insertion_deletion(
     Raises:
         InputError: images, maps or targets that do not fit, a step or a batch size below 1.
     """
-    check_inputs(classifier, images)
-    targets = check_targets(targets, images)
-    batch_size = full_batch(images.device) if batch_size is None else batch_size
-    _check_game(images, maps, step, batch_size)
-    order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
-    blurred = impulse_blur(images, SIGMA)
-    start = torch.stack([blurred, images], 1)  # (B, 2, C, H, W) for the GAMES
-    finish = torch.stack([images, torch.zeros_like(images)], 1)
-    with freeze(classifier):
-        targets, whole, soft, grey = _end_points(classifier, images, blurred, targets, batch_size)
-        network = with_folds(classifier, images, backward=False)
-        between = _between(network, start, finish, order, targets, step, batch_size)
-    first, last = (
-        torch.stack(ends, 1)[:, None, :, None].expand(*between.shape[:3], 1) for ends in ([soft, whole], [whole, grey])
-    )
-    curves = torch.cat([first, between, last], -1)  # (B, M, 2, n)
+    with ready(classifier, images, targets, batch_size) as (images, targets):
+        _check_game(images, maps, step)
+        batch_size = batch_size or full_batch(images.device)
+        order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
+        blurred, grey = impulse_blur(images, SIGMA), torch.zeros_like(images)
+        targets, whole, soft, none = _end_points(classifier, images, blurred, targets, batch_size)
+        steps = math.ceil(order[0, 0].numel() / step)
+        curves = images.new_empty(*order.shape[:2], len(GAMES), steps + 1)
+        curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
+        curves[..., -1] = torch.stack([whole, none], 1)[:, None]
+        start, finish = torch.stack([blurred, images], 1), torch.stack([images, grey], 1)  # (B, 2, C, H, W)
+        passes = Passes(classifier, backward=False)
+        curves[..., 1:-1] = _between(passes, start, finish, order, targets, steps, step, batch_size)
     return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
 
 
@@ -139,50 +133,48 @@ def _end_points(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The classes, and their probabilities for the image, the blurred image and grey: (B,) each."""
     batch = len(images)
-    pictures = torch.cat([images, blurred, torch.zeros_like(images[:1])])
     logits = []
-    for some in pictures.split(batch_size):
+    for some in torch.cat([images, blurred, torch.zeros_like(images[:1])]).split(batch_size):
         logits.append(classifier(some))
         check_logits(logits[-1], len(some), multilabel=False)
     scores = torch.cat(logits).softmax(1, images.dtype)  # (2 B + 1, K), in full precision also inside autocast
-    targets = scores[:batch].argmax(1) if targets is None else targets
-    if not ((targets >= 0) & (targets < scores.shape[1])).all():
-        raise InputError(f"a target is out of range: the network has {scores.shape[1]} classes, counted from 0.")
+    targets = resolve_targets(scores[:batch], batch, targets)
     rows = torch.arange(batch, device=scores.device)
     return targets, scores[rows, targets], scores[rows + batch, targets], scores[-1, targets]
 
 
 def _between(
-    network: Callable[[Tensor], Tensor],
+    passes: Passes,
     start: Tensor,
     finish: Tensor,
-    ranks: Tensor,
+    order: Tensor,
     targets: Tensor,
+    steps: int,
     step: int,
     batch_size: int,
 ) -> Tensor:
-    """Probabilities (B, M, 2, n - 2) after each step but the last.
+    """Probabilities (B, M, 2, steps - 1) after each step but the last.
 
     Args:
         start, finish: (B, 2, C, H, W) pictures for the GAMES.
-        ranks: (B, M, H, W).
+        order: (B, M, H, W), see `ranks`.
         targets: (B,).
+        steps, step: how many of them, and of how many pixels.
     """
-    steps = math.ceil(ranks[0, 0].numel() / step)
-    scores = start.new_empty(*ranks.shape[:2], 2, steps - 1)
+    scores = start.new_empty(*order.shape[:2], len(GAMES), steps - 1)
     # One count over images, maps, games and steps: batches are full, however many there are of each.
     for begin in range(0, scores.numel(), batch_size):
         count = torch.arange(begin, min(begin + batch_size, scores.numel()), device=scores.device)
         image, which, game, done = torch.unravel_index(count, scores.shape)
-        changed = ranks[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
+        changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
         pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
-        scores.view(-1)[count] = network(pictures).softmax(1, scores.dtype).gather(1, targets[image, None])[:, 0]
+        scores.view(-1)[count] = passes(pictures).softmax(1, scores.dtype).gather(1, targets[image, None])[:, 0]
     return scores
 
 
-def _check_game(images: Tensor, maps: Tensor, step: int, batch_size: int) -> None:
-    if min(step, batch_size) < 1:
-        raise InputError(f"step and batch_size must be at least 1, not {step} and {batch_size}.")
+def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
+    if step < 1:
+        raise InputError(f"step must be at least 1, not {step}.")
     batch, _, *size = images.shape
     if not isinstance(maps, Tensor) or maps.ndim < 3 or (maps.shape[0], *maps.shape[-2:]) != (batch, *size):
         given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual_lib.core.networks import Classifier
 from perceptual_lib.evaluation.insertion_deletion.protocol import STEP, impulse_blur, insertion_deletion
+from perceptual_lib.networks.classifier import Classifier
 
 
 def compute(

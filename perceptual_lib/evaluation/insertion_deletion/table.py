@@ -11,10 +11,11 @@ import pandas as pd
 from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, auc
 from perceptual_lib.evaluation.statistics import Estimate
 from perceptual_lib.evaluation.tables import (
+    by_setting,
     difference_estimate,
     estimate,
     forward_passes,
-    layer_range,
+    make_table,
     paper_table,
     with_own,
 )
@@ -38,22 +39,19 @@ def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> p
         where it has none).
     """
     rows = _areas(table[table.role == "table"])
-    areas = {game: rows.pivot(index="photograph", columns=ROW, values=game) for game in GAMES}
     lines = {}
+    areas = {game: rows.pivot(index="photograph", columns=ROW, values=game) for game in GAMES}
     for row, of_row in rows.groupby(ROW, sort=False):
         failed = int((of_row.failure != "").sum())
-        differences = (_difference(areas[game], (ours, sigma), row) for game, sigma in OURS_AT.items())
-        counts = [len(of_row) - failed, failed, forward_passes(of_row)]
-        lines[row] = [*counts, *(estimate(areas[game][row]) for game in OURS_AT), *differences]
-    columns = ["n", "failed", "passes", *OURS_AT, *(f"{game}_difference" for game in OURS_AT)]
-    index = pd.MultiIndex.from_tuples(lines, names=ROW)
-    result = pd.DataFrame(list(lines.values()), index, columns)
+        line = {"n": len(of_row) - failed, "failed": failed, "passes": forward_passes(of_row)}
+        for game, sigma in OURS_AT.items():
+            line[game] = estimate(areas[game][row])
+            if (ours, sigma) in areas[game] and (ours, sigma) != row:
+                line[f"{game}_difference"] = difference_estimate(areas[game][ours, sigma], areas[game][row])
+        lines[row] = line
+    result = make_table(lines, ["n", "failed", "passes", *OURS_AT, *(f"{game}_difference" for game in OURS_AT)])
+    result.index = pd.MultiIndex.from_tuples(lines, names=ROW)
     return result.join(paper_table("table2").set_index("sigma", append=True).add_prefix("paper_"))
-
-
-def _difference(areas: pd.DataFrame, ours: tuple[str, float], row: tuple[str, float]) -> Estimate | None:
-    """Ours less a row's area on the photographs that both have, by the columns of `areas`; None for itself."""
-    return difference_estimate(areas[ours], areas[row]) if ours in areas and ours != row else None
 
 
 def _areas(table: pd.DataFrame) -> pd.DataFrame:
@@ -102,11 +100,10 @@ def range_scores(table: pd.DataFrame) -> pd.DataFrame:
         chooses by. nan where there is no photograph.
     """
     tried = table[table.role == "range"]
-    rows = _areas(with_own(tried, table))
     lines = []
-    for (role, method, settings), of_range in rows.groupby(["role", "method", "settings"], sort=False):
-        deletion = of_range.deletion[of_range.sigma == 0].mean()
-        insertion = of_range.insertion[of_range.sigma == tried.sigma.max()].mean()
-        n = of_range.photograph[of_range.failure == ""].nunique()
-        lines.append((role, method, *layer_range(settings), n, deletion, insertion, insertion - deletion))
+    for setting, rows in by_setting(_areas(with_own(tried, table))):
+        deletion = rows.deletion[rows.sigma == 0].mean()
+        insertion = rows.insertion[rows.sigma == tried.sigma.max()].mean()
+        n = rows.photograph[rows.failure == ""].nunique()
+        lines.append((*setting, n, deletion, insertion, insertion - deletion))
     return pd.DataFrame(lines, columns="role method first last n deletion insertion spread".split())

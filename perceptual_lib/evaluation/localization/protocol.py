@@ -5,16 +5,13 @@ of its largest 8-connected component has an intersection over union (IoU) of at 
 of the image's class. The error is the share of images without a hit, at the one threshold that is best for all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.photographs.photographs import Box
+from perceptual_lib.photographs.boxes import Box, box_array
 
 ALPHAS = {
     "value": np.arange(1, 21) / 20,  # pixels above alpha
@@ -26,26 +23,8 @@ ALPHAS = {
 THRESHOLDS = tuple((strategy, float(alpha)) for strategy, grid in ALPHAS.items() for alpha in grid)
 """What each column of `localize` stands for."""
 
-COLUMNS = {"value": slice(0, 20), "percent": slice(20, 40), "mean": slice(40, 250), "best": slice(0, 250)}
+STRATEGY_COLUMNS = {"value": slice(0, 20), "percent": slice(20, 40), "mean": slice(40, 250), "best": slice(0, 250)}
 """The columns of each strategy; "best" is the choice among all of them."""
-
-
-def scale_and_blur(maps: Tensor, sigmas: Iterable[float]) -> Iterator[Tensor]:
-    """The maps as they are cut, for one blur after another.
-
-    Args:
-        maps: (N, H, W) floating point.
-        sigmas: standard deviations in pixels of the maps.
-
-    Yields:
-        (N, H, W) in [0, 1] for each sigma: each map scaled to a least value of 0 and a largest of 1, then blurred.
-        A constant map becomes 0.
-    """
-    low, high = torch.aminmax(maps.flatten(1), dim=1)
-    span = torch.where(high > low, high - low, 1)
-    scaled = (maps - low[:, None, None]) / span[:, None, None]
-    for sigma in sigmas:
-        yield gaussian_blur(scaled, sigma)
 
 
 def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
@@ -69,7 +48,12 @@ def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
     Raises:
         InputError: maps as for `component_boxes`; a map without boxes; a box without an area.
     """
-    boxes = [_checked(of_map) for of_map in boxes]
+    boxes = [box_array(of_map) for of_map in boxes]
+    # A box scaled down can be narrower than a pixel: its right is then less than its left.
+    if not all(np.isfinite(each).all() and (each[:, 2:] - each[:, :2] > -1).all() for each in boxes):
+        raise InputError(
+            "a box must be finite, with right above left - 1 and bottom above top - 1: both are inside it."
+        )
     found = component_boxes(maps)
     if len(boxes) != len(found):
         raise InputError(f"there are {len(found)} maps and boxes for {len(boxes)}; give each map its own.")
@@ -99,14 +83,14 @@ def component_boxes(maps: ArrayLike) -> np.ndarray:
         raise InputError("maps must have the shape (N, H, W) and finite values of at least 0; see scale_and_blur.")
     result = np.empty((len(maps), len(THRESHOLDS), 4), dtype=np.int32)
     for boxes, one in zip(result, maps, strict=True):
-        order = _ascending(one.ravel())
-        starts = _starts(one.ravel()[order], one.mean(dtype=np.float64))
+        order = _ascending_order(one.ravel())
+        starts = _cut_starts(one.ravel()[order], one.mean(dtype=np.float64))
         falling = np.argsort(-starts)
         boxes[falling] = largest_boxes(order, starts[falling], *one.shape)
     return result
 
 
-def _ascending(values: np.ndarray) -> np.ndarray:
+def _ascending_order(values: np.ndarray) -> np.ndarray:
     """The order that sorts float32 numbers of at least 0, several times as fast as `numpy.argsort` finds it.
 
     The bits of such numbers rank as the numbers do, and NumPy sorts integers of 16 bits in linear time.
@@ -116,7 +100,7 @@ def _ascending(values: np.ndarray) -> np.ndarray:
     return order[np.argsort((bits >> 16).astype(np.uint16)[order], kind="stable")]
 
 
-def _starts(ascending: np.ndarray, mean: float) -> np.ndarray:
+def _cut_starts(ascending: np.ndarray, mean: float) -> np.ndarray:
     """(250,) for each of the THRESHOLDS, where in a map's sorted float32 values (H W,) its cut starts."""
     kept = np.maximum(1, np.round(ALPHAS["percent"] * len(ascending)).astype(int))
     return np.concatenate(
@@ -128,28 +112,8 @@ def _starts(ascending: np.ndarray, mean: float) -> np.ndarray:
     )
 
 
-def _checked(boxes: Sequence[Box]) -> np.ndarray:
-    """(M, 4) float64. A box scaled down can be narrower than a pixel: its right is then less than its left."""
-    boxes = np.asarray(boxes, dtype=np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
-        raise InputError("each map needs at least one box (left, top, right, bottom).")
-    if not (np.isfinite(boxes).all() and (boxes[:, 2:] - boxes[:, :2] > -1).all()):
-        raise InputError(
-            "a box must be finite, with right above left - 1 and bottom above top - 1: both are inside it."
-        )
-    return boxes
-
-
 def box_iou(some: ArrayLike, others: ArrayLike) -> np.ndarray:
-    """Intersection over union of boxes (left, top, right, bottom) in inclusive pixels: right - left + 1 wide.
-
-    Args:
-        some: (K, 4).
-        others: (M, 4).
-
-    Returns:
-        (K, M) in [0, 1].
-    """
+    """Intersection over union (K, M), in [0, 1], of boxes (K, 4) and (M, 4) in inclusive pixels."""
     some, others = np.asarray(some, dtype=np.float64)[:, None], np.asarray(others, dtype=np.float64)[None]
     shared = _area(np.maximum(some[..., :2], others[..., :2]), np.minimum(some[..., 2:], others[..., 2:]))
     return shared / (_area(some[..., :2], some[..., 2:]) + _area(others[..., :2], others[..., 2:]) - shared)
@@ -165,24 +129,15 @@ def is_hit(iou: np.ndarray) -> np.ndarray:
 
 
 def best_column(hits: np.ndarray) -> int:
-    """The column of hits (N, K) with the most of them; the first of equals."""
+    """The threshold with the most hits (N, K), as the paper chooses it, on the very images; the first of equals."""
     return int(hits.sum(0).argmax())
-
-
-def in_sample_hits(hits: np.ndarray) -> np.ndarray:
-    """(N,) bool: hits at the threshold that is best for these very images, as the paper reports them.
-
-    Args:
-        hits: (N, K) bool; the columns of one strategy, or all to choose the strategy too.
-    """
-    return hits[:, best_column(hits)]
 
 
 def held_out_hits(hits: np.ndarray) -> np.ndarray:
     """Hits at a threshold that was chosen on other images: on the odd ones for the even, and the other way round.
 
     Args:
-        hits: (N, K) bool, as for `in_sample_hits`; N at least 2.
+        hits: (N, K) bool, the columns of one strategy, or all to choose the strategy too; N at least 2.
 
     Returns:
         (N,) bool.

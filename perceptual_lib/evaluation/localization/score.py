@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from perceptual_lib.evaluation.localization.protocol import localize, scale_and_blur
-from perceptual_lib.photographs.photographs import Box
+from perceptual_lib.evaluation.localization.protocol import localize
+from perceptual_lib.evaluation.places import scale_and_blur
+from perceptual_lib.photographs.boxes import Box
 
 
 def compute(
@@ -30,6 +31,4 @@ def compute(
         iou (B, sigmas, 250) float32: see `protocols.localization.localize`.
     """
     maps = torch.from_numpy(needed[array].astype(np.float32))
-    return {
-        "iou": np.stack([localize(blurred, boxes) for blurred in scale_and_blur(maps, sigmas)], 1, dtype=np.float32)
-    }
+    return {"iou": np.stack([localize(scale_and_blur(maps, sigma), boxes) for sigma in sigmas], 1, dtype=np.float32)}

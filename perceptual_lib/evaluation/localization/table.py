@@ -7,11 +7,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.evaluation.localization.protocol import COLUMNS, held_out_hits, in_sample_hits
+from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS, best_column, held_out_hits
 from perceptual_lib.evaluation.statistics import Estimate, bootstrap, paired_difference
-from perceptual_lib.evaluation.tables import forward_passes, layer_range, paper_table, with_own
-
-STRATEGIES = tuple(COLUMNS)  # value, percent, mean, best
+from perceptual_lib.evaluation.tables import by_setting, forward_passes, make_table, paper_table, with_own
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Scores:
         """From the lines of one method with one setting."""
         selection = lines.groupby("photograph", sort=False).selection.first()
         names, sigmas = selection.index, np.sort(lines.sigma.unique())
-        failed = np.full(COLUMNS["best"].stop, np.nan)
+        failed = np.full(STRATEGY_COLUMNS["best"].stop, np.nan)
         by_key = {(line.photograph, line.sigma): failed if line.failure else line.hits for line in lines.itertuples()}
         hits = np.array([[by_key[name, sigma] for sigma in sigmas] for name in names], dtype=np.float64)
         return cls(tuple(names), tuple(sigmas), hits, selection.to_numpy())
@@ -44,11 +42,6 @@ class Scores:
     def explained(self) -> np.ndarray:
         """(N,) bool: the photographs that there is a result for."""
         return ~np.isnan(self.hits[:, 0, 0])
-
-    @property
-    def failed(self) -> int:
-        """Photographs without a result."""
-        return int((~self.explained).sum())
 
     @property
     def can_choose(self) -> bool:
@@ -60,7 +53,7 @@ class Scores:
         """(N, S, 250)."""
         return 1 - self.hits
 
-    def chosen(self) -> tuple[int, int]:
+    def choose(self) -> tuple[int, int]:
         """Blur and threshold, as indices, with the least error on the selection; the first of equals.
 
         There must be a result for one of its photographs; see `can_choose`.
@@ -73,22 +66,23 @@ class Scores:
 
         The interval is that of this threshold: it does not know that it was chosen, `cross_validated` does.
         """
-        return bootstrap(1 - in_sample_hits(self._hits_at_chosen_blur[:, COLUMNS[strategy]]))
+        hits = self._hits_at_chosen_blur[:, STRATEGY_COLUMNS[strategy]]
+        return bootstrap(1 - hits[:, best_column(hits)])
 
     @property
     def _hits_at_chosen_blur(self) -> np.ndarray:
         """(explained photographs, 250) bool."""
-        return self.hits[self.explained, self.chosen()[0]] > 0
+        return self.hits[self.explained, self.choose()[0]] > 0
 
     def by_sigma(self, strategy: str) -> Estimate:
         """(S,) error on all photographs at each blur's best threshold; the intervals are those of that threshold."""
-        misses = self.misses[..., COLUMNS[strategy]]
+        misses = self.misses[..., STRATEGY_COLUMNS[strategy]]
         best = np.nanmean(misses, 0).argmin(1)
         return bootstrap(np.take_along_axis(misses, best[None, :, None], 2)[..., 0])
 
     def by_alpha(self, strategy: str) -> Estimate:
         """(K,) error on all photographs at each of the strategy's thresholds, at the blur chosen on the selection."""
-        return bootstrap(self.misses[:, self.chosen()[0], COLUMNS[strategy]])
+        return bootstrap(self.misses[:, self.choose()[0], STRATEGY_COLUMNS[strategy]])
 
     def cross_validated(self) -> Estimate | None:
         """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
@@ -97,24 +91,20 @@ class Scores:
 
     def held_out(self) -> Estimate | None:
         """Error on the photographs that nothing was chosen on, at the blur and threshold chosen on the others."""
-        misses = self.held_out_misses[~self.selection]
-        return None if np.isnan(misses).all() else bootstrap(misses)
+        misses = self.held_out_misses
+        return None if misses.isna().all() else bootstrap(misses)
 
     @property
-    def held_out_misses(self) -> np.ndarray:
-        """(N,) at the blur and threshold chosen on the selection."""
-        blur, threshold = self.chosen()
-        return self.misses[:, blur, threshold]
+    def held_out_misses(self) -> pd.Series:
+        """Of the photographs outside the selection, by name: at the blur and threshold chosen on it."""
+        blur, threshold = self.choose()
+        return pd.Series(self.misses[:, blur, threshold], list(self.names))[~self.selection]
 
 
 def difference(ours: Scores, other: Scores) -> Estimate | None:
     """Ours less another's error on the held-out photographs that both explained; below 0 where ours is better."""
-    common = [name for name, chosen in zip(ours.names, ours.selection, strict=True) if not chosen]
-    common = [name for name in common if name in set(other.names)]
-    misses = [
-        pd.Series(scores.held_out_misses, index=list(scores.names))[common].to_numpy() for scores in (ours, other)
-    ]
-    return None if np.isnan(misses[0] - misses[1]).all() else paired_difference(*misses)
+    misses = pd.concat([ours.held_out_misses, other.held_out_misses], axis=1, join="inner").dropna()
+    return None if misses.empty else paired_difference(misses[0], misses[1])
 
 
 def table_scores(table: pd.DataFrame) -> dict[str, Scores]:
@@ -137,28 +127,19 @@ def localization_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.Data
         chosen on it. Each is an `Estimate` or None.
         `paper_value` to `paper_best` are the paper's (nan where it has none).
     """
-    scores = table_scores(table)
-    lines = {method: _line(one, None if method == ours else scores.get(ours)) for method, one in scores.items()}
-    columns = ["n", "failed", "sigma", *STRATEGIES, "cross_validated", "held_out", "difference"]
-    errors = pd.DataFrame.from_dict(lines, orient="index", columns=columns)
-    by_method = table[table.role == "table"].groupby("method", sort=False)
-    errors.insert(2, "passes", [forward_passes(by_method.get_group(method)) for method in errors.index])
-    return errors.join(paper_table("table1").add_prefix("paper_"))
-
-
-def _line(one: Scores, ours: Scores | None) -> list[object]:
-    """One method's cells of `localization_table`."""
-    counts = [len(one.names) - one.failed, one.failed]
-    if not one.can_choose:
-        return counts + [None] * (1 + len(STRATEGIES) + 3)
-    return [
-        *counts,
-        one.sigmas[one.chosen()[0]],
-        *map(one.in_sample, STRATEGIES),
-        one.cross_validated(),
-        one.held_out(),
-        difference(ours, one) if ours is not None and ours.can_choose else None,
-    ]
+    scores, lines = table_scores(table), {}
+    for method, one in scores.items():
+        n = int(one.explained.sum())
+        passes = forward_passes(table[(table.role == "table") & (table.method == method)])
+        line = {"n": n, "failed": len(one.names) - n, "passes": passes}
+        if one.can_choose:
+            line |= {"sigma": one.sigmas[one.choose()[0]]} | {name: one.in_sample(name) for name in STRATEGY_COLUMNS}
+            line |= {"cross_validated": one.cross_validated(), "held_out": one.held_out()}
+            if method != ours and ours in scores and scores[ours].can_choose:
+                line["difference"] = difference(scores[ours], one)
+        lines[method] = line
+    columns = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS, "cross_validated", "held_out", "difference"]
+    return make_table(lines, columns).join(paper_table("table1").add_prefix("paper_"))
 
 
 def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
@@ -168,11 +149,10 @@ def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
         role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the least
         over blurs and the strategy's thresholds.
     """
-    tried = table[table.role != "table"]
     lines = []
-    for (role, method, settings), rows in with_own(tried, table).groupby(["role", "method", "settings"], sort=False):
+    for setting, rows in by_setting(with_own(table[table.role != "table"], table)):
         scores = Scores.of(rows)
-        error = np.nanmean(scores.misses[..., COLUMNS[strategy]], 0).min()
-        weight = json.loads(settings)["layer_weight"]
-        lines.append((role, method, *layer_range(settings), weight, len(scores.names) - scores.failed, error))
+        error = np.nanmean(scores.misses[..., STRATEGY_COLUMNS[strategy]], 0).min()
+        weight = json.loads(rows.settings.iloc[0])["layer_weight"]
+        lines.append((*setting, weight, scores.explained.sum(), error))
     return pd.DataFrame(lines, columns="role method first last layer_weight n error".split())

@@ -1,17 +1,22 @@
 """The pointing game (Sec. 4.4): Table 3 and Fig. 5, bottom."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.vgg16_voc import VOC_CLASSES
 from perceptual_lib.evaluation.experiment import Experiment, Piece
-from perceptual_lib.evaluation.pointing.protocol import Question
-from perceptual_lib.evaluation.profile import ClassifierSection, Profile, expand_path
-from perceptual_lib.evaluation.rows import PERTURBATIONS, as_json, draw_subset, layer_ranges, passes, row_settings
+from perceptual_lib.evaluation.pointing import maps, score
+from perceptual_lib.evaluation.pointing.table import pointing_table
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.rows import Row
+from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.methods import find_method
+from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
 from perceptual_lib.photographs.mosaics import Mosaic, draw_mosaics
-from perceptual_lib.photographs.voc import Scene, has_published_list, load_voc
+from perceptual_lib.photographs.voc import ADDRESS, Scene, load_hard_pairs, load_voc
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Arrays
 
@@ -26,11 +31,22 @@ class Pointing(Experiment):
 
     name = "pointing"
     columns = tuple("role method settings scale sigma scene target hard selection failure seconds distance".split())
+    scores = score
     unit = "scene"
 
     @classmethod
     def classifier(cls, profile: Profile) -> ClassifierSection:
         return (profile.pointing and profile.pointing.classifier) or profile.classifier
+
+    @classmethod
+    def lacks(cls, profile: Profile) -> list[str] | None:
+        if profile.pointing.source is None:
+            return None
+        try:
+            _load_voc(profile)
+        except InputError as error:
+            return [f"the pointing game's pictures: {error}"]
+        return []
 
     @property
     def classes(self) -> range | None:
@@ -39,61 +55,41 @@ class Pointing(Experiment):
 
     def load(self) -> list[Mosaic] | list[Scene]:
         if self.section.source is not None:
-            scenes = load_voc(expand_path(self.section.source, self.profile.name, "the folder of VOC 2007's test set"))
-            return [scene for scene in scenes if scene.questions]
+            return [scene for scene in _load_voc(self.profile) if scene.questions]
         photographs = self.profile.load_photographs()
         if len(photographs) < 4:
             raise InputError(f"a mosaic needs four photographs; profile {self.profile.name} has {len(photographs)}.")
         return draw_mosaics(photographs[: len(photographs) // 4 * 4])
 
     def all_pieces(self) -> Iterator[Piece]:
-        section, few = self.section, self.pictures[: self.section.ranges]
+        section = self.section
         without = {scale: [find_method(name).name for name in names] for scale, names in section.without.items()}
         for scale in section.scales:
-            for method in (each for each in section.methods if each not in without.get(scale, [])):
-                yield from self._row(
-                    "table", method, {}, scale, draw_subset(self.pictures, section.subsets.get(method))
-                )
-        ranges = layer_ranges(self.run.ask("activations"), section.granularity) if few else []
+            for row in self.table_rows():
+                if row.method == "perceptual" and scale in section.layers:
+                    row = replace(row, settings={**row.settings, "layers": section.layers[scale]})
+                if row.method not in without.get(scale, []):
+                    yield from self._questions(row, scale)
         for scale in section.range_scales:
-            for layers in ranges:
-                yield from self._row("range", "perceptual", {"layers": layers}, scale, few)
+            for row in self.range_rows():
+                yield from self._questions(row, scale)
 
-    def _row(self, role: str, method: str, change: dict, scale: float, scenes) -> Iterator[Piece]:
-        settings = row_settings(self.profile, self.section, method)
-        if method == "perceptual" and scale in self.section.layers:
-            settings = settings | {"layers": self.section.layers[scale]}
-        settings = settings | change
-        about = {"role": role, "method": method, "settings": as_json(settings), "scale": scale}
-        name = f"{method} at {scale:g} x" + "".join(f", layers {layers}" for layers in change.values())
-        for scene in scenes:  # one in a shard: their sizes may differ, and their questions are a batch
-            maps = Shard(
-                "perceptual_lib.evaluation.pointing.maps",
-                {
-                    "method": method,
-                    "settings": settings,
-                    "scale": scale,
-                    "by_image": {"targets": [[question.target for question in scene.questions]]},
-                },
+    def _questions(self, row: Row, scale: float) -> Iterator[Piece]:
+        """A row at a scale, one scene in a shard: their sizes may differ, and their questions are a batch."""
+        # An answer is of Eq. 2, and the passes are those at the network's usual input size.
+        passes = find_method(row.method).passes({**row.settings, "multilabel": True})
+        for scene in row.photographs:
+            targets = [[question.target for question in scene.questions]]
+            explained = Shard(
+                maps.__name__,
+                {"method": row.method, "settings": row.settings, "scale": scale, "by_image": {"targets": targets}},
                 (scene,),
-                label=name,
-                passes=self._passes(method, settings, scale, scene.questions),
+                label=f"{row.name} at {scale:g} x",
+                passes=tuple(round(count * len(scene.questions) * scale**2) for count in passes),
             )
             asked = {"size": [scene.size[::-1]], "boxes": [[question.boxes for question in scene.questions]]}
             arguments = {"sigmas": self.section.sigmas, "by_image": asked}
-            yield (
-                about,
-                Shard("perceptual_lib.evaluation.pointing.score", arguments, (scene,), False, maps, f"score {name}"),
-            )
-
-    def _passes(self, method: str, settings: dict, scale: float, questions: tuple[Question, ...]) -> tuple[int, int]:
-        """Of the network at its usual input size, for all questions of a scene."""
-        if method in PERTURBATIONS:  # the margin is far off here: no start is free
-            forward, backward = settings["max_iter"] + 2, settings["max_iter"] + 1
-        else:
-            forward, backward = passes(method, settings)
-        more = len(questions) * scale**2
-        return round(forward * more), round(backward * more)
+            yield row.about | {"scale": scale}, self.score(explained, arguments)
 
     def lines(self, shard: Shard, picture: Mosaic | Scene, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
         for index, question in enumerate(picture.questions):
@@ -101,8 +97,19 @@ class Pointing(Experiment):
                 distance = float("nan") if arrays is None else float(arrays["distances"][index, blur])
                 yield {"sigma": sigma, "target": question.target, "hard": question.hard, "distance": distance}
 
+    def overview(self) -> dict[str, pd.DataFrame]:
+        return {
+            f"Table 3, pointing game at {scale:g} x: accuracy": pointing_table(self.table, scale, among=self.classes)
+            for scale in sorted(self.table.scale.unique())
+        }
+
     @property
     def manifest(self) -> dict[str, Any]:
         on_voc = self.section.source is not None
-        published = on_voc and has_published_list()
+        published = on_voc and load_hard_pairs() is not None
         return super().manifest | {"hard": "the published list" if published else "computed by its definition"}
+
+
+def _load_voc(profile: Profile) -> list[Scene]:
+    what = f"the folder of VOC 2007's test set, unpacked from {ADDRESS}"
+    return load_voc(profile.expand_path(profile.pointing.source, what))

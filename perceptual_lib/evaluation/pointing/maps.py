@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual_lib.core.networks import Classifier
-from perceptual_lib.evaluation.packing import pack_maps
+from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
 from perceptual_lib.evaluation.pointing.regions import class_responses, class_scores, region_inputs
-from perceptual_lib.evaluation.unblurred import OWN, unblurred_maps
+from perceptual_lib.methods.registry import find_method
+from perceptual_lib.networks.classifier import Classifier
 
 AT_ONCE = 5  # questions at scale 1: a larger input takes more memory
 
@@ -33,12 +33,12 @@ def compute(
         targets: Q classes for each picture.
 
     Returns:
-        maps (B, Q, h, w), of the size of the network's input, and maps_scales (B, Q) as `packed` has them.
+        maps (B, Q, h, w), of the size of the network's input, and maps_scales (B, Q) as `pack_maps` has them.
     """
     images = torch.cat([region_inputs(classifier, picture, scale) for picture in pictures])
     asked = torch.tensor(targets)  # (B, Q)
-    # The paper's own take the largest region (Eq. 2).
-    network = class_responses(classifier) if method in OWN else class_scores(classifier)
+    # Our own methods take the largest region (Eq. 2).
+    network = class_responses(classifier) if find_method(method).ours else class_scores(classifier)
     images, questions = images.repeat_interleave(asked.shape[1], 0), asked.flatten()
     few = max(1, int(AT_ONCE / scale**2))
     pieces = zip(images.split(few), questions.split(few), strict=True)

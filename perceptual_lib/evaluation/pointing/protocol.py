@@ -5,12 +5,10 @@ in it. The map of the class is blurred at the size of the network's input, resiz
 maximum is a hit when it is less than 15 pixels from the boxes around the class's objects, all of them together. The
 accuracy is the mean over classes, over all pairs or over those called difficult: small objects, another class present.
 
-It is played on scenes, pictures that have one `Question` or several: `photographs.voc` finds those of VOC07,
-`photographs.mosaics` puts others together.
+It is played on scenes, see `photographs.scenes`: VOC07's pictures, or mosaics of photographs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,23 +18,9 @@ from torch.nn import functional as F
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.photographs.photographs import Box, Photograph
+from perceptual_lib.photographs.boxes import Box, box_array
 
-TOLERANCE = 15  # pixels of the picture
-
-
-@dataclass(frozen=True)
-class Question:
-    """Where is this class in the scene?
-
-    target: index of the class
-    boxes: around all its objects, (left, top, right, bottom) in inclusive pixels of the scene's own picture
-    hard: whether it belongs to the difficult subset
-    """
-
-    target: int
-    boxes: tuple[Box, ...]
-    hard: bool
+TOLERANCE = 15  # pixels of the picture: a smaller distance is a hit
 
 
 def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)) -> np.ndarray:
@@ -66,7 +50,7 @@ def _first_maximum(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return maps.flatten(1).argmax(1)
 
 
-def squared_distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
+def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
     """From points to the nearest pixel of the region that boxes cover together.
 
     Args:
@@ -74,31 +58,18 @@ def squared_distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
         boxes: at least one (left, top, right, bottom) in inclusive pixels of the same picture.
 
     Returns:
-        (...) float64 in squared pixels; 0 inside.
+        (...) float64 in pixels; 0 inside.
 
     Raises:
         InputError: no box, or not of four numbers.
     """
-    boxes = np.asarray(boxes, dtype=np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
-        raise InputError("a class needs at least one box (left, top, right, bottom).")
+    edges = box_array(boxes)
     points = np.asarray(points)[..., None, :]  # (..., 1, 2) beside (M, 2)
-    outside = np.maximum(boxes[:, :2] - points, points - boxes[:, 2:]).clip(min=0)
-    return (outside**2).sum(-1).min(-1)
+    outside = np.maximum(edges[:, :2] - points, points - edges[:, 2:]).clip(min=0)
+    return np.sqrt((outside**2).sum(-1).min(-1))
 
 
-def is_hit(points: ArrayLike, boxes: Sequence[Box], tolerance: float = TOLERANCE) -> np.ndarray:
-    """(...) bool for points (..., 2): nearer to the boxes than the tolerance, as for `squared_distances`."""
-    return squared_distances(points, boxes) < tolerance**2
-
-
-def is_small(photograph: Photograph) -> bool:
-    """The boxes, which it must have, cover less than a quarter of the picture (Zhang et al. 2016)."""
-    width, height = photograph.size
-    return bool(photograph.box_mask(height, width).mean() < 1 / 4)
-
-
-def tally(
+def count_hits(
     hits: ArrayLike, groups: Sequence[str | int], classes: Sequence[int], among: Sequence[int] | None = None
 ) -> np.ndarray:
     """Hits and pairs of each class in each picture: what `statistics.bootstrap` takes, with `class_mean`.
@@ -138,7 +109,7 @@ def class_mean(means: np.ndarray) -> np.ndarray:
     """The statistic for `bootstrap`: the mean over classes of the share of hits.
 
     Args:
-        means: (R, ..., K, 2), means or sums of the rows of a `tally`.
+        means: (R, ..., K, 2), means or sums of the rows of `count_hits`.
 
     Returns:
         (R, ...) in [0, 1]. A class that a resample happens to lack is left out there: as 0 it would pull the

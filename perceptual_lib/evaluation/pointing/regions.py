@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.networks import Classifier
-from perceptual_lib.core.vgg16_voc import SHORT_SIDE, RegionVGG16, network_size, preprocess
+from perceptual_lib.networks.classifier import Classifier
+from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
 
 def class_responses(classifier: Classifier) -> nn.Module:
@@ -35,19 +35,23 @@ def class_scores(classifier: Classifier) -> nn.Module:
 def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1.0) -> Tensor:
     """A picture as the network takes it in the pointing game: aspect ratio kept.
 
+    The paper's network for VOC takes it as TorchRay resizes it, bilinearly and without smoothing what becomes smaller;
+    others with the filter that `Classifier.preprocess` warps with.
+
     Args:
-        classifier: the paper's network for VOC takes the picture as `voc_network.preprocess` resizes it, others with
-            their own filter, at a short side of their own input's times the scale.
+        classifier: whose input's short side the picture's becomes, times the scale.
         picture: of any size.
         scale: 1 for the paper's original size, 1.5 for its larger one.
 
     Returns:
         (1, 3, h, w) on the classifier's device.
     """
-    if isinstance(classifier.network, RegionVGG16):
-        return preprocess(classifier, picture, scale)
-    short = min(classifier.input_size)
-    return classifier.preprocess(picture, size=network_size(*picture.size, scale * short / SHORT_SIDE))
+    short = round(min(classifier.input_size) * scale)
+    size = int(short * picture.height / min(picture.size)), int(short * picture.width / min(picture.size))
+    if not isinstance(classifier.network, RegionVGG16):
+        return classifier.preprocess(picture, size)
+    images = classifier.preprocess(picture, (picture.height, picture.width))
+    return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 def _returns_regions(classifier: Classifier) -> bool:

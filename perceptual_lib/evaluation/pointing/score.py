@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perceptual_lib.evaluation.pointing.protocol import maxima, squared_distances
-from perceptual_lib.photographs.photographs import Box
+from perceptual_lib.evaluation.pointing.protocol import distances, maxima
+from perceptual_lib.photographs.boxes import Box
 
 
 def compute(
@@ -38,4 +38,4 @@ def compute(
 def _distances(maps: Tensor, size: tuple[int, int], boxes: list[list[Box]], sigmas: Sequence[float]) -> np.ndarray:
     """(Q, S) of one picture."""
     points = maxima(maps, tuple(size), sigmas)  # (Q, S, 2)
-    return np.sqrt([squared_distances(*each) for each in zip(points, boxes, strict=True)])
+    return np.stack([distances(*each) for each in zip(points, boxes, strict=True)])

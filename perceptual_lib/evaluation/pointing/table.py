@@ -12,12 +12,19 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.evaluation.pointing.protocol import TOLERANCE, class_mean, tally
+from perceptual_lib.evaluation.pointing.protocol import TOLERANCE, class_mean, count_hits
 from perceptual_lib.evaluation.statistics import Estimate
-from perceptual_lib.evaluation.tables import difference_estimate, estimate, forward_passes, layer_range, paper_table
+from perceptual_lib.evaluation.tables import (
+    by_setting,
+    difference_estimate,
+    estimate,
+    forward_passes,
+    make_table,
+    paper_table,
+)
 
 QUESTION = ["scene", "target", "hard", "selection"]
-COLUMNS = "n hard_n scenes failed passes sigma all hard held_out held_out_hard unblurred difference".split()
+CELLS = "n hard_n scenes failed passes sigma all hard held_out held_out_hard unblurred difference".split()
 Classes = Sequence[int] | None
 
 
@@ -28,7 +35,7 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
         table: of the experiment.
         scale: of the pictures, 1.0 or 1.5.
         ours: the method that the others are compared with.
-        among: the classes that a mean goes over, as for `protocols.pointing.tally`; None for those that occur.
+        among: the classes that a mean goes over, as for `count_hits`; None for those that occur.
 
     Returns:
         By method: n, the questions that enter, and `hard_n` of them difficult; their `scenes`; `failed`, the questions
@@ -41,26 +48,33 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
     """
     rows = _rows(table, scale)
     hits = {method: _hits(lines) for method, lines in rows.groupby("method", sort=False)}
-    sigmas = {method: _chosen_sigma(one, among) for method, one in hits.items()}
-    ours_held_out = _held_out(hits[ours], sigmas[ours]) if ours in hits else None
+    sigmas = {method: _choose_sigma(one, among) for method, one in hits.items()}
+    held_out = {
+        method: one.loc[~_is(one, "selection"), sigmas[method]]
+        for method, one in hits.items()
+        if sigmas[method] is not None
+    }
     lines = {}
     for method, one in hits.items():
         own = rows[rows.method == method]
-        failed = own[own.distance.isna()].drop_duplicates(["scene", "target"])
-        counts = [len(one), int(_is(one, "hard").sum()), one.index.unique("scene").size, len(failed)]
-        counts += [forward_passes(own), sigmas[method]]
-        unblurred = _accuracy(one[0.0], among) if 0.0 in one else None
-        held_out = _held_out(one, sigmas[method])
-        if held_out is None:
-            lines[method] = [*counts, *[None] * 4, unblurred, None]
-            continue
-        on_all = one[sigmas[method]]
-        accuracies = [_accuracy(some, among) for each in (on_all, held_out) for some in (each, each[_is(each, "hard")])]
-        difference = None if method == ours or ours_held_out is None else _difference(ours_held_out, held_out, among)
-        lines[method] = [*counts, *accuracies, unblurred, difference]
+        line = lines[method] = {
+            "n": len(one),
+            "hard_n": int(_is(one, "hard").sum()),
+            "scenes": one.index.unique("scene").size,
+            "failed": len(own[own.distance.isna()].drop_duplicates(["scene", "target"])),
+            "passes": forward_passes(own, multilabel=True),
+            "sigma": sigmas[method],
+            "unblurred": _accuracy(one[0.0], among) if 0.0 in one else None,
+        }
+        if method in held_out:
+            samples = {"all": one[sigmas[method]], "held_out": held_out[method]}
+            samples |= {"hard": _only_hard(samples["all"]), "held_out_hard": _only_hard(samples["held_out"])}
+            line |= {name: _accuracy(some, among) for name, some in samples.items()}
+            if method != ours and ours in held_out:
+                line["difference"] = _difference(held_out[ours], held_out[method], among)
     paper = paper_table("table3")
     paper = paper[paper.scale == scale].drop(columns="scale").add_prefix("paper_")
-    return pd.DataFrame.from_dict(lines, orient="index", columns=COLUMNS).join(paper)
+    return make_table(lines, CELLS).join(paper)
 
 
 def pointing_by_sigma(
@@ -102,11 +116,11 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
     tried = rows[rows.role == "range"]
     rows = rows[rows.scene.isin(tried.scene)] if len(tried) else rows
     lines = []
-    for (role, method, settings), of_setting in rows.groupby(["role", "method", "settings"], sort=False):
+    for setting, of_setting in by_setting(rows):
         hits = _hits(of_setting)
         rates = hits.mean()
         found = (rates.max(), rates.idxmax(), _share_above(rates, level)) if len(hits) else (np.nan,) * 3
-        lines.append((role, method, *layer_range(settings), len(hits), *found))
+        lines.append((*setting, len(hits), *found))
     columns = "role method first last n rate sigma share".split()
     return pd.DataFrame(lines, columns=columns).astype({"first": "Int64", "last": "Int64"})
 
@@ -133,29 +147,28 @@ def _is(hits: pd.DataFrame | pd.Series, name: str) -> np.ndarray:
     return hits.index.get_level_values(name).to_numpy(dtype=bool)
 
 
-def _tally(hits: pd.DataFrame | pd.Series, among: Classes) -> np.ndarray:
-    return tally(hits, hits.index.get_level_values("scene"), hits.index.get_level_values("target"), among)
+def _only_hard(hits: pd.Series) -> pd.Series:
+    return hits[_is(hits, "hard")]
+
+
+def _counts(hits: pd.DataFrame | pd.Series, among: Classes) -> np.ndarray:
+    return count_hits(hits, hits.index.get_level_values("scene"), hits.index.get_level_values("target"), among)
 
 
 def _accuracy(hits: pd.DataFrame | pd.Series, among: Classes) -> Estimate | None:
     """Of hits (Q,) or (Q, S), the mean accuracy over classes, or accuracies (S,)."""
-    return estimate(_tally(hits, among), class_mean) if len(hits) else None
+    return estimate(_counts(hits, among), class_mean) if len(hits) else None
 
 
-def _chosen_sigma(hits: pd.DataFrame, among: Classes) -> float | None:
+def _choose_sigma(hits: pd.DataFrame, among: Classes) -> float | None:
     selected = hits[_is(hits, "selection")]
     if selected.empty:
         return None
-    return float(hits.columns[class_mean(_tally(selected, among).sum(0, keepdims=True))[0].argmax()])
-
-
-def _held_out(hits: pd.DataFrame, sigma: float | None) -> pd.Series | None:
-    """(Q,) hits outside the selection at a blur; None without one."""
-    return None if sigma is None else hits.loc[~_is(hits, "selection"), sigma]
+    return float(hits.columns[class_mean(_counts(selected, among).sum(0, keepdims=True))[0].argmax()])
 
 
 def _difference(ours: pd.Series, other: pd.Series, among: Classes) -> Estimate | None:
     common = ours.index.intersection(other.index)
     if common.empty:
         return None
-    return difference_estimate(_tally(ours[common], among), _tally(other[common], among), class_mean)
+    return difference_estimate(_counts(ours[common], among), _counts(other[common], among), class_mean)

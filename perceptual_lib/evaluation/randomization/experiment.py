@@ -1,13 +1,18 @@
 """Sanity checks (Sec. 4.5): what Fig. 7 shows, in numbers."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from perceptual_lib.evaluation.experiment import Experiment, Piece
 from perceptual_lib.evaluation.places import share_inside
-from perceptual_lib.evaluation.rows import as_json, passes, row_settings
+from perceptual_lib.evaluation.randomization import score
+from perceptual_lib.evaluation.randomization.table import randomization_table
+from perceptual_lib.evaluation.rows import as_json
+from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Arrays
@@ -26,11 +31,13 @@ class Randomization(Experiment):
 
     name = "randomization"
     columns = (*"role method settings seed photograph selection failure seconds stage layer".split(), *MEASURES)
+    scores = score
 
     def all_pieces(self) -> Iterator[Piece]:
         size = self.profile.batch_size
         for method in self.section.methods:
-            settings = row_settings(self.profile, self.section, method)
+            settings = self.settings(method)
+            passes = tuple(count * (1 + len(self.layers)) for count in find_method(method).passes(settings))
             for seed in range(self.section.seeds):
                 about = {"role": "table", "method": method, "settings": as_json(settings), "seed": seed}
                 arguments = {
@@ -42,18 +49,11 @@ class Randomization(Experiment):
                     "sigma": self.section.sigma,
                 }
                 for start in range(0, len(self.pictures), size):
-                    yield (
-                        about,
-                        Shard(
-                            "perceptual_lib.evaluation.randomization.score",
-                            arguments,
-                            tuple(self.pictures[start : start + size]),
-                            label=f"{method} of random networks",
-                            passes=tuple(count * (1 + len(self.layers)) for count in passes(method, settings)),
-                        ),
-                    )
+                    few = tuple(self.pictures[start : start + size])
+                    label = f"{method} of random networks"
+                    yield about, Shard(self.scores.__name__, arguments, few, label=label, passes=passes)
 
-    @property
+    @cached_property
     def layers(self) -> list[str]:
         """What is randomized, in order."""
         return self.run.ask("stages")
@@ -75,4 +75,11 @@ class Randomization(Experiment):
             "ssim": arrays["ssim"],
             "inside": share_inside(maps**2, np.broadcast_to(mask, maps.shape)),
             "area": np.full(len(maps), mask.mean()),
+        }
+
+    def overview(self) -> dict[str, pd.DataFrame]:
+        measures = {"correlation": "rank correlation", "ssim": "SSIM"}
+        return {
+            f"Sanity checks, {words} with the first map": randomization_table(self.table, measure)
+            for measure, words in measures.items()
         }

@@ -6,7 +6,6 @@ stays as it is shows the image and not the network.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
 
 import numpy as np
@@ -19,32 +18,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptual_lib.core.activations import network_of
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.networks import Classifier, load_classifier
-from perceptual_lib.evaluation.localization.protocol import scale_and_blur
-
-# Sec. 4.5: each fully connected layer and the last convolution at each resolution, but the very first of them all.
-LAYERS = {
-    "vgg19_bn": (
-        "classifier.6",
-        "classifier.3",
-        "classifier.0",
-        "features.49",
-        "features.36",
-        "features.23",
-        "features.10",
-        "features.0",
-    )
-}
+from perceptual_lib.evaluation.places import scale_and_blur
+from perceptual_lib.networks.classifier import stages
+from perceptual_lib.networks.sources import load_classifier
 
 WINDOW = 11  # pixels: the least side of a map that SSIM compares
 
 
 def cascade(
-    network: nn.Module,
-    layers: Sequence[str] | None = None,
-    *,
-    fresh: nn.Module | None = None,
-    seed: int = 0,
+    network: nn.Module, layers: Sequence[str] | None = None, *, fresh: nn.Module
 ) -> Iterator[tuple[str, nn.Module]]:
     """Copies of a network, each with one more of its layers as in an untrained network.
 
@@ -56,8 +38,7 @@ def cascade(
         network: a `Classifier`, or any module; neither it nor its copies are put into another mode.
         layers: paths of modules within the network (of a `Classifier`, within its `network`), from the last to the
             first; None for `stages`.
-        fresh: an untrained network of the same layers; None for `untrained(network, seed)`.
-        seed: of the values of `untrained`.
+        fresh: an untrained network of the same layers, as from `fresh_network`.
 
     Returns:
         An iterator of each layer's path and the copy, of the network's class, type and device. The copies are
@@ -71,7 +52,7 @@ def cascade(
     wrong = [layer for layer in layers if layer not in known or not known[layer].state_dict()]
     if wrong:
         raise InputError(f"the network has no layer {wrong[0]!r} with weights; it has {', '.join(stages(network))}.")
-    fresh = untrained(network, seed) if fresh is None else network_of(fresh)
+    fresh = network_of(fresh)
     shapes, own = ({k: v.shape for k, v in each.state_dict().items()} for each in (fresh, network_of(network)))
     if shapes != own:
         raise InputError("the fresh network has other layers than the network; give one of the same architecture.")
@@ -92,23 +73,7 @@ def _batch_norms_behind(network: nn.Module, layer: str) -> list[str]:
     return [path for path in behind if isinstance(network.get_submodule(path), _BatchNorm)]
 
 
-def stages(network: nn.Module) -> tuple[str, ...]:
-    """The layers that `cascade` randomizes, from the last to the first.
-
-    Those of `LAYERS` for a `Classifier` of that name. For any other network its children, and in place of a
-    `Sequential` among them its own children: EfficientNet's head, its blocks, its stem. Only those with weights, and
-    without batch norms, which go with the layer before them.
-    """
-    if isinstance(network, Classifier) and network.name in LAYERS:
-        return LAYERS[network.name]
-    found = []
-    for path, child in network_of(network).named_children():
-        parts = [(f"{path}.{name}", part) for name, part in child.named_children()]
-        found += parts if isinstance(child, nn.Sequential) else [(path, child)]
-    return tuple(path for path, part in reversed(found) if part.state_dict() and not isinstance(part, _BatchNorm))
-
-
-def untrained(network: str | nn.Module, seed: int = 0) -> nn.Module:
+def fresh_network(network: str | nn.Module, seed: int = 0) -> nn.Module:
     """A network as it is before training, on the CPU, the same on every device.
 
     Args:
@@ -120,7 +85,8 @@ def untrained(network: str | nn.Module, seed: int = 0) -> nn.Module:
     Raises:
         InputError: a name as for `load_classifier`; a module with weights of its own and no `reset_parameters`.
     """
-    with _seeded(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
         if isinstance(network, str):
             return load_classifier(network, weights="random", device="cpu").network
         copy = deepcopy(network_of(network)).cpu()
@@ -133,14 +99,6 @@ def untrained(network: str | nn.Module, seed: int = 0) -> nn.Module:
                     "give cascade a fresh network."
                 )
         return copy
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Random numbers of the CPU from this seed, and afterwards as if none had been drawn."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
-        yield
 
 
 def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
@@ -158,7 +116,7 @@ def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
     Raises:
         InputError: other shapes, or values that are not finite.
     """
-    first, second = (rankdata(each.reshape(len(each), -1), axis=1) for each in _checked(maps, others))
+    first, second = (rankdata(each.reshape(len(each), -1), axis=1) for each in _pair(maps, others))
     first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
     size = np.sqrt((first**2).sum(1) * (second**2).sum(1))
     return (first * second).sum(1) / np.where(size > 0, size, 1)
@@ -178,10 +136,10 @@ def structural_similarity(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
     Raises:
         InputError: other shapes, or values that are not finite.
     """
-    pair = _checked(maps, others)
+    pair = _pair(maps, others)
     if min(pair[0].shape[1:]) < WINDOW:
         raise InputError(f"SSIM compares maps of at least {WINDOW} x {WINDOW} pixels, not {pair[0].shape[1:]}.")
-    x, y = (next(scale_and_blur(torch.from_numpy(each), [0])).numpy() for each in pair)
+    x, y = (scale_and_blur(torch.from_numpy(each)).numpy() for each in pair)
     mean_x, mean_y = _windowed(x), _windowed(y)
     variances = _windowed(x * x) - mean_x**2 + _windowed(y * y) - mean_y**2
     covariance = _windowed(x * y) - mean_x * mean_y
@@ -196,7 +154,8 @@ def _windowed(maps: np.ndarray) -> np.ndarray:
     return gaussian_filter(maps, 1.5, radius=half, axes=(1, 2))[:, half:-half, half:-half]
 
 
-def _checked(maps: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _pair(maps: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as (N, H, W) float64; raises InputError for other shapes, or values that are not finite."""
     pair = np.asarray(maps, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if pair[0].ndim != 3 or pair[0].size == 0 or pair[0].shape != pair[1].shape:
         raise InputError(f"maps to compare must have one shape (N, H, W), not {pair[0].shape} and {pair[1].shape}.")

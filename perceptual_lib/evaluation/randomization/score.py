@@ -7,11 +7,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual_lib.core.networks import Classifier
 from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.evaluation.packing import pack_maps
-from perceptual_lib.evaluation.randomization.protocol import cascade, rank_correlation, structural_similarity, untrained
-from perceptual_lib.evaluation.unblurred import unblurred_maps
+from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
+from perceptual_lib.evaluation.randomization.protocol import (
+    cascade,
+    fresh_network,
+    rank_correlation,
+    structural_similarity,
+)
+from perceptual_lib.networks.classifier import Classifier
 
 
 def compute(
@@ -31,21 +35,21 @@ def compute(
         classifier: the network.
         pictures: B of them.
         method, settings: as for `unblurred_maps`.
-        model: what `load_classifier` knows the network by, for its untrained values; None for those that `cascade`
-            has without.
-        layers, seed: as for `cascade`.
+        model: what `load_classifier` knows the network by, for its untrained values; None for PyTorch's own.
+        layers: as for `cascade`.
+        seed: of the untrained values, see `fresh_network`.
         sigma: Gaussian blur of the maps in pixels, beside what the method's own settings say.
 
     Returns:
         Of stages, the first of which is the network itself and the others follow the layers: maps (B, stages, H, W)
-        and maps_scales (B, stages) as `packed` has them; correlation and ssim (B, stages) with the first map. Also
+        and maps_scales (B, stages) as `pack_maps` has them; correlation and ssim (B, stages) with the first map. Also
         targets (B,).
     """
     images = classifier.preprocess(pictures)
     with torch.no_grad():
         targets = classifier(images).argmax(1)
-    fresh = None if model is None else untrained(model, seed)
-    copies = (copy for _, copy in cascade(classifier, layers, fresh=fresh, seed=seed))  # one at a time in memory
+    fresh = fresh_network(classifier if model is None else model, seed)
+    copies = (copy for _, copy in cascade(classifier, layers, fresh=fresh))  # one at a time in memory
     maps = torch.stack(
         [
             gaussian_blur(unblurred_maps(network, images, targets, method, settings), sigma)

@@ -1,56 +1,84 @@
-"""Players of small experiments, one of each."""
+"""Players of small experiments, one of each, computed once."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from players import STEP
-from stand_ins import Layered, finished, small_profile
+from stand_ins import Layered, finished, make_photographs, small_profile
 
 from perceptual_lib import load_classifier
-from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer, OptimizationPlayer, SensitivityMap
-from perceptual_lib.core.perturbation import multiclass_margin, perturbation_path
-from perceptual_lib.evaluation.games import InsertionDeletion, Localization, Randomization
-from perceptual_lib.evaluation.profile import PerturbationSection
+from perceptual_lib.book.explorer import CascadePlayer, Explorer, InsertionDeletionPlayer, OptimizationPlayer
+from perceptual_lib.core.perturbation import multiclass_margin
+from perceptual_lib.evaluation.change.paths import perturbation_path
+from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
+from perceptual_lib.evaluation.localization.experiment import Localization
+from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.randomization import score as randomization
-from perceptual_lib.evaluation.randomization.protocol import untrained
+from perceptual_lib.evaluation.randomization.experiment import Randomization
+from perceptual_lib.evaluation.randomization.protocol import fresh_network
+
+METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def classifier():
     return load_classifier(Layered())
 
 
-@pytest.fixture
-def games(tmp_path, of_profiles, classifier) -> InsertionDeletionPlayer:
+@pytest.fixture(scope="session")
+def eight(tmp_path_factory):
+    """Photographs, two of each of four classes."""
+    made = make_photographs(tmp_path_factory.mktemp("explorer") / "photographs", 8)
+    return [replace(photograph, target=index % 4) for index, photograph in enumerate(made)]
+
+
+@pytest.fixture(scope="session")
+def complete(tmp_path_factory, eight):
+    """Computes an experiment of the eight photographs by a small network."""
+
+    def compute(kind, **sections):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Profile, "load_photographs", lambda self: eight)
+            patch.setattr(randomization, "fresh_network", lambda name, seed: fresh_network(Layered(), seed))
+            return finished(kind, tmp_path_factory.mktemp("experiment"), small_profile(**sections))
+
+    return compute
+
+
+@pytest.fixture(scope="session")
+def localization(complete) -> Localization:
+    section = {"pictures": 5, "methods": METHODS, "sigmas": [0.0, 4.0], "selection": 3, "ranges": 2}
+    return complete(Localization, localization=section)
+
+
+@pytest.fixture(scope="session")
+def of_experiment(localization, classifier) -> Explorer:
+    return Explorer.of(localization, classifier)
+
+
+@pytest.fixture(scope="session")
+def games(complete, classifier) -> InsertionDeletionPlayer:
     section = {"pictures": 3, "methods": ["gradient", "perceptual"], "sigmas": {"perceptual": [0.0, 5.0]}}
-    profile = small_profile(insertion_deletion=section | {"step": STEP})
-    return InsertionDeletionPlayer(finished(InsertionDeletion, tmp_path, profile), classifier)
+    return InsertionDeletionPlayer(complete(InsertionDeletion, insertion_deletion=section | {"step": STEP}), classifier)
 
 
-@pytest.fixture
-def sanity(tmp_path, of_profiles, monkeypatch) -> Randomization:
-    monkeypatch.setattr(randomization, "untrained", lambda name, seed: untrained(Layered(), seed))
+@pytest.fixture(scope="session")
+def sanity(complete) -> Randomization:
     section = {"pictures": 3, "methods": ["gradient", "perceptual"], "seeds": 2}
-    return finished(Randomization, tmp_path, small_profile(randomization=section))
+    return complete(Randomization, randomization=section)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cascade(sanity, classifier) -> CascadePlayer:
     return CascadePlayer(sanity, classifier)
 
 
-@pytest.fixture
-def sensitivity(tmp_path, of_profiles, classifier) -> SensitivityMap:
-    section = {"pictures": 3, "methods": ["center", "perceptual"], "sigmas": [0.0, 5.0], "ranges": 2}
-    strict = PerturbationSection(layers="0-0", layer_weight=1e4, normalize_layers=True, max_iter=10)
-    profile = small_profile(localization=section).model_copy(update={"sigma": 4.0, "perturbation": strict})
-    return SensitivityMap(finished(Localization, tmp_path, profile), classifier)
-
-
-@pytest.fixture
-def searched(photographs, classifier):
+@pytest.fixture(scope="session")
+def searched(eight, classifier):
     """Photographs, paths and margins of two searches."""
-    inputs = classifier.preprocess(photographs[:2])
+    inputs = classifier.preprocess(eight[:2])
     found = {
         "without layers": perturbation_path(classifier, inputs, max_iter=6),
         "perceptual": perturbation_path(classifier, inputs, layers="0-1", layer_weight=10.0, max_iter=30),
@@ -62,9 +90,9 @@ def searched(photographs, classifier):
             name: np.stack([multiclass_margin(classifier(inputs + change), targets) for change in path])
             for name, path in paths.items()
         }
-    return photographs[:2], paths, margins
+    return eight[:2], paths, margins
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def optimization(searched, classifier) -> OptimizationPlayer:
     return OptimizationPlayer(classifier, *searched)

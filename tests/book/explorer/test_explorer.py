@@ -9,16 +9,18 @@ import nbformat
 import numpy as np
 import pytest
 from PIL import Image
-from stand_ins import Layered, finished, small_profile
+from stand_ins import Layered
 from torch import nn
 
 from perceptual_lib import explain, load_classifier
 from perceptual_lib.book.explorer import Explorer
+from perceptual_lib.book.explorer.finished import tried_ranges
 from perceptual_lib.book.explorer.widget import array_chunk, module, picture_chunk
-from perceptual_lib.book.pages import split_chunks
+from perceptual_lib.book.site import split_chunks
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.games import Localization
+from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import THRESHOLDS
+from perceptual_lib.evaluation.localization.table import trials
 
 METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
@@ -128,7 +130,7 @@ def test_cancelling_leaves_the_network_as_it_was(explorer, sent, monkeypatch) ->
     ("key", "message"),
     [
         ("map/nobody/gradient/", "there is no photograph 'nobody'; there are 0, 1"),
-        ("map/0/gradiant/", "there is no method 'gradiant'; nearest: gradient"),
+        ("map/0/gradiant/", r"there is no method 'gradiant' \(nearest: gradient"),
         ("map/0/perceptual/0-99", "layer 2 is out of range|layer 99 is out of range"),
         ("picture/nobody", "there is no photograph 'nobody'"),
     ],
@@ -188,15 +190,8 @@ def test_a_network_that_fails_is_one_sentence(of_profiles, monkeypatch) -> None:
 # --- finished experiments and static pages -------------------------------------------------------------------
 
 
-@pytest.fixture
-def of_experiment(tmp_path, of_profiles) -> tuple[Explorer, Localization]:
-    section = {"pictures": 5, "methods": METHODS, "sigmas": [0.0, 4.0], "selection": 3, "ranges": 2}
-    experiment = finished(Localization, tmp_path, small_profile(localization=section))
-    return Explorer.of(experiment, load_classifier(Layered())), experiment
-
-
-def test_maps_of_an_experiment(of_experiment) -> None:
-    explorer, experiment = of_experiment
+def test_maps_of_an_experiment(of_experiment, localization) -> None:
+    explorer, experiment = of_experiment, localization
     ranges = {"0-0", "0-1", "1-1"}
     assert {each["layers"] for each in explorer.about["ranges"]} == ranges and list(explorer.subjects) == ["0", "1"]
     layered = {f"map/{name}/{method}/{layers}" for name in "01" for method in METHODS[2:] for layers in ranges}
@@ -207,17 +202,47 @@ def test_maps_of_an_experiment(of_experiment) -> None:
             assert np.array_equal(explorer.maps[f"map/{name}/perceptual/{explorer.layers}"], saliency)
 
 
-def test_errors_are_those_of_the_table(of_experiment) -> None:
-    explorer, experiment = of_experiment
+def test_errors_are_those_of_the_table(of_experiment, localization) -> None:
+    explorer, experiment = of_experiment, localization
     lines = experiment.table[(experiment.table.role == "table") & (experiment.table.method == "gradient")]
-    errors = next(method["errors"] for method in explorer.about["methods"] if method["name"] == "gradient")
+    errors = explorer.about["errors"]["gradient"]
     hits = np.stack(lines.hits).reshape(5, 2, 250)  # photographs, sigmas, thresholds
     chosen = (1 - hits[:3].mean(0)).min(1).argmin()
     assert errors["n"] == 5 and errors["value"][0] == pytest.approx((1 - hits[:, chosen, :20].mean(0)).min())
 
 
-def test_it_begins_with_what_the_selection_chooses(of_experiment) -> None:
-    explorer, experiment = of_experiment
+def test_the_triangle_has_the_errors_of_the_ranges(of_experiment, localization) -> None:
+    table = localization.table
+    expected = {
+        name: trials(table, strategy).query("method == 'perceptual'").set_index(["role", "first", "last"]).error
+        for name, strategy in {"error": "value", "best": "best"}.items()
+    }
+    ranges = of_experiment.about["ranges"]
+    assert [each["layers"] for each in ranges] == ["0-0", "0-1", "1-1"] and of_experiment.layers == "0-0"
+    for each in ranges:
+        for name, errors in expected.items():
+            assert each[name] == pytest.approx(errors[each["role"], each["first"], each["last"]], abs=1e-4)
+        assert each["n"] == 2 and each["role"] == "range"
+
+
+def test_the_profiles_own_range_need_not_be_in_the_triangle(complete, classifier) -> None:
+    section = {"pictures": 3, "methods": ["perceptual"], "sigmas": [0.0], "ranges": 2, "granularity": "stage"}
+    experiment = complete(Localization, localization=section)
+    table = experiment.table
+    of_own = table.role == "table"
+    table.loc[of_own, "settings"] = table.settings[of_own].str.replace('"0-0"', '"0-2"')
+    *ranges, own = tried_ranges(table)
+    assert own["layers"] == "0-2" and own["role"] == "table" and own["n"] == 2
+    assert {each["role"] for each in ranges} == {"range"}
+
+
+def test_without_ranges_there_is_no_triangle(complete, classifier) -> None:
+    section = {"pictures": 2, "methods": ["perceptual"], "sigmas": [0.0]}
+    assert Explorer.of(complete(Localization, localization=section), classifier).about["ranges"] == []
+
+
+def test_it_begins_with_what_the_selection_chooses(of_experiment, localization) -> None:
+    explorer, experiment = of_experiment, localization
     lines = experiment.table[(experiment.table.role == "table") & (experiment.table.method == "perceptual")]
     hits = np.stack(lines.hits).reshape(5, 2, 250)[:3].mean(0)  # sigmas, thresholds
     blur, threshold = [0.0, 4.0].index(explorer.sigma), THRESHOLDS.index((explorer.strategy, explorer.alpha))
@@ -225,7 +250,7 @@ def test_it_begins_with_what_the_selection_chooses(of_experiment) -> None:
 
 
 def test_a_static_page_has_all_that_it_offers(of_experiment) -> None:
-    explorer, _ = of_experiment
+    explorer = of_experiment
     text = explorer.html()
     assert '"live": false' in text
     assert text.count('<script type="text/plain"') == len(set(map(repr, map(explorer.chunk, explorer.keys_at_hand()))))
@@ -234,7 +259,7 @@ def test_a_static_page_has_all_that_it_offers(of_experiment) -> None:
 
 
 def test_arrays_move_out_of_a_page(tmp_path, of_experiment) -> None:
-    explorer, _ = of_experiment
+    explorer = of_experiment
     data, _ = explorer._repr_mimebundle_()
     outputs = [nbformat.v4.new_output("display_data", {"text/html": data["text/html"]})]
     page, folder = tmp_path / "page.ipynb", tmp_path / "explorer"

@@ -14,13 +14,14 @@ from playwright.sync_api import Browser, Locator, Page
 from scipy import ndimage
 
 from perceptual_lib.book.explorer.widget import HERE, Chunk, Widget, array_chunk, picture_chunk
-from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, localize, scale_and_blur
+from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, localize
+from perceptual_lib.evaluation.places import scale_and_blur
 
 HEIGHT, WIDTH = 48, 64
 UNITS = [[0, 1], [2, 3], [4, 5]]
 RANGES = [f"{first}-{last}" for first, _ in UNITS for _, last in UNITS if first <= last]
 BOX = [12.0, 8.0, 45.5, 36.25]
-BOOK = HERE.parents[1] / "book" / "_static" / "book.css"
+BOOK = HERE.parents[2] / "book" / "_static" / "book.css"
 
 
 def as_map(seed: int) -> np.ndarray:
@@ -40,6 +41,7 @@ class Layers(Widget):
     """The explorer with maps of chance."""
 
     source = "layers"
+    address = traitlets.Unicode("layers").tag(sync=True)
     photograph = traitlets.Unicode("cat").tag(sync=True)
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode("0-3").tag(sync=True)
@@ -51,8 +53,8 @@ class Layers(Widget):
     about = traitlets.Dict(
         {
             "photographs": [
-                {"name": "cat", "title": "tabby", "size": [HEIGHT, WIDTH], "boxes": [BOX]},
-                {"name": "dog", "title": "<b>mastiff</b>", "size": [HEIGHT, WIDTH], "boxes": []},
+                {"name": "cat", "title": "tabby", "boxes": [BOX]},
+                {"name": "dog", "title": "<b>mastiff</b>", "boxes": []},
             ],
             "methods": [
                 {
@@ -61,24 +63,34 @@ class Layers(Widget):
                     "note": "60 passes",
                     "layered": True,
                     "ours": True,
-                    "errors": {"n": 150, "value": [0.43, 0.35, 0.51], "mean": [0.41, 0.33, 0.49]},
                 },
-                {"name": "grad_cam", "title": "Grad-CAM", "note": "one pass", "layered": False, "errors": None},
-                {"name": "lost", "title": "without maps", "note": "one pass", "layered": False, "errors": None},
+                {"name": "grad_cam", "title": "Grad-CAM", "note": "one pass", "layered": False},
+                {"name": "lost", "title": "without maps", "note": "one pass", "layered": False},
             ],
+            "size": [HEIGHT, WIDTH],
             "activations": 6,
-            "units": UNITS,
+            "errors": {
+                "perceptual": {
+                    "n": 150,
+                    "value": [0.43, 0.35, 0.51],
+                    "percent": [0.52, 0.44, 0.6],
+                    "mean": [0.41, 0.33, 0.49],
+                }
+            },
             "ranges": [
                 {
                     "layers": each,
+                    "role": "range",
                     "first": int(each[0]),
                     "last": int(each[2]),
+                    "n": 4,
                     "error": 0.4 + index / 20 if index else None,
+                    "best": 0.1 + index / 20 if index else None,
                 }
                 for index, each in enumerate(RANGES)
             ],
-            "sigmas": [0, 30],
             "alphas": {"value": [0.05, 1.0, 0.05], "percent": [0.05, 1.0, 0.05], "mean": [0.05, 10.5, 0.05]},
+            "notice": "",
         }
     ).tag(sync=True)
 
@@ -93,26 +105,40 @@ class Layers(Widget):
 
 def fit(key: str, sigma: float, strategy: str, alpha: float) -> str:
     """The library's IoU, as it is written."""
-    (blurred,) = scale_and_blur(torch.from_numpy(MAPS[key].astype(np.float32))[None], [sigma])
+    blurred = scale_and_blur(torch.from_numpy(MAPS[key].astype(np.float32))[None], sigma)
     return f"{localize(blurred, [[BOX]])[0, THRESHOLDS.index((strategy, alpha))]:.3f}"
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("layers") / "page.html"
+def written(widget: Widget, folder: Path) -> str:
+    """The address of a page with an explorer."""
     head = f"<!doctype html><html lang=en data-theme=light><title>Explorer</title><style>{BOOK.read_text()}</style>"
-    path.write_text(f"{head}<body><main>{Layers().html()}</main></body></html>", encoding="utf-8")
-    return path
+    (folder / "page.html").write_text(f"{head}<body><main>{widget.html()}</main></body></html>", encoding="utf-8")
+    return (folder / "page.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, list[str]]]:
+    """A page that is opened once, and what goes wrong in it."""
+    with new_tab(browser) as tab:
+        heard = complaints(tab, "file:")
+        tab.goto(written(Layers(), tmp_path_factory.mktemp("layers")))
+        yield tab, heard
 
 
 @pytest.fixture
-def tab(browser: Browser, page: Path) -> Iterator[Page]:
-    with new_tab(browser) as tab:
-        heard = complaints(tab, "file:")
-        tab.goto(page.as_uri())
-        drawn(tab)
-        yield tab
-        assert heard == []
+def tab(page: tuple[Page, list[str]]) -> Iterator[Page]:
+    """The page as it was at first."""
+    tab, heard = page
+    first = {
+        name: value for name, value in Layers().static_traits().items() if name not in ("about", "address", "live")
+    }
+    link = "&".join(f"layers.{name}={value}" for name, value in first.items())
+    tab.mouse.move(0, 0)
+    tab.wait_for_timeout(260)  # until what the last test changed is in the address
+    tab.evaluate("link => location.hash = link", link)
+    drawn(tab)
+    yield tab
+    assert heard == []
 
 
 def drawn(tab: Page) -> None:
@@ -205,11 +231,14 @@ def test_the_fit_is_heard_at_most_twice_a_second(tab: Page) -> None:
     assert tab.locator("[aria-live]").inner_text() == "IoU 0.000 miss"
 
 
-def test_table_1_is_quoted_for_the_strategy(tab: Page) -> None:
+def test_table_1_is_quoted_for_the_strategy_and_the_study_for_the_layers(tab: Page) -> None:
     facts = tab.locator(".facts")
-    drawn(tab)
     assert "cut by value: error 0.43 [0.35, 0.51], n = 150" in facts.inner_text()
     tab.get_by_label("Cut by").select_option("percent")
+    drawn(tab)
+    assert "cut by percent: error 0.52" in facts.inner_text()
+    assert "error 0.45 at the best value threshold, 0.15 at the best of all thresholds (n = 4)" in facts.inner_text()
+    tab.get_by_label("Method").select_option("grad_cam")
     drawn(tab)
     assert "error" not in facts.inner_text()
 
@@ -252,6 +281,35 @@ def test_arrow_keys_walk_through_the_ranges(tab: Page) -> None:
         assert tab.evaluate("document.activeElement.getAttribute('aria-checked')") == "true"
 
 
+def test_a_range_is_looked_at_in_passing_and_chosen_by_a_click(tab: Page) -> None:
+    before, cells = seen(tab), tab.get_by_role("radio")
+    assert [each.strip() for each in cells.all_inner_texts()] == ["", "0.45", "0.50", "0.55", "0.60", "0.65"]
+    cells.nth(4).hover()
+    assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
+    assert tab.locator(".held output").inner_text() == f"layers {RANGES[4].replace('-', ' to ')}"
+    tab.mouse.move(0, 0)
+    assert changed(before, seen(tab)) == set()
+    cells.nth(4).click()
+    tab.mouse.move(0, 0)
+    assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
+    own = tab.get_by_role("button", name="The profile's: 0-3")
+    assert own.get_attribute("aria-pressed") == "false"
+    own.click()
+    assert changed(before, seen(tab)) == set() and own.get_attribute("aria-pressed") == "true"
+
+
+def test_links_to_the_old_triangle_open_the_same_map(tab: Page, browser: Browser, tmp_path: Path) -> None:
+    tab.get_by_role("radio", name="layers 2 to 5").click()
+    before = seen(tab)
+    with new_tab(browser) as other:
+        other.goto(
+            written(Layers(address="sensitivity"), tmp_path) + "#sensitivity.photograph=cat&sensitivity.layers=2-5"
+        )
+        assert changed(before, seen(other)) == set()
+        other.get_by_role("radio", name="layers 0 to 1").click()
+        other.wait_for_function("location.hash.includes('sensitivity.layers=0-1')")
+
+
 def test_layers_are_not_asked_of_a_method_without_them(tab: Page) -> None:
     tab.get_by_label("Method").select_option("grad_cam")
     drawn(tab)
@@ -261,7 +319,7 @@ def test_layers_are_not_asked_of_a_method_without_them(tab: Page) -> None:
     assert tab.locator(".held output").inner_text() == "layers 0 to 3"
 
 
-def test_the_address_keeps_what_is_seen(tab: Page, page: Path, browser: Browser) -> None:
+def test_the_address_keeps_what_is_seen(tab: Page, browser: Browser) -> None:
     slide(tab.get_by_label("Blur σ"), 7.4)
     tab.get_by_label("Cut by").select_option("percent")
     slide(tab.get_by_label("Level α"), 0.25)
@@ -274,16 +332,14 @@ def test_the_address_keeps_what_is_seen(tab: Page, page: Path, browser: Browser)
         assert again.get_by_label("Cut by").input_value() == "percent"
 
 
-def test_an_address_may_say_anything(browser: Browser, page: Path) -> None:
-    with new_tab(browser) as tab:
-        heard = complaints(tab, "file:")
-        nonsense = (
-            "layers.photograph=x&layers.method=y&layers.layers=9-1&layers.sigma=-5&layers.strategy=z&layers.alpha=1e9"
-        )
-        tab.goto(f"{page.as_uri()}#{nonsense}")
-        assert said(tab).split()[:2] == ["IoU", "0.000"]
-        assert tab.get_by_label("Blur σ").input_value() == "0" and tab.get_by_label("Level α").input_value() == "1"
-        assert heard == []
+def test_an_address_may_say_anything(tab: Page) -> None:
+    nonsense = (
+        "layers.photograph=x&layers.method=y&layers.layers=9-1&layers.sigma=-5&layers.strategy=z&layers.alpha=1e9"
+    )
+    tab.evaluate("nonsense => location.hash = nonsense", nonsense)
+    tab.wait_for_function("document.querySelector('input').value === '0'")
+    assert said(tab).split()[:2] == ["IoU", "0.000"]
+    assert tab.get_by_label("Blur σ").input_value() == "0" and tab.get_by_label("Level α").input_value() == "1"
 
 
 def test_a_map_that_is_not_there_leaves_the_last_one(tab: Page) -> None:
@@ -296,7 +352,7 @@ def test_a_map_that_is_not_there_leaves_the_last_one(tab: Page) -> None:
     assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", ["dark", "light"])
 def test_everybody_can_use_it(tab: Page, theme: str) -> None:
     tab.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
     tab.evaluate("document.body.style.background = 'var(--book-paper)'")
@@ -304,10 +360,10 @@ def test_everybody_can_use_it(tab: Page, theme: str) -> None:
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in serious] == []
 
 
-def test_it_fits_a_phone(browser: Browser, page: Path) -> None:
-    with new_tab(browser, viewport={"width": 360, "height": 740}) as tab:
-        tab.goto(page.as_uri())
-        drawn(tab)
-        assert tab.evaluate("document.scrollingElement.scrollWidth") == 360
-        places = tab.eval_on_selector_all(".panel", "all => all.map(each => each.getBoundingClientRect().left)")
-        assert places[0] == places[2] < places[1] == places[3]
+def test_it_fits_a_phone(tab: Page) -> None:
+    before = tab.viewport_size
+    tab.set_viewport_size({"width": 360, "height": 740})
+    assert tab.evaluate("document.scrollingElement.scrollWidth") == 360
+    places = tab.eval_on_selector_all(".panel", "all => all.map(each => each.getBoundingClientRect().left)")
+    assert places[0] == places[2] < places[1] == places[3]
+    tab.set_viewport_size(before)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from browser import complaints, new_tab
 from playwright.sync_api import Browser, Page
-from test_layers import HEIGHT, WIDTH, Layers, changed, drawn, fit, said, seen, slide
+from test_layers import Layers, changed, drawn, fit, said, seen, slide
 
 from perceptual_lib.book.explorer.widget import HERE, module
 
@@ -52,7 +52,8 @@ def live(browser: Browser) -> Iterator[SimpleNamespace]:
         tab.evaluate("() => { window.close = explorer.render({ model, el: document.getElementById('here') }); }")
 
         def asked() -> list[dict]:
-            tab.wait_for_timeout(400)
+            tab.wait_for_function("() => sent.length")
+            tab.wait_for_timeout(20)  # and no more than that
             return json.loads(tab.evaluate("JSON.stringify(window.sent.splice(0))"))
 
         def answer(key: str) -> None:
@@ -127,7 +128,7 @@ def test_a_picture_is_sent_and_what_is_wrong_with_it_is_said(working: SimpleName
     assert working.asked() == [{"upload": "a.png", "bytes": 5}]
     tab.evaluate("emit('msg:custom', { error: 'a.png is not a picture.' }, [])")
     assert tab.locator(".status").inner_text() == "a.png is not a picture."
-    new = {"name": "a.png", "title": "tabby", "size": [HEIGHT, WIDTH], "boxes": []}
+    new = {"name": "a.png", "title": "tabby", "boxes": []}
     about = tab.evaluate("model.get('about')")
     tab.evaluate("about => model.set('about', about)", about | {"photographs": [*about["photographs"], new]})
     tab.evaluate("model.set('photograph', 'a.png')")

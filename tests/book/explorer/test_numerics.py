@@ -20,13 +20,13 @@ from perceptual_lib.evaluation.localization.protocol import (
     component_boxes,
     cut,
     localize,
-    scale_and_blur,
 )
+from perceptual_lib.evaluation.places import scale_and_blur
 
 SHAPES = [(40, 57), (57, 40), (1, 30), (30, 1), (5, 4), (1, 1)]
 LARGE = (224, 224)
 SIGMAS = [0, 0.1, 0.7, 2.3, 5, 7.9, 8, 12.5, 30, 100]
-TOLERANCE = 1.5e-5  # of a blur, for a map in [0, 1]
+TOLERANCE = 1e-6  # of a blur, for a map in [0, 1]
 
 HELPERS = """
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -38,8 +38,7 @@ const text = (values) => {
   return btoa(letters);
 };
 window.blurs = ([map, [height, width], sigmas]) => {
-  const blur = blurrer(floats(map), height, width);
-  return sigmas.map((sigma) => text(blur(sigma)));
+  return sigmas.map((sigma) => text(blur(floats(map), height, width, sigma)));
 };
 window.cuts = ([map, [height, width], thresholds, boxes]) => {
   const values = floats(map);
@@ -98,7 +97,7 @@ def maps_of(shape: tuple[int, int]) -> dict[str, np.ndarray]:
     return {name: each.astype(np.float32) for name, each in maps.items()}
 
 
-@pytest.mark.parametrize("shape", [LARGE, *SHAPES])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_the_blur_is_scipys_and_the_librarys(tab: Page, shape: tuple[int, int]) -> None:
     for name, saliency in maps_of(shape).items():
         for sigma, found in zip(SIGMAS, blurred(tab, saliency, SIGMAS), strict=True):
@@ -107,6 +106,24 @@ def test_the_blur_is_scipys_and_the_librarys(tab: Page, shape: tuple[int, int]) 
             assert np.abs(found - exact).max() < TOLERANCE, (name, sigma)
             assert np.abs(found - ours).max() < TOLERANCE, (name, sigma)
             assert found.min() >= 0
+
+
+def test_a_large_map_is_blurred_within_a_moment(tab: Page) -> None:
+    [found] = blurred(tab, maps_of(LARGE)["noise"], [30])
+    exact = ndimage.gaussian_filter(maps_of(LARGE)["noise"].astype(np.float64), 30)
+    assert np.abs(found - exact).max() < TOLERANCE
+    milliseconds = tab.evaluate(
+        """() => {
+          const map = new Float32Array(224 * 224).fill(0.5);
+          const times = Array.from({ length: 9 }, () => {
+            const start = performance.now();
+            blur(map, 224, 224, 30);
+            return performance.now() - start;
+          });
+          return Math.min(...times);
+        }"""
+    )
+    assert milliseconds < 100  # a frame of 16 where nothing else runs
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -158,7 +175,7 @@ def test_a_map_of_sixteen_bits_is_localized_as_in_the_library(tab: Page, sigma: 
         saliency = ndimage.gaussian_filter(random.exponential(size=LARGE) ** 3, blur)
         head, data = array_chunk(saliency)
         scaled = np.frombuffer(zlib.decompress(data), "<u2").reshape(head["shape"]) / 65535
-        (expected,) = scale_and_blur(torch.from_numpy(scaled.astype(np.float32))[None], [sigma])
+        expected = scale_and_blur(torch.from_numpy(scaled.astype(np.float32))[None], sigma)
         [found] = blurred(tab, scaled, [sigma])
         fits = [each["iou"] for each in tab.evaluate("cuts", [sent(found), LARGE, THRESHOLDS, boxes])]
         safe = [is_safe(expected[0].numpy(), *threshold) for threshold in THRESHOLDS]

@@ -4,19 +4,15 @@ import numpy as np
 import pytest
 import torch
 from players import CODED, STEP, picture, tile, unpacked
-from stand_ins import finished, small_profile
 
 from perceptual_lib import saliency_map
-from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer, SensitivityMap
+from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer
 from perceptual_lib.book.explorer.optimization import kept_steps
 from perceptual_lib.book.explorer.player import tiles, visible
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.evaluation.games import Localization
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc, impulse_blur, insertion_deletion
 from perceptual_lib.evaluation.randomization.table import randomization_curves
-from perceptual_lib.evaluation.rows import as_json
-from perceptual_lib.evaluation.tables_face import trials
 
 
 class Watching(torch.nn.Module):
@@ -84,24 +80,6 @@ def test_the_cascades_maps_are_those_of_the_stages(cascade, sanity) -> None:
         assert np.abs(tile(sheet, stage, len(maps))[..., 0] - expected).max() < CODED
 
 
-def test_the_triangle_has_the_errors_of_the_ranges(sensitivity) -> None:
-    table = sensitivity.experiment.table
-    expected = {
-        strategy: trials(table, strategy).query("method == 'perceptual'").set_index(["role", "first", "last"])
-        for strategy in ("value", "best")
-    }
-    ranges = sensitivity.about["ranges"]
-    assert [each["layers"] for each in ranges] == ["0-0", "0-1", "1-1"] and sensitivity.layers == "0-0"
-    for each in ranges:
-        for strategy, lines in expected.items():
-            assert each[strategy] == lines.error[each["role"], each["first"], each["last"]]
-        assert each["n"] == 2
-    settings = sensitivity.experiment.profile.settings | {"layers": "1-1"}
-    maps = sensitivity.experiment.maps("perceptual", role="range", settings=as_json(settings))
-    blurred = gaussian_blur(torch.from_numpy(maps["0"]), 4.0).numpy()
-    assert np.abs(picture(sensitivity, "map/0/1-1")[..., 0] - visible(blurred[None])[0]).max() < CODED
-
-
 def test_a_search_is_its_path(optimization, searched) -> None:
     photographs, paths, margins = searched
     last = len(paths["perceptual"]) - 1
@@ -152,9 +130,9 @@ def test_a_flat_map_is_dark() -> None:
     assert not visible(np.full((1, 4, 4), 3.0)).any()
 
 
-def test_photographs_that_a_method_failed_on_are_left_out(games, classifier) -> None:
-    experiment = games.experiment
-    table = experiment.table
+def test_photographs_that_a_method_failed_on_are_left_out(games, classifier, monkeypatch) -> None:
+    experiment, table = games.experiment, games.experiment.table.copy()
+    monkeypatch.setitem(vars(experiment), "table", table)
     table.loc[(table.photograph == "0") & (table.method == "gradient"), "failure"] = "for a test"
     assert list(InsertionDeletionPlayer(experiment, classifier).shown) == ["1", "2"]
     assert list(InsertionDeletionPlayer(experiment, classifier, experiment.pictures[2:]).shown) == ["2"]
@@ -162,13 +140,7 @@ def test_photographs_that_a_method_failed_on_are_left_out(games, classifier) -> 
         InsertionDeletionPlayer(experiment, classifier, experiment.pictures[:1])
 
 
-def test_without_ranges_there_is_no_triangle(tmp_path, of_profiles, classifier) -> None:
-    profile = small_profile(localization={"pictures": 2, "methods": ["perceptual"], "sigmas": [0.0]})
-    with pytest.raises(InputError, match="tries no ranges of layers: set localization.ranges"):
-        SensitivityMap(finished(Localization, tmp_path, profile), classifier)
-
-
-@pytest.mark.parametrize("name", ["games", "cascade", "sensitivity", "optimization"])
+@pytest.mark.parametrize("name", ["games", "cascade", "optimization"])
 def test_what_is_not_there_is_refused_in_a_sentence(name, request) -> None:
     widget = request.getfixturevalue(name)
     with pytest.raises(InputError, match="there is no maps/unknown/perceptual"):

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 import perceptual_lib
-from perceptual_lib.book.scoreboard import RULES, Verdict
-from perceptual_lib.book.scoreboard.verdicts import (
+from perceptual_lib.book.scoreboard import Verdict
+from perceptual_lib.book.scoreboard.rules import (
     MissingData,
     alike,
     almost_all,
@@ -93,6 +93,17 @@ def test_rival_that_is_missing_may_be_the_better_one() -> None:
     assert finding.verdict == Verdict.NEEDS_DATA and finding.measured.endswith("too few rows: b, c")
     sample.a += 4
     assert place(sample, "ours", ("a", "b", "c")).verdict == Verdict.NOT_REPRODUCED  # whatever b and c are
+
+
+def test_nothing_to_compare_with() -> None:
+    for sample in (scores(9, ours=1), scores(9, rival=1)):
+        with pytest.raises(MissingData):
+            place(sample, "ours")
+
+
+def test_a_list_of_rivals_may_have_ours_in_it() -> None:
+    sample = scores(100, ours=2, a=0, b=0)
+    assert place(sample, "ours", ["a", "ours", "b"]) == place(sample, "ours", ["a", "b"])
 
 
 def test_comparisons_are_paired_over_common_rows() -> None:
@@ -208,8 +219,3 @@ def test_steadier() -> None:
 )
 def test_alike(gap, verdict) -> None:
     assert alike(scores(100, a=gap, b=0), "a", "b", margin=1.0).verdict == verdict
-
-
-def test_a_rule_says_when_it_finds_what() -> None:
-    for rule in RULES.values():
-        assert all(word in rule.__doc__ for word in ("Reproduced:", "Not reproduced:", "Undecided:"))

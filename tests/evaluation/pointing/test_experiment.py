@@ -11,11 +11,12 @@ from test_voc import OBJECTS, annotation
 from torch import nn
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.games import Pointing, describe_run
-from perceptual_lib.evaluation.overview import overview
-from perceptual_lib.evaluation.pointing.protocol import maxima, squared_distances
+from perceptual_lib.evaluation.pointing.experiment import Pointing
+from perceptual_lib.evaluation.pointing.protocol import distances, maxima
+from perceptual_lib.evaluation.pointing.table import pointing_table
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.photographs.voc import VOC_CLASSES
+from perceptual_lib.evaluation.publishing import describe_run
+from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
 from perceptual_lib.runs.executors import Local
 
 
@@ -37,7 +38,7 @@ def test_the_distances_are_the_protocols(tmp_path, of_profiles, scale) -> None:
         for question, point in zip(scene.questions, points, strict=True):
             own = lines[lines.target == question.target]
             assert own.sigma.tolist() == [0.0, 6.0] and (own.hard == question.hard).all()
-            assert np.allclose(own.distance, squared_distances(point, question.boxes) ** 0.5, atol=1e-3)
+            assert np.allclose(own.distance, distances(point, question.boxes), atol=1e-3)
 
 
 def test_layers_and_ranges_by_scale(tmp_path, of_profiles) -> None:
@@ -98,7 +99,7 @@ def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
     assert (person.distance == 0).all()  # who fills the picture
     assert experiment.maps("perceptual")["000001"].shape == (2, 224, 448)
     # A class that nothing is asked of counts 0 in the mean over VOC's twenty; dog, person and cat occur.
-    (of_twenty,), (of_three,) = (overview("pointing", table, among).values() for among in (experiment.classes, None))
+    (of_twenty,), of_three = experiment.overview().values(), pointing_table(table, 1.0)
     for method in ("gradient", "perceptual"):
         assert of_twenty["all"][method].value * 20 == pytest.approx(of_three["all"][method].value * 3)
     assert experiment.manifest["scenes"]["n"] == 3 and "on 3 scenes" in describe_run(experiment.manifest)

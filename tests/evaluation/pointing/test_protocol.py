@@ -7,9 +7,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from torch import Tensor
 
 from perceptual_lib import InputError
-from perceptual_lib.evaluation.pointing.protocol import class_mean, is_hit, is_small, maxima, squared_distances, tally
+from perceptual_lib.evaluation.pointing.protocol import TOLERANCE, class_mean, count_hits, distances, maxima
 from perceptual_lib.evaluation.statistics import bootstrap, paired_difference
-from perceptual_lib.photographs.photographs import Photograph
 
 HEIGHT, WIDTH = 40, 60
 
@@ -73,8 +72,8 @@ def test_distance_to_the_nearest_pixel_of_the_region() -> None:
     rows, columns = np.indices((HEIGHT, WIDTH))
     for _ in range(20):
         boxes = random_boxes(generator)
-        distances = squared_distances(np.stack([columns, rows], -1), boxes)
-        assert distances == pytest.approx(distance_transform_edt(~region(boxes)) ** 2)
+        found = distances(np.stack([columns, rows], -1), boxes)
+        assert found == pytest.approx(distance_transform_edt(~region(boxes)))
 
 
 @pytest.mark.parametrize(
@@ -93,33 +92,23 @@ def test_distance_to_the_nearest_pixel_of_the_region() -> None:
     ],
 )
 def test_less_than_fifteen_pixels(point: tuple, hit: bool) -> None:
-    assert is_hit(point, [(8, 10, 10, 20)]) == hit
+    assert (distances(point, [(8, 10, 10, 20)]) < TOLERANCE) == hit
 
 
 def test_14_99_is_a_hit_and_15_is_none() -> None:
-    assert is_hit([(24.99, 0), (25, 0)], [(0, 0, 10, 5)]).tolist() == [True, False]
+    assert (distances([(24.99, 0), (25, 0)], [(0, 0, 10, 5)]) < TOLERANCE).tolist() == [True, False]
 
 
 def test_a_region_at_the_border_and_the_union_of_boxes() -> None:
     boxes = [(0, 0, 3, HEIGHT - 1), (WIDTH - 2, 30, WIDTH - 1, HEIGHT - 1)]
     points = [(0, 0), (17, 5), (18, 5), (WIDTH - 16, 35), (WIDTH - 17, 35), (WIDTH - 1, 15), (WIDTH - 1, 16)]
-    assert is_hit(points, boxes).tolist() == [True, True, False, True, False, False, True]
+    assert (distances(points, boxes) < TOLERANCE).tolist() == [True, True, False, True, False, False, True]
 
 
 @pytest.mark.parametrize("boxes", [[], [(0, 0, 1)], (0, 0, 1, 1)])
 def test_bad_boxes(boxes: list) -> None:
     with pytest.raises(InputError, match="at least one box"):
-        is_hit((0, 0), boxes)
-
-
-def test_small_is_below_a_quarter_of_the_picture_and_overlaps_count_once() -> None:
-    def small(*boxes: tuple) -> bool:
-        return is_small(Photograph("p", "p.jpg", 0, boxes, (20, 10)))
-
-    assert not small((0, 0, 9, 4))  # 50 of 200 pixels
-    assert small((0, 0, 9, 3), (10, 0, 18, 0))  # 49
-    assert small((0, 0, 9, 3), (0, 0, 9, 3))
-    assert not small((0, 0, 9, 3), (0, 5, 9, 8))
+        distances((0, 0), boxes)
 
 
 # --- the mean over classes -----------------------------------------------------------------------------------
@@ -130,7 +119,7 @@ CLASSES = [7, 3, 7, 3, 7, 5]  # of class 7 two of three, of 3 one of two, of 5 a
 
 
 def test_mean_over_classes_by_hand() -> None:
-    table = tally(HITS, PICTURES, CLASSES)
+    table = count_hits(HITS, PICTURES, CLASSES)
     assert table.tolist() == [  # classes 3, 5, 7
         [[1, 1], [0, 0], [1, 1]],
         [[0, 1], [0, 0], [0, 1]],
@@ -139,18 +128,18 @@ def test_mean_over_classes_by_hand() -> None:
     ]
     estimate = bootstrap(table, class_mean)
     assert estimate.value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3) and estimate.n == 4
-    absent = bootstrap(tally(HITS, PICTURES, CLASSES, among=[9, 7, 5, 3]), class_mean)
+    absent = bootstrap(count_hits(HITS, PICTURES, CLASSES, among=[9, 7, 5, 3]), class_mean)
     assert absent.value == pytest.approx(estimate.value * 3 / 4)
-    share = bootstrap(tally(HITS, PICTURES, np.zeros(6, int)), class_mean)
+    share = bootstrap(count_hits(HITS, PICTURES, np.zeros(6, int)), class_mean)
     assert share.value == pytest.approx(4 / 6)
 
 
 def test_each_blur_has_its_own_mean() -> None:
     hits = np.stack([HITS, ~HITS, np.ones(6, bool)], 1)
-    table = tally(hits, PICTURES, CLASSES)
+    table = count_hits(hits, PICTURES, CLASSES)
     assert table.shape == (4, 3, 3, 2)
     for column in range(3):
-        assert np.array_equal(table[:, column], tally(hits[:, column], PICTURES, CLASSES))
+        assert np.array_equal(table[:, column], count_hits(hits[:, column], PICTURES, CLASSES))
     together = bootstrap(table, class_mean)
     alone = [bootstrap(table[:, column], class_mean) for column in range(3)]
     assert together.value == pytest.approx([each.value for each in alone])
@@ -161,21 +150,21 @@ def test_each_blur_has_its_own_mean() -> None:
 
 def test_a_pair_without_a_map_takes_its_picture_out() -> None:
     hits = np.where(np.arange(6) == 2, np.nan, HITS)
-    estimate = bootstrap(tally(hits, PICTURES, CLASSES), class_mean)
+    estimate = bootstrap(count_hits(hits, PICTURES, CLASSES), class_mean)
     kept = [0, 1, 4, 5]
-    expected = bootstrap(tally(HITS[kept], np.array(PICTURES)[kept], np.array(CLASSES)[kept]), class_mean)
+    expected = bootstrap(count_hits(HITS[kept], np.array(PICTURES)[kept], np.array(CLASSES)[kept]), class_mean)
     assert estimate == expected and estimate.n == 3
 
 
 def test_an_interval_is_not_pulled_down_where_classes_are_rare() -> None:
     """Each picture has a class of its own, and a third of the classes are missing from a resample."""
-    always = bootstrap(tally(np.ones(30, bool), range(30), range(30)), class_mean)
+    always = bootstrap(count_hits(np.ones(30, bool), range(30), range(30)), class_mean)
     assert (always.low, always.value, always.high) == (1, 1, 1)
 
 
 def test_the_interval_is_the_known_one_for_a_share() -> None:
     hits = np.random.default_rng(0).random(400) < 0.7
-    estimate = bootstrap(tally(hits, range(400), np.zeros(400, int)), class_mean)
+    estimate = bootstrap(count_hits(hits, range(400), np.zeros(400, int)), class_mean)
     half = 1.96 * np.sqrt(hits.mean() * (1 - hits.mean()) / 400)
     assert (estimate.low, estimate.high) == pytest.approx((hits.mean() - half, hits.mean() + half), abs=0.01)
 
@@ -188,9 +177,9 @@ def test_the_interval_is_the_known_one_for_a_share() -> None:
         ((HITS, PICTURES, CLASSES, [3, 7]), "class 5 is not among"),
     ],
 )
-def test_bad_tallies(arguments: tuple, message: str) -> None:
+def test_hits_that_cannot_be_counted(arguments: tuple, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        tally(*arguments)
+        count_hits(*arguments)
 
 
 def test_agrees_with_torchray() -> None:
@@ -205,12 +194,12 @@ def test_agrees_with_torchray() -> None:
     hits = []
     for point, target, hard in zip(points, classes.tolist(), subset, strict=True):
         boxes = random_boxes(generator)
-        hits.append(bool(is_hit(point, boxes)))
+        hits.append(bool(distances(point, boxes) < TOLERANCE))
         verdict = games["all"].evaluate(torch.from_numpy(region(boxes)), point.tolist())
         assert hits[-1] == (verdict == 1)
         for name in ("all", "subset") if hard else ("all",):
             games[name].aggregate(verdict, target)
     assert 0.3 < np.mean(hits) < 0.95
     for name, kept in (("all", np.ones(count, bool)), ("subset", subset)):
-        table = tally(np.array(hits)[kept], np.arange(count)[kept], classes[kept], among=range(20))
+        table = count_hits(np.array(hits)[kept], np.arange(count)[kept], classes[kept], among=range(20))
         assert bootstrap(table, class_mean).value == pytest.approx(float(games[name].accuracy))

@@ -11,9 +11,16 @@ from torch import nn
 
 from perceptual_lib import InputError, load_classifier, perceptual_ball
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.networks import Classifier
-from perceptual_lib.core.vgg16_voc import RegionVGG16, preprocess
-from perceptual_lib.evaluation.pointing.regions import ResponseMaps, class_responses, class_scores, region_inputs
+from perceptual_lib.evaluation.pointing import regions as regions_module
+from perceptual_lib.evaluation.pointing.regions import (
+    ResponseMaps,
+    class_responses,
+    class_scores,
+    region_inputs,
+)
+from perceptual_lib.networks import vgg16_voc
+from perceptual_lib.networks.classifier import Classifier
+from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -117,8 +124,38 @@ def test_the_short_side_is_the_networks_own() -> None:
     assert region_inputs(classifier, picture(50, 40), 1.5).shape == (1, 3, 150, 187)
 
 
-def test_the_network_for_voc_reads_as_torchray() -> None:
+class Nothing(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+@pytest.fixture
+def voc_reader(monkeypatch: pytest.MonkeyPatch) -> Classifier:
+    """The classifier for VOC without its half gigabyte of weights."""
+    monkeypatch.setattr(vgg16_voc, "RegionVGG16", Nothing)
+    monkeypatch.setattr(regions_module, "RegionVGG16", Nothing)
+    return load_classifier("vgg16_voc", "random", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("scale", "size", "places"), [(1.0, (224, 298), (1, 4)), (1.5, (336, 448), (5, 8))], ids=["1 x", "1.5 x"]
+)
+def test_regions_of_a_picture_of_voc(scale: float, size: tuple, places: tuple) -> None:
     with torch.device("meta"):
-        network = RegionVGG16()
-    classifier = Classifier(network.to_empty(device="cpu"))  # weights that nobody reads
-    assert torch.equal(region_inputs(classifier, picture(50, 40)), preprocess(classifier, picture(50, 40)))
+        responses = RegionVGG16()(torch.empty(2, 3, *size))
+    assert responses.shape == (2, 20, *places)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_network_for_voc_takes_0_to_255_less_the_mean(voc_reader: Classifier, scale: float) -> None:
+    images = region_inputs(voc_reader, Image.new("RGB", (500, 375), (200, 100, 50)), scale)
+    assert images.shape == ((1, 3, 224, 298) if scale == 1 else (1, 3, 336, 448))
+    assert images[0, :, 7, 7].tolist() == pytest.approx([200 - 123.68, 100 - 116.779, 50 - 103.939], abs=1e-4)
+
+
+@pytest.mark.parametrize("size", [(500, 375), (333, 500), (500, 374), (120, 90)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_network_for_voc_reads_as_torchray(voc_reader: Classifier, size: tuple, scale: float) -> None:
+    torchray = pytest.importorskip("torchray.benchmark.models")
+    expected = torchray.get_transform("voc", round(224 * scale))(picture(*size))
+    assert torch.allclose(region_inputs(voc_reader, picture(*size), scale)[0], expected, atol=1e-3)

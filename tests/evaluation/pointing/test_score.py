@@ -8,32 +8,33 @@ import torch
 from stand_ins import Regions, kept, local_run
 
 from perceptual_lib import explain, load_classifier, perceptual_ball, saliency_map
-from perceptual_lib.evaluation.pointing import score as pointing
+from perceptual_lib.evaluation.pointing import maps as maps_module
+from perceptual_lib.evaluation.pointing import score
 from perceptual_lib.evaluation.pointing.regions import class_scores
 from perceptual_lib.photographs.mosaics import Mosaic
 from perceptual_lib.runs.shard import Shard
 
-SETTINGS = {"layers": "0", "layer_weight": 10.0, "max_iter": 4}
+SETTINGS = {"layers": "0", "layer_weight": 10.0, "normalize_layers": False, "max_iter": 4}
 
 
 @pytest.fixture
 def mosaics(photographs) -> list[Mosaic]:
-    return [Mosaic(f"mosaic {start}", tuple(photographs[start : start + 4]), (30, 40)) for start in (0, 4)]
+    return [Mosaic(f"mosaic {start}", tuple(photographs[start : start + 4])) for start in (0, 4)]
 
 
 def maps_of(mosaics: list[Mosaic], method: str, settings: dict, scale: float = 1.0) -> Shard:
     arguments = {"method": method, "settings": settings, "scale": scale, "by_image": {"targets": [[4, 0, 1]] * 2}}
-    return Shard("perceptual_lib.evaluation.pointing.maps", arguments, tuple(mosaics), label=method)
+    return Shard(maps_module.__name__, arguments, tuple(mosaics), label=method)
 
 
 def distances_of(maps: Shard, boxes: list) -> Shard:
-    arguments = {"sigmas": [0.0, 3.0], "by_image": {"size": [[60, 80]] * 2, "boxes": boxes}}
-    return Shard("perceptual_lib.evaluation.pointing.score", arguments, maps.photographs, False, maps)
+    arguments = {"sigmas": [0.0, 3.0], "by_image": {"size": [[448, 448]] * 2, "boxes": boxes}}
+    return Shard(score.__name__, arguments, maps.photographs, False, maps)
 
 
 def by_hand(mosaic: Mosaic, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
     """The mosaic three times, and the three classes."""
-    images = load_classifier(Regions()).preprocess(mosaic.open(), size=(int(224 * scale), int(298.7 * scale)))
+    images = load_classifier(Regions()).preprocess(mosaic.open(), size=(int(224 * scale), int(224 * scale)))
     return images.repeat(3, 1, 1, 1), torch.tensor([4, 0, 1])
 
 
@@ -85,7 +86,7 @@ def test_distances_by_hand() -> None:
         [[[0, 0, 9, 59], [70, 0, 79, 49]], [[0, 0, 10, 59], [52, 0, 60, 20]]],  # below the second box; nearer to it
     ]
     arrays = {"maps": maps, "maps_scales": np.ones((2, 2), dtype=np.float32)}
-    result = pointing.compute(None, None, needed=arrays, sigmas=[0], size=[[60, 80], [60, 80]], boxes=boxes)
+    result = score.compute(None, None, needed=arrays, sigmas=[0], size=[[60, 80], [60, 80]], boxes=boxes)
     assert result["distances"].shape == (2, 2, 1)
     assert result["distances"][0].tolist() == [[5.0], [0.0]]
     assert result["distances"][1].tolist() == [[10.0], [pytest.approx(np.hypot(12, 10))]]

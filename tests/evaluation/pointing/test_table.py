@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perceptual_lib.evaluation.pointing.protocol import class_mean, tally
+from perceptual_lib.evaluation.pointing.protocol import class_mean, count_hits
 from perceptual_lib.evaluation.pointing.table import pointing_by_sigma, pointing_table, success_rates
 from perceptual_lib.evaluation.statistics import paired_difference
 
@@ -74,7 +74,7 @@ def test_the_difference_is_paired_over_the_scenes_held_out(table) -> None:
     # On s3 and s4 ours has 1 of 2 and 1 of 1, the other 1 of 2 and 0 of 1.
     assert difference.value == pytest.approx(0.75 - 0.25) and difference.n == 2
     scenes, classes = ["s3", "s3", "s4"], [0, 1, 0]
-    by_hand = [tally(hits, scenes, classes) for hits in ([1, 1, 0], [0, 0, 1])]
+    by_hand = [count_hits(hits, scenes, classes) for hits in ([1, 1, 0], [0, 0, 1])]
     assert difference == paired_difference(*by_hand, class_mean)
 
 

@@ -13,13 +13,13 @@ from torch import nn
 from perceptual_lib import Classifier, InputError, explain, load_photographs
 from perceptual_lib.evaluation.randomization import score as shard
 from perceptual_lib.evaluation.randomization.protocol import (
-    LAYERS,
     cascade,
+    fresh_network,
     rank_correlation,
-    stages,
     structural_similarity,
-    untrained,
 )
+from perceptual_lib.networks.classifier import stages
+from perceptual_lib.networks.special import SPECIAL
 
 
 def small_network(seed: int = 0) -> nn.Sequential:
@@ -82,7 +82,7 @@ def test_a_block_changes_as_a_whole() -> None:
 
 
 def test_batch_norms_are_reset_with_their_statistics() -> None:
-    *_, (_, last) = cascade(small_network())
+    *_, (_, last) = cascade(small_network(), fresh=fresh_network(small_network()))
     for norm in (last.body[1], last.body[4]):
         values = {name: tensor.tolist() for name, tensor in norm.state_dict().items()}
         assert values == {
@@ -97,7 +97,7 @@ def test_batch_norms_are_reset_with_their_statistics() -> None:
 def test_the_network_and_the_copies_are_their_own() -> None:
     network = small_network().double().train()
     before = model_state(network)
-    copies = [copy for _, copy in cascade(network)]
+    copies = [copy for _, copy in cascade(network, fresh=fresh_network(network))]
     values = [{name: tensor.clone() for name, tensor in copy.state_dict().items()} for copy in copies]
     for tensor in copies[0].state_dict().values():
         tensor.zero_()
@@ -112,7 +112,9 @@ def test_seeds() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    weights = [[copy.head.weight for _, copy in cascade(network, seed=seed)] for seed in (0, 0, 1)]
+    weights = [
+        [copy.head.weight for _, copy in cascade(network, fresh=fresh_network(network, seed))] for seed in (0, 0, 1)
+    ]
     assert torch.equal(torch.rand(3), expected)  # torch's own random numbers are not used up
     assert all(torch.equal(first, second) for first, second in zip(*weights[:2], strict=True))
     assert not torch.equal(weights[0][0], weights[2][0])
@@ -122,16 +124,16 @@ def test_seeds() -> None:
 def test_values_are_those_of_a_network_as_it_is_built() -> None:
     linear = nn.Linear(100, 200)
     nn.init.constant_(linear.weight, 9)
-    weight = untrained(nn.Sequential(linear))[0].weight  # uniform within 1 / sqrt(100)
+    weight = fresh_network(nn.Sequential(linear))[0].weight  # uniform within 1 / sqrt(100)
     assert weight.abs().max() <= 0.1 and weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
     assert (linear.weight == 9).all()
 
 
 def test_values_of_a_network_by_name_are_those_of_its_library() -> None:
-    network = untrained("squeezenet1_1", seed=3)
+    network = fresh_network("squeezenet1_1", seed=3)
     last = network.classifier[1]  # torchvision: normal with a deviation of 0.01, which PyTorch's default is not
     assert last.weight.std().item() == pytest.approx(0.01, rel=0.01) and not last.bias.any()
-    again, other = untrained("squeezenet1_1", seed=3), untrained("squeezenet1_1", seed=4)
+    again, other = fresh_network("squeezenet1_1", seed=3), fresh_network("squeezenet1_1", seed=4)
     assert not changed(network, again) and "classifier.1" in changed(network, other)
 
 
@@ -147,26 +149,26 @@ def test_the_layers_of_the_paper() -> None:
             last_of_each.append(convolutions[-1])
     linear = [path for path, module in modules.items() if isinstance(module, nn.Linear)]
     expected = (*reversed(linear), *reversed(last_of_each[1:]), convolutions[0])
-    assert LAYERS["vgg19_bn"] == expected == stages(Classifier(network, name="vgg19_bn"))
+    assert SPECIAL["vgg19_bn"].stages == expected == stages(Classifier(network, name="vgg19_bn"))
     assert stages(network) == (*reversed(linear), *reversed(convolutions))
 
 
 def test_the_stages_of_the_embedded_network(embedded: Classifier) -> None:
     blocks = [f"blocks.{block}" for block in reversed(range(7))]
     assert stages(embedded) == ("classifier", "conv_head", *blocks, "conv_stem")
-    *_, (_, last) = cascade(embedded, fresh=(fresh := untrained("efficientnet_lite0", seed=1)))
+    *_, (_, last) = cascade(embedded, fresh=(fresh := fresh_network("efficientnet_lite0", seed=1)))
     assert isinstance(last, Classifier) and last.name == embedded.name and not changed(fresh, last.network)
 
 
 @pytest.mark.parametrize(
     ("layers", "fresh", "message"),
     [
-        (["head", "neck"], None, "no layer 'neck' with weights; it has head, body.5, body.3, body.0"),
-        (["pool"], None, "no layer 'pool' with weights"),
+        (["head", "neck"], filled(7), "no layer 'neck' with weights; it has head, body.5, body.3, body.0"),
+        (["pool"], filled(7), "no layer 'pool' with weights"),
         (["head"], nn.Linear(4, 5), "other layers"),
     ],
 )
-def test_bad_input(layers: list[str], fresh: nn.Module | None, message: str) -> None:
+def test_bad_input(layers: list[str], fresh: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
         cascade(small_network(), layers, fresh=fresh)  # at once, before a copy is asked for
 
@@ -175,7 +177,7 @@ def test_weights_that_nobody_initializes() -> None:
     network = small_network()
     network.register_parameter("scale", nn.Parameter(torch.ones(1)))
     with pytest.raises(InputError, match="the network .Sequential. does not say"):
-        cascade(network)
+        fresh_network(network)
     assert len(list(cascade(network, fresh=network))) == 4
 
 
@@ -241,7 +243,8 @@ def test_shard(embedded: Classifier) -> None:
     targets = embedded(images).argmax(1)
     assert arrays["targets"].tolist() == targets.tolist()
     assert arrays["maps"].shape == (2, 3, 224, 224) and arrays["maps"].dtype == np.float16
-    networks = [embedded, *(copy for _, copy in cascade(embedded, layers, fresh=untrained("efficientnet_lite0", 2)))]
+    fresh = fresh_network("efficientnet_lite0", seed=2)
+    networks = [embedded, *(copy for _, copy in cascade(embedded, layers, fresh=fresh))]
     for stage, network in enumerate(networks):
         maps = explain(network, images, targets, method="gradient").numpy()
         kept = arrays["maps"][:, stage] * arrays["maps_scales"][:, stage, None, None]

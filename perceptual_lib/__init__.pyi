@@ -1,0 +1,15 @@
+from .book.explorer import Explorer as Explorer
+from .core.errors import InputError as InputError
+from .core.layer_ranges import perturbations_by_layers as perturbations_by_layers
+from .core.perturbation import Perturbation as Perturbation
+from .core.perturbation import perceptual_ball as perceptual_ball
+from .core.saliency import class_gradient as class_gradient
+from .core.saliency import saliency_map as saliency_map
+from .evaluation.profile import load_profile as load_profile
+from .methods import PerceptualBall as PerceptualBall
+from .methods import explain as explain
+from .methods import explainer as explainer
+from .networks.classifier import Classifier as Classifier
+from .networks.sources import load_classifier as load_classifier
+from .photographs.photographs import Photograph as Photograph
+from .photographs.sources import load_photographs as load_photographs

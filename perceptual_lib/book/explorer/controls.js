@@ -1,0 +1,84 @@
+// The controls of the explorer of layers.
+
+import { choice, element, slider } from "./elements.js";
+import { mean, threshold } from "./numerics.js";
+import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges.js";
+import { onGrid, put } from "./state.js";
+
+/** What is kept, by strategy. */
+const KEPT = {
+  value: (alpha) => `> ${alpha.toFixed(2)}`,
+  percent: (alpha) => `largest ${Math.round(100 * alpha)} %`,
+  mean: (alpha) => `> ${alpha.toFixed(2)} × mean`,
+};
+export const strategies = Object.keys(KEPT);
+
+/**
+ * @param {() => object} state what is chosen: see layers.js.
+ * @param {object} own range of the profile.
+ * @param {(photograph: object, method: object) => object[] | null} ranges that there are maps of; null for all.
+ * @param {() => object | null} shown the map that is shown.
+ */
+export function controlsOf(model, state, own, ranges, shown) {
+  const about = model.get("about");
+  const tried = (about.ranges ?? []).filter(({ role }) => role === "range");
+  const set = (trait) => (value) => put(model, trait, value);
+  const setLayers = (first, last, moved) => {
+    const { photograph, method } = state();
+    const known = ranges(photograph, method);
+    const weight = { first: 1, last: 1, [moved]: 1000 }; // the handle that was moved counts first
+    put(model, "layers", known ? nearestRange(known, first, last, weight).layers : `${first}-${last}`);
+  };
+  const setStrategy = (strategy) => {
+    if (shown()?.blurred) model.set("alpha", sameCut(shown().blurred, state(), strategy, about.alphas[strategy]));
+    put(model, "strategy", strategy);
+  };
+  const named = (name) => ({ value: name, text: name });
+  const controls = {
+    photograph: choice("Photograph", [], set("photograph")),
+    method: choice("Method", [], set("method")),
+    sigma: slider("Blur σ", [0, 30, 0.1], (sigma) => `${sigma.toFixed(1)} pixels`, set("sigma")),
+    opacity: slider("Opacity", [0, 1, 0.01], (opacity) => `${Math.round(100 * opacity)} %`, set("opacity")),
+    strategy: choice("Cut by", strategies.map(named), setStrategy),
+    alpha: slider("Level α", [0, 1, 0.05], (alpha) => KEPT[state().strategy](alpha), set("alpha")),
+  };
+  const { photograph, method, strategy, alpha } = controls;
+  const handles = rangeHandles(tried, about.activations, setLayers);
+  const isStatic = !model.get("live");
+  const triangle = tried.length ? rangeTriangle(tried, own.layers, isStatic, set("layers")) : null;
+  const held = element("div", { class: "held" }, handles.root, triangle?.root);
+
+  const setAll = (now) => {
+    photograph.set(now.photograph.name);
+    method.set(now.method.name);
+    strategy.set(now.strategy);
+    alpha.setGrid(about.alphas[now.strategy]);
+    for (const name of ["alpha", "sigma", "opacity"]) controls[name].set(now[name]);
+    held.style.visibility = now.method.layered ? "" : "hidden"; // its place is kept
+    if (!now.method.layered) return;
+    handles.set(parsedRange(now.layers));
+    const prefix = `map/${now.photograph.name}/${now.method.name}/`;
+    triangle?.set(now.layers, (layers) => !isStatic || (model.has?.(prefix + layers) ?? true));
+  };
+  const fill = () => {
+    const { photographs, methods } = model.get("about");
+    photograph.fill(photographOptions(photographs));
+    const group = ({ ours }) => (ours ? "The paper's" : "Others");
+    const options = methods.map((each) => ({ value: each.name, text: each.title, group: group(each) }));
+    method.fill(options.sort((one, other) => other.group.localeCompare(one.group))); // the paper's come first
+  };
+  return { ...controls, held, set: setAll, fill };
+}
+
+/** Photographs by their class; with their names where a class comes twice. */
+function photographOptions(photographs) {
+  const often = (title) => photographs.filter((each) => each.title === title).length > 1;
+  return photographs.map(({ name, title }) => ({ value: name, text: often(title) ? `${title} (${name})` : title }));
+}
+
+/** The threshold of another strategy that cuts a map as nearly as it is cut now. */
+function sameCut(blurred, now, strategy, grid) {
+  const { level, count } = threshold(blurred, now.strategy, now.alpha);
+  const alphas = { value: level, percent: count / blurred.length, mean: level / mean(blurred) };
+  return onGrid(alphas[strategy], grid);
+}

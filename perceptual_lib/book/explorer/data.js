@@ -1,0 +1,50 @@
+// Arrays and pictures of the model, and their pixels.
+
+const TIMEOUT = 600_000; // a live kernel may compute for minutes
+
+/**
+ * An array or a picture of the model, by its key: computed and sent by Python, or read from the static page.
+ * @returns {Promise<{shape: number[], low: number[], high: number[], values: Uint16Array} | HTMLImageElement>}
+ *   of maps (..., H, W) the values of 0 to 65535 and what these two stand for, map by map; or a picture.
+ */
+export function load(model, key) {
+  const kept = (model.loaded ??= new Map());
+  if (!kept.has(key)) {
+    const waiting = new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error("no answer from the kernel")), TIMEOUT);
+      const listen = (message, buffers) => {
+        if (message.key !== key || !("format" in message || "error" in message)) return;
+        clearTimeout(timer);
+        model.off("msg:custom", listen);
+        message.error ? reject(new Error(message.error)) : resolve(decoded(message, buffers[0]));
+      };
+      model.on("msg:custom", listen);
+      model.send({ need: key });
+    });
+    kept.set(key, waiting);
+    waiting.catch(() => kept.delete(key)); // asked again, it is tried again
+  }
+  return kept.get(key);
+}
+
+async function decoded(head, buffer) {
+  const bytes = new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
+  if (head.format !== "uint16") {
+    const image = new Image();
+    image.src = URL.createObjectURL(new Blob([bytes], { type: head.format }));
+    await image.decode();
+    return image;
+  }
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return { ...head, values: new Uint16Array(await new Response(stream).arrayBuffer()) };
+}
+
+/**
+ * The pixels of one of the pictures (height, width) that lie row by row in a larger one, `columns` to a row.
+ * @returns {Uint8ClampedArray} red, green, blue and 255 of each pixel.
+ */
+export function pixelsOf(picture, height, width, index = 0, columns = 1) {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, -width * (index % columns), -height * Math.floor(index / columns));
+  return context.getImageData(0, 0, width, height).data;
+}

@@ -1,0 +1,74 @@
+// What the players share: a photograph and further traits to choose, panels, and what is drawn when they change.
+
+import { load } from "./data.js";
+import { choice, element, statusLine } from "./elements.js";
+import { eachFrame, keepInAddress, put } from "./state.js";
+
+/** The function that sets a trait of the model. */
+export const setter = (model) => (trait) => (value) => put(model, trait, value);
+
+/**
+ * Build a player into its element.
+ * @param {{model: object, el: HTMLElement}} view
+ * @param {string} name of its part of the address.
+ * @param {Object<string, {root: HTMLElement, set: Function, valid: Function, button?: HTMLElement}>} controls by the
+ *   traits that they set, a button beside some; the photograph's comes before them.
+ * @param {object} parts panels; elements below them; keys(now) of the arrays to load; show(now, ...arrays), where now
+ *   has the traits' values, as far as they can be shown.
+ */
+export function player({ model, el }, name, controls, { panels, below, keys, show }) {
+  const texts = model.get("about").photographs.map(({ name, title }) => ({
+    value: name,
+    text: title ? `${name} (${title})` : name,
+  }));
+  controls = { photograph: choice("Photograph", texts, setter(model)("photograph")), ...controls };
+  const traits = Object.keys(controls);
+  const status = statusLine();
+
+  const arrays = async () => {
+    const now = Object.fromEntries(traits.map((trait) => [trait, controls[trait].valid(model.get(trait))]));
+    for (const trait of traits) controls[trait].set(now[trait]);
+    return [now, ...(await Promise.all(keys(now).map((key) => load(model, key))))];
+  };
+  const refresh = newestOnly(el, status, arrays, (loaded) => show(...loaded));
+
+  el.classList.add("explorer");
+  keepInAddress(model, name, traits);
+  for (const trait of traits) model.on(`change:${trait}`, refresh);
+  const moved = Object.values(controls).flatMap(({ root, button }) => (button ? [root, button] : [root]));
+  el.replaceChildren(
+    element("div", { class: "controls" }, ...moved),
+    element("div", { class: "panels" }, ...panels.map(({ root }) => root)),
+    ...below,
+    status.root,
+  );
+  refresh();
+}
+
+/**
+ * A function that loads and then shows what is asked for last; what was asked for before is not shown any more.
+ * Until it is shown, the explorer counts as busy.
+ */
+function newestOnly(el, status, load, show) {
+  let asked = 0;
+  const draw = eachFrame(async () => {
+    const mine = asked;
+    const slow = setTimeout(() => mine === asked && status.say("Loading …"), 300);
+    try {
+      const loaded = await load();
+      if (mine !== asked) return;
+      show(loaded);
+      status.say("");
+    } catch (error) {
+      if (mine === asked) status.say(error.message);
+    } finally {
+      clearTimeout(slow);
+      if (mine === asked) el.setAttribute("aria-busy", false);
+    }
+  });
+  return () => {
+    asked++;
+    el.setAttribute("aria-busy", true);
+    draw();
+  };
+}

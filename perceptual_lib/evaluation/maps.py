@@ -1,0 +1,74 @@
+"""Maps of photographs by any method, without a blur, and as they are kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from perceptual_lib.core.saliency import class_gradient, saliency_map
+from perceptual_lib.methods.perceptual import perturb
+from perceptual_lib.methods.registry import explain, find_method
+from perceptual_lib.networks.classifier import Classifier
+
+
+def compute(
+    classifier: Classifier, pictures: Sequence[Image.Image], *, method: str, settings: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Maps of the predicted classes.
+
+    Args:
+        classifier: the network.
+        pictures: B of them.
+        method, settings: as for `explain`. One perturbation has the maps of all of our own methods.
+
+    Returns:
+        targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. Where the method is
+        ours maps are the root mean square over the channels, and there are also guided (B, H, W) with guided_scales,
+        and of the perturbation margin_before, margin, evaluations, converged and failed (B,).
+    """
+    images = classifier.preprocess(pictures)
+    if not find_method(method).ours:
+        with torch.no_grad():
+            targets = classifier(images).argmax(1)
+        maps = explain(classifier, images, targets, method=method, **settings)
+        return {"targets": targets.cpu().numpy(), **pack_maps(maps)}
+    result = perturb(classifier, images, **settings)
+    gradient = class_gradient(classifier, images, result.targets)
+    facts = ("targets", "margin_before", "margin", "evaluations", "converged", "failed")
+    return {
+        **{name: getattr(result, name).cpu().numpy() for name in facts},
+        **pack_maps(saliency_map(result.delta)),
+        **pack_maps(saliency_map(result.delta, gradient=gradient), "guided"),
+    }
+
+
+def unblurred_maps(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    method: str,
+    settings: Mapping[str, Any],
+    *,
+    multilabel: bool = False,
+) -> Tensor:
+    """(B, H, W): what `explain` returns, of our own methods without the blur that is theirs by default.
+
+    Args:
+        network, images (B, C, H, W), targets (B,), method, settings: as for `explain`.
+        multilabel: of our own methods, see `perceptual_ball`.
+    """
+    of_ours = {"sigma": 0.0, "multilabel": multilabel} if find_method(method).ours else {}
+    return explain(network, images, targets, method=method, **settings, **of_ours)
+
+
+def pack_maps(maps: Tensor, name: str = "maps") -> dict[str, np.ndarray]:
+    """Maps (..., H, W) as float16, each with a largest magnitude of 1, and what they are to be multiplied by, (...).
+
+    Half precision and not even steps: the least salient pixels keep their order, which the deletion game asks for.
+    """
+    scales = maps.abs().amax((-2, -1))
+    shares = maps / torch.where(scales > 0, scales, 1)[..., None, None]
+    return {name: shares.half().cpu().numpy(), f"{name}_scales": scales.cpu().numpy()}

@@ -1,0 +1,162 @@
+"""Extremal perturbations (Fong, Patrick and Vedaldi 2019): search for the part of the image that shows the class."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceptual_lib.core.checks import target_logits
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.methods.registry import explainer
+
+GRID = 32  # places of a mask's parameter along the shorter side: one in 7 pixels of 224
+TEMPERATURE = 1 / 20  # of the soft maximum
+LEVELS = 8  # of blur, between which the image is interpolated
+AREA_WEIGHT = 300.0  # of the area's penalty at the first step
+AREA_GROWTH = 16.4  # what that weight is multiplied by over the whole run: 1.0035 a step over TorchRay's 800
+LEARNING_RATE, MOMENTUM = 0.01, 0.9  # of steps along a running mean of the gradients
+
+
+@explainer(
+    "extremal_perturbation",
+    source="Fong, Patrick and Vedaldi 2019",
+    passes=lambda settings: (settings["steps"] * len(settings["areas"]),) * 2,
+)
+def extremal_perturbation(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    areas: Sequence[float] = (0.1,),
+    steps: int = 800,
+    radius: float = 0.09,
+    blur: float = 0.09,
+    smooth: float = 0.09,
+) -> Tensor:
+    """The smooth mask of a given area that keeps the class's logit largest, the rest of the image blurred.
+
+    Written from the paper (ICCV 2019, arXiv 1910.08485). What it leaves open (the schedule of the area's penalty, the
+    momentum, the margin on which area counts, the mirrored image in every other step) is as TorchRay was observed to do
+    it. Their lengths are pixels of an image of 224; here they are shares of the shorter side, so that an image has the
+    same explanation at any size.
+
+    Args:
+        network, images, targets: module to logits, (B, C, H, W), (B,).
+        areas: shares to keep, in (0, 1), of the image with a margin of one radius around it: 0.1 is about 0.14 of the
+            image alone. Each is searched for by itself; the masks are summed.
+        steps: of gradient descent, for each area; the penalty grows as much over few as over many.
+        radius: of the smallest spot that a mask can show, as a share of the image's shorter side.
+        blur: standard deviation where the mask is 0, as a share of the shorter side.
+        smooth: standard deviation of the Gaussian blur of the masks found, which the pointing game is played with, as
+            a share of the shorter side; 0 for the masks themselves.
+
+    Returns:
+        (B, H, W), from 0 to the number of areas.
+    """
+    if not areas or not all(0 < area < 1 for area in areas):
+        raise InputError(f"areas are shares of the image between 0 and 1, at least one; not {areas}.")
+    if steps < 1:
+        raise InputError(f"steps is {steps}; give a positive number.")
+    if not (0 < radius <= 1 and 0 <= blur <= 1 and 0 <= smooth <= 1):
+        raise InputError("radius, blur and smooth are shares of the image's side, at most 1; radius is above 0.")
+    side = min(images.shape[2:])
+    passes, levels = Passes(network), blur_levels(images, blur * side)
+    generate = SmoothMask(images, radius * side)
+
+    def loss(area: float, parameter: Tensor, step: int) -> Tensor:  # (B,), nothing of one image mixed with another's
+        canvas = generate(parameter)
+        off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place
+        shown = between_levels(levels, generate.on_image(canvas))
+        logits = passes(shown if step % 2 else shown.flip(3))
+        growth = math.pow(AREA_GROWTH, step / steps)  # first the mask finds its place, then it gets its area
+        return AREA_WEIGHT * growth * off - target_logits(logits, len(images), targets)
+
+    # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
+    whole = images.new_ones(len(images), *generate.grid)
+    masks = [generate.on_image(generate(descend(partial(loss, area), whole, steps))) for area in areas]
+    return gaussian_blur(torch.stack(masks).sum(0), smooth * side)
+
+
+def descend(loss: Callable[[Tensor, int], Tensor], parameter: Tensor, steps: int) -> Tensor:
+    """The parameter (B, ...) after steps of gradient descent with momentum within [0, 1].
+
+    loss: from the parameter and the step's number to (B,).
+    """
+    velocity: Tensor | None = None
+    for step in range(steps):
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(loss(parameter.requires_grad_(), step).sum(), parameter)
+        velocity = gradient if velocity is None else gradient.lerp(velocity, MOMENTUM)
+        parameter = (parameter.detach() - LEARNING_RATE * velocity).clamp(0, 1)
+    return parameter
+
+
+class SmoothMask:
+    """Masks made of soft discs: the smooth max-convolution of a coarse grid with a radial kernel.
+
+    m(u) = smax_v k(u - v) p(v), where smax f = sum f exp(f / T) / sum exp(f / T). The maximum, where a convolution
+    would have the mean, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 to half the
+    radius, with a Gaussian flank of standard deviation radius / 2 from there.
+
+    Masks are computed where the grid's points are and enlarged bilinearly, at a fiftieth of the cost of every pixel.
+    They live on a canvas, the grid with a margin of one radius around it: there a disc centred on the image's border
+    counts almost whole, and places at the border are no cheaper than others.
+
+    Args:
+        images: (B, C, H, W), for their size.
+        radius: of the smallest spot, in pixels.
+    """
+
+    def __init__(self, images: Tensor, radius: float) -> None:
+        self.size = tuple(images.shape[2:])
+        stride = max(1, round(min(self.size) / GRID))
+        self.grid = tuple(max(1, round(length / stride)) for length in self.size)  # (rows, columns) of the parameter
+        self.margin = round(radius / stride)  # places of the canvas on each side of the image
+        self.reach = math.ceil(1.5 * radius / stride)  # k is at most exp(-2) from there on, which the maximum forgets
+        offset = torch.arange(-self.reach, self.reach + 1, dtype=images.dtype, device=images.device) * stride / radius
+        distance = torch.hypot(offset[:, None], offset)
+        self.kernel = (-2 * (distance - 0.5).clamp(min=0).square()).exp().flatten()[:, None]  # (window, 1)
+
+    def __call__(self, parameter: Tensor) -> Tensor:
+        """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]."""
+        near = F.unfold(parameter[:, None], 2 * self.reach + 1, padding=self.reach + self.margin)
+        spots = near * self.kernel  # (B, window, places of the canvas)
+        mask = ((spots / TEMPERATURE).softmax(1) * spots).sum(1)
+        return mask.view(-1, *(length + 2 * self.margin for length in self.grid))
+
+    def on_image(self, canvas: Tensor) -> Tensor:
+        """Masks (B, H, W): the canvas without its margin, at the image's size."""
+        rows, columns = (slice(self.margin, self.margin + length) for length in self.grid)
+        return F.interpolate(canvas[:, None, rows, columns], self.size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def blur_levels(images: Tensor, sigma: float) -> Tensor:
+    """(LEVELS, B, C, H, W): the images from blurred with `sigma` pixels to sharp, in even steps of sigma."""
+    return torch.stack([gaussian_blur(images, sigma * (1 - level / (LEVELS - 1))) for level in range(LEVELS)])
+
+
+def between_levels(levels: Tensor, mask: Tensor) -> Tensor:
+    """Images (B, C, H, W), each pixel blurred as far as the mask (B, H, W) is from 1, between its two levels."""
+    index = torch.arange(len(levels), dtype=mask.dtype, device=mask.device).view(-1, 1, 1, 1)
+    weights = (1 - (mask * (len(levels) - 1) - index).abs()).clamp(min=0)  # (LEVELS, B, H, W), two are not 0
+    return (weights[:, :, None] * levels).sum(0)
+
+
+def wanted_values(masks: Tensor, area: float) -> Tensor:
+    """What the area's penalty |vecsort(m) - r_a|^2 pulls each pixel to, (B, H, W): 1 for the largest, 0 for the rest.
+
+    r_a is (1 - area) H W zeros and then ones. Pixels of the same value share what is left for them: the order in which
+    sorting happens to put them is that of the rows, and would pull a uniform mask to the bottom of the image.
+    """
+    values = masks.flatten(1)
+    ordered = values.sort(1).values
+    below = torch.searchsorted(ordered, values)  # how many pixels are smaller, (B, H W)
+    up_to = torch.searchsorted(ordered, values, right=True)  # and how many not larger
+    zeros = round((1 - area) * values.shape[1])
+    ones = (up_to - zeros).clamp(min=0) - (below - zeros).clamp(min=0)
+    return (ones / (up_to - below)).to(masks).view_as(masks)

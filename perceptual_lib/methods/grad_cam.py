@@ -1,0 +1,43 @@
+"""Grad-CAM and NormGrad: a late layer's activation and its gradient, put together place by place.
+
+`layer` is a module by its path, an activation by index or name, or None for the last spatial activation.
+"""
+
+from torch import Tensor, nn
+
+from perceptual_lib.methods.gradients import guided_gradient
+from perceptual_lib.methods.layers import Layer, enlarge, layer_gradient, layer_passes
+from perceptual_lib.methods.registry import explainer
+
+
+@explainer("grad_cam", source="Selvaraju et al. 2017", passes=layer_passes, predicts=True)
+def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+    """A layer's channels, weighted by the mean gradient of each, summed, the positive part, enlarged."""
+    activation, gradient = layer_gradient(network, images, targets, layer)
+    return enlarge((gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu(), images)
+
+
+@explainer(
+    "guided_grad_cam",
+    source="Selvaraju et al. 2017",
+    passes=lambda settings: (layer_passes(settings)[0] + 1, 2),
+    predicts=True,
+)
+def guided_grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+    """Guided backpropagation times Grad-CAM, the largest magnitude over the channels."""
+    coarse = grad_cam(network, images, targets, layer=layer)
+    return (guided_gradient(network, images, targets) * coarse[:, None]).abs().amax(1)
+
+
+@explainer("normgrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)
+def normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+    """How much each place would change the weights behind it: the norm of its gradient times that of its activation."""
+    activation, gradient = layer_gradient(network, images, targets, layer)
+    return enlarge(gradient.norm(dim=1) * activation.norm(dim=1), images)
+
+
+@explainer("selective_normgrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)
+def selective_normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+    """At each place the norm over channels of the positive part of activation times gradient, enlarged."""
+    activation, gradient = layer_gradient(network, images, targets, layer)
+    return enlarge((activation * gradient).relu().norm(dim=1), images)

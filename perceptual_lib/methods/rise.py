@@ -1,0 +1,78 @@
+"""RISE (Petsiuk, Das and Saenko 2018): hide parts of the image by chance, and see what is left of the class."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.passes import Passes
+from perceptual_lib.methods.registry import explainer
+
+
+@explainer("rise", source="Petsiuk et al. 2018", passes=("count", 0))
+def rise(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    count: int = 8000,
+    cells: int = 7,
+    share: float = 0.5,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
+
+    Every image of a batch sees the same masks. They are made as they are needed: memory does not grow with `count`.
+
+    Args:
+        network, images, targets: module to logits, (B, C, H, W), (B,). What is hidden is 0, in normalized space the
+            mean colour.
+        count: random masks.
+        cells: their cells along each side.
+        share: the probability that a cell is visible; the map is divided by it, so that it does not depend on it on
+            average.
+        seed: of the masks.
+        batch_size: masked images that the network gets at once; the map does not depend on it. None for what suits the
+            device, see `full_batch`.
+
+    Returns:
+        (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
+    """
+    batch_size = full_batch(images.device) if batch_size is None else batch_size
+    if min(count, cells, batch_size) < 1:
+        raise InputError("count, cells and batch_size must be at least 1.")
+    if not 0 < share <= 1:
+        raise InputError(f"share is a probability above 0, at most 1, not {share}.")
+    passes = Passes(network, backward=False)
+    maps = torch.zeros_like(images[:, 0])
+    for block in random_masks(images, count, cells, share, seed, batch_size):  # (n, H, W)
+        for one, target, map in zip(images, targets, maps, strict=True):  # full batches, whatever the number of images
+            scores = passes(one * block[:, None]).softmax(1, images.dtype)[:, target]  # (n,)
+            with torch.autocast(images.device.type, enabled=False):
+                map += torch.tensordot(scores, block, 1)
+    return maps / (count * share)
+
+
+def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int, batch_size: int) -> Iterator[Tensor]:
+    """RISE's masks (Petsiuk et al. 2018, Sec. 3.2) in blocks (n, H, W) of at most `batch_size`, values in [0, 1].
+
+    A grid of cells, each 1 with probability `share`, is enlarged bilinearly to one cell more than the image on each
+    side, and the image's size cut out of that at a random place within the first cell.
+    """
+    height, width = images.shape[2:]
+    sides = torch.tensor([math.ceil(height / cells), math.ceil(width / cells)])  # of a cell, in pixels
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, count, batch_size):
+        # One row of numbers for each mask: the same masks however they are divided into blocks.
+        draws = torch.rand(min(batch_size, count - start), cells**2 + 2, generator=generator, dtype=torch.double)
+        grids = (draws[:, 2:] < share).to(images).view(-1, 1, cells, cells)
+        large = F.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)[:, 0]
+        corners = (draws[:, :2] * sides).long().tolist()
+        yield torch.stack(
+            [mask[top : top + height, left : left + width] for mask, (top, left) in zip(large, corners, strict=True)]
+        )

@@ -1,0 +1,67 @@
+"""Several processes of this machine.
+
+Nothing that takes long is imported here, so that a new process ignores Ctrl-C before it loads torch.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from typing import Any
+
+ATTEMPTS = 3  # to compute a shard whose worker dies
+
+
+class Processes:
+    """Several processes of this machine: an `Executor`.
+
+    Args:
+        classifier: arguments of `load_classifier`.
+        workers: how many; None for one per core.
+    """
+
+    death = BrokenExecutor
+    attempts = ATTEMPTS
+
+    def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
+        self.capacity = workers or os.cpu_count() or 1
+        self.classifier = dict(classifier)
+        self.pool = self._new_pool()
+
+    def submit(self, name: str, *arguments: Any) -> Future:
+        try:
+            return self.pool.submit(_call, name, *arguments)
+        except BrokenExecutor:  # a worker was killed, and with it the pool
+            self.pool = self._new_pool()
+            return self.pool.submit(_call, name, *arguments)
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
+        return ProcessPoolExecutor(self.capacity, context, _start, (self.classifier,))
+
+    def close(self) -> None:
+        for process in list((self.pool._processes or {}).values()):
+            process.terminate()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(classifier: Mapping[str, Any]) -> None:
+    """What a worker's process does first."""
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle, which then ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    from perceptual_lib.runs.worker import Worker
+
+    _worker = Worker(classifier)
+
+
+def _end_with_parent() -> None:
+    """A run that is killed cannot end its workers: they would compute, and wait for more, for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _call(name: str, *arguments: Any) -> Any:
+    return getattr(_worker, name)(*arguments)

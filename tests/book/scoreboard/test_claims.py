@@ -1,0 +1,221 @@
+"""The claims as they are read, against the paper, and on the published run."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from perceptual_lib.book.scoreboard import CLAIMS, Claim, Verdict, count_verdicts, scoreboard
+from perceptual_lib.book.scoreboard.claims import read_claims
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.publishing import load_all
+from perceptual_lib.evaluation.tables import paper_table
+
+NOT_PUBLISHED = {"even when testing at multiple resolutions"}  # it takes ranges of layers at 1.5 times the size
+DECIDABLE = [claim for claim in CLAIMS if claim.experiment]
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, pd.DataFrame]:
+    return {name: table for name, (table, _) in load_all(Path(__file__).parents[3] / "results/imagenet-300").items()}
+
+
+@pytest.fixture
+def data() -> dict:
+    """What `claims.yaml` has, with two of its claims."""
+    data = yaml.safe_load(files("perceptual_lib.book.scoreboard").joinpath("claims.yaml").read_text(encoding="utf-8"))
+    assert len(data["claims"]) == len(CLAIMS) > 70
+    entries = [entry for entry in data["claims"] if entry.get("experiment") == "pointing"][:2]
+    return data | {"claims": [dict(entry) for entry in entries]}
+
+
+def test_no_claim_stands_twice() -> None:
+    assert len({(claim.quote, claim.asks) for claim in CLAIMS}) == len(CLAIMS) == len(DECIDABLE) + 12
+
+
+def test_an_entry_is_a_claim(data) -> None:
+    entry = {"section": "Abstract", "quote": "a", "asks": "b", "experiment": "pointing"}
+    entry |= {"sample": {"name": "scores", "measure": "hits"}, "rule": {"name": "place", "ours": "perceptual"}}
+    data["claims"].append(entry)
+    claim = read_claims(yaml.safe_dump(data))[0]  # the abstract comes first
+    assert (claim.quote, claim.paper, claim.where) == ("a", {}, {})
+    assert claim.asks.startswith("share of hits") and claim.asks.endswith(": b")  # what all of an experiment ask
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"section": "4.9"}, "there is no section '4.9'; there are Abstract, 1, .*"),
+        ({"experiment": "pointin"}, "there is no experiment 'pointin'; there are localization, .*"),
+        ({"sample": {"name": "score", "measure": "hits"}}, "there is no sample 'score'; there are scores, .*"),
+        ({"sample": {"name": "scores"}}, "the sample scores: missing a required argument: 'measure'."),
+        ({"sample": {"name": "_ranges", "measure": "hits"}}, "there is no sample '_ranges'.*"),
+        ({"sample": {"name": "on_most_rows"}}, "there is no sample 'on_most_rows'.*"),
+        ({"rule": {"name": "places"}}, "there is no rule 'places'; there are place, trend, .*"),
+        ({"rule": {"ours": "perceptual"}}, "there is no rule None.*"),
+        ({"rule": {"name": "place", "our": "a"}}, "the rule place: missing a required argument: 'ours'."),
+        ({"rule": {"name": "trend", "rises": True}}, "the rule trend: got an unexpected keyword argument 'rises'."),
+        ({"rule": {}}, "an experiment, a sample and a rule go together: give all three or none."),
+        ({"experiment": ""}, "an experiment, a sample and a rule go together: give all three or none."),
+        ({"qoute": "a"}, ".*unexpected keyword argument 'qoute'"),
+    ],
+)
+def test_an_entry_that_is_wrong(data, wrong, sentence) -> None:
+    data["claims"][1] |= wrong
+    with pytest.raises(InputError, match=f"^claim 2, '{re.escape(data['claims'][1]['quote'])}': {sentence}$"):
+        read_claims(yaml.safe_dump(data))
+
+
+# Against the paper.
+
+
+def test_the_papers_numbers_are_those_of_its_tables() -> None:
+    tables = {"localization": "table1", "insertion_deletion": "table2", "pointing": "table3"}
+    said = [claim for claim in CLAIMS if claim.paper]
+    assert len(said) > 20
+    for claim in said:
+        for method, number in claim.paper.items():
+            assert number in paper_table(tables[claim.experiment]).loc[[method]].to_numpy(), (claim.asks, method)
+
+
+def plain_text(text: str) -> str:
+    """Letters, digits and signs alone: without spaces, hyphens, LaTeX's dollars and braces."""
+    for name, sign in {r"\sigma": "σ", r"\lambda": "λ", r"\in": "∈", r"\approx": "≈", r"\ge": "≥"}.items():
+        text = text.replace(name, sign)
+    return re.sub(r"[\s\-‐–$\\{}*_]", "", unicodedata.normalize("NFKC", text)).lower()
+
+
+@pytest.mark.skipif(not os.environ.get("PAPER_TEXT"), reason="PAPER_TEXT does not name the paper's text")
+def test_quotes_are_the_papers_words() -> None:
+    paper = plain_text(Path(os.environ["PAPER_TEXT"]).read_text(encoding="utf-8"))
+    missing = [claim.quote for claim in CLAIMS if plain_text(claim.quote) not in paper]
+    assert not missing
+
+
+# On the published run.
+
+
+def failed(table: pd.DataFrame) -> pd.DataFrame:
+    results = table.columns.intersection("distance correlation ssim margin inside area size spread".split())
+    table = table.assign(failure="RuntimeError: no map", **dict.fromkeys(results, np.nan))
+    return table.assign(**dict.fromkeys(table.columns.intersection(["hits", "insertion", "deletion"]), None))
+
+
+def unit(table: pd.DataFrame) -> str:
+    return "scene" if "scene" in table else "photograph"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda table: table[:0],
+        lambda table: table[table.method == "gradient"],
+        lambda table: table[table.role == "weight"],
+        failed,
+        lambda table: table[table[unit(table)] == table[unit(table)].min()],
+    ],
+    ids=["empty", "one method", "other roles", "all failed", "one photograph"],
+)
+def test_what_is_not_there_needs_data(published, spoil) -> None:
+    board = scoreboard({name: spoil(table) for name, table in published.items()})
+    assert set(board.verdict) == {Verdict.NEEDS_DATA} and (board.n == 0).all()
+    assert board.measured.str.startswith("nothing").all()
+
+
+def test_no_results_at_all() -> None:
+    board = scoreboard({})
+    assert set(board.verdict) == {Verdict.NEEDS_DATA}
+    expected = [claim.experiment and f"nothing: there are no results of {claim.experiment}" for claim in CLAIMS]
+    assert board.measured.to_list() == [sentence or "nothing" for sentence in expected]
+
+
+def test_a_failure_costs_a_photograph_and_nothing_else(published) -> None:
+    table = published["change"]
+    gone = table.photograph == table.photograph.iloc[0]
+    of_all, of_others = ({"change": pd.concat(parts)} for parts in ([table], [table[~gone], failed(table[gone])]))
+    for claim in DECIDABLE:
+        if claim.experiment == "change":
+            before, after = claim.finding(of_all), claim.finding(of_others)
+            assert (after.verdict, after.n) == (before.verdict, before.n - 1)
+
+
+def interval(differences: pd.Series) -> tuple[float, float]:
+    """Of the mean, with 95 % by normal theory."""
+    half = 1.96 * differences.std() / np.sqrt(len(differences))
+    return differences.mean() - half, differences.mean() + half
+
+
+def deletion(table: pd.DataFrame) -> pd.Series:
+    """The area with the perceptual term less that without, by photograph, from the curves; below 0 is better."""
+    lines = table[(table.role == "table") & (table.sigma == 0)].set_index(["photograph", "method"])
+    area = lines.deletion.map(lambda curve: float(np.trapezoid(curve)) / (len(curve) - 1)).unstack()
+    return (area.no_perceptual - area.perceptual).dropna()
+
+
+def pointing(table: pd.DataFrame) -> pd.Series:
+    """The share of hits with the perceptual term less that without, by scene, at the blurs of the selection."""
+    lines = table[(table.role == "table") & (table.scale == 1)].assign(hit=table.distance < 15)
+    found = {}
+    for method in ("perceptual", "no_perceptual"):
+        hits = lines[lines.method == method].groupby(["selection", "sigma", "scene"]).hit.mean()
+        best = hits[True].groupby("sigma").mean().idxmax()
+        found[method] = hits[False][best]
+    return found["perceptual"] - found["no_perceptual"]
+
+
+def of_methods(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    return table[table.role == "table"].set_index(["photograph", "method"])[measure].unstack()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "asks", "lead"),
+    [
+        ("insertion_deletion", "area under the deletion curve without blur, with the perceptual term and", deletion),
+        ("pointing", ": with the perceptual term and without", pointing),
+        (
+            "change",
+            "effective share of the pixels that change, with the perceptual term and without",
+            lambda table: of_methods(table, "spread").no_perceptual - of_methods(table, "spread").perceptual,
+        ),
+        (
+            "change",
+            "inside the object's boxes, against their share of the picture",
+            lambda table: of_methods(table, "inside").perceptual - of_methods(table, "area").perceptual,
+        ),
+    ],
+)
+def test_a_verdict_is_that_of_the_numbers(
+    published, experiment, asks, lead: Callable[[pd.DataFrame], pd.Series]
+) -> None:
+    (claim,) = (
+        claim for claim in DECIDABLE if claim.experiment == experiment and asks in claim.asks and lead_only(claim)
+    )
+    finding, differences = claim.finding(published), lead(published[experiment])
+    low, high = interval(differences)
+    assert finding.verdict == (Verdict.REPRODUCED if low > 0 else Verdict.NOT_REPRODUCED if high < 0 else "undecided")
+    assert finding.n == len(differences)
+    found = map(float, re.search(r"by (\S+) \((\S+) to ([^;]+);", finding.measured).groups())
+    tolerance = 0.3 * (high - low)
+    assert list(found) == pytest.approx([differences.mean(), low, high], abs=tolerance)
+
+
+def lead_only(claim: Claim) -> bool:
+    """Whether it is about all questions and photographs."""
+    return "difficult" not in claim.asks
+
+
+@pytest.mark.slow
+def test_the_published_numbers_give_verdicts(published) -> None:
+    board = scoreboard(published)
+    undecided = board[(board.rule != "") & (board.verdict == Verdict.NEEDS_DATA)]
+    assert set(undecided.quote) == NOT_PUBLISHED, undecided[["quote", "measured"]].to_csv(sep="|")
+    counts = count_verdicts(board)
+    assert list(counts) == list(Verdict) and sum(counts.values()) == len(CLAIMS)
+    assert counts[Verdict.NEEDS_DATA] == len(CLAIMS) - len(DECIDABLE) + len(NOT_PUBLISHED)

@@ -1,0 +1,220 @@
+"""Samples on tables of a few lines, written by hand, whose scores one can read off."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perceptual_lib.book.scoreboard.rules import MissingData
+from perceptual_lib.book.scoreboard.samples import (
+    areas,
+    beside,
+    growing,
+    larger_against_original,
+    layers_and_methods,
+    lead_of_ranges,
+    mean_correlations,
+    mean_gains,
+    most_or_none,
+    scores,
+    second_convolution,
+    top_range,
+)
+from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS
+
+
+def listed(frame: pd.DataFrame) -> dict:
+    """Columns as lists."""
+    return {name: pytest.approx(column.to_list(), nan_ok=True) for name, column in frame.items()}
+
+
+def localization(hits: dict[str, list[list[int]]], **columns) -> pd.DataFrame:
+    """Of four photographs, the first two of the selection: for each sigma which are hits at the third threshold."""
+    lines = []
+    for method, by_sigma in hits.items():
+        for sigma, found in enumerate(by_sigma):
+            for index, hit in enumerate(found):
+                of_thresholds = np.zeros(250, bool)
+                of_thresholds[STRATEGY_COLUMNS["mean"].start + 2] = hit
+                lines.append((method, float(sigma), f"p{index}", index < 2, "", of_thresholds))
+    table = pd.DataFrame(lines, columns="method sigma photograph selection failure hits".split())
+    return table.assign(role="table", settings="{}", **columns)
+
+
+def test_errors_are_judged_on_photographs_that_chose_nothing() -> None:
+    table = localization({"a": [[0, 1, 1, 1], [1, 1, 0, 1]]})  # the second blur suits the selection, the first the rest
+    assert listed(scores(table, "best error")) == listed(scores(table, "mean error")) == {"a": [1, 0]}
+    assert listed(scores(table, "value error")) == {"a": [1, 1]}  # no hit at any of its thresholds
+    assert listed(scores(table, "mean error", by="sigma")) == {0.0: [0, 0], 1.0: [1, 0]}
+    table.loc[table.photograph == "p3", ["failure", "hits"]] = ["no map", None]
+    assert listed(scores(table, "mean error")) == {"a": [1]}
+    assert scores(table.assign(selection=False), "mean error").empty
+
+
+def test_ranges_of_the_selection_are_crossed() -> None:
+    hits = np.zeros((4, 250), bool)
+    hits[[0, 2], 3] = True  # best on the even ones; an odd one judges it as a miss
+    hits[:2, 5] = True  # one of the odd and one of the even ones
+    table = pd.DataFrame({"photograph": list("abcd"), "hits": list(hits), "sigma": 0.0, "failure": "", "role": "range"})
+    table = table.assign(selection=True, method="perceptual", settings=json.dumps({"layers": "0-3"}))
+    assert listed(growing(table, "crossed error")) == {3: [0, 1, 1, 1]}
+
+
+def games() -> pd.DataFrame:
+    """Curves that are constant, so that each is its area; of "b" without blur alone."""
+    lines = [("a", 0.0, 0.2), ("a", 2.5, 0.4), ("a", 5.0, 0.8), ("b", 0.0, 0.5)]
+    return pd.DataFrame(
+        {"role": "table", "method": method, "sigma": sigma, "photograph": name, "failure": "", "deletion": [area] * 3}
+        | {"insertion": np.array([0, 2 * area, 0], np.float32) + (name == "q")}
+        for method, sigma, area in lines
+        for name in ("p", "q")
+    )
+
+
+def test_areas_at_the_blurs_that_are_named() -> None:
+    assert listed(areas(games(), "insertion", {"a": 2.5})) == {"a": [0.4, 1.4], "b": [0.5, 1.5]}
+    assert listed(areas(games(), "deletion", {})) == {"a": [0.2, 0.2], "b": [0.5, 0.5]}
+    curve = games()[games().method == "a"]
+    assert listed(scores(curve, "deletion", by="sigma")) == {0.0: [0.2] * 2, 2.5: [0.4] * 2, 5.0: [0.8] * 2}
+
+
+def test_names_join_what_they_call_alike_and_leave_out_what_they_call_nothing() -> None:
+    names = {0.0: None, 2.5: "with blur", 5.0: "with blur"}
+    table = games()[games().method == "a"]
+    assert listed(scores(table, "deletion", by="sigma", names=names)) == {"with blur": [0.6, 0.6]}
+    table.loc[(table.photograph == "p") & (table.sigma == 5), "deletion"] = None  # half of a mean is none
+    assert listed(scores(table, "deletion", by="sigma", names=names)) == {"with blur": [0.6]}
+
+
+def test_only_lines_of_the_profiles_own_settings_count_if_nothing_else_is_said() -> None:
+    table = games()
+    table.loc[table.sigma == 5, "role"] = "sweep"
+    assert list(scores(table[table.method == "a"], "deletion", by="sigma")) == [0.0, 2.5]
+    roles = ["table", "sweep"]
+    assert list(scores(table[table.method == "a"], "deletion", by="sigma", roles=roles)) == [0.0, 2.5, 5.0]
+
+
+def pointing(distances: dict[tuple[str, float], list[list[float]]], **columns) -> pd.DataFrame:
+    """By method and size: for each sigma the distances of two questions, the first one hard, in each of four scenes."""
+    lines = [
+        (method, scale, float(sigma), f"s{index // 2}", index % 2 == 0, index < 4, distance)
+        for (method, scale), by_sigma in distances.items()
+        for sigma, found in enumerate(by_sigma)
+        for index, distance in enumerate(found)
+    ]
+    table = pd.DataFrame(lines, columns="method scale sigma scene hard selection distance".split())
+    return table.assign(role="table", settings="{}", **columns)
+
+
+NEAR, FAR = 14.9, 15.1  # within the tolerance of 15 pixels, and not
+FIRST_BLUR = [NEAR, FAR, FAR, FAR, NEAR, NEAR, NEAR, NEAR]
+SECOND_BLUR = [NEAR, NEAR, FAR, NEAR, FAR, NEAR, FAR, FAR]  # has more hits on the selection, fewer on the others
+
+
+def test_hits_are_judged_in_scenes_that_chose_no_blur() -> None:
+    table = pointing({("a", 1.0): [FIRST_BLUR, SECOND_BLUR]})
+    assert listed(scores(table, "hits")) == {"a": [0.5, 0.0]}
+    both = beside(table, {"difficult": "difficult hits", "others": "other hits", "a bound": 0.5})
+    assert listed(both) == {"difficult": [0, 0], "others": [1, 0], "a bound": [0.5, 0.5]}
+    table.loc[(table.scene == "s3") & table.hard, "distance"] = np.nan  # a failure costs the scene
+    assert listed(scores(table, "hits")) == {"a": [0.5]}
+
+
+def test_crossed_hits() -> None:
+    table = pointing({("perceptual", 1.0): [FIRST_BLUR, SECOND_BLUR]}, photograph="")
+    table = table.assign(role="range", settings=json.dumps({"layers": "0-3"}))
+    # s0 and s2 have 3 of 4 hits at the first blur, 3 of 4 at the second: the first of equals judges s1 and s3;
+    # s1 and s3 have 2 of 4 at the first, 1 of 4 at the second: the first judges s0 and s2, too.
+    expected = pd.Series({"s0": 0.5, "s1": 0.0, "s2": 1.0, "s3": 1.0})
+    assert growing(table, "crossed hits")[3].sort_index().to_dict() == expected.to_dict()
+
+
+def test_gains_from_the_larger_size() -> None:
+    near, far = [NEAR] * 8, [FAR] * 8
+    table = pointing(
+        {("a", 1.0): [far], ("a", 1.5): [near], ("b", 1.0): [near], ("b", 1.5): [near], ("c", 1.0): [near]}
+    )
+    assert listed(scores(table, "gain", names={"b": None})) == {"a": [1, 1]}
+    expected = {"weaker": [1, 1], "stronger": [0, 0], "none": [0, 0]}
+    assert listed(mean_gains(table, weaker=["a", "c"], stronger=["b"])) == expected
+    assert listed(mean_gains(table, all=["a", "b"])) == {"all": [0.5, 0.5], "none": [0, 0]}
+    with pytest.raises(MissingData, match="weaker and stronger methods at both sizes"):
+        mean_gains(table, weaker=["a"], stronger=["c"])
+    found = larger_against_original(table, "a")
+    assert listed(found)["a"] == [1, 1] and listed(found)["a at the original size"] == [0, 0]
+    assert list(found.drop(columns="a")) == [f"{method} at the original size" for method in "abc"]
+    with pytest.raises(MissingData, match="c at 1.5 times"):
+        larger_against_original(table, "c")
+
+
+def randomization() -> pd.DataFrame:
+    layers = {1: "classifier", 2: "conv_head", 3: "blocks.6"}
+    return pd.DataFrame(
+        {"role": "table", "method": method, "seed": seed, "photograph": name, "stage": stage}
+        | {"layer": layers.get(stage, ""), "correlation": 1 - stage / 10 - seed / 100 - (method == "b") / 2}
+        for method in "ab"
+        for seed in (0, 1)
+        for name in "pq"
+        for stage in range(4)
+    )
+
+
+def test_stages_of_untrained_networks_are_means_over_seeds() -> None:
+    of_one = randomization().query("method == 'a'")
+    expected = {stage: [1 - stage / 10 - 0.005] * 2 for stage in range(4)}
+    assert listed(scores(of_one, "correlation", by="stage")) == expected
+    assert listed(second_convolution(of_one)) == {"correlation": [0.695, 0.695], "a half": [0.5, 0.5]}  # of blocks.6
+    assert listed(mean_correlations(randomization())) == {"a": [0.795, 0.795], "b": [0.295, 0.295]}  # not stage 0
+    with pytest.raises(MissingData, match="two convolutions"):
+        second_convolution(of_one[of_one.stage < 3])
+
+
+def change(values: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    """By method and layers: how much lies inside, of photographs."""
+    return pd.DataFrame(
+        {"role": "range" if "-" in layers else "table", "method": method, "photograph": f"p{index}", "failure": ""}
+        | {"settings": json.dumps({"layers": layers} if layers else {}), "inside": inside, "margin": inside - 0.5}
+        | {"size": 10 ** (10 * inside)}
+        for (method, layers), found in values.items()
+        for index, inside in enumerate(found)
+    )
+
+
+def test_changes() -> None:
+    table = change({("perceptual", ""): [0.2, 0.5, 0.8, np.nan], ("no_perceptual", ""): [0.1, 0.2, 0.3, 0.4]})
+    assert listed(scores(table, "flipped"))["perceptual"] == [1, 1, 0, np.nan]  # a margin of 0 is another class
+    assert listed(scores(table, "magnitude"))["perceptual"] == [2, 5, 8, np.nan]
+    of_one = table[table.method == "perceptual"]
+    assert listed(beside(of_one, {"inside": "inside", "a half": 0.5})) == {
+        "inside": [0.2, 0.5, 0.8],
+        "a half": [0.5] * 3,
+    }
+
+
+RANGES = {"0-2": [0.1, 0.2], "0-10": [0.5, 0.6], "3-10": [0.3, 0.2], "7-10": [0.4, 0.9]}
+
+
+def test_ranges_of_layers() -> None:
+    own = {("perceptual", ""): [0.9] * 4, ("no_perceptual", ""): [0.0, 0.1, 0.2, 0.3], ("rise", ""): [0.7]}
+    table = change(own | {("perceptual", layers): found for layers, found in RANGES.items()})
+    assert listed(growing(table, "inside")) == {2: [0.1, 0.2], 10: [0.5, 0.6]}  # sorted as numbers
+    assert set(top_range(table, "inside")) == {"0-2", "0-10", "3-10", "top"}
+    assert listed(top_range(table, "inside"))["top"] == RANGES["7-10"]
+    assert listed(most_or_none(table, "inside")) == {"most layers": [0.5, 0.6], "no layers": [0.0, 0.1]}
+    leads = lead_of_ranges(table, "inside")
+    assert leads[7, 10].to_list() == pytest.approx([0.4, 0.8]) and len(leads.columns) == 4
+    groups = layers_and_methods(table, "inside")
+    assert list(groups["layers"]) == ["(0, 2)", "(0, 10)", "(3, 10)", "(7, 10)"]
+    assert listed(groups["methods"]) == {"perceptual": [0.9, 0.9], "no_perceptual": [0.0, 0.1]}  # RISE lacks one
+
+
+def test_ranges_that_are_not_there() -> None:
+    table = change({("perceptual", ""): [0.9] * 4})
+    for sample in (growing, top_range, most_or_none, lead_of_ranges, layers_and_methods):
+        with pytest.raises(MissingData, match="ranges of layers"):
+            sample(table, "inside")
+    table = change({("perceptual", "0-2"): [0.9] * 4})
+    for sample in (most_or_none, lead_of_ranges):
+        with pytest.raises(MissingData, match="no_perceptual"):
+            sample(table, "inside")

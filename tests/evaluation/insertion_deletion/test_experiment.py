@@ -1,0 +1,58 @@
+"""The insertion and deletion games as an experiment: its table holds the protocol's curves."""
+
+import json
+
+import numpy as np
+import torch
+from stand_ins import Layered, finished, small_profile
+
+from perceptual_lib import load_classifier
+from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
+from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
+from perceptual_lib.evaluation.profile import Profile
+
+STEP = 12544  # a quarter of 224 x 224
+
+
+def games(**changes) -> Profile:
+    section = {
+        "pictures": 5,
+        "methods": ["gradient", "no_perceptual", "perceptual"],
+        "sigmas": {"perceptual": [0.0, 5.0]},
+        "selection": 2,
+        "step": STEP,
+    }
+    return small_profile(insertion_deletion=section | changes)
+
+
+def test_the_curves_are_the_protocols(tmp_path, of_profiles) -> None:
+    experiment = finished(InsertionDeletion, tmp_path, games())
+    classifier = load_classifier(Layered())
+    images = classifier.preprocess(of_profiles[:5])
+    targets = classifier(images).argmax(1)
+    maps = torch.from_numpy(np.stack(list(experiment.maps("perceptual").values())))
+    blurred = torch.stack([impulse_blur(maps, sigma) for sigma in (0.0, 5.0)], 1)
+    expected = insertion_deletion(classifier, images, blurred, targets, step=STEP).numpy()
+    own = experiment.table[experiment.table.method == "perceptual"]
+    assert own.photograph.tolist() == [name for name in "01234" for _ in range(2)]
+    assert own.sigma.tolist() == [0.0, 5.0] * 5 and (own.failure == "").all()
+    for game, name in enumerate(("insertion", "deletion")):
+        curves = np.stack(own[name].to_list()).reshape(5, 2, -1)
+        assert curves.shape[2] == 5 and np.allclose(curves, expected[:, :, game], atol=1e-4)
+
+
+def test_roles_of_the_games(tmp_path, of_profiles) -> None:
+    table = finished(InsertionDeletion, tmp_path, games(ranges=2, range_sigmas=[0.0], sweep=[2.0, 9.0], swept=3)).table
+    assert table.columns.tolist() == list(InsertionDeletion.columns)
+    counts = table.groupby(["role", "method"]).size().to_dict()
+    assert counts == {
+        ("table", "gradient"): 5,
+        ("table", "no_perceptual"): 5,
+        ("table", "perceptual"): 2 * 5,
+        ("range", "perceptual"): 3 * 2,
+        ("sweep", "perceptual"): 2 * 3,
+    }
+    ranges = table[table.role == "range"]
+    assert [json.loads(each)["layers"] for each in ranges.settings.unique()] == ["0-0", "0-1", "1-1"]
+    assert set(table.photograph[table.selection]) == {"0", "1"}
+    assert set(table.photograph[table.role == "sweep"]) == {"0", "1", "2"}

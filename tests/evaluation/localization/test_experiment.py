@@ -1,0 +1,72 @@
+"""Weak localization as an experiment: its rows, and the protocol's hits in its table."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from stand_ins import Layered, finished, small_profile
+
+from perceptual_lib.evaluation.localization.experiment import Localization
+from perceptual_lib.evaluation.localization.protocol import localize
+from perceptual_lib.evaluation.places import scale_and_blur
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.runs.executors import Local
+
+METHODS = ["gradient", "smoothgrad", "no_perceptual", "perceptual", "perceptual_guided"]
+
+
+def localization(**changes) -> Profile:
+    """Eight photographs by threes; the network has the ranges 0-0, 0-1 and 1-1."""
+    section = {"methods": METHODS, "sigmas": [0.0, 4.0], "selection": 2, "subsets": {"smoothgrad": 4}}
+    return small_profile(localization=section | {"settings": {"smoothgrad": {"samples": 2}}} | changes)
+
+
+def experiment(folder: Path, **changes) -> Localization:
+    return Localization(localization(**changes), folder / "store", Local({"model": Layered()}))
+
+
+def test_the_rows_of_a_profile(tmp_path, of_profiles) -> None:
+    rows = experiment(tmp_path, ranges=2, layer_weights=[7.0]).rows
+    counts = {"smoothgrad": 4}
+    assert [(row.role, row.method, len(row.photographs)) for row in rows[:5]] == [
+        ("table", method, counts.get(method, 8)) for method in METHODS
+    ]
+    trials = [(row.role, row.method, row.settings["layers"], row.settings["layer_weight"]) for row in rows[5:]]
+    both = ("perceptual", "perceptual_guided")
+    assert trials == [("range", method, layers, 1.0) for layers in ("0-0", "0-1", "1-1") for method in both] + [
+        ("weight", method, "0-0", 7.0) for method in both
+    ]
+    assert {row.photographs for row in rows[5:]} == {tuple(of_profiles[:2])}
+    assert rows[0].settings == {} and rows[1].settings == {"samples": 2}
+    assert rows[2].settings["layers"] == [] and rows[3].settings["max_iter"] == 2
+
+
+def test_maps_are_computed_once_for_all_that_need_them(tmp_path, of_profiles) -> None:
+    tried, states = experiment(tmp_path, ranges=2), []
+    tried.run.report = lambda shard, state: states.append((shard, state))
+    tried.complete()
+    finished = [shard for shard, state in states if state == "finished"]
+    # By threes, eight photographs take 3 shards, and the subset of four takes 2. Guided shares with unguided, and so
+    # do the ranges of the first two photographs; the range 0-0 has another shard than the profile's of three.
+    maps = [shard for shard in finished if shard.needs is None]
+    assert len(maps) == 3 + 2 + 3 + 3 + 3 and len({tried.run.key(shard) for shard in finished}) == len(finished)
+    assert len(finished) - len(maps) == 3 + 2 + 3 + 3 + 3 + 2 * 3  # scores
+    assert tried.unfinished == []
+    # The time of maps that two rows share counts once.
+    seconds = [tried.run.load(shard)["seconds"].sum() for shard in finished]
+    assert set(map(tried.run.key, tried.shards)) == set(map(tried.run.key, finished))
+    assert tried.manifest["seconds"] == round(sum(seconds)) and len(tried.shards) == len(finished)
+
+
+def test_the_table_holds_the_protocols_hits(tmp_path, of_profiles) -> None:
+    tried = finished(Localization, tmp_path, localization())
+    shard = next(shard for about, shard in tried.pieces if about["method"] == "perceptual_guided")
+    maps = torch.from_numpy(tried.run.load(shard.needs)["guided"].astype(np.float32))
+    boxes = [photograph.scaled_boxes(224, 224) for photograph in of_profiles[:3]]
+    table = tried.table
+    assert len(table) == 2 * (4 * 8 + 4) and (table.failure == "").all()
+    for sigma in (0.0, 4.0):
+        lines = table[(table.method == "perceptual_guided") & (table.sigma == sigma)]
+        expected = localize(scale_and_blur(maps, sigma), boxes).astype(np.float32) >= 0.5
+        assert lines.photograph.tolist() == [photograph.name for photograph in of_profiles]
+        assert np.array_equal(np.stack(lines.hits.tolist())[:3], expected)

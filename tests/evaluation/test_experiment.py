@@ -1,0 +1,107 @@
+"""What all experiments do: failures, the manifest, limits, one sentence for what does not fit."""
+
+import hashlib
+import json
+
+import pytest
+from stand_ins import Layered, Regions, finished, small_profile
+
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.games import GAMES, find_game
+from perceptual_lib.evaluation.localization.experiment import Localization
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.runs.executors import Local
+from perceptual_lib.runs.shard import versions
+
+
+def localization(**changes) -> Profile:
+    section = {"methods": ["gradient", "perceptual"], "sigmas": [0.0], "selection": 2}
+    return small_profile(localization=section | changes)
+
+
+@pytest.mark.usefixtures("of_layered")
+@pytest.mark.parametrize(
+    ("name", "section", "numbers"),
+    [
+        ("localization", {"methods": ["gradient", "perceptual"], "sigmas": [0.0]}, ["hits"]),
+        ("insertion_deletion", {"methods": ["perceptual"], "step": 12544}, ["insertion", "deletion"]),
+        ("pointing", {"methods": ["center", "perceptual"], "sigmas": [6.0]}, ["distance"]),
+        ("randomization", {"methods": ["gradient"], "seeds": 1}, ["correlation", "ssim", "inside", "area"]),
+        ("change", {"methods": ["perceptual"]}, ["margin", "inside", "area", "size", "spread"]),
+    ],
+    ids=GAMES,
+)
+def test_pictures_that_cannot_be_read(tmp_path, of_profiles, name, section, numbers) -> None:
+    """They stand in the table and the manifest. The first three are a shard, and a mosaic is of four of the eight."""
+    game, settings, broken = find_game(name), small_profile(**{name: section}), of_profiles[:3]
+    network, expected = Layered(), ["0", "1", "2"]
+    if name == "pointing":
+        network, broken = Regions(), of_profiles[:1]
+    for photograph in broken:
+        photograph.path.write_bytes(b"no picture")
+    experiment = finished(game, tmp_path, settings, network, limit=4)
+    if name == "pointing":
+        expected = [scene.name for scene in experiment.pictures if broken[0] in scene.cells]
+    failed = experiment.table.failure != ""
+    assert sorted(set(experiment.table[failed][game.unit])) == expected and failed.any() and not failed.all()
+    assert experiment.table[failed].failure.str.contains("not a picture").all()
+    for column in numbers:
+        assert (experiment.table[column].isna() == failed).all()
+    manifest = experiment.manifest
+    failures = {(each["method"], each[game.unit]) for each in manifest["failures"]}
+    assert failures == {(method, picture) for method in section["methods"] for picture in expected}
+    assert all("not a picture" in each["failure"] for each in manifest["failures"])
+    assert set(expected).isdisjoint(experiment.maps(section["methods"][-1])) and experiment.unfinished == []
+    assert json.loads(json.dumps(manifest)) == manifest and manifest["experiment"] == name
+    assert experiment.overview()
+
+
+def test_the_manifest_says_what_made_the_table(tmp_path, of_profiles) -> None:
+    settings = localization()
+    tried = finished(Localization, tmp_path, small_profile(localization=settings.localization, change={}))
+    manifest = tried.manifest
+    assert manifest["profile"] == settings.model_dump(mode="json", exclude=set(GAMES) - {"localization"})
+    assert manifest["network"] == tried.run.executor.worker.identity() and len(manifest["network"]["weights"]) == 64
+    assert manifest["network"]["device"] == "cpu" and manifest["versions"] == versions()
+    assert "cores" in manifest["machine"] and manifest["seeds"]["subsets"] == 0
+    pairs = [(photograph.name, hashlib.sha256(photograph.path.read_bytes()).hexdigest()) for photograph in of_profiles]
+    assert manifest["photographs"] == {"n": 8, "sha256": hashlib.sha256(repr(pairs).encode()).hexdigest()}
+    assert manifest["failures"] == [] and len(manifest["code"]) == 64 and manifest["made"].endswith("+00:00")
+
+
+def test_limit_and_only(tmp_path, of_profiles) -> None:
+    tried = finished(Localization, tmp_path, localization(), limit=2, only=["perceptual"])
+    assert [(about["method"], shard.photographs) for about, shard in tried.pieces] == [
+        ("perceptual", tuple(of_profiles[:2]))
+    ]
+    assert len(tried.table) == 2 and tried.seconds("perceptual") > 0
+    again = Localization(localization(), tmp_path / "store", tried.run.executor, limit=2, only=["perceptual"])
+    assert again.unfinished == []
+
+
+@pytest.mark.parametrize(
+    ("said", "arguments", "message"),
+    [
+        ({}, {"only": ["rize"]}, r"no method 'rize' \(nearest: rise"),
+        ({}, {"only": ["rise"]}, "mine has no row of rise"),
+        ({"localization": {"methods": ["gradcam"]}}, {}, r"no method 'gradcam' \(nearest: grad_cam"),
+        ({"localization": {"subsets": {"rize": 3}}}, {}, "no method 'rize'"),
+        ({"localization": {"settings": {"rize": {}}}}, {}, "no method 'rize'"),
+        ({"localization": {"settings": {"rise": {"counts": 3}}}}, {}, "rise has no setting 'counts'; it has count"),
+        ({"methods": {"rize": {"count": 3}}}, {}, "no method 'rize'"),
+        ({"methods": {"rise": {"counts": 3}}}, {}, "rise has no setting 'counts'; it has count"),
+        ({"localization": {"methods": []}}, {}, "mine has no row of any method"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(tmp_path, of_profiles, said, arguments, message) -> None:
+    settings = Profile(**{"name": "mine", "description": "", "localization": {"methods": ["gradient"]}} | said)
+    with pytest.raises(InputError, match=message):
+        Localization(settings, tmp_path, Local({"model": Layered()}), **arguments).pieces  # noqa: B018
+
+
+def test_photographs_without_boxes_are_one_sentence(tmp_path, monkeypatch) -> None:
+    plain = [Photograph("plain", tmp_path / "plain.png")]
+    monkeypatch.setattr(Profile, "load_photographs", lambda self: plain)
+    with pytest.raises(InputError, match="plain has no boxes"):
+        Localization(localization(), tmp_path, Local({"model": Layered()}))

@@ -1,0 +1,31 @@
+"""What is published comes back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from stand_ins import finished, small_profile
+
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.localization.experiment import Localization
+from perceptual_lib.evaluation.publishing import load_all, load_results, publish
+
+
+def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
+    Image.new("RGB", (5, 5)).save(of_profiles[0].path)
+    of_profiles[1].path.unlink()
+    settings = small_profile(localization={"methods": ["gradient"], "sigmas": [0.0]})
+    tried = finished(Localization, tmp_path, settings, limit=3)
+    folder = tmp_path / "new" / "results"
+    publish(tried.table, tried.manifest, folder)
+    table, manifest = load_results(folder, "localization")
+    assert manifest["failures"] == tried.manifest["failures"] and len(manifest["failures"]) == 1
+    pd.testing.assert_frame_equal(table.drop(columns="hits"), tried.table.drop(columns="hits"))
+    for ours, theirs in zip(tried.table.hits, table.hits, strict=True):
+        assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
+    assert list(load_all(folder)) == ["localization"] and load_all(folder)["localization"][1] == manifest
+    with pytest.raises(InputError, match="no results of pointing in"):
+        load_results(folder, "pointing")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="results cannot be written into"):
+        publish(table, manifest, tmp_path / "file")

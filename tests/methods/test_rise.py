@@ -1,0 +1,94 @@
+"""RISE against a plain loop and against TorchRay."""
+
+import copy
+
+import pytest
+import torch
+from stand_ins import TinyNetwork
+from torch import nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from perceptual_lib import InputError, explain, load_photographs
+from perceptual_lib.methods.rise import random_masks
+
+
+class Odds(nn.Module):
+    """Logits to numbers whose sigmoid is the softmax."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.softmax(1).logit()
+
+
+class LargestTensor(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.elements = max(self.elements, made.untyped_storage().nbytes() // made.element_size())
+        return made
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"count": 0}, "at least 1"), ({"share": 0.0}, "probability")])
+def test_settings_out_of_range(settings: dict, message: str, tiny, images) -> None:
+    with pytest.raises(InputError, match=message):
+        explain(tiny, images, 0, method="rise", **settings)
+
+
+def test_rise_is_the_plain_loop(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    tiny.eval()
+    masks = torch.cat(list(random_masks(images, 30, 5, 0.4, 7, 30)))
+    expected = torch.zeros(4, 12, 12, dtype=torch.double)
+    with torch.no_grad():
+        for image in range(4):
+            for mask in masks:
+                expected[image] += tiny(images[image : image + 1] * mask).softmax(1)[0, 3] * mask
+    expected /= 30 * 0.4
+    for batch_size in (1, 7, 64, None):
+        settings = {"count": 30, "cells": 5, "seed": 7, "share": 0.4, "batch_size": batch_size}
+        assert torch.allclose(explain(tiny, images, 3, method="rise", **settings), expected, atol=1e-12)
+
+
+def test_masks_by_hand() -> None:
+    """Each is a window of a grid enlarged bilinearly; together they show each pixel as often as they should."""
+    images = torch.zeros(1, 3, 28, 21)
+    masks = torch.cat(list(random_masks(images, 4000, 7, 0.3, 0, 64)))
+    assert masks.shape == (4000, 28, 21) and masks.min() == 0 and masks.max() == 1
+    assert (masks.mean(0) - 0.3).abs().max() < 0.03  # also at the edges
+    row = torch.rand(1, 7**2 + 2, generator=torch.Generator().manual_seed(5), dtype=torch.double)[0]
+    grid = (row[2:] < 0.3).float().view(1, 1, 7, 7)
+    large = F.interpolate(grid, (32, 24), mode="bilinear", align_corners=False)[0, 0]
+    top, left = int(row[0] * 4), int(row[1] * 3)  # cells of 4 x 3 pixels
+    assert torch.equal(next(random_masks(images, 1, 7, 0.3, 5, 64))[0], large[top : top + 28, left : left + 21])
+
+
+def test_memory_does_not_grow_with_the_masks(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    largest = []
+    for count in (16, 160):
+        with LargestTensor() as tensors:
+            explain(tiny, images, 0, method="rise", count=count, batch_size=8)
+        largest.append(tensors.elements)
+    assert largest[0] == largest[1] < 16 * 3 * 12 * 12
+
+
+def test_full_batches(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    sizes = []
+    handle = tiny.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+    explain(tiny, images[:3], 0, method="rise", count=20, batch_size=8)
+    handle.remove()
+    assert sizes == [1, 1, 1, 8, 8, 8, 8, 8, 8, 4, 4, 4]  # one checks the network, two find what can be folded
+
+
+def test_rise_is_torchrays(embedded) -> None:
+    """TorchRay scores with the sigmoid of the logit, and does not divide by the share."""
+    images = embedded.preprocess(load_photographs(limit=1), size=(96, 96))
+    rise = pytest.importorskip("torchray.attribution.rise").rise
+    masks = torch.cat(list(random_masks(images, 24, 7, 0.5, 0, 24)))
+    network = nn.Sequential(copy.deepcopy(embedded), Odds()).eval()
+    with torch.no_grad():
+        theirs = rise(network, images, num_masks=24, filter_masks=masks[:, None])[0, 242]
+    ours = explain(embedded, images, 242, method="rise", count=24)[0]
+    assert torch.allclose(ours * 0.5, theirs, atol=1e-6)
