@@ -28,9 +28,7 @@ def explain(
     photos: Annotated[list[Path], typer.Argument(help="picture files, or folders of them", show_default=False)],
     model: Annotated[str, typer.Option(help="a torchvision or timm network, by name")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or the path of a state dict")] = "default",
-    layers: Annotated[
-        str, typer.Option(help="activations: 0-25, or names, by commas; 'none' for none", show_default="by network")
-    ] = "",
+    layers: Annotated[str, typer.Option(help="held: 0-25, or names, by commas; or none", show_default="its own")] = "",
     sigma: Annotated[float, typer.Option(help="blur of the map, in pixels of the network's input", min=0)] = 5.0,
     target: Annotated[str, typer.Option(help="class, by index or name", show_default="the prediction")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
@@ -116,18 +114,14 @@ Limit = Annotated[int | None, typer.Option(help="only the first so many photogra
 Only = Annotated[list[str] | None, typer.Option(help="only this method; may be repeated", show_default="all")]
 Which = Annotated[
     list[str] | None,
-    typer.Option(
-        "--experiment", help=f"only this one: {', '.join(GAMES)}; may be repeated", show_default="all of the profile"
-    ),
+    typer.Option("--experiment", help=f"one of {', '.join(GAMES)}; may be repeated", show_default="all of the profile"),
 ]
 
 
 @app.command()
 def run(
     profile: ProfileName,
-    engine: Annotated[
-        str, typer.Option(help="local (one core), processes (of this machine) or ray (a cluster)")
-    ] = "local",
+    engine: Annotated[str, typer.Option(help="local (one core), processes (several) or ray (a cluster)")] = "local",
     workers: Annotated[int | None, typer.Option(help="of processes or ray", min=1, show_default="cores")] = None,
     address: Annotated[str | None, typer.Option(help="of a running Ray cluster", show_default="one here")] = None,
     gpus: Annotated[float, typer.Option(help="of each Ray worker; a fraction shares one", min=0)] = 0,
@@ -228,9 +222,7 @@ def status(
 def results(
     profile: ProfileName,
     format: Annotated[str, typer.Option(help="text, csv, markdown or latex")] = "text",
-    publish: Annotated[
-        Path | None, typer.Option(help="folder for the whole tables as Parquet, and their manifests")
-    ] = None,
+    publish: Annotated[Path | None, typer.Option(help="folder for whole tables (Parquet) and manifests")] = None,
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
@@ -276,9 +268,7 @@ def check(profile: ProfileName) -> None:
 @app.command()
 def book(
     profile: Annotated[str, typer.Argument(help="demo, smoke, paper, or a YAML file")] = "demo",
-    only: Annotated[
-        str | None, typer.Option(help="compute only this notebook, such as 4.2-weak-localization", show_default="all")
-    ] = None,
+    only: Annotated[str | None, typer.Option(help="compute one notebook, by its name", show_default="all")] = None,
 ) -> None:
     """Compute the notebooks that are out of date and build the site in _build/html."""
     from perceptual_lib.book.pipeline import build
@@ -293,10 +283,10 @@ def main() -> None:
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except ModuleNotFoundError as error:
-        if "perceptual_lib" in error.name:
+        if (package := error.name.split(".")[0]) == "perceptual_lib":
             raise
         extra = "book" if sys.argv[1] == "book" else "experiments"
-        sys.exit(_say(f"it needs {error.name}: pip install 'perceptual-ball[{extra}]'.", 2))
+        sys.exit(_say(f"it needs {package}: pip install 'perceptual-ball[{extra}]'.", 2))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted", 130))
 

@@ -110,11 +110,11 @@ def test_bad_input_is_one_sentence(run, tmp_path, eagle, arguments, message) -> 
     assert len(err.strip().splitlines()) == 1
 
 
-def test_no_traceback_in_a_real_process(tmp_path) -> None:
-    command = [sys.executable, "-m", "perceptual_lib.cli", "explain", str(tmp_path / "none.jpg"), "--model", "nothing"]
+def test_no_traceback_in_a_real_process() -> None:
+    command = [sys.executable, "-m", "perceptual_lib.cli", "data", "check", "nothing"]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 2
-    assert process.stderr.startswith("perceptual-ball: there is no network 'nothing'")
+    assert process.stderr.startswith("perceptual-ball: there is no profile 'nothing'")
     assert "Traceback" not in process.stderr
 
 
@@ -124,6 +124,19 @@ def test_help_does_not_wait_for_torch() -> None:
         "try: app()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"),
+    [("typer", "methods", "experiments"), ("pydantic", "data check smoke", "experiments"), ("doit", "book", "book")],
+)
+def test_a_missing_extra_is_one_sentence(missing, command, extra) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None; sys.argv = ['perceptual-ball', *'{command}'.split()]\n"
+    code += "from perceptual_lib.cli import main\nmain()"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode and process.stderr == (
+        f"perceptual-ball: it needs {missing}: pip install 'perceptual-ball[{extra}]'.\n"
+    )
 
 
 # ---- experiments

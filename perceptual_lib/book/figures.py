@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from perceptual_lib.book.panels import (  # noqa: F401 - a notebook knows one module of figures
-    cascade_grid,
     comparison,
     image_grid,
     image_row,

@@ -53,18 +53,6 @@ def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_t
     return figure
 
 
-def cascade_grid(pictures: ArrayLike, maps: ArrayLike, stages: Sequence[str]) -> Figure:
-    """Fig. 7: each picture, its map, and its maps while one more layer after the other has forgotten all.
-
-    Args:
-        pictures: (B, H, W, 3) in [0, 1].
-        maps: (B, S, H, W), the first of the trained network; each has its own range of colours.
-        stages: S names, "trained" and the layers' paths, which are broken at their dots.
-    """
-    rows = [[picture, *own] for picture, own in zip(np.asarray(pictures), np.asarray(maps), strict=True)]
-    return image_grid(rows, ["picture", *(stage.replace(".", "\n") for stage in stages)])
-
-
 def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
     """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
 

@@ -57,9 +57,9 @@ def build(profile: str | os.PathLike, root: Path, only: str | None = None) -> in
     chosen = [source for source in book.sources if only in (None, source.stem)]
     if not chosen:
         raise InputError(f"there is no notebook {only!r}; there are {', '.join(each.stem for each in book.sources)}.")
-    experiments = [_experiments_step(book)] if only is None else []
-    progress = Progress(book, len(experiments) + len(chosen) + 1)
-    _make(book, progress, experiments)
+    progress = Progress(book, len(chosen) + (2 if only is None else 1))
+    if only is None:
+        _make(book, progress, [_experiments_step(book)])
     _make(book, progress, [_notebook_step(book, source) for source in chosen])
     for source in book.sources:
         if not book.page(source).exists():
@@ -112,9 +112,11 @@ def _files(folder: Path) -> list[Path]:
 
 def _digest(source: str) -> str:
     """Of the files that photographs are read from: names, sizes, times. The embedded ones have a version that tells."""
+    if not source:
+        return ""
     paths = _files(Path(source)) if Path(source).is_dir() else [Path(source)]
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
-    return hashlib.sha256(repr((source, states)).encode()).hexdigest() if source else ""
+    return hashlib.sha256(repr((source, states)).encode()).hexdigest()
 
 
 # The graph: a step is what doit takes for a task.

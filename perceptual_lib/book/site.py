@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from io import BytesIO
 from os.path import relpath
 from pathlib import Path
 
@@ -59,10 +58,10 @@ def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
     (stage / "notebooks").mkdir()
     staged = [Path(shutil.copy2(page, stage / "notebooks")) for page in shown]
     static = stage / "book" / "_static"
-    static.mkdir(exist_ok=True)
     for page in staged:
         split_chunks(page, static / "explorer")
-    (static / "front.jpg").write_bytes(front_picture(staged))
+    if picture := front_picture(staged):  # else the one that says that there is none
+        (static / "front.jpg").write_bytes(picture)
 
 
 def split_chunks(page: Path, folder: Path) -> None:
@@ -87,23 +86,11 @@ def split_chunks(page: Path, folder: Path) -> None:
         nbformat.write(notebook, page)
 
 
-def front_picture(pages: Iterable[Path]) -> bytes:
-    """The JPEG that a cell tagged `front-page` computed, or one that says that there is none."""
+def front_picture(pages: Iterable[Path]) -> bytes | None:
+    """The JPEG that a cell tagged `front-page` computed."""
     cells = [cell for page in pages for cell in nbformat.read(page, 4).cells if "front-page" in tags(cell)]
     data = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
-    pictures = [each["image/jpeg"] for each in data if "image/jpeg" in each]
-    return base64.b64decode(pictures[0]) if pictures else _placeholder()
-
-
-def _placeholder() -> bytes:
-    from PIL import Image, ImageDraw, ImageFont
-
-    picture = Image.new("RGB", (1200, 360), "#f2f2f0")
-    words = "This picture could not be computed in this build."
-    ImageDraw.Draw(picture).text((600, 180), words, "#555555", ImageFont.load_default(32), anchor="mm")
-    stream = BytesIO()
-    picture.save(stream, "JPEG")
-    return stream.getvalue()
+    return next((base64.b64decode(each["image/jpeg"]) for each in data if "image/jpeg" in each), None)
 
 
 def _complaints(log: str) -> list[str]:

@@ -51,8 +51,8 @@ class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] 
         methods: settings of explanation methods that differ from their defaults, by method.
         shown: names of the photographs that the text looks at closely; none for the first four.
         folder: where the profile's file is.
-        localization, insertion_deletion, pointing, randomization, change: the games, see `GAMES`; those that are there
-            are played.
+
+    And the section of each of `GAMES`, by its name; those that are there are played.
     """
 
     @property

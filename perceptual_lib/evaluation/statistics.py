@@ -72,9 +72,7 @@ def bootstrap(
     return _estimate(statistic(values.mean(0, keepdims=True))[0], resampled, len(values), confidence)
 
 
-def paired_difference(
-    first: ArrayLike, second: ArrayLike, statistic: Statistic = plain, *, resamples: int = 2000, seed: int = 0
-) -> Estimate:
+def paired_difference(first: ArrayLike, second: ArrayLike, statistic: Statistic = plain) -> Estimate:
     """The statistic of one method less that of another on the same images, with its interval.
 
     Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
@@ -82,7 +80,7 @@ def paired_difference(
 
     Args:
         first, second: (N, ...) of one shape, row i for image i in both.
-        statistic, resamples, seed: as for `bootstrap`.
+        statistic: as for `bootstrap`.
 
     Raises:
         InputError: shapes that differ, and as for `bootstrap`.
@@ -91,9 +89,7 @@ def paired_difference(
     if first.shape != second.shape:
         raise InputError(f"the values to compare have the shapes {first.shape} and {second.shape}; give one shape.")
     both = np.stack([first, second], axis=1)
-    return bootstrap(
-        both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]), resamples=resamples, seed=seed
-    )
+    return bootstrap(both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]))
 
 
 def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:

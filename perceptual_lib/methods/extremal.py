@@ -107,9 +107,7 @@ class SmoothMask:
     They live on a canvas, the grid with a margin of one radius around it: there a disc centred on the image's border
     counts almost whole, and places at the border are no cheaper than others.
 
-    Args:
-        images: (B, C, H, W), for their size.
-        radius: of the smallest spot, in pixels.
+    images: (B, C, H, W), for their size; radius: of the smallest spot, in pixels.
     """
 
     def __init__(self, images: Tensor, radius: float) -> None:

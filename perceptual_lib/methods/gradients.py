@@ -5,7 +5,6 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, watch
@@ -27,9 +26,7 @@ def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tens
 @explainer("deconvnet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
-    with rules(
-        dict.fromkeys(ACTIVATION_FUNCTIONS, lambda *call, **more: PositiveGradient.apply(pass_on(*call, **more)))
-    ):
+    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, lambda *call, **more: positive_gradient(pass_on(*call, **more)))):
         return input_gradient(network, images, targets).abs().amax(1)
 
 
@@ -76,7 +73,7 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
 
 def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) by the rule of guided backpropagation."""
-    with watch(lambda _, output: PositiveGradient.apply(output)):
+    with watch(lambda _, output: positive_gradient(output)):
         return input_gradient(network, images, targets)
 
 
@@ -116,13 +113,8 @@ def pass_on(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     return func(input.detach().clone(), *rest, **more) + zero(input)
 
 
-class PositiveGradient(Function):
-    """A copy that lets only positive gradients back."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.clone()  # an in-place operation may follow
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.clamp(min=0)
+def positive_gradient(value: Tensor) -> Tensor:
+    """A copy that lets only the positive part of its gradient back."""
+    copy = value.clone()  # an in-place operation may follow, and is behind the hook
+    copy.register_hook(lambda gradient: gradient.clamp(min=0))
+    return copy

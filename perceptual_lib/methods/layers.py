@@ -32,10 +32,8 @@ def layer_gradient(
     """What a layer computes, and the gradient of the class's logit with respect to it.
 
     Args:
-        network: in evaluation mode.
-        images, targets: (B, C, H, W), (B,), None for the predictions.
-        layer: see `Layer`.
-        stride: of the default layer.
+        network, images, targets: in evaluation mode, (B, C, H, W), (B,) or None for the predictions.
+        layer, stride: see `Layer`; the stride is the default layer's.
 
     Returns:
         Activation and gradient, both (B, channels, h, w) and detached.

@@ -20,14 +20,9 @@ FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rul
 
 
 def perturb(network: nn.Module, images: Tensor, targets: None | int | Tensor = None, **settings: Any) -> Perturbation:
-    """`perceptual_ball` with what suits the network for each setting that is None or not given.
+    """`perceptual_ball` with what suits the network for each setting that is None or not given (`default_settings`).
 
-    Args:
-        network, images, targets: as there.
-        settings: the hyperparameters of `Settings`, and what else `perceptual_ball` takes. See `default_settings`.
-
-    Raises:
-        InputError: as `perceptual_ball`.
+    settings: the hyperparameters of `Settings`, and what else `perceptual_ball` takes.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     known = network if isinstance(network, Classifier) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from links import broken_links, remote_requests
+from PIL import Image
 
 from perceptual_lib.book import pages, pipeline, site
 from perceptual_lib.book.pipeline import build
@@ -123,6 +124,8 @@ def test_a_change_makes_what_depends_on_it(clone: Path, made: list[str], monkeyp
     (clone / "perceptual_lib" / "data.csv").write_text("new")
     assert rebuild(clone, made) == everything
     monkeypatch.setattr(pipeline, "versions", lambda: {"torch": "next"})
+    assert rebuild(clone, made) == ["1-first", "2-second"]
+    monkeypatch.setattr(pipeline, "_versions", lambda packages: {packages[0]: "next"})
     assert rebuild(clone, made) == everything
     assert rebuild(clone, made) == []
 
@@ -221,6 +224,7 @@ def test_bad_input_is_one_sentence(clone: Path, tmp_path_factory: pytest.TempPat
         build("dmeo", clone)
 
 
+@pytest.mark.slow
 def test_a_page_that_warns_is_an_error_with_its_line(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,8 +251,6 @@ def test_from_notebooks_to_site(clone: Path) -> None:
     assert str(clone) not in second
     assert "<math" in index and "<munder>" in index and 'href="#equation-eq5"' in index
     assert "fontawesome.js" not in index and 'width="40" height="20"' in index and 'loading="lazy"' in index
-    from PIL import Image
-
     assert Image.open(html / "_images" / "front.jpg").size == (40, 20)
     assert (
         "colab.research.google.com/github/perceptual-ball/perceptual-ball/blob/main/notebooks/2-second.ipynb" in second

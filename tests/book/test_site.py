@@ -74,9 +74,10 @@ def visit_desk(browser: Browser, address: str, name: str) -> Visit:
         heard = complaints(tab, address)
         size = weigh(tab, f"{address}/{name}")
         wake(tab)
-        light, dark = find_barriers(tab, "light"), []
         missing = find_missing_pictures(tab)
         keep_screenshot(tab, "desk", name)
+        heard = list(heard)  # axe-core itself fetches style sheets, and misses some
+        light, dark = find_barriers(tab, "light"), []
         if name in IN_THE_DARK:
             tab.emulate_media(color_scheme="dark")
             dark = find_barriers(tab, "dark")
@@ -107,7 +108,7 @@ def weigh(tab: Page, address: str) -> int:
 def find_barriers(tab: Page, scheme: str) -> list[str]:
     """What axe-core calls serious or critical: the rule, how often, and the first place."""
     tab.locator(f"html[data-theme={scheme}]").wait_for()
-    found = Axe().run(tab).response["violations"]
+    found = Axe().run(tab, options={"resultTypes": ["violations"]}).response["violations"]
     return [
         f"{rule['id']} ({rule['impact']}), {len(rule['nodes'])} x, {rule['nodes'][0]['html'][:120]}"
         for rule in found
@@ -131,7 +132,10 @@ def width_of(tab: Page) -> int:
 
 
 def keep_screenshot(tab: Page, where: str, name: str) -> None:
-    tab.screenshot(path=SCREENSHOTS / where / Path(name).with_suffix(".png"), full_page=True)
+    size = tab.evaluate("[document.scrollingElement.scrollWidth, document.scrollingElement.scrollHeight]")
+    top = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], 15_000)}  # the API reference is 80,000 pixels high
+    path = SCREENSHOTS / where / Path(name).with_suffix(".jpg")
+    tab.screenshot(path=path, full_page=True, type="jpeg", clip=top)
 
 
 def told(visits: dict[str, Visit], find: Callable[[Visit], list[str]]) -> Iterator[str]:

@@ -93,12 +93,11 @@ def test_areas_are_summed(tiny: TinyNetwork, images: torch.Tensor) -> None:
     assert torch.allclose(both, one + two)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("area", [0.1, 0.3])
 def test_the_area_is_reached(area: float, embedded) -> None:
-    images = embedded.preprocess(load_photographs(limit=1), size=(96, 96))
+    images = embedded.preprocess(load_photographs(limit=1), size=(64, 64))
     canvas = (38 / 32) ** 2  # of the image's area; the mask lies inside the image
-    settings = {"areas": (area,), "steps": 300, "smooth": 0}
+    settings = {"areas": (area,), "steps": 150, "smooth": 0}
     mask = explain(embedded, images, None, method="extremal_perturbation", **settings)
     assert mask.min() >= 0 and mask.max() <= 1
     assert mask.mean() == pytest.approx(area * canvas, abs=0.05)
@@ -151,13 +150,12 @@ def test_the_search_is_torchrays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ranks_places_as_torchray_does(embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a network the search is touchy: the two may part on one photograph, so that the mean over several is asked.
 
-    Measured: 0.85, and 0.83 and 0.86 with noise of 0.001 on the images; 0.75 on four other photographs. TorchRay with
-    that noise against TorchRay without it: 0.85 on these. With the maps of other photographs: 0.5; with a penalty that
-    grows from 30 to 3000, all area inside the image, and no mean of gradients: 0.33.
+    Measured: 0.88, and 0.36 with the maps of other photographs. After 150 steps 0.85, with noise of 0.001 on the images
+    0.83 and 0.86; TorchRay with that noise against TorchRay without it: 0.85.
     """
     chosen = [load_photographs()[index] for index in (9, 10, 17, 18)]
     images = embedded.preprocess(chosen, size=(112, 112))
     targets = embedded(images).argmax(1).tolist()
-    ours, theirs = both_masks(embedded, images, targets, 150, monkeypatch)
+    ours, theirs = both_masks(embedded, images, targets, 60, monkeypatch)
     ranks = [spearmanr(one.flatten(), other.flatten()).statistic for one, other in zip(ours, theirs, strict=True)]
-    assert sum(ranks) / len(ranks) > 0.6
+    assert sum(ranks) / len(ranks) > 0.7

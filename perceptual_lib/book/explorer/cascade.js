@@ -51,12 +51,12 @@ function render(view) {
     });
     curves.replaceChildren(drawn);
     const [rank, likeness] = [correlation, ssim].map((values) => element("b", {}, values[stage].toFixed(2)));
-    const where = ` This photograph, ${stage} of ${last} layers forgotten: rank correlation `;
+    const where = `This photograph, ${stage} of ${last} layers forgotten: rank correlation `;
     readout.replaceChildren(swatch(OWN), where, rank, ", SSIM ", likeness);
     mean.replaceChildren();
     if (!all) return;
     const [value, low, high] = [all.value, all.low, all.high].map((line) => line[stage].toFixed(2));
-    mean.append(swatch(MEAN), ` Mean of ${about.run}: ${value} (${low} to ${high}), n = ${all.n} photographs`);
+    mean.append(swatch(MEAN), `Mean of ${about.run}: ${value} (${low} to ${high}), n = ${all.n} photographs`);
   };
 
   const keys = ({ photograph, method }) => [`picture/${photograph}`, `maps/${photograph}/${method}`];

@@ -30,13 +30,9 @@ export function paint(canvas, pixel) {
 
 /** A map (H, W) in colours, from its least value to its largest or the one given. */
 export function drawMap(canvas, values, largest = null) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  const scale = 255 / ((largest ?? high) - low || 1);
+  const low = values.reduce((least, value) => Math.min(least, value));
+  const high = largest ?? values.reduce((most, value) => Math.max(most, value));
+  const scale = 255 / (high - low || 1);
   paint(canvas, (data, index) => {
     const colour = 3 * Math.min(255, Math.round((values[index] - low) * scale));
     for (let part = 0; part < 3; part++) data[4 * index + part] = COLOURS[colour + part];

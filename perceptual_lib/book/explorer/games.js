@@ -7,10 +7,7 @@ import { choice, element, panel, playButton, slider } from "./elements.js";
 import { player, setter } from "./player.js";
 
 const SIDES = ["left", "right"];
-const GAMES = [
-  { value: "deletion", text: "deletion: to mean grey" },
-  { value: "insertion", text: "insertion: from blurred" },
-];
+const GAMES = { deletion: "deletion: to mean grey", insertion: "insertion: from blurred" };
 const RULES = {
   deletion: "The most salient pixels become mean grey. A good map's curve falls early: a small area is good.",
   insertion: "The most salient pixels come back. A good map's curve rises early: a large area is good.",
@@ -41,7 +38,7 @@ function render(view) {
   const rows = about.rows.map((row) => ({ value: row, text: row }));
   const step = slider("Changed", [0, last, 1], (value) => `${percent(value)} of the pixels`, set("step"));
   const controls = {
-    game: choice("Game", GAMES, set("game")),
+    game: choice("Game", Object.entries(GAMES).map(([value, text]) => ({ value, text })), set("game")),
     left: choice("Map on the left", rows, set("left")),
     right: choice("Map on the right", rows, set("right")),
     step: { ...step, button: playButton(step) },
@@ -61,7 +58,7 @@ function render(view) {
       const probability = values[now.step].toFixed(2);
       drawFrame(canvas, steps[index], now.step, ...ends);
       const numbers = ["probability ", element("b", {}, probability), `, area ${area.toFixed(2)}`];
-      text.replaceChildren(swatch(style), ` ${row}`, element("br"), ...numbers);
+      text.replaceChildren(swatch(style), row, element("br"), ...numbers);
       describe(`${now.photograph}, ${now.game} by ${row}, ${percent(now.step)} changed: probability ${probability}`);
     });
     const drawn = chart(sides.map(({ row, ...side }) => ({ name: row, ...side })), {

@@ -52,7 +52,7 @@ function render({ model, el }) {
   const receive = (state, picture, { values }) => {
     const map = Float32Array.from(values, (value) => value / 65535);
     shown = { state, picture, pixels: pixelsOf(picture, ...size), values: map, sigma: null, blurred: null };
-    el.toggleAttribute("data-boxless", !state.photograph.boxes.length);
+    for (const key of el.querySelectorAll(".key-true")) key.hidden = !state.photograph.boxes.length;
     redraw();
   };
   const fail = (error) => {

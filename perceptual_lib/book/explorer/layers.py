@@ -26,7 +26,8 @@ from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source, open_picture
 from perceptual_lib.networks.sources import load_classifier
-from perceptual_lib.photographs.photographs import Box, Photograph
+from perceptual_lib.photographs.boxes import Box
+from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.photographs.sources import load_photographs
 
 MAX_BYTES = 64_000_000  # of an uploaded file

@@ -41,7 +41,7 @@ function render(view) {
       const times = now.magnification === 1 ? "" : `, ${now.magnification} × the change`;
       pictures[index].text.textContent = `The picture, ${name}${times}`;
       pictures[index].describe(`${now.photograph} with ${now.magnification} times the change, ${name}`);
-      readouts[index].replaceChildren(swatch(STYLES[index]), ` ${name}, step ${now.step}`, ...toldOf(path, now));
+      readouts[index].replaceChildren(swatch(STYLES[index]), `${name}, step ${now.step}`, ...toldOf(path, now));
     });
     const lines = paths.map(([name, path], index) => {
       const margins = path.margins[now.photograph];
@@ -84,8 +84,8 @@ function toldOf({ steps, margins, sizes }, { photograph, step }) {
   const size = sizes[photograph][placeOfStep(steps, step)];
   const outcome = margin <= 0 ? "class flipped" : "class kept";
   const before = step > end ? ` (ended at step ${end}): margin ` : ": margin ";
-  const numbers = [element("b", {}, margin.toFixed(2)), ", ", element("b", {}, outcome)];
-  return [before, ...numbers, `, size of the change ${size.toPrecision(2)}`];
+  const [number, words] = [margin.toFixed(2), outcome].map((text) => element("b", {}, text));
+  return [before, number, ", ", words, `, size of the change ${size.toPrecision(2)}`];
 }
 
 export default { render };

@@ -40,16 +40,15 @@ class OptimizationPlayer(Player):
     ) -> None:
         shown = {photograph.name: photograph for photograph in photographs}
         steps = kept_steps(max(map(len, paths.values())) - 1)
-        changes, limits, about = {}, {}, {}  # by path, the first two by photograph within
+        changes, about = {}, {}  # by path, and within by photograph
         for path, every in paths.items():
             kept = sorted({min(step, len(every) - 1) for step in steps})
             changes[path] = {name: every[kept, row].cpu() for row, name in enumerate(shown)}  # (steps, C, H, W)
-            limits[path] = {name: _limits(change * classifier.std) for name, change in changes[path].items()}
             about[path] = {
                 "steps": kept,
                 "margins": {name: margins[path][: len(every), row].tolist() for row, name in enumerate(shown)},
                 "sizes": {name: each.square().mean((1, 2, 3)).sqrt().tolist() for name, each in changes[path].items()},
-                "limits": {name: each.tolist() for name, each in limits[path].items()},
+                "limits": {name: _limits(each * classifier.std).tolist() for name, each in changes[path].items()},
             }
 
         def sizes_of(name: str, path: str) -> Chunk:
@@ -58,7 +57,8 @@ class OptimizationPlayer(Player):
 
         def changes_of(name: str, path: str) -> Chunk:
             """The change itself, a tile a step, each about grey and scaled by its limit."""
-            change, limit = changes[path][name] * classifier.std, limits[path][name].clamp(min=1e-12)
+            change = changes[path][name] * classifier.std
+            limit = _limits(change).clamp(min=1e-12)
             return picture_chunk(tiles((0.5 + change / limit[:, None, None, None] / 2).permute(0, 2, 3, 1).numpy()))
 
         arrays = {"sizes": (paths, sizes_of), "changes": (paths, changes_of)}

@@ -101,10 +101,9 @@ export function rangeTriangle(ranges, own, preview, changed) {
     const { first, last, error, layers } = range;
     const known = error !== null;
     const text = `${inWords(range)}: ${known ? `error ${error.toFixed(3)}` : "error not known"}`;
-    const passing = ({ pointerType }) => preview && pointerType === "mouse" && !made.disabled && look(layers);
-    const listeners = { onclick: () => choose(layers), onpointerenter: passing };
-    const about = { type: "button", role: "radio", title: text, "aria-label": text, ...listeners };
-    const made = element("button", about, known && columns.length <= ROOM ? error.toFixed(2) : null);
+    const about = { type: "button", role: "radio", title: text, "aria-label": text, onclick: () => choose(layers) };
+    const onpointerenter = ({ pointerType }) => preview && pointerType === "mouse" && !made.disabled && look(layers);
+    const made = element("button", { ...about, onpointerenter }, known && columns.length <= ROOM ? error.toFixed(2) : null);
     made.style.gridArea = `${rows.indexOf(first) + 1} / ${columns.indexOf(last) + 1}`;
     if (known) paintCell(made, (high - error) / (high - low || 1));
     return made;
@@ -140,23 +139,18 @@ export function rangeTriangle(ranges, own, preview, changed) {
     profile.setAttribute("aria-pressed", layers === own);
   };
   const label = "Layers held, by the first one (rows) and the last one (columns)";
-  const back = () => kept !== null && choose(kept);
-  const listeners = { onkeydown: step, onpointerleave: back };
-  const about = { class: "ranges", role: "radiogroup", "aria-label": label, ...listeners };
-  const grid = element("div", about, ...cells.values());
+  const about = { class: "ranges", role: "radiogroup", "aria-label": label, onkeydown: step };
+  const grid = element("div", { ...about, onpointerleave: () => kept !== null && choose(kept) }, ...cells.values());
   grid.style.setProperty("--columns", columns.length);
   const profile = element("button", { type: "button", onclick: () => choose(own) }, `The profile's: ${own}`);
-  const scale = `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`;
-  const lines = ["↓ first layer held", "→ last layer held", scale].map((line) => element("span", {}, line));
-  const key = element("div", { class: "key" }, ...lines, profile);
+  const said = ["↓ first layer held", "→ last layer held", `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`];
+  const key = element("div", { class: "key" }, ...said.map((line) => element("div", {}, line)), profile);
   return { root: element("div", { class: "tried" }, grid, key), set };
 }
 
-/** A colour of the maps, of a share in [0, 1], and letters that can be read on it. */
-function paintCell(cell, share) {
+/** A colour of the maps, of a share in [0, 1], and letters that stand out from it. */
+function paintCell({ style }, share) {
   const start = 3 * Math.round(40 + 215 * share); // darker ones would all look black
-  const colour = [...COLOURS.slice(start, start + 3)];
-  const [red, green, blue] = colour.map((part) => (part / 255) ** 2.2);
-  cell.style.background = `rgb(${colour.join(" ")})`;
-  cell.style.color = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "black" : "white";
+  style.background = `rgb(${COLOURS.slice(start, start + 3).join(" ")})`;
+  style.color = share < 0.46 ? "white" : "black"; // either has a contrast of 4.5 or more
 }

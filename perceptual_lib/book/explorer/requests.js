@@ -74,7 +74,7 @@ export function takePictures(model, el, say) {
   const button = element("button", { type: "button", onclick: () => input.click() }, "Open a picture …");
   const over = (event) => {
     event.preventDefault();
-    el.classList.toggle("dropping", event.type === "dragover");
+    el.style.outline = event.type === "dragover" ? "2px dashed" : "";
   };
   for (const event of ["dragover", "dragleave", "drop"]) el.addEventListener(event, over);
   el.addEventListener("drop", (event) => send(event.dataTransfer.files));

@@ -11,7 +11,6 @@ function standIn(traits, chunks) {
       if (traits[trait] === value) return;
       traits[trait] = value;
       emit(`change:${trait}`);
-      emit("change");
     },
     save_changes() {},
     on: (event, listener) => listeners.set(event, [...(listeners.get(event) ?? []), listener]),

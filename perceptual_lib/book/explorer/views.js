@@ -11,7 +11,7 @@ const CUT = "What is kept; in colours, its largest part";
 export function panelsOf(size) {
   const captions = { photograph: "The photograph", map: "The map", overlay: "The map over the photograph", cut: CUT };
   const views = Object.fromEntries(Object.entries(captions).map(([name, text]) => [name, panel(text, ...size)]));
-  views.cut.canvas.classList.add("pixels");
+  views.cut.canvas.style.imageRendering = "pixelated";
   views.photograph.text.append(keyOf({ true: "true box" }));
   views.cut.text.append(keyOf({ found: "its box", true: "true box" }));
   const boxes = { photograph: boxesOver(views.photograph.canvas), cut: boxesOver(views.cut.canvas) };

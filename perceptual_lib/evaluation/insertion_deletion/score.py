@@ -30,7 +30,7 @@ def compute(
         step: pixels that change at once.
 
     Returns:
-        curves (B, sigmas, 2, n) float32: see `protocols.insertion_deletion.insertion_deletion`.
+        curves (B, sigmas, 2, n) float32: see `protocol.insertion_deletion`.
     """
     images = classifier.preprocess(pictures)
     maps = torch.from_numpy(needed[array].astype(np.float32)).to(images.device)

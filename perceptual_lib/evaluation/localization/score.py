@@ -28,7 +28,7 @@ def compute(
         boxes: for each map, in its frame.
 
     Returns:
-        iou (B, sigmas, 250) float32: see `protocols.localization.localize`.
+        iou (B, sigmas, 250) float32: see `protocol.localize`.
     """
     maps = torch.from_numpy(needed[array].astype(np.float32))
     return {"iou": np.stack([localize(scale_and_blur(maps, sigma), boxes) for sigma in sigmas], 1, dtype=np.float32)}

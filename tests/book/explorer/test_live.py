@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 from browser import complaints, new_tab
+from layers_page import Layers, changed, drawn, fit, said, seen, slide
 from playwright.sync_api import Browser, Page
-from test_layers import Layers, changed, drawn, fit, said, seen, slide
 
 from perceptual_lib.book.explorer.widget import HERE, module
 
