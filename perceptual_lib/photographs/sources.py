@@ -48,7 +48,7 @@ def _embedded() -> list[Photograph]:
     try:
         folder = Path(distribution("foolbox").locate_file("foolbox/data"))
     except PackageNotFoundError:
-        raise InputError("The embedded photographs need `pip install foolbox`; or give your own.") from None
+        raise InputError("the embedded photographs need foolbox: pip install 'perceptual-ball[embedded]'.") from None
     boxes = defaultdict(tuple)
     for row in csv.DictReader(files(__package__).joinpath("boxes.csv").read_text("utf-8").splitlines()):
         boxes[row["photograph"]] += (tuple(float(row[edge]) for edge in ("left", "top", "right", "bottom")),)

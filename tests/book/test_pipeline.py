@@ -10,9 +10,11 @@ import pytest
 from links import broken_links, remote_requests
 from PIL import Image
 
-from perceptual_lib.book import pages, pipeline, site
-from perceptual_lib.book.pipeline import build
-from perceptual_lib.core.errors import InputError
+pytest.importorskip("doit")  # the unit tests can do without it
+
+from perceptual_lib.book import pages, pipeline, site  # noqa: E402
+from perceptual_lib.book.pipeline import build  # noqa: E402
+from perceptual_lib.core.errors import InputError  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PICTURE = """

@@ -98,7 +98,7 @@ def test_without_foolbox(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr("perceptual_lib.photographs.sources.distribution", absent)
-    with pytest.raises(InputError, match="pip install foolbox"):
+    with pytest.raises(InputError, match=r"foolbox: pip install .perceptual-ball\[embedded\]"):
         load_photographs()
 
 

@@ -65,8 +65,8 @@ function render(view) {
     drawTile(sizes[index].canvas, changeSizes, place, count);
     const change = pixelsOf(changes, ...size, place, Math.ceil(Math.sqrt(count)));
     const scale = 2 * path.limits[now.photograph][place] * now.magnification;
-    paint(pictures[index].canvas, (data, pixel) => {
-      for (let part = 4 * pixel; part < 4 * pixel + 3; part++) data[part] = pixels[part] + (change[part] - 127.5) * scale;
+    paint(pictures[index].canvas, (data, at) => {
+      for (let part = 4 * at; part < 4 * at + 3; part++) data[part] = pixels[part] + (change[part] - 127.5) * scale;
     });
   };
 

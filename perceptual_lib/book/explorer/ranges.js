@@ -84,6 +84,7 @@ export function rangeTriangle(ranges, own, preview, changed) {
   const columns = ascending(ranges.map((range) => range.last));
   const errors = ranges.map((range) => range.error).filter((error) => error !== null);
   const [low, high] = [Math.min(...errors), Math.max(...errors)];
+  const number = (error) => (error !== null && columns.length <= ROOM ? error.toFixed(2) : null);
   const cells = new Map(ranges.map((range) => [range.layers, cell(range)]));
   let shown = "";
   let kept = null; // what is shown again when the mouse leaves
@@ -103,7 +104,7 @@ export function rangeTriangle(ranges, own, preview, changed) {
     const text = `${inWords(range)}: ${known ? `error ${error.toFixed(3)}` : "error not known"}`;
     const about = { type: "button", role: "radio", title: text, "aria-label": text, onclick: () => choose(layers) };
     const onpointerenter = ({ pointerType }) => preview && pointerType === "mouse" && !made.disabled && look(layers);
-    const made = element("button", { ...about, onpointerenter }, known && columns.length <= ROOM ? error.toFixed(2) : null);
+    const made = element("button", { ...about, onpointerenter }, number(error));
     made.style.gridArea = `${rows.indexOf(first) + 1} / ${columns.indexOf(last) + 1}`;
     if (known) paintCell(made, (high - error) / (high - low || 1));
     return made;
@@ -143,8 +144,9 @@ export function rangeTriangle(ranges, own, preview, changed) {
   const grid = element("div", { ...about, onpointerleave: () => kept !== null && choose(kept) }, ...cells.values());
   grid.style.setProperty("--columns", columns.length);
   const profile = element("button", { type: "button", onclick: () => choose(own) }, `The profile's: ${own}`);
-  const said = ["↓ first layer held", "→ last layer held", `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`];
-  const key = element("div", { class: "key" }, ...said.map((line) => element("div", {}, line)), profile);
+  const scale = `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`;
+  const lines = ["↓ first layer held", "→ last layer held", scale].map((line) => element("div", {}, line));
+  const key = element("div", { class: "key" }, ...lines, profile);
   return { root: element("div", { class: "tried" }, grid, key), set };
 }
 

@@ -164,6 +164,7 @@ def test_an_upload_is_shown(explorer, sent) -> None:
     ],
     ids=["empty", "text", "cut off", "many pixels", "many bytes"],
 )
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bad_upload_is_one_sentence(explorer, sent, data, message) -> None:
     ask(explorer, data, upload="cat.png")
     assert len(sent) == 1 and len(explorer.subjects) == 2

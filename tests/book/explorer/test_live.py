@@ -81,7 +81,7 @@ def test_progress_is_shown_and_can_be_cancelled(working: SimpleNamespace) -> Non
     assert working.asked() == [{"need": "map/cat/grad_cam/"}]
     tab.evaluate("emit('msg:custom', { key: 'map/cat/grad_cam/', progress: 0.25, text: '25 %' }, [])")
     assert tab.locator("progress").evaluate("bar => bar.value") == 0.25
-    assert tab.locator(".status").inner_text() == "Computing the map …"
+    tab.wait_for_function("() => document.querySelector('.status').textContent === 'Computing the map …'")
     tab.get_by_role("button", name="Cancel").click()
     assert working.asked() == [{"cancel": "map/cat/grad_cam/"}]
     tab.evaluate("emit('msg:custom', { key: 'map/cat/grad_cam/', error: 'cancelled' }, [])")
