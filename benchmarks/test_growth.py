@@ -9,10 +9,10 @@ from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import timed
 from benchmarks.work import measured, optimizer, perturbation
 from perceptual_lib import explain, load_photographs, perceptual_ball
-from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc, insertion_deletion
 from perceptual_lib.evaluation.randomization.protocol import rank_correlation
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.runs.executors import Ray
 
 BASE = {"images": 1, "side": 224, "layers": 26, "steps": 10}

@@ -14,8 +14,8 @@ from benchmarks.peers import plain_rise
 from benchmarks.work import measured, rise
 from perceptual_lib import explain
 from perceptual_lib.core.batches import full_batch
-from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.methods.rise import random_masks
+from perceptual_lib.networks.classifier import Classifier
 
 
 def test_rise(contest: Contest, scale: Scale, lite: Classifier, photographs: Tensor) -> None:

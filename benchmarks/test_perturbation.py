@@ -12,8 +12,8 @@ from benchmarks.peers import hooked_features, plain_perturbation, sequential_fea
 from benchmarks.work import measured, optimizer
 from perceptual_lib import load_photographs, perceptual_ball, perturbations_by_layers
 from perceptual_lib.core.lbfgs import History
-from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.evaluation.rows import layer_ranges
+from perceptual_lib.networks.classifier import Classifier
 
 VGG_LAYERS = 13  # ReLU 0 to 12
 

@@ -10,11 +10,11 @@ from benchmarks.conftest import CPU_THREADS, Scale
 from benchmarks.contest import Contest, Turn, floors
 from benchmarks.peers import plain_boxes, plain_games
 from benchmarks.work import boxes, measured
-from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.insertion_deletion.protocol import STEP, auc, insertion_deletion
 from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, component_boxes
 from perceptual_lib.evaluation.places import scale_and_blur
+from perceptual_lib.networks.classifier import Classifier
 
 METHODS = 13  # of Table 1
 

@@ -54,8 +54,10 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
     return made
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a browser is slow: the unit tests stay below two minutes."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What needs a browser is slow. The workers of a parallel run begin with what is slow, and fill the gaps later."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -147,18 +147,13 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
         objective: P problems.
         callback: called as `callback(step, rows, delta)` with the problems still being solved.
     """
-    images, targets = objective.images, objective.targets
-    report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, images.shape[1:])))
-    start = images.new_zeros(len(targets), images[0].numel())
-    minimum = minimize(
-        objective,
-        start,
-        max_iter=objective.settings.max_iter,
-        at_start=objective.at_start(start),
-        callback=report,
-    )
+    images, targets, shape = objective.images, objective.targets, objective.images.shape[1:]
+    report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
+    start = images.new_zeros(len(targets), shape.numel())
+    steps, at_start = objective.settings.max_iter, objective.at_start(start)
+    minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
     objective.terms = {}  # the activations' memory, before the last pass
-    delta = minimum.points.unflatten(1, images.shape[1:])
+    delta = minimum.points.unflatten(1, shape)
     logits = objective.passes.network(images + delta)
     margin = objective.margin_of(logits.to(delta.dtype), targets)
     return Perturbation(

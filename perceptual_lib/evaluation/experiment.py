@@ -55,8 +55,6 @@ class Experiment(ABC):
     range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)
     """That are tried with ranges of layers."""
     unit: ClassVar[str] = "photograph"
-    classes: Sequence[int] | None = None
-    """That a mean over classes goes over; none for those that occur."""
 
     def __init__(
         self,
@@ -214,17 +212,14 @@ class Experiment(ABC):
         found = {}
         for piece, shard in self.pieces:
             if piece | {"role": "table", "method": method} | about == piece:
-                maps = shard if shard.needs is None else shard.needs
+                maps, name = shard.needs or shard, shard.arguments.get("array", "maps")
                 arrays = self.run.load(maps)
                 if arrays is None:
                     self.run.complete([maps])
                     arrays = self.run.load(maps)
-                names = [
-                    picture.name for picture, why in zip(maps.photographs, arrays["failure"], strict=True) if not why
-                ]
-                array = arrays.get(shard.arguments.get("array", "maps"), np.empty(0))
-                found |= zip(names, array.astype(np.float32), strict=True)
-        return found
+                explained = np.array(maps.photographs, dtype=object)[arrays["failure"] == ""]
+                found |= zip((picture.name for picture in explained), arrays.get(name, ()), strict=True)
+        return {picture: array.astype(np.float32) for picture, array in found.items()}
 
     def seconds(self, method: str) -> float:
         """Mean time that a map of a method's row of the table took, of those that are finished."""

@@ -83,7 +83,7 @@ def extremal_perturbation(
 
 
 def descend(loss: Callable[[Tensor, int], Tensor], parameter: Tensor, steps: int) -> Tensor:
-    """The parameter (B, ...) after steps of gradient descent with momentum on `loss(parameter, step)`, within [0, 1]."""
+    """The parameter (B, ...) after steps of gradient descent with momentum on `loss(parameter, step)` in [0, 1]."""
     velocity: Tensor | None = None
     for step in range(steps):
         with torch.enable_grad():

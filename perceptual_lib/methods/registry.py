@@ -12,7 +12,7 @@ from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.settings import Settings
 
 Passes = tuple[int | str, int | str] | Callable[[Mapping[str, Any]], tuple[int, int]]
-"""Forward and backward passes of the network for one image: numbers, names of settings, or a function of all settings."""
+"""Forward and backward passes of the network for one image: numbers, names of settings, or a function of settings."""
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 

@@ -50,7 +50,7 @@ class Pointing(Experiment):
 
     @property
     def classes(self) -> range | None:
-        """All of VOC's, as TorchRay has it; of mosaics, most of ImageNet's do not occur."""
+        """That a mean goes over: all of VOC's, as TorchRay has it; None for those that occur, on mosaics few."""
         return None if self.section.source is None else range(len(VOC_CLASSES))
 
     def load(self) -> list[Mosaic] | list[Scene]:
