@@ -18,7 +18,7 @@ book: $(VENV)/book.installed
 test: $(VENV)/test.installed
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
-	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadgroup
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/bench.installed
 	@mkdir -p _build

@@ -55,9 +55,10 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs a browser is slow. The workers of a parallel run begin with what is slow, and fill the gaps later."""
+    """What needs a browser is slow. The workers of a parallel run take the longest files first, to end together."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path.name != "test_site.py", item.path not in slow))

@@ -16,7 +16,7 @@ from browser import complaints, new_tab, served, wake
 from links import broken_links, remote_requests
 from playwright.sync_api import Browser, Page, Response
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("the book")]  # built once, by one worker
+pytestmark = pytest.mark.slow
 
 SCREENSHOTS = Path(__file__).parents[2] / "_build" / "screenshots"  # to be looked at; nothing is compared
 IN_THE_DARK = ["book/index.html", *(f"notebooks/{name}.html" for name in ("explorer", "3-methodology", "scoreboard"))]
