@@ -149,7 +149,7 @@ class History:
     """The remembered pairs of each problem, and the inverse Hessian that they stand for.
 
     steps S and changes Y are (B, M, N) ring buffers, filled per problem: a pair of too little curvature is not
-    remembered, and each problem forgets its own oldest. Their products S Y' and Y Y' are (B, M, M) in float64.
+    remembered, and each problem forgets its own oldest. Their products S Y' and Y Y' are (B, M, M), float64 but on MPS.
     """
 
     def __init__(self, like: Tensor, size: int) -> None:
@@ -159,7 +159,8 @@ class History:
         self.count = torch.zeros(batch, dtype=torch.long, device=like.device)  # pairs ever remembered
         self.steps = like.new_zeros(batch, size, length)
         self.changes = like.new_zeros(batch, size, length)
-        self.step_change = like.new_zeros(batch, size, size, dtype=torch.float64)
+        exact = torch.float32 if like.device.type == "mps" else torch.float64
+        self.step_change = like.new_zeros(batch, size, size, dtype=exact)
         self.change_change = torch.zeros_like(self.step_change)
         self.diagonal = torch.ones(batch, dtype=like.dtype, device=like.device)  # of the first inverse Hessian
 
@@ -218,7 +219,7 @@ class History:
         vectors = torch.stack([change, gradient], 1)  # (B, 2, N)
         against_gradient = []
         for buffer, products in ((self.steps, self.step_change), (self.changes, self.change_change)):
-            with_change, with_gradient = _products(buffer[:, used], vectors)
+            with_change, with_gradient = _products(buffer[:, used], vectors).to(products.dtype)
             products[row, used, slot] = torch.where(accept[:, None], with_change, products[row, used, slot])
             against_gradient.append(with_gradient)
         self.change_change[row, slot] = self.change_change[row, :, slot]
@@ -232,8 +233,8 @@ class History:
 
 
 def _products(vectors: Tensor, others: Tensor) -> Tensor:
-    """(B, M, N), (B, K, N) -> (K, B, M) in float64."""
-    return torch.matmul(vectors, others.mT).permute(2, 0, 1).double()
+    """(B, M, N), (B, K, N) -> (K, B, M)."""
+    return torch.matmul(vectors, others.mT).permute(2, 0, 1)
 
 
 def _combine(weights: Tensor, vectors: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.runs.processes import ATTEMPTS, Processes
+from perceptual_lib.runs.processes import ATTEMPTS, Processes, usable_cores
 from perceptual_lib.runs.worker import Worker
 
 
@@ -143,6 +143,6 @@ def make_executor(
 
 
 def all_of_this_machine(classifier: Mapping[str, Any]) -> Executor:
-    """A worker on each core, or this process where there is a GPU."""
+    """A worker on each core, or this process where there is a GPU, or one core only."""
     on_gpu = classifier["device"] != "cpu" and torch.cuda.is_available()
-    return make_executor("local" if on_gpu else "processes", classifier)
+    return make_executor("local" if on_gpu or usable_cores() == 1 else "processes", classifier)

@@ -14,6 +14,11 @@ from typing import Any
 ATTEMPTS = 3  # to compute a shard whose worker dies
 
 
+def usable_cores() -> int:
+    """Of those of the machine: a batch system, or `taskset`, may leave a process fewer."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Processes:
     """Several processes of this machine: an `Executor`.
 
@@ -26,7 +31,7 @@ class Processes:
     attempts = ATTEMPTS
 
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
-        self.capacity = workers or os.cpu_count() or 1
+        self.capacity = workers or usable_cores()
         self.classifier = dict(classifier)
         self.pool = self._new_pool()
 
