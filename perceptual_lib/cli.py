@@ -148,7 +148,7 @@ def run(
 
 def _experiments(profile: str, make_executor, store: Path, names, limit: int | None, only):
     """The chosen experiments of a profile, as a context."""
-    from perceptual_lib.evaluation.games import experiments_of
+    from perceptual_lib.evaluation.experiments import experiments_of
     from perceptual_lib.evaluation.profile import load_profile
 
     chosen = {"names": names or (), "limit": limit, "only": only or ()}

@@ -228,7 +228,7 @@ class Progress(ZeroReporter):
 
 def _complete_experiments(book: Book) -> None:
     """Compute what the tables need, where its progress can be seen; the notebooks then find it in the store."""
-    from perceptual_lib.evaluation.games import experiments_of
+    from perceptual_lib.evaluation.experiments import experiments_of
     from perceptual_lib.runs.executors import all_of_this_machine
     from perceptual_lib.runs.progress import Bar
 

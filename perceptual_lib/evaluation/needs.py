@@ -10,7 +10,7 @@ import torchvision
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment
-from perceptual_lib.evaluation.games import find_game
+from perceptual_lib.evaluation.experiments import find_game
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.networks import vgg16_voc

@@ -7,7 +7,8 @@ import pytest
 from stand_ins import Layered, Regions, finished, small_profile
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.games import GAMES, find_game
+from perceptual_lib.evaluation.experiments import find_game
+from perceptual_lib.evaluation.games import GAMES
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.photographs.photographs import Photograph

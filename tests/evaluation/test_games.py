@@ -5,7 +5,7 @@ import pytest
 from stand_ins import Layered, Small, small_profile
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.games import experiments_of
+from perceptual_lib.evaluation.experiments import experiments_of
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.runs import executors
 from perceptual_lib.runs.executors import Local

@@ -1,0 +1,65 @@
+"""The experiments of a profile: its games, as they are played."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.experiment import Experiment
+from perceptual_lib.evaluation.games import GAMES, STORE
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.runs.executors import Executor, Local
+
+
+def find_game(name: str) -> type[Experiment]:
+    """A game by its name. Raises InputError for one that there is not."""
+    if name not in GAMES:
+        raise InputError(f"there is no experiment {name!r}; there are {', '.join(GAMES)}.")
+    return getattr(import_module(f"{__package__}.{name}.experiment"), GAMES[name])
+
+
+@contextmanager
+def experiments_of(
+    profile: Profile,
+    make_executor: Callable[[Mapping[str, Any]], Executor],
+    store: Path = STORE,
+    *,
+    names: Sequence[str] = (),
+    limit: int | None = None,
+    only: Sequence[str] = (),
+) -> Iterator[list[Experiment]]:
+    """A profile's experiments; those that explain the same network have one executor, which ends with the context.
+
+    What is asked of them afterwards comes from the store, or where that lacks it from this process.
+
+    Args:
+        profile: what is computed.
+        make_executor: from the arguments of `load_classifier` to what computes.
+        store, limit, only: as for `Experiment`.
+        names: only these experiments; none for all that the profile has.
+
+    Raises:
+        InputError: an experiment that there is not, or that the profile lacks; a profile without any; and as for
+            `Experiment`.
+    """
+    names = names or [name for name in profile.games if not only or set(only) & set(getattr(profile, name).methods)]
+    kinds = [find_game(name) for name in names]
+    if not kinds:
+        raise InputError(f"profile {profile.name} has no experiment with {' or '.join(only) or 'any method'}.")
+    executors: dict[str, Executor] = {}
+    experiments: list[Experiment] = []
+    try:
+        for kind in kinds:
+            classifier = kind.classifier(profile)
+            key = classifier.model_dump_json()
+            if key not in executors:
+                executors[key] = make_executor(classifier.model_dump())
+            experiments.append(kind(profile, store, executors[key], limit=limit, only=only))
+        yield experiments
+    finally:
+        for executor in executors.values():
+            executor.close()
+        for experiment in experiments:
+            experiment.run.executor = Local(experiment.classifier(profile).model_dump())
