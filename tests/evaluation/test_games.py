@@ -5,9 +5,9 @@ import pytest
 from stand_ins import Layered, Small, small_profile
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation import experiments
 from perceptual_lib.evaluation.experiments import experiments_of
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.runs import executors
 from perceptual_lib.runs.executors import Local
 
 
@@ -112,7 +112,7 @@ def test_maps_are_there_when_the_executor_is_not(tmp_path, of_profiles, monkeypa
     """What a page looks at after its experiment: from the store, and where that has lost it from this process."""
     settings = small_profile(localization={"methods": ["gradient"], "sigmas": [0.0]}, classifier={"model": "mine"})
     local = Noted({"model": Small()})
-    monkeypatch.setattr(executors, "Local", lambda classifier: Local({"model": Small()}))
+    monkeypatch.setattr(experiments, "Local", lambda classifier: Local({"model": Small()}))
     with experiments_of(settings, lambda _: local, tmp_path, limit=1) as [experiment]:
         experiment.complete()
     monkeypatch.setattr(local, "submit", None)
