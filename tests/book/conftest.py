@@ -1,10 +1,13 @@
 """Shared by the tests of the book: a copy of the repository with the book built in it, a browser."""
 
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow.parquet as pq
 import pytest
 
 if TYPE_CHECKING:  # most tests here need no browser
@@ -15,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is in the repository, and the book built there from the profile smoke."""
+    """A copy of what is in the repository, with fewer results, and the book built there from the profile smoke."""
     from perceptual_lib.book.pipeline import build
 
     clone = tmp_path_factory.mktemp("clone")
@@ -23,8 +26,36 @@ def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, clone)
-    assert build("smoke", clone) == 0
+    for path in (clone / "results").glob("*/*.parquet"):
+        thin_out(path)
+    with one_core():
+        assert build("smoke", clone) == 0
     return clone
+
+
+def thin_out(path: Path, count: int = 24) -> None:
+    """Keep of each role of a published table the first photographs that all methods have: intervals take a minute."""
+    table = pq.read_table(path)
+    rows = table.to_pandas()
+    unit = "scene" if "scene" in rows else "photograph"
+    kept: set[str] = set()
+    for _, of_role in rows.groupby("role"):
+        kept.update(sorted(set.intersection(*of_role.groupby("method")[unit].agg(set)))[:count])
+    pq.write_table(table.filter(rows[unit].isin(kept).to_numpy()), path)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """The notebooks then compute in their kernels, without starting workers: the other cores are the other tests'."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")
