@@ -26,7 +26,7 @@ def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tens
 @explainer("deconvnet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
-    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, lambda *call, **more: positive_gradient(pass_on(*call, **more)))):
+    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, _let_positive_back)):
         return input_gradient(network, images, targets).abs().amax(1)
 
 
@@ -54,7 +54,7 @@ def smoothgrad(
         # The same draws for all images of the batch: an image's map does not depend on its neighbours.
         draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
         noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
-        total += input_gradient(passes, noisy, targets.repeat(count)).view(count, *images.shape).sum(0)
+        total += input_gradient(passes, noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
     return (total / samples).abs().amax(1)
 
 
@@ -118,3 +118,8 @@ def positive_gradient(value: Tensor) -> Tensor:
     copy = value.clone()  # an in-place operation may follow, and is behind the hook
     copy.register_hook(lambda gradient: gradient.clamp(min=0))
     return copy
+
+
+def _let_positive_back(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
+    # Recorded like the network's own call, though nobody asks for that: a checkpoint compares what its passes save.
+    return positive_gradient(func(input.clone(), *rest, **more).detach() + zero(input))

@@ -1,7 +1,7 @@
 """Where shards are computed: in this process, in several, or in the actors of a Ray cluster.
 
 Whatever it is, a shard is the same images in the same order on one thread: its numbers are the same bits on one kind
-of device. What a run needs of an executor:
+of device. What a run needs of an executor::
 
     submit(name, *arguments)  a future of what a worker's method returns; new workers take the place of dead ones
     capacity                  calls at once
