@@ -23,16 +23,13 @@ def full_batch(device: torch.device) -> int:
 
 
 def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:
-    """Solve problems batch by batch, and a batch in halves where memory is too small for all of it.
+    """The results of consecutive batches of problems; of a batch in halves where memory is too small for all of it.
 
     Args:
         solve: from numbers of problems (P,) int64 to their result. It must hold nothing when it has failed.
         images: (B, C, H, W), for their shape and device.
         count: of problems.
         batch_size: problems at once; None for `full_batch`.
-
-    Returns:
-        The results of consecutive parts.
 
     Raises:
         InputError: memory is too small for a single problem.

@@ -108,7 +108,8 @@ class Finder(TorchFunctionMode):
         groups: int = 1,
     ) -> Tensor:
         output = torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-        can_pad = groups == input.shape[1] > 1 and _all(padding, 0) and _all(dilation, 1) and input.device.type == "cpu"
+        plain = not any(tree_leaves(padding)) and {*tree_leaves(dilation)} == {1}
+        can_pad = plain and groups == input.shape[1] > 1 and input.device.type == "cpu"
         behind = next((each for each in self.paddings if each.value is input), None) if can_pad else None
         number = None if behind is None else behind.number
         self.convolutions.append(Output(output, (weight, bias), number))
@@ -179,7 +180,3 @@ def _is_saving_hooked() -> bool:
             return False
     except RuntimeError:  # there are some
         return True
-
-
-def _all(value: Any, number: int) -> bool:
-    return all(each == number for each in (value if isinstance(value, (tuple, list)) else [value]))
