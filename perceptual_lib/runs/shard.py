@@ -171,8 +171,6 @@ def _code_digest(*modules: str) -> str:
         tree = ast.parse(path.read_text("utf-8"))
         sources[name] = ast.dump(_without_docstrings(tree))
         waiting += _own_imports(tree, name)
-        if (stub := path.with_suffix(".pyi")).exists():  # of a package whose modules are loaded when they are used
-            waiting += _own_imports(ast.parse(stub.read_text("utf-8")), name)
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
@@ -183,8 +181,19 @@ def _own_imports(tree: ast.AST, importer: str) -> Iterator[str]:
             module = importlib.util.resolve_name("." * node.level + (node.module or ""), importer)
             if module.split(".")[0] == PACKAGE:
                 yield module
+                names = {alias.name for alias in node.names}
                 if _file(module).stem == "__init__":
-                    yield from (f"{module}.{alias.name}" for alias in node.names)  # some are modules
+                    yield from (f"{module}.{name}" for name in names)  # some are modules
+                    yield from _loaded_later(module, names)
+
+
+def _loaded_later(package: str, names: set[str]) -> Iterator[str]:
+    """Modules that a package with a stub takes these names from, when they are used."""
+    stub = _file(package).with_suffix(".pyi")
+    if stub.exists():
+        for node in ast.parse(stub.read_text("utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and names & {alias.name for alias in node.names}:
+                yield importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

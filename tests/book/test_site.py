@@ -108,6 +108,7 @@ def weigh(tab: Page, address: str) -> int:
 def find_barriers(tab: Page, scheme: str) -> list[str]:
     """What axe-core calls serious or critical: the rule, how often, and the first place."""
     tab.locator(f"html[data-theme={scheme}]").wait_for()
+    tab.add_style_tag(content="*, *::before, *::after { transition: none !important }")  # from one scheme to the other
     found = Axe().run(tab, options={"resultTypes": ["violations"]}).response["violations"]
     return [
         f"{rule['id']} ({rule['impact']}), {len(rule['nodes'])} x, {rule['nodes'][0]['html'][:120]}"

@@ -100,7 +100,7 @@ def test_a_region_is_torchvisions_vgg16() -> None:
     with torch.device("meta"):
         vgg = torchvision.models.vgg16(num_classes=20).eval()
     own = vgg.state_dict()
-    weights = {key: value.view(own[key].shape) for key, value in classifier.network.state_dict().items()}
+    weights = {key: value.reshape(own[key].shape) for key, value in classifier.network.state_dict().items()}
     vgg.load_state_dict(weights, assign=True)
     images = 100 * noise(1, 3, 224, 298)
     with torch.no_grad():
