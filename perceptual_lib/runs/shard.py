@@ -159,19 +159,22 @@ def _typed_methods(module: str) -> list[str]:
     return [ast.dump(_without_docstrings(tree)) for tree in trees]
 
 
-@cache
 def _code_digest(*modules: str) -> str:
     sources: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        path = _file(name)
-        if name in sources or path is None:
-            continue
-        tree = ast.parse(path.read_text("utf-8"))
-        sources[name] = ast.dump(_without_docstrings(tree))
-        waiting += _own_imports(tree, name)
+        if name not in sources and (path := _file(name)) is not None:
+            sources[name], imported = _read_module(name, path)
+            waiting += imported
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
+
+
+@cache
+def _read_module(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
+    """What a module does, and what of this package it imports; a file is read once in a process."""
+    tree = ast.parse(path.read_text("utf-8"))
+    return ast.dump(_without_docstrings(tree)), tuple(_own_imports(tree, name))
 
 
 def _own_imports(tree: ast.AST, importer: str) -> Iterator[str]:
