@@ -1,8 +1,8 @@
 from .book.explorer import Explorer as Explorer
 from .core.errors import InputError as InputError
-from .core.layer_ranges import perturbations_by_layers as perturbations_by_layers
+from .core.perceptual_ball import perceptual_ball as perceptual_ball
+from .core.perceptual_ball import perturbations_by_layers as perturbations_by_layers
 from .core.perturbation import Perturbation as Perturbation
-from .core.perturbation import perceptual_ball as perceptual_ball
 from .core.saliency import class_gradient as class_gradient
 from .core.saliency import saliency_map as saliency_map
 from .evaluation.profile import load_profile as load_profile

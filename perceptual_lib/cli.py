@@ -2,10 +2,12 @@
 
 import shutil
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import perceptual_lib
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.games import GAMES, STORE
 
@@ -35,9 +37,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
-    from perceptual_lib.networks.sources import load_classifier
-
-    classifier = load_classifier(model, weights, device)
+    classifier = perceptual_lib.load_classifier(model, weights, device)
     index = classifier.class_index(target) if target else None
     settings = classifier.settings
     if layers:
@@ -47,54 +47,49 @@ def explain(
     except OSError as error:
         raise InputError(f"the folder {out} cannot be made: {error.strerror}.") from error
     status = 0
-    photos = [photo for source in photos for photo in expand(source)]
+    photos = [photo for source in photos for photo in _expand(source)]
     stems = [photo.stem for photo in photos]
     for number, photo in enumerate(photos, 1):
         stem = photo.stem if stems.count(photo.stem) == 1 else f"{photo.stem}_{number}"
         title = f"[{number}/{len(photos)}] {photo.name}"
         try:
-            explain_photo(classifier, photo, index, settings, sigma, out / f"{stem}_explained.png", title)
+            _explain_photo(classifier, photo, index, settings, sigma, out / f"{stem}_explained.png", title)
         except InputError as error:  # one bad photo does not cost the others
             status = _say(str(error), 2)
     raise typer.Exit(status)
 
 
-def expand(source: Path) -> list[Path]:
+def _expand(source: Path) -> list[Path]:
     """The photos of a folder, without the overlays of an earlier run; a file as it is."""
-    from perceptual_lib.photographs.sources import load_photographs
-
     if not source.is_dir():
         return [source]
-    return [photo.path for photo in load_photographs(source) if not photo.path.stem.endswith("_explained")]
+    photos = (photo.path for photo in perceptual_lib.load_photographs(source))
+    return [photo for photo in photos if not photo.stem.endswith("_explained")]
 
 
-def explain_photo(
-    classifier, photo: Path, target: int | None, settings: dict, sigma: float, overlay_path: Path, title: str
-) -> None:
+def _explain_photo(classifier, photo: Path, target, settings: dict, sigma: float, written: Path, title: str) -> None:
     """Explain one photo: a line of results, and the overlay as a picture."""
     import torch
 
     from perceptual_lib.book.panels import overlay
-    from perceptual_lib.core.perturbation import perceptual_ball
-    from perceptual_lib.core.saliency import saliency_map
     from perceptual_lib.networks.pictures import open_picture
 
     picture = open_picture(photo)
     inputs = classifier.preprocess(picture)
     with tqdm(total=settings["max_iter"], desc=title, unit="step", leave=False, disable=None) as bar:
-        result = perceptual_ball(
+        result = perceptual_lib.perceptual_ball(
             classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings
         )
     with torch.no_grad():
         probability = classifier(inputs).softmax(1)[0, result.targets[0]]
     try:
-        overlay(picture, saliency_map(result.delta, sigma)[0].cpu().numpy()).save(overlay_path)
+        overlay(picture, perceptual_lib.saliency_map(result.delta, sigma)[0].cpu().numpy()).save(written)
     except OSError as error:
-        raise InputError(f"{overlay_path} cannot be written: {error.strerror or error}.") from error
+        raise InputError(f"{written} cannot be written: {error.strerror or error}.") from error
     typer.echo(
         f"{photo.name}: {classifier.class_name(int(result.targets[0]))} ({probability:.1%}), margin "
         f"{result.margin_before[0]:.2f} -> {result.margin[0]:.2f} in {result.evaluations[0]} evaluations"
-        f"{'' if result.flipped[0] else ' (not flipped)'}{' (broke down)' if result.failed[0] else ''}; {overlay_path}"
+        f"{'' if result.flipped[0] else ' (not flipped)'}{' (broke down)' if result.failed[0] else ''}; {written}"
     )
 
 
@@ -133,26 +128,24 @@ def run(
 ) -> None:
     """Compute a profile's experiments. Interrupt it at any time: the next run goes on where it stopped."""
     from perceptual_lib.evaluation.needs import missing
-    from perceptual_lib.evaluation.profile import load_profile
-    from perceptual_lib.runs.executors import make_executor
 
-    if problems := missing(load_profile(profile), experiment or ()):
+    if problems := missing(perceptual_lib.load_profile(profile), experiment or ()):
         raise InputError(" Also missing: ".join(problems))
-    executor = partial(make_executor, engine, workers=workers, address=address, gpus=gpus)
-    with _experiments(profile, executor, store, experiment, limit, only) as experiments:
+    cluster = {"workers": workers, "address": address, "gpus": gpus}
+    with _experiments(profile, experiment, limit, only, store, engine, **cluster) as experiments:
         if dry_run:
             _estimate(experiments)
         else:
             _complete(experiments, profile)
 
 
-def _experiments(profile: str, make_executor, store: Path, names, limit: int | None, only):
+def _experiments(profile: str, names, limit: int | None, only, store: Path, engine: str = "local", **cluster):
     """The chosen experiments of a profile, as a context."""
     from perceptual_lib.evaluation.experiments import experiments_of
-    from perceptual_lib.evaluation.profile import load_profile
+    from perceptual_lib.runs.executors import make_executor
 
-    chosen = {"names": names or (), "limit": limit, "only": only or ()}
-    return experiments_of(load_profile(profile), make_executor, store, **chosen)
+    executor, settings = partial(make_executor, engine, **cluster), perceptual_lib.load_profile(profile)
+    return experiments_of(settings, executor, store, names=names or (), limit=limit, only=only or ())
 
 
 def _estimate(experiments) -> None:
@@ -205,15 +198,15 @@ def status(
     store: StoreFolder = STORE,
 ) -> None:
     """Say how far a profile's experiments are, and which shards are being computed where."""
-    from perceptual_lib.runs.executors import Local
-    from perceptual_lib.runs.progress import by_label
+    from perceptual_lib.runs.progress import distinct
 
-    with _experiments(profile, Local, store, experiment, limit, only) as experiments:
-        counts = by_label((each.run, each.shards) for each in experiments)
-        width = max(len(label) for label, *_ in counts)
-        for label, finished, total in counts:
-            typer.echo(f"{label:{width}}  {finished:4} of {total}")
-        labels = {each.run.key(shard): shard.label for each in experiments for shard in each.shards}
+    with _experiments(profile, experiment, limit, only, store) as experiments:
+        shards = distinct((each.run, each.shards) for each in experiments)
+        labels = {key: shard.label for key, (_, shard) in shards.items()}
+        finished = Counter(shard.label for run, shard in shards.values() if run.is_finished(shard))
+        width = max(map(len, labels.values()))
+        for label, total in Counter(labels.values()).items():
+            typer.echo(f"{label:{width}}  {finished[label]:4} of {total}")
         for key, where in experiments[0].run.store.running().items():
             typer.echo(f"{labels.get(key, 'a shard of another profile')}: {where}")
 
@@ -231,10 +224,9 @@ def results(
     """Print the tables of what is finished, or write all of it into a folder."""
     from perceptual_lib.evaluation import publishing
     from perceptual_lib.evaluation.tables import format_table
-    from perceptual_lib.runs.executors import Local
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    with _experiments(profile, Local, store, experiment, limit, only) as experiments:
+    with _experiments(profile, experiment, limit, only, store) as experiments:
         if all(each.table.empty for each in experiments):
             raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
         for each in experiments:
@@ -255,12 +247,11 @@ app.add_typer(data, name="data")
 @data.command()
 def check(profile: ProfileName) -> None:
     """Say what data of a profile is there, and of what is missing where to get it and where to put it."""
-    from perceptual_lib.evaluation.needs import downloads, missing
-    from perceptual_lib.evaluation.profile import load_profile
+    from perceptual_lib.evaluation import needs
 
-    settings = load_profile(profile)
-    problems = missing(settings)
-    lines = [f"Missing: {each}" for each in problems] + [f"Not here yet: {each}" for each in downloads(settings)]
+    settings = perceptual_lib.load_profile(profile)
+    problems = needs.missing(settings)
+    lines = [f"Missing: {each}" for each in problems] + [f"Not here yet: {each}" for each in needs.downloads(settings)]
     typer.echo("\n".join(lines) or f"Everything that {profile} needs is here.")
     raise typer.Exit(bool(problems))
 

@@ -53,9 +53,9 @@ class Small(nn.Sequential):
 class Layered(nn.Sequential):
     """Three stages of resolution, so that there are ranges of layers, and layers to be randomized."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
         with torch.random.fork_rng():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             super().__init__(
                 nn.Conv2d(3, 4, 8, stride=8),
                 nn.ReLU(),
@@ -104,7 +104,7 @@ def score_shard(needs: Shard, sigmas=(0.0, 4.0)) -> Shard:
     boxes = [photograph.scaled_boxes(224, 224) for photograph in needs.photographs]
     arguments = {"array": "maps", "sigmas": list(sigmas), "by_image": {"boxes": boxes}}
     return Shard(
-        "perceptual_lib.evaluation.localization.score",
+        "perceptual_lib.evaluation.localization.protocol",
         arguments,
         needs.photographs,
         False,

@@ -12,14 +12,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from perceptual_lib.book.panels import (  # noqa: F401 - a notebook knows one module of figures
-    comparison,
-    image_grid,
-    image_row,
-    localization,
-    pointing,
-    threshold_steps,
-)
+# A notebook knows one module of figures.
+from perceptual_lib.book.panels import comparison, image_grid, localization, pointing, threshold_steps  # noqa: F401
 from perceptual_lib.evaluation.statistics import Estimate
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
@@ -37,7 +31,6 @@ STYLE = {
     "svg.fonttype": "path",  # looks the same everywhere; text in a picture of a page cannot be selected anyway
     "svg.hashsalt": "perceptual",  # the same figure, the same file
 }
-JPEG = {"optimize": True, "progressive": True}
 
 
 def setup() -> None:
@@ -53,15 +46,14 @@ def setup() -> None:
 def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
     """What a page stores of a figure: SVG of a drawing, JPEG of pictures, which would be heavier as SVG or PNG.
 
-    Returns:
-        Data by mime type, as IPython wants it: JPEG in base 64; and by mime type the size in pixels of the page.
+    As IPython wants it: the data (JPEG in base 64) and the size in pixels of the page, each by mime type.
     """
     figure.draw_without_rendering()  # places everything, which tells where the figure ends
     box = figure.get_tightbbox().padded(0.1)  # inches
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
     file = BytesIO()
     if any(axes.images for axes in figure.axes):
-        figure.savefig(file, format="jpeg", bbox_inches=box, pil_kwargs=JPEG)
+        figure.savefig(file, format="jpeg", bbox_inches=box, pil_kwargs={"optimize": True, "progressive": True})
         return {"image/jpeg": b64encode(file.getvalue()).decode()}, {"image/jpeg": size}
     figure.savefig(file, format="svg", bbox_inches=box, metadata={"Date": None})
     return {"image/svg+xml": file.getvalue().decode()}, {"image/svg+xml": size}
@@ -70,8 +62,7 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
 def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Quantities over the steps of the optimization: one panel for each, one curve a method.
 
-    Args:
-        curves: panel title -> method name -> values (steps + 1, images); images are drawn thin, their mean thick.
+    Panel title -> method -> values (steps + 1, images); images are drawn thin, their mean thick.
     """
     figure, panels = plt.subplots(1, len(curves), figsize=(3.3 * len(curves), 2.8), squeeze=False, layout="constrained")
     for axes, (title, methods) in zip(panels.flat, curves.items(), strict=True):
@@ -84,11 +75,9 @@ def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 
 def growth(changes: Mapping[str, np.ndarray], held: int | None = None) -> Figure:
-    """Relative change of each activation, layer by layer.
+    """Relative change of each activation: name -> (layers, images), drawn as the images' median and quartiles.
 
-    Args:
-        changes: name of the change -> (layers, images); the median over images is drawn, with its quartiles.
-        held: the last activation that the perceptual term holds; those up to it are shaded.
+    What the perceptual term holds is shaded, up to the activation `held`.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     if held is not None:
@@ -110,9 +99,7 @@ def _long_form(curves: Mapping[str, np.ndarray], colours: tuple[str, ...]) -> di
 def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labels: tuple[str, str]) -> Figure:
     """Share of each map inside the boxes: one point a photograph, ours against the other, and the boxes' area.
 
-    Args:
-        first, second, areas: (B,) in [0, 1].
-        labels: names of the first (horizontal) and the second (vertical).
+    All are (B,) in [0, 1]; the labels name the first (horizontal) and the second (vertical).
     """
     figure, axes = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
     axes.axline((0, 0), slope=1, color=NEUTRAL, linewidth=0.8)
@@ -125,12 +112,9 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
 
 
 def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel: str, ylabel: str) -> Figure:
-    """Curves with their intervals, one panel beside the other (Fig. 6).
+    """Curves with their intervals, one panel beside the other (Fig. 6), the same curves in each, eight at most.
 
-    Args:
-        panels: title -> name of a curve -> its places, numbers or names, and its estimate, (K,) each; the same curves
-            in each panel, eight at most.
-        xlabel, ylabel: of all panels.
+    Panel title -> name of a curve -> its places, numbers or names, and its estimate, (K,) each.
     """
     size = 3.0 * len(panels), 2.5 + 0.1 * max(map(len, panels.values()))  # with a legend of two names a row
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
@@ -149,8 +133,7 @@ def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel
 def fits(axes: Mapping[str, ArrayLike]) -> Figure:
     """Seconds (circles) and memory in MB (squares) against what they grow with, and lines of least squares.
 
-    Args:
-        axes: what it is -> (K, 3): its values, seconds, bytes.
+    Of each axis (K, 3): its values, seconds, bytes.
     """
     rows = -(-len(axes) // 3)
     figure, panels = plt.subplots(rows, 3, figsize=(7.8, 2.2 * rows), squeeze=False, layout="constrained")
@@ -189,10 +172,8 @@ def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: boo
 def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
     """Fig. 5: a number for every range of layers, from the first (down) to the last held (across); blue is low.
 
-    Args:
-        panels: title -> numbers by first layer (index) and last layer (columns), nan where there is no range. From 0 to
-            -1 is no layer: what the paper has in the corner.
-        label: what the number is.
+    Panel title -> numbers by first layer (index) and last layer (columns), nan where there is no range. From 0 to -1
+    is no layer: what the paper has in the corner.
     """
     shape = -(-len(panels) // 2), min(2, len(panels))
     size = (3.6 * shape[1] + 0.6, 3.4 * shape[0])
@@ -216,10 +197,8 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
 def two_scores(table: pd.DataFrame) -> Figure:
     """Table 2 as a picture: deletion across, insertion up, with their intervals; the best are at the top left.
 
-    The blurs of one method are joined. The names stand at the side, from the highest point to the lowest.
-
-    Args:
-        table: from `evaluation.insertion_deletion.table.insertion_deletion_table`; a row without estimates is left out.
+    The blurs of one method are joined. The names stand at the side, from the highest point to the lowest. The table is
+    that of `insertion_deletion_table`; a row without estimates is left out.
     """
     rows = table.dropna(subset=["deletion", "insertion"])
     order = rows.insertion.map(lambda estimate: estimate.value).sort_values().index

@@ -1,27 +1,31 @@
-"""One notebook on its way to the site: computed, cleaned for readers, or replaced by a note when it fails."""
+"""Notebooks on their way to the site: computed, cleaned for readers or replaced by a note, staged for Jupyter Book."""
 
+import base64
+import json
 import os
 import re
+import shutil
+import subprocess
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
+from perceptual_lib.core.errors import InputError
+
+SETTINGS = "_config.yml", "_toc.yml"
+"""Jupyter Book's two files."""
+CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
+"""An array as an explorer's HTML has it."""
+
 
 def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
-    """Run a notebook; `target` appears only if every cell ran.
+    """Run a notebook of a clone; `target`, its computed copy, appears only if every cell ran.
 
-    Args:
-        source: a notebook without outputs, in a folder of the clone.
-        target: its computed copy.
-        parameter: what the notebook gets as `profile`.
-        profile: the profile's name, for the readers.
-
-    Raises:
-        Exception: whatever stopped it, as papermill reports it.
+    It gets `parameter` as its `profile`; readers see the profile's name. Raises what papermill reports of a failure.
     """
     import papermill  # takes a second to import, and is often not needed
     from jupyter_client.manager import AsyncKernelManager
@@ -49,11 +53,6 @@ def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
         )
     nbformat.write(_clean(nbformat.read(running, 4), profile), running)
     running.replace(target)
-
-
-def environment(root: Path) -> dict[str, str]:
-    """That of a process which imports the library of this clone, wherever another one may be installed."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
 def reason(error: Exception) -> str:
@@ -105,3 +104,67 @@ def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
 def tags(cell: NotebookNode) -> list[str]:
     """Of a cell, such as "parameters"."""
     return cell.metadata.get("tags", [])
+
+
+def environment(root: Path) -> dict[str, str]:
+    """That of a process which imports the library of this clone, wherever another one may be installed."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
+
+
+def render(root: Path, out: Path, shown: Sequence[Path], strict: bool) -> None:
+    """Stage a clone's prose and the notebooks as readers see them; Jupyter Book makes `out/html` of it, from nothing.
+
+    Where it finds an error, or a warning if `strict`, that is printed, no site is left, and InputError is raised.
+    """
+    stage, sphinx, log = out / "stage", out / "sphinx", out / "logs" / "site.log"
+    for previous in (stage, out / "html"):
+        shutil.rmtree(previous, ignore_errors=True)
+    _fill(stage, root, shown)
+    log.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
+    command += ["--path-output", str(sphinx), "--all", *(["-W", "--keep-going"] if strict else [])]
+    with log.open("w") as output:
+        done = subprocess.run(
+            command, cwd=root, env=environment(root), stdout=output, stderr=subprocess.STDOUT, check=False
+        )
+    if done.returncode != 0:
+        print("".join(f"      | {line}\n" for line in _complaints(log.read_text())), end="", flush=True)
+        raise InputError(f"Jupyter Book could not build the site; its log is {os.path.relpath(log)}")
+    (sphinx / "_build" / "html").replace(out / "html")
+    shutil.rmtree(sphinx)
+
+
+def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
+    shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in SETTINGS:
+        shutil.copy2(root / name, stage)
+    (stage / "notebooks").mkdir()
+    for page in shown:
+        stage_page(page, stage / "notebooks" / page.name, stage / "book" / "_static")
+
+
+def stage_page(page: Path, staged: Path, static: Path) -> None:
+    """Copy a computed notebook, but for what becomes files of the site.
+
+    Each array of its explorers becomes a script `explorer/NAME.js`: a reader fetches what is looked at, and no more.
+    Scripts, because `file://` forbids to fetch data. The JPEG of a cell tagged `front-page` takes the place of the
+    front page's picture, which says that there is none.
+    """
+    notebook = nbformat.read(page, 4)
+    outputs = [(cell, output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", [])]
+    for cell, data in outputs:
+        if 'class="explorer"' in data.get("text/html", ""):
+            (static / "explorer").mkdir(exist_ok=True)
+            for element, name in CHUNK.findall(data["text/html"]):
+                code = f"document.head.insertAdjacentHTML('beforeend', {json.dumps(element)});\n"
+                (static / "explorer" / f"{name}.js").write_text(code, encoding="utf-8")
+            data["text/html"] = CHUNK.sub("", data["text/html"])
+        if "front-page" in tags(cell) and "image/jpeg" in data:
+            (static / "front.jpg").write_bytes(base64.b64decode(data["image/jpeg"]))
+    nbformat.write(notebook, staged)
+
+
+def _complaints(log: str) -> list[str]:
+    """The lines of Sphinx's log that tell what is wrong, or its end where none does."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in log.splitlines()]
+    return [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL|Error:", line)] or lines[-15:]

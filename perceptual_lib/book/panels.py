@@ -1,9 +1,10 @@
 """Figures of pictures: photographs and maps side by side, with boxes; and the overlay that the command line writes.
 
-Pictures and maps are arrays, or tensors on the CPU.
+Pictures (H, W, 3) in [0, 1] and maps (H, W) are arrays, or tensors on the CPU. Boxes are in pixels of the maps.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,18 +30,13 @@ def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
     return Image.composite(colours, picture.convert("L").convert("RGB"), heat.point(lambda value: 40 + value * 3 // 4))
 
 
-def image_row(images: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
-    """Pictures (H, W, 3) and maps (H, W) side by side (Fig. 2)."""
-    return image_grid([images], titles)
-
-
 def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
-    """Pictures (H, W, 3) and maps (H, W) in rows, each map in its own range of colours, up to its 99.5 % quantile."""
+    """Pictures and maps in rows, each map in its own range of colours, up to its 99.5 % quantile."""
     count = len(rows[0])
     width = 9 / max(count, 3)
     size = width * count, (width + 0.12) * len(rows)
     figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False, layout="constrained")
-    for panel, image in zip(axes.flat, (image for row in rows for image in row), strict=True):
+    for panel, image in zip(axes.flat, chain(*rows), strict=True):
         # Fine maps have single bright pixels, beside which all else would be black.
         brightest = np.quantile(image, 0.995) if image.ndim == 2 else None
         panel.imshow(image, cmap=HEAT, vmax=brightest)
@@ -56,20 +52,44 @@ def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_t
 def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
     """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
 
-    Args:
-        pictures: (B, H, W, 3) in [0, 1].
-        maps: (B, H, W).
-        alpha: threshold of the component, a share of the map's range.
-        titles: one for each row.
+    The component is cut at `alpha`, a share of the map's range; `titles` are those of the rows.
     """
-    pictures, maps = np.asarray(pictures), np.asarray(maps)
-    components = [dominant_component(saliency, alpha) for saliency in maps]
-    rows = [
-        [picture, saliency, _darken(picture, ~mask)]
-        for picture, saliency, (mask, _) in zip(pictures, maps, components, strict=True)
-    ]
-    figure = image_grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
-    for panel, (_, box) in zip(figure.axes[2::3], components, strict=True):
+    rows = []
+    for picture, saliency in zip(np.asarray(pictures), np.asarray(maps), strict=True):
+        mask, box = dominant_component(saliency, alpha)
+        rows.append([(picture, None), (saliency, None), (_as_seen(picture, mask), box)])
+    return _draw_steps(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
+
+
+def threshold_steps(
+    picture: ArrayLike, steps: Mapping[str, tuple[ArrayLike | None, Box | None]], true: Sequence[Box]
+) -> Figure:
+    """The protocol of weak localization on one photograph, whose true boxes are known.
+
+    Title -> map, mask (H, W) bool of what is kept or None for the picture itself, and the box found or None.
+    """
+    row = [(_as_seen(np.asarray(picture), image), box) for image, box in steps.values()]
+    return _draw_steps([row], list(steps), true=true)
+
+
+def _as_seen(picture: np.ndarray, image: ArrayLike | None) -> np.ndarray:
+    """An image of a step: a mask is the picture, dark where it is not kept."""
+    if image is None:
+        return picture
+    image = np.asarray(image)
+    return picture * np.where(image, 1.0, 0.25)[..., None] if image.dtype == bool else image
+
+
+def _draw_steps(
+    rows: Sequence[Sequence[tuple[np.ndarray, Box | None]]],
+    titles: Sequence[str],
+    row_titles: Sequence[str] = (),
+    true: Sequence[Box] = (),
+) -> Figure:
+    """Rows of images, each with the box that was found in it, or None."""
+    figure = image_grid([[image for image, _ in row] for row in rows], titles, row_titles)
+    for panel, (_, box) in zip(figure.axes, chain(*rows), strict=True):
+        _draw_boxes(panel, true, TRUE_BOX)
         _draw_boxes(panel, [box] if box else [], FOUND_BOX)
     return figure
 
@@ -77,14 +97,7 @@ def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Seq
 def comparison(
     pictures: ArrayLike, columns: Mapping[str, ArrayLike], boxes: Sequence[Sequence[Box]], across: int = 1
 ) -> Figure:
-    """Fig. 4 and S1: each picture with its boxes, then its maps.
-
-    Args:
-        pictures: (B, H, W, 3) in [0, 1].
-        columns: title -> maps (B, H, W).
-        boxes: for each picture, in pixels of the maps.
-        across: pictures in one row of the figure.
-    """
+    """Fig. 4 and S1: each picture with its boxes, then its maps in columns; `across` pictures in a row."""
     panels = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
     blank = [np.ones((1, 1, 3))] * (1 + len(columns))
     panels += [blank] * (-len(panels) % across)
@@ -97,37 +110,12 @@ def comparison(
     return figure
 
 
-def threshold_steps(
-    picture: ArrayLike, steps: Mapping[str, tuple[ArrayLike | None, Box | None]], true: Sequence[Box]
-) -> Figure:
-    """The protocol of weak localization on one photograph: what is kept at each step, and the box around it.
-
-    Args:
-        picture: (H, W, 3) in [0, 1].
-        steps: title -> map (H, W), mask (H, W) bool or None for the picture itself, and the box found or None.
-        true: boxes of the object.
-    """
-    picture = np.asarray(picture)
-    images = [picture if image is None else np.asarray(image) for image, _ in steps.values()]
-    images = [_darken(picture, ~image) if image.dtype == bool else image for image in images]
-    figure = image_grid([images], list(steps))
-    for panel, (_, box) in zip(figure.axes, steps.values(), strict=True):
-        _draw_boxes(panel, true, TRUE_BOX)
-        _draw_boxes(panel, [box] if box else [], FOUND_BOX)
-    return figure
-
-
 def pointing(
     picture: ArrayLike, maps: ArrayLike, points: ArrayLike, boxes: Sequence[Sequence[Box]], titles: Sequence[str]
 ) -> Figure:
     """The pointing game on one scene: for each question the map over the picture, its maximum, and the true boxes.
 
-    Args:
-        picture: (H, W, 3) in [0, 1].
-        maps: (Q, h, w), drawn at the picture's size.
-        points: (Q, 2) columns and rows of the maxima, in pixels of the picture.
-        boxes: for each question those of its class.
-        titles: Q of them.
+    The maps (Q, h, w) are drawn at the picture's size, to which the points (Q, 2), columns and rows, and boxes belong.
     """
     scene = Image.fromarray(np.uint8(255 * np.asarray(picture)))
     figure = image_grid([[np.asarray(overlay(scene, np.asarray(each))) for each in maps]], titles)
@@ -136,11 +124,6 @@ def pointing(
         panel.plot(column, row, "+", color="white", markersize=15, markeredgewidth=4)
         panel.plot(column, row, "+", color="black", markersize=13, markeredgewidth=1.6)
     return figure
-
-
-def _darken(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3), dark where the mask (H, W) is true."""
-    return picture * np.where(where, 0.25, 1.0)[..., None]
 
 
 def _draw_boxes(axes: plt.Axes, boxes: Iterable[Box], colour: str, linewidth: float = 1.6) -> None:

@@ -25,7 +25,7 @@ from doit.exceptions import TaskFailed
 from doit.reporter import ZeroReporter
 from doit.tools import config_changed
 
-from perceptual_lib.book import pages, site
+from perceptual_lib.book import pages
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.runs.shard import versions
@@ -40,27 +40,20 @@ RENDERS = """
 
 
 def build(profile: str | os.PathLike, root: Path, only: str | None = None) -> int:
-    """Bring the book in `root/_build/html` up to date.
+    """Bring the book of a clone up to date, for a profile ("demo") or the path of a YAML file.
 
-    Args:
-        profile: name of a profile ("demo"), or the path of a YAML file.
-        root: a clone of the repository.
-        only: the one notebook that is computed, by its name, without the experiments first; for editing it.
-
-    Returns:
-        Exit status: 0 when every section was computed and the site was built, else 1.
-
-    Raises:
-        InputError: no such profile or notebook, or `root` is no clone.
+    With `only`, for whoever edits one notebook, it alone is computed, without the experiments first. Returns the exit
+    status: 0 when every section was computed and the site was built, else 1. Raises InputError: no such profile or
+    notebook, or `root` is no clone.
     """
     book = Book(profile, root)
     chosen = [source for source in book.sources if only in (None, source.stem)]
     if not chosen:
         raise InputError(f"there is no notebook {only!r}; there are {', '.join(each.stem for each in book.sources)}.")
-    progress = Progress(book, len(chosen) + (2 if only is None else 1))
-    if only is None:
-        _make(book, progress, [_experiments_step(book)])
-    _make(book, progress, [_notebook_step(book, source) for source in chosen])
+    steps = [] if only else [_experiments_step(book)]
+    steps += [_notebook_step(book, source) for source in chosen]
+    progress = Progress(book, len(steps) + 1)
+    _make(book, progress, steps)
     for source in book.sources:
         if not book.page(source).exists():
             pages.write_note(source, book.page(source), "It has not been computed yet.", book.name)
@@ -145,13 +138,14 @@ def _notebook_step(book: Book, source: Path) -> dict[str, Any]:
 
 def _site_step(book: Book) -> dict[str, Any]:
     shown = [book.page(source) for source in book.sources]
+    settings = [book.root / name for name in pages.SETTINGS]
     # A note has none of the labels that other pages may refer to: only without one are warnings errors.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
         "basename": "site",
-        "actions": [(_act, [site.render, book.root, book.out, shown, strict])],
+        "actions": [(_act, [pages.render, book.root, book.out, shown, strict])],
         # The library too: the API reference is made from its docstrings.
-        "file_dep": [*(book.root / name for name in site.SETTINGS), *_files(book.root / "book"), *shown, *book.library],
+        "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
         "uptodate": [config_changed({"profile": book.profile, **_versions(RENDERS)})],
         "targets": [book.html / "index.html"],
     }
@@ -185,12 +179,11 @@ def _act(step: Callable[..., None], *arguments: Any) -> TaskFailed | None:
 
 
 class Progress(ZeroReporter):
-    """One line per step for the reader: which, how long it took last time, how long it took now."""
+    """One line per step for the reader: which, how long it took last time, how long it took now, or why it failed."""
 
     def __init__(self, book: Book, steps: int):
         super().__init__(sys.stdout, {})
-        self.steps = steps
-        self.step = 0
+        self.step, self.steps = 0, steps
         self.started = 0.0
         self.file = book.out / "durations.json"
         self.durations: dict[str, float] = {}
@@ -202,24 +195,20 @@ class Progress(ZeroReporter):
         print(f"[{self.step}/{self.steps}] {task.name}{more}", flush=True)
 
     def skip_uptodate(self, task: Any) -> None:
-        """A step with nothing to do."""
         self._begin(task, ": up to date")
 
     def execute_task(self, task: Any) -> None:
-        """A step begins."""
         last = self.durations.get(task.name)
         self._begin(task, " ..." if last is None else f" ... ({last:.0f} s last time)")
         self.started = time.monotonic()
 
     def add_success(self, task: Any) -> None:
-        """A step is done: say and remember how long it took."""
         seconds = time.monotonic() - self.started
         print(f"      done in {seconds:.0f} s", flush=True)
         self.durations[task.name] = round(seconds, 1)
         self.file.write_text(json.dumps(self.durations, indent=1))
 
     def add_failure(self, task: Any, fail: Any) -> None:
-        """A step failed: say why."""
         print(f"      FAILED: {fail.get_msg().strip()}", flush=True)
 
 

@@ -20,13 +20,7 @@ from perceptual_lib.evaluation.tables import format_cell
 
 @dataclass(frozen=True)
 class SpeedRun:
-    """One run of the benchmark.
-
-    Attributes:
-        rows: what each row says of itself.
-        machine: where it was measured.
-        made: when, in words.
-    """
+    """One run of the benchmark: what each row says of itself, where it was measured and, in words, when."""
 
     rows: list[dict[str, Any]]
     machine: dict[str, Any]
@@ -39,20 +33,18 @@ class SpeedRun:
     @property
     def description(self) -> str:
         """The machine and the time, for readers."""
-        machine = self.machine
-        gpu = f"{machine['gpu']}; " if machine["gpu"] else ""
-        return (
-            f"{gpu}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads used, "
-            f"{machine['memory']} GiB, {machine['system']}, Python {machine['versions']['python']}, torch "
-            f"{machine['versions']['torch']}; scale {machine['scale']}, {self.made}."
+        gpu = "{gpu}; " if self.machine["gpu"] else ""
+        words = (
+            gpu + "{processor}, {cores} cores, {threads} threads used, {memory} GiB, {system}, "
+            "Python {versions[python]}, torch {versions[torch]}; scale {scale}, "
         )
+        return words.format_map(self.machine) + f"{self.made}."
 
 
 def load_speed(path: str | PathLike) -> SpeedRun:
     """What `make bench` wrote: a file, or a folder of them from one machine, whose later rows replace the earlier.
 
-    Raises:
-        InputError: no such file, another kind of file, several machines.
+    Raises InputError: no such file, another kind of file, several machines.
     """
     path = Path(path)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -80,14 +72,12 @@ def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """
     lines = []
     for row in sorted(rows, key=lambda row: row["row"]):
-        own = {"row": row["row"], "work": row["title"], "unit": row.get("unit", ""), "seconds": None}
-        if "seconds" in row:
-            own["seconds"] = over_rounds(row["seconds"]["ours"])
+        seconds = over_rounds(row["seconds"]["ours"]) if "seconds" in row else None
         for measure, ratio, goal, at_least in _ratios(row):
             reached = None if goal is None else bool(ratio.value >= goal if at_least else ratio.value <= goal)
             words = "" if goal is None else f"{'>=' if at_least else '<='} {goal:g}"
-            outcome = {"goal": words, "reached": reached, "agreement": row.get("agreement", "")}
-            lines.append(own | {"measure": measure, "ratio": ratio} | outcome)
+            own = row["row"], row["title"], row.get("unit", ""), seconds
+            lines.append((*own, measure, ratio, words, reached, row.get("agreement", "")))
     return pd.DataFrame(lines, columns="row work unit seconds measure ratio goal reached agreement".split())
 
 

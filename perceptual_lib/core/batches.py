@@ -23,16 +23,10 @@ def full_batch(device: torch.device) -> int:
 
 
 def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:
-    """The results of consecutive batches of problems; of a batch in halves where memory is too small for all of it.
+    """The results of consecutive batches of `count` problems; in halves where memory is too small for a whole batch.
 
-    Args:
-        solve: from numbers of problems (P,) int64 to their result. It must hold nothing when it has failed.
-        images: (B, C, H, W), for their shape and device.
-        count: of problems.
-        batch_size: problems at once; None for `full_batch`.
-
-    Raises:
-        InputError: memory is too small for a single problem.
+    `solve`, from numbers of problems (P,) int64 to their result, must hold nothing when it has failed. `images` are
+    there for their shape and device. Raises InputError where memory is too small for a single problem.
     """
     batches = torch.arange(count, device=images.device).split(batch_size or full_batch(images.device))
     return [part for rows in batches for part in _halved(solve, images, rows)]

@@ -16,17 +16,8 @@ def ready(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Context in which a model can be explained: frozen and without gradients, put back on leaving.
 
-    Args:
-        model: a `Classifier` or any module from images to logits.
-        inputs: (B, C, H, W), see `check_inputs`.
-        targets: None for the prediction, one class index for all, or (B,) int64.
-        batch_size: at least 1, or None.
-
-    Yields:
-        Images of their own, and targets (B,) on their device or None. The range of the classes is not known yet.
-
-    Raises:
-        InputError: what does not fit.
+    Yields copies of the images (B, C, H, W), and targets (B,) on their device, or None for the predictions; the range
+    of the classes is not known yet. Raises InputError for what does not fit.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}.")
@@ -62,11 +53,7 @@ def all_finite(values: Tensor) -> bool:
 
 
 def check_targets(targets: None | int | Tensor, inputs: Tensor) -> Tensor | None:
-    """Targets for inputs (B, ...) as a new (B,) int64 on their device, or None for the prediction.
-
-    Raises:
-        InputError: another shape or type. The range of the classes is not known here.
-    """
+    """Targets for inputs (B, ...), where given a new (B,) int64 on their device. Raises InputError for others."""
     batch = len(inputs)
     if targets is None:
         return None
@@ -92,14 +79,8 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
 def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None, multilabel: bool = False) -> Tensor:
     """The targets, and where there are none the predictions (B,), of a network's logits.
 
-    Args:
-        logits: what the network returned: (B, K), or with `multilabel` also (B, K, h, w), whose largest region counts.
-        batch: B.
-        targets: (B,) int64, or None.
-        multilabel: see `Settings`.
-
-    Raises:
-        InputError: other logits, a target out of range.
+    These are (B, K), or with `multilabel` also (B, K, h, w), whose largest region counts. Raises InputError for others,
+    and for a target out of range.
     """
     check_logits(logits, batch, multilabel)
     scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits

@@ -17,12 +17,9 @@ TOLERANCE = 1e-3  # of the largest logit, between folded and plain
 
 
 def find_folds(network: nn.Module, inputs: Tensor, backward: bool = True) -> Folds:
-    """What of a network can be folded, by two forward passes of one image, in full precision also inside autocast.
+    """What of a frozen network can be folded, by two forward passes of the first image (B, C, H, W).
 
-    Args:
-        network: in evaluation mode; call it inside `freeze`.
-        inputs: (B, C, H, W), the first of which is shown.
-        backward: whether there will be backward passes, which some networks that could be folded forbid, see `Finder`.
+    In full precision also inside autocast. Backward passes forbid it to some networks, see `Finder`.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return NOTHING
@@ -41,21 +38,13 @@ def find_folds(network: nn.Module, inputs: Tensor, backward: bool = True) -> Fol
 
 @dataclass(eq=False)
 class Output:
-    """What a convolution or a call of padding returned, kept so that no other output gets its id.
-
-    Attributes:
-        value: the tensor.
-        asked: what the call was made with: weight and bias, or input, version of the input and amounts.
-        number: among the calls of padding; of a convolution that of the call whose work it can do, None without one.
-        takers: calls that take the value and return values.
-        norm: constants of the batch norm that takes it; None without one that has constants.
-    """
+    """What a convolution or a call of padding returned, kept so that no other output gets its id."""
 
     value: Tensor
-    asked: tuple[Any, ...]
-    number: int | None = None
-    takers: int = 0
-    norm: dict[str, Any] | None = None
+    asked: tuple[Any, ...]  # what the call was made with: weight and bias, or input, version of the input and amounts
+    number: int | None = None  # among the calls of padding; of a convolution, of the call whose work it can do
+    takers: int = 0  # calls that take the value and return values
+    norm: dict[str, Any] | None = None  # constants of the batch norm that takes it
 
 
 class Finder(TorchFunctionMode):

@@ -28,33 +28,21 @@ class PathChanged(Exception):
 
 @dataclass(frozen=True)
 class Fold:
-    """What answers one call of a convolution.
+    """What answers one call of a convolution."""
 
-    Attributes:
-        original: its weight, which the call is known by.
-        weight, bias: what it is called with; None for a convolution left as it is.
-        norm: whether these do the work of a batch norm behind it.
-        padding: what it pads itself above and below, left and right, in place of a call before it; None without one.
-    """
-
-    original: Tensor
-    weight: Tensor | None = None
+    original: Tensor  # its weight, which the call is known by
+    weight: Tensor | None = None  # what it is called with, and the bias; None for one left as it is
     bias: Tensor | None = None
-    norm: bool = False
-    padding: tuple[int, int] | None = None
+    norm: bool = False  # whether these do the work of a batch norm behind it
+    padding: tuple[int, int] | None = None  # above and below, left and right, in place of a call of padding before it
 
 
 @dataclass(frozen=True)
 class Folds:
-    """What answers the calls of a network; nothing for one that is called as it is.
+    """What answers the calls of a network; nothing for one that is called as it is."""
 
-    Attributes:
-        convolutions: one for each call in a forward pass, in order.
-        paddings: the calls of `F.pad` that are left out, by their number among all of a forward pass.
-    """
-
-    convolutions: tuple[Fold, ...] = ()
-    paddings: Mapping[int, Amounts] = field(default_factory=dict)
+    convolutions: tuple[Fold, ...] = ()  # one for each call in a forward pass, in order
+    paddings: Mapping[int, Amounts] = field(default_factory=dict)  # calls of `F.pad` left out, by their number
 
     def __bool__(self) -> bool:
         return bool(self.convolutions)
@@ -66,9 +54,7 @@ NOTHING = Folds()
 class fold(watch):
     """Context in which convolutions do the work of batch norms behind them and of padding before. Raises PathChanged.
 
-    Args:
-        folds: as `find_folds` gives them for the network that is called once.
-        see: as for `watch`.
+    The network is called once; `folds` as `find_folds` gives them, `see` as for `watch`.
     """
 
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:

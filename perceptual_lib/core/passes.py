@@ -37,19 +37,13 @@ class Passes:
     def measure(
         self, images: Tensor, at: Mapping[int, Measure] | None = None, activation_count: int = 0
     ) -> tuple[Tensor, list[Tensor]]:
-        """What the network returns, and what is measured of its activations on the way.
+        """What the network returns, and in forward order what is measured of its activations on the way.
 
         Args:
             images: (B, C, H, W).
-            at: by the activation's index in forward order, a function of its value (B, ...). It is called when the
-                activation is computed, so that an in-place operation behind it does no harm.
-            activation_count: that the network is expected to compute, where `at` is not empty.
-
-        Returns:
-            The output, and what the functions returned, in forward order.
-
-        Raises:
-            InputError: the network computed another number of activations.
+            at: by the activation's index, a function of its value (B, ...). It is called when the activation is
+                computed, so that an in-place operation behind it does no harm.
+            activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
         """
         if self.folds is None:
             self.folds = find_folds(self.network, images, self.backward)

@@ -1,20 +1,18 @@
 """The perturbation on the perceptual ball: Eqs. 1-5 of the paper (Sec. 3), to be read beside it.
 
 How a network is run fast is in `passes`, how an activation's distance is computed in `distances`, L-BFGS in `lbfgs`,
-what is done where memory is too small in `batches`.
+and what people call, with checks and batches, in `perceptual_ball`.
 """
 
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from perceptual_lib.core.activations import list_layers, network_of, select_layers, trace
-from perceptual_lib.core.batches import in_halves, join
-from perceptual_lib.core.checks import ready, resolve_targets
+from perceptual_lib.core.activations import select_layers, trace
+from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import WeightedDistance
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes
@@ -159,45 +157,3 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     return Perturbation(
         delta, targets, objective.margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed
     )
-
-
-def perceptual_ball(
-    model: nn.Module,
-    inputs: Tensor,
-    targets: None | int | Tensor = None,
-    layers: Layers = (),
-    *,
-    batch_size: int | None = None,
-    callback: Callback | None = None,
-    **settings: Any,
-) -> Perturbation:
-    """Find for each image the change that takes its class away and stays near in pixels and activations (Eq. 5).
-
-    Minimizes (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2 with L-BFGS from x' = x.
-    The norms are means over elements, as in the authors' code. The images of a batch are independent problems.
-
-    Args:
-        model: a `Classifier` or any module from images to logits; left as it was, also after an error.
-        inputs: (B, C, H, W) floating point, in the network's normalized space.
-        targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
-        layers: the activations that are held, by index, name or range (see `select_layers`); none is the paper's
-            "NoPer" (Eq. 4).
-        batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
-            depend on it.
-        callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
-            with the indices in `inputs` of the images still being optimized and their perturbations.
-        settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`.
-
-    Raises:
-        InputError: inputs, targets, layers or settings that do not fit, or not enough memory for a single image.
-    """
-    chosen = Settings(layers=list_layers(layers), **settings)
-    with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(network_of(model))
-
-        def solve(rows: Tensor) -> Perturbation:
-            own = None if classes is None else classes[rows]
-            report = callback and (lambda step, left, delta: callback(step, rows[left], delta))
-            return smallest_change(Objective(passes, images[rows], own, [chosen.layers], chosen), report)
-
-        return join(in_halves(solve, images, len(images), batch_size))

@@ -7,23 +7,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.settings import Settings
 from perceptual_lib.evaluation.games import GAMES, STORE
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.evaluation.rows import Row, draw_subset, layer_ranges, row_settings
+from perceptual_lib.evaluation.rows import Row, draw_subset, layer_ranges
 from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.executors import Executor, Local
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
-from perceptual_lib.runs.store import Arrays, Store
+from perceptual_lib.runs.store import Store
 from perceptual_lib.runs.worker import ALWAYS
 
 Piece = tuple[dict[str, Any], Shard]
@@ -47,13 +47,12 @@ class Experiment(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
-    """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow."""
-    scores: ClassVar[ModuleType]
-    """Whose `compute` scores maps, or makes and scores them."""
-    looks: ClassVar[bool] = False
-    """Whether it looks at the pictures."""
-    range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)
-    """That are tried with ranges of layers."""
+    """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow.
+
+    An array of a shard of scores fills the column of its name, of each picture a row for each of its `cases`.
+    """
+    looks: ClassVar[bool] = False  #: whether it looks at the pictures
+    range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)  #: that are tried with ranges of layers
     unit: ClassVar[str] = "photograph"
 
     def __init__(
@@ -71,10 +70,7 @@ class Experiment(ABC):
             raise InputError(f"profile {profile.name} has no {self.name}: add that section to it.")
         self.pictures: list[Any] = self.load()[: section.pictures][:limit]
         for method in (*only, *section.methods, *section.settings, *getattr(section, "subsets", ()), *profile.methods):
-            known = find_method(method).settings
-            said = {*profile.methods.get(method, {}), *section.settings.get(method, {})}
-            if unknown := sorted(said - known.keys()):
-                raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
+            self.settings(method)  # raises what is wrong with one, before anything is loaded
         self.only = only
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
 
@@ -91,8 +87,7 @@ class Experiment(ABC):
     def load(self) -> list[Photograph]:
         """The pictures that the experiment is made on. Raises InputError where they have no boxes."""
         photographs = self.profile.load_photographs()
-        without = [photograph.name for photograph in photographs if not photograph.boxes]
-        if without:
+        if without := [photograph.name for photograph in photographs if not photograph.boxes]:
             raise InputError(f"{without[0]} has no boxes: {self.name} needs photographs with boxes.")
         return photographs
 
@@ -118,9 +113,18 @@ class Experiment(ABC):
             for method in self.range_methods
         ]
 
-    def settings(self, method: str) -> dict[str, Any]:
-        """Of a method's row in the table."""
-        return row_settings(self.profile, self.section, method)
+    def settings(self, name: str) -> dict[str, Any]:
+        """Of a method's row in the table: the profile's for our own methods, whose maps are kept without a blur."""
+        method = find_method(name)
+        changed = self.profile.methods.get(name, {}) | self.section.settings.get(name, {})
+        if unknown := sorted(changed.keys() - method.settings.keys()):
+            known = ", ".join(method.settings) or "none"
+            raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")
+        if not method.ours:
+            return changed
+        free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if name == "no_perceptual" else {}
+        held = self.profile.settings | free
+        return held | {name: value for name, value in changed.items() if name in held}
 
     def all_pieces(self) -> Iterator[Piece]:
         """The shards of all rows."""
@@ -134,14 +138,19 @@ class Experiment(ABC):
         boxes = [photograph.scaled_boxes(height, width) for photograph in photographs]
         return {"array": row.array, "by_image": {"boxes": boxes}}
 
+    @property
+    def kind(self) -> str:
+        """The module whose `compute` scores maps, or makes and scores them."""
+        return f"{__package__}.{self.name}.protocol"
+
     def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
         """The shard that scores a shard of maps."""
         label = f"{self.name} of {maps.label}"
-        return Shard(self.scores.__name__, arguments, maps.photographs, self.looks, maps, label, passes)
+        return Shard(self.kind, arguments, maps.photographs, self.looks, maps, label, passes)
 
-    @abstractmethod
-    def lines(self, shard: Shard, picture: Any, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
-        """A picture's lines in the table, without what a piece says; `arrays` are its own, None where it failed."""
+    def cases(self, shard: Shard, picture: Any) -> list[dict[str, Any]]:
+        """What tells a picture's lines in the table apart, beside what a piece says: the blurs, where it has some."""
+        return [{"sigma": sigma} for sigma in shard.arguments["sigmas"]] if "sigmas" in shard.arguments else [{}]
 
     @abstractmethod
     def overview(self) -> dict[str, pd.DataFrame]:
@@ -190,31 +199,27 @@ class Experiment(ABC):
         if arrays is None or maps is None:
             return
         selection = self.pictures[: self.section.selection]
-        results = _by_picture(arrays)
+        results = {name: iter(arrays[name]) for name in self.columns if name in arrays and name not in ALWAYS}
         for picture, failure, seconds in zip(shard.photographs, arrays["failure"], maps["seconds"], strict=True):
-            common = {
-                **about,
-                self.unit: picture.name,
-                "selection": picture in selection,
-                "failure": str(failure),
-                "seconds": round(float(seconds), 3),
-            }
-            for line in self.lines(shard, picture, None if failure else next(results)):
-                yield common | line
+            common = dict.fromkeys(self.columns) | about  # the results of a picture that failed stay None
+            common |= {self.unit: picture.name, "selection": picture in selection}
+            common |= {"failure": str(failure), "seconds": round(float(seconds), 3)}
+            own = {} if failure else {name: np.atleast_1d(next(rows)) for name, rows in results.items()}
+            for index, case in enumerate(self.cases(shard, picture)):
+                cells = {name: values[index] for name, values in own.items()}
+                yield common | case | {name: cell if cell.ndim else cell.item() for name, cell in cells.items()}
 
     def maps(self, method: str, **about: Any) -> dict[str, np.ndarray]:
         """The maps (..., H, W) of a method's row of the table, not blurred, by picture; computed where missing.
 
-        Args:
-            method: by its name.
-            about: further columns that the row is told by.
+        `about` are further columns that the row is told by.
         """
+        wanted = {"role": "table", "method": method} | about
         found = {}
         for piece, shard in self.pieces:
-            if piece | {"role": "table", "method": method} | about == piece:
+            if wanted.items() <= piece.items():
                 maps, name = shard.needs or shard, shard.arguments.get("array", "maps")
-                arrays = self.run.load(maps)
-                if arrays is None:
+                if (arrays := self.run.load(maps)) is None:
                     self.run.complete([maps])
                     arrays = self.run.load(maps)
                 explained = np.array(maps.photographs, dtype=object)[arrays["failure"] == ""]
@@ -228,31 +233,20 @@ class Experiment(ABC):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What made the table, as JSON."""
+        """What made the table, as JSON; seconds are those of workers, maps that other experiments share included."""
         failed = self.table[self.table.failure != ""].drop_duplicates(["method", "settings", self.unit])
         images = [(picture.name, digest(picture)) for picture in self.pictures]
+        finished = filter(None, map(self.run.load, self.shards))
         return {
             "experiment": self.name,
             "profile": self.profile.model_dump(mode="json", exclude=set(GAMES) - {self.name}),
             "network": self.run.network,
             "machine": self.run.ask("machine"),
             "versions": versions(),
-            "code": code_digest(type(self).__module__, "perceptual_lib.methods"),
+            "code": code_digest(type(self).__module__, self.kind, "perceptual_lib.methods"),
             f"{self.unit}s": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
             "seeds": {"subsets": 0, "methods": 0},
             "failures": failed[["method", "settings", self.unit, "failure"]].to_dict("records"),
-            "seconds": round(self._worker_seconds()),
+            "seconds": round(sum(float(arrays["seconds"].sum()) for arrays in finished)),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-    def _worker_seconds(self) -> float:
-        """Of everything that the table was made from, maps that other experiments share among it."""
-        finished = (self.run.load(shard) for shard in self.shards)
-        return float(sum(arrays["seconds"].sum() for arrays in finished if arrays is not None))
-
-
-def _by_picture(arrays: Arrays) -> Iterator[Arrays]:
-    """The rows of those that did not fail."""
-    results = {name: array for name, array in arrays.items() if name not in ALWAYS}
-    for row in range(int((arrays["failure"] == "").sum())):
-        yield {name: array[row] for name, array in results.items()}

@@ -10,6 +10,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.games import GAMES, STORE
 from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.runs.executors import Executor, Local
 
 
@@ -35,28 +36,24 @@ def experiments_of(
     What is asked of them afterwards comes from the store, or where that lacks it from this process.
 
     Args:
-        profile: what is computed.
         make_executor: from the arguments of `load_classifier` to what computes.
-        store, limit, only: as for `Experiment`.
-        names: only these experiments; none for all that the profile has.
+        names: only these experiments; none for all that the profile has. The others are as for `Experiment`.
 
     Raises:
-        InputError: an experiment that there is not, or that the profile lacks; a profile without any; and as for
-            `Experiment`.
+        InputError: an experiment that there is not; a profile that has none; and as for `Experiment`.
     """
     names = names or [name for name in profile.games if not only or set(only) & set(getattr(profile, name).methods)]
     kinds = [find_game(name) for name in names]
     if not kinds:
         raise InputError(f"profile {profile.name} has no experiment with {' or '.join(only) or 'any method'}.")
-    executors: dict[str, Executor] = {}
+    executors: dict[ClassifierSection, Executor] = {}
     experiments: list[Experiment] = []
     try:
         for kind in kinds:
             classifier = kind.classifier(profile)
-            key = classifier.model_dump_json()
-            if key not in executors:
-                executors[key] = make_executor(classifier.model_dump())
-            experiments.append(kind(profile, store, executors[key], limit=limit, only=only))
+            if classifier not in executors:
+                executors[classifier] = make_executor(classifier.model_dump())
+            experiments.append(kind(profile, store, executors[classifier], limit=limit, only=only))
         yield experiments
     finally:
         for executor in executors.values():

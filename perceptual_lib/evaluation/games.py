@@ -9,6 +9,7 @@ GAMES = {
     "randomization": "Randomization",
     "change": "Change",
 }
-"""In the paper's order: NAME/experiment.py has this class, and NAME/section.py the `Section` of a profile."""
+"""In the paper's order. NAME/experiment.py has this class, NAME/section.py the `Section` of a profile, and
+NAME/protocol.py the `compute` of a shard."""
 
 STORE = Path("_build/store")  # below the clone

@@ -17,17 +17,12 @@ from perceptual_lib.networks.classifier import Classifier
 def compute(
     classifier: Classifier, pictures: Sequence[Image.Image], *, method: str, settings: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Maps of the predicted classes.
-
-    Args:
-        classifier: the network.
-        pictures: B of them.
-        method, settings: as for `explain`. One perturbation has the maps of all of our own methods.
+    """Maps of the classes predicted for B pictures, with a method and settings as for `explain`.
 
     Returns:
-        targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. Where the method is
-        ours maps are the root mean square over the channels, and there are also guided (B, H, W) with guided_scales,
-        and of the perturbation margin_before, margin, evaluations, converged and failed (B,).
+        targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. One perturbation
+        has the maps of all of our own methods: maps are then the root mean square over the channels, and there are
+        also guided (B, H, W) with guided_scales, and margin_before, margin, evaluations, converged and failed (B,).
     """
     images = classifier.preprocess(pictures)
     if not find_method(method).ours:
@@ -46,21 +41,10 @@ def compute(
 
 
 def unblurred_maps(
-    network: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    method: str,
-    settings: Mapping[str, Any],
-    *,
-    multilabel: bool = False,
+    network: nn.Module, images: Tensor, targets: Tensor, method: str, settings: Mapping[str, Any], **margin: bool
 ) -> Tensor:
-    """(B, H, W): what `explain` returns, of our own methods without the blur that is theirs by default.
-
-    Args:
-        network, images (B, C, H, W), targets (B,), method, settings: as for `explain`.
-        multilabel: of our own methods, see `perceptual_ball`.
-    """
-    of_ours = {"sigma": 0.0, "multilabel": multilabel} if find_method(method).ours else {}
+    """(B, H, W): what `explain` returns; of our own methods without blur, and with `multilabel` where that is said."""
+    of_ours = {"sigma": 0.0, **margin} if find_method(method).ours else {}
     return explain(network, images, targets, method=method, **settings, **of_ours)
 
 

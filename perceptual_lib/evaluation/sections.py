@@ -65,22 +65,18 @@ class PerturbationSection(create_model("_Hyperparameters", __base__=Section, **_
 class ExperimentSection(Section):
     """What the sections of all games have in common. A game that a profile lacks is not played."""
 
-    pictures: PositiveInt | None = None
-    """How many, the first ones; none for all."""
-    methods: list[str] = []
-    """The rows of its table, by the names of `explain`'s methods."""
-    settings: dict[str, MethodSettings] = {}
-    """What differs from the profile's settings here, by method."""
-    selection: PositiveInt = 10
-    """How many pictures, the first ones, settings are chosen on; the others report them."""
+    pictures: PositiveInt | None = None  #: how many, the first ones; none for all
+    methods: list[str] = []  #: the rows of its table, by the names of `explain`'s methods
+    settings: dict[str, MethodSettings] = {}  #: what differs from the profile's settings here, by method
+    selection: PositiveInt = 10  #: how many pictures, the first ones, settings are chosen on; the others report them
 
 
 class RowsSection(ExperimentSection):
     """Of a game that also tries other settings than the profile's; see `rows`."""
 
     subsets: dict[str, PositiveInt] = {}
-    """For methods that cost too much for all pictures: how many, drawn with a fixed seed."""
+    """How many, drawn with a fixed seed, for methods that cost too much for all pictures."""
     ranges: NonNegativeInt = 0
     """The first so many pictures are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
     granularity: Literal["stage", "activation"] = "stage"
-    """What ranges are made of: single activations, or the stages between which the resolution changes."""
+    """Whether ranges are made of single activations, or of the stages between which the resolution changes."""

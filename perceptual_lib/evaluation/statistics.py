@@ -6,6 +6,7 @@ are one matrix product. Estimates of the same number of images with the same see
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,18 +18,12 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic and its percentile interval, of 95 % where nothing else was asked for.
+    """A statistic and its percentile interval, of 95 % where nothing else was asked for."""
 
-    Attributes:
-        value: float, or (...) for a statistic of several numbers.
-        low, high: of the same shape, percentiles over the resamples: for 95 % the 2.5th and the 97.5th.
-        n: images that entered.
-    """
-
-    value: float | np.ndarray
-    low: float | np.ndarray
-    high: float | np.ndarray
-    n: int
+    value: float | np.ndarray  #: (...) for a statistic of several numbers
+    low: float | np.ndarray  #: of the same shape, a percentile over the resamples, for 95 % the 2.5th
+    high: float | np.ndarray  #: for 95 % the 97.5th
+    n: int  #: images that entered
 
 
 def plain(means: np.ndarray) -> np.ndarray:
@@ -36,18 +31,22 @@ def plain(means: np.ndarray) -> np.ndarray:
     return means
 
 
+@lru_cache(maxsize=4)
 def resampling_weights(n: int, resamples: int = 2000, seed: int = 0) -> np.ndarray:
     """(resamples, n): the share of each image in samples of n images drawn with replacement; rows sum to 1."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
+    weights.flags.writeable = False  # all who ask get the same array
+    return weights
+
+
+def whole_rows(values: ArrayLike) -> np.ndarray:
+    """The rows of values (N, ...) without nan."""
+    values = np.asarray(values, dtype=np.float64)
+    return values[~np.isnan(values).any(tuple(range(1, values.ndim)))]
 
 
 def bootstrap(
-    values: ArrayLike,
-    statistic: Statistic = plain,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    values: ArrayLike, statistic: Statistic = plain, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> Estimate:
     """A statistic of images, with its interval.
 
@@ -60,27 +59,21 @@ def bootstrap(
         values: (N, ...) numbers or bools, a row for each image.
         statistic: from means over images (R, ...) to (R,) or (R, ...), row by row; it is computed anew in each
             resample. For misses (N, A) at A thresholds, `lambda means: means.min(1)` is the error at the best one.
-        resamples: R, at least 1.
-        seed: of the resamples.
+        resamples: R, at least 1, drawn with this seed.
         confidence: of the interval, in (0, 1); of K intervals with 1 - 0.05 / K each, all hold at once with 95 %.
 
     Raises:
         InputError: no image without nan, or no resample.
     """
-    values = _complete(np.asarray(values, dtype=np.float64), resamples)
-    resampled = statistic(np.tensordot(resampling_weights(len(values), resamples, seed), values, 1))
-    return _estimate(statistic(values.mean(0, keepdims=True))[0], resampled, len(values), confidence)
+    values, means = _resample(values, resamples, seed)
+    return _estimate(statistic(values.mean(0, keepdims=True))[0], statistic(means), len(values), confidence)
 
 
 def paired_difference(first: ArrayLike, second: ArrayLike, statistic: Statistic = plain) -> Estimate:
     """The statistic of one method less that of another on the same images, with its interval.
 
     Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
-    is left out of both.
-
-    Args:
-        first, second: (N, ...) of one shape, row i for image i in both.
-        statistic: as for `bootstrap`.
+    is left out of both. Takes values (N, ...) of one shape, row i for image i in both.
 
     Raises:
         InputError: shapes that differ, and as for `bootstrap`.
@@ -93,44 +86,30 @@ def paired_difference(first: ArrayLike, second: ArrayLike, statistic: Statistic 
 
 
 def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The mean over images and random seeds, each image with each seed, and an interval for others of both.
+    """The mean (...) over images and random seeds, each image with each seed, and an interval for others of both.
 
     A resample draws the images and, independently, the seeds (Owen 2007, "The pigeonhole bootstrap"). With one seed it
     is `bootstrap`, and the interval does not know what another seed would change; with few seeds it knows little.
-
-    An image with a nan for any seed is left out as a whole.
-
-    Args:
-        values: (N, S, ...) numbers of N images with S seeds.
-        resamples, seed: as for `bootstrap`.
-
-    Returns:
-        Of shape (...); n counts the images.
+    Takes values (N, S, ...) of N images with S seeds; an image with a nan for any seed is left out as a whole.
 
     Raises:
         InputError: no seed, and as for `bootstrap`.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim < 2 or values.shape[1] == 0:
-        raise InputError(f"values must have the shape (images, seeds, ...) with a seed or more, not {values.shape}.")
-    values = _complete(values, resamples)
-    images, seeds = values.shape[:2]
-    resampled = np.tensordot(resampling_weights(images, resamples, seed), values, 1)  # (R, S, ...)
+    shape = np.shape(values)
+    if len(shape) < 2 or shape[1] == 0:
+        raise InputError(f"values must have the shape (images, seeds, ...) with a seed or more, not {shape}.")
+    values, means = _resample(values, resamples, seed)  # means (R, S, ...)
     # Not by the same random numbers: as many seeds as images would be drawn as the images are.
-    resampled = np.einsum("rs,rs...->r...", resampling_weights(seeds, resamples, seed + 1), resampled)
-    return _estimate(values.mean((0, 1)), resampled, images)
+    of_seeds = resampling_weights(values.shape[1], resamples, seed + 1)
+    return _estimate(values.mean((0, 1)), np.einsum("rs,rs...->r...", of_seeds, means), len(values))
 
 
-def _complete(values: np.ndarray, resamples: int) -> np.ndarray:
-    """The rows of values (N, ...) without nan.
-
-    Raises:
-        InputError: none, or no resample to be made of them.
-    """
-    values = values[~np.isnan(values).any(tuple(range(1, values.ndim)))]
+def _resample(values: ArrayLike, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The values without nan (N, ...), and their means over images (resamples, ...)."""
+    values = whole_rows(values)
     if len(values) == 0 or resamples < 1:
         raise InputError(f"{len(values)} images without nan and {resamples} resamples; give at least one of each.")
-    return values
+    return values, np.tensordot(resampling_weights(len(values), resamples, seed), values, 1)
 
 
 def _estimate(value: float | np.ndarray, resampled: np.ndarray, n: int, confidence: float = 0.95) -> Estimate:

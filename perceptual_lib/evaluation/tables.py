@@ -2,37 +2,29 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, paired_difference, plain
+from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, paired_difference, plain, whole_rows
 
 
 def estimate(values: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
     """As `statistics.bootstrap`, but None where fewer than two rows are without nan: one has no interval."""
-    return bootstrap(values, statistic) if _whole_rows(values) > 1 else None
+    return bootstrap(values, statistic) if len(whole_rows(values)) > 1 else None
 
 
 def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
     """As `statistics.paired_difference`, but None where fewer than two rows are without nan in both."""
-    enough = _whole_rows(np.subtract(first, second)) > 1
+    enough = len(whole_rows(np.subtract(first, second))) > 1
     return paired_difference(first, second, statistic) if enough else None
 
 
-def _whole_rows(values: ArrayLike) -> int:
-    values = np.asarray(values, dtype=np.float64)
-    return int((~np.isnan(values).any(tuple(range(1, values.ndim)))).sum())
-
-
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
-    """The first and the last layer held, by a row's settings (JSON).
-
-    (0, -1), the range that is empty, where none is held; (None, None) for a method that knows no layers.
-    """
+    """The first and last layer that settings (JSON) hold: (0, -1) for none, Nones for a method that knows no layers."""
     from perceptual_lib.core.activations import parse_span  # an import of PyTorch
 
     layers = json.loads(settings).get("layers")
@@ -42,13 +34,9 @@ def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
 
 
 def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
-    """Of the network for a map of a row, by its method and settings: for RISE its masks.
+    """That a map of these lines takes; of our own methods as a rule. None for a method that is not known here.
 
-    For our own methods as many as the search takes as a rule. None for a method that is not known here.
-
-    Args:
-        lines: of the row.
-        fixed: settings that the game has for all methods that know them.
+    `fixed` are settings that the game has for all methods that know them.
     """
     from perceptual_lib.methods import find_method  # an import of PyTorch
 
@@ -78,9 +66,7 @@ def make_table(lines: Mapping[str, Mapping[str, object]], columns: Sequence[str]
 
 def paper_table(name: str) -> pd.DataFrame:
     """A table of the paper, by method: "table1", "table2" or "table3"."""
-    path = files("perceptual_lib.evaluation").joinpath(f"paper/{name}.csv")
-    with path.open(encoding="utf-8") as file:
-        return pd.read_csv(file, index_col="method")
+    return pd.read_csv(Path(__file__).parent / "paper" / f"{name}.csv", index_col="method")
 
 
 def format_cell(value: object) -> str:
@@ -115,12 +101,12 @@ def format_table(table: pd.DataFrame, format: str, width: int | None = None) -> 
 
 
 def _spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Each column of estimates as three columns of numbers, None where there is no estimate."""
     columns = {}
     for name, column in table.items():
         if column.map(lambda value: isinstance(value, Estimate)).any():
-            columns[name] = column.map(lambda value: getattr(value, "value", None))
-            columns[f"{name}_low"] = column.map(lambda value: getattr(value, "low", None))
-            columns[f"{name}_high"] = column.map(lambda value: getattr(value, "high", None))
+            for suffix, number in ("", "value"), ("_low", "low"), ("_high", "high"):
+                columns[name + suffix] = [getattr(value, number, None) for value in column]
         else:
             columns[name] = column
     return pd.DataFrame(columns, index=table.index)

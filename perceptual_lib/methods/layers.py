@@ -29,17 +29,9 @@ def layer_passes(settings: Mapping[str, Any]) -> tuple[int, int]:
 def layer_gradient(
     network: nn.Module, images: Tensor, targets: Tensor | None, layer: Layer, stride: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What a layer computes, and the gradient of the class's logit with respect to it.
+    """What a layer computes, and the gradient of the class's logit there: (B, channels, h, w) both, detached.
 
-    Args:
-        network, images, targets: in evaluation mode, (B, C, H, W), (B,) or None for the predictions.
-        layer, stride: see `Layer`; the stride is the default layer's.
-
-    Returns:
-        Activation and gradient, both (B, channels, h, w) and detached.
-
-    Raises:
-        InputError: no such layer, or one that is no spatial map; what `resolve_targets` refuses.
+    Raises InputError where there is no such layer, or it is no spatial map, and as `resolve_targets`.
     """
     caught: list[Tensor] = []
 
@@ -78,13 +70,8 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     module around it that has more channels at the same places ("inception5b", "Mixed_7c") is what all passes through.
     A join that no module has as its output is not found; neither is one at another resolution than its branches.
 
-    Args:
-        network: any convolutional network.
-        images: (B, C, H, W), of which the first is tried.
-        stride: the last one whose height is at least the image's divided by this; None for the last of all.
-
-    Raises:
-        InputError: the network has none, as a vision transformer.
+    With a stride it is the last one whose height is at least the image's divided by that; of the images (B, C, H, W)
+    the first is tried. Raises InputError where there is none, as in a vision transformer.
     """
     height = images.shape[2]
     activations, shapes = _look(network, images)

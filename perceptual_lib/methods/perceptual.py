@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import list_layers, trace
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.perturbation import Perturbation, perceptual_ball
+from perceptual_lib.core.perceptual_ball import perceptual_ball
+from perceptual_lib.core.perturbation import Perturbation
 from perceptual_lib.core.saliency import input_gradient, saliency_map
 from perceptual_lib.core.settings import Layers
 from perceptual_lib.methods.registry import explainer

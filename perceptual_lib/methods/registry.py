@@ -68,13 +68,10 @@ METHODS: dict[str, Method] = {}
 def explainer(
     name: str, *, source: str, passes: Passes = (0, 0), predicts: bool = False, ours: bool = False
 ) -> Callable[[Function], Function]:
-    """Decorator that adds a method to the registry.
+    """Decorator that adds a method to the registry, under a new name or in place of another.
 
-    Args:
-        name: a new name, or that of a method to replace.
-        source: where it was published.
-        passes: of the network, for estimates of time: `(1, 1)`, `("samples", "samples")`, see `Passes`.
-        predicts, ours: see `Method`.
+    `passes` of the network are for estimates of time: `(1, 1)`, `("samples", "samples")`, see `Passes`; the others see
+    `Method`.
     """
 
     def add(function: Function) -> Function:

@@ -62,14 +62,11 @@ class Classifier(Wrapper):
         """Read pictures, warp them to the input size (aspect ratio not kept, as in the paper) and normalize them.
 
         Args:
-            pictures: PIL images or paths, or one of them.
+            pictures: PIL images or paths, or one of them. Raises InputError for one that cannot be read, or none.
             size: (height, width) in place of the network's own.
 
         Returns:
             (B, 3, height, width) float32 on the network's device.
-
-        Raises:
-            InputError: a picture that cannot be read, or none.
         """
         if isinstance(pictures, (str, os.PathLike, Image.Image)):
             pictures = [pictures]
@@ -105,16 +102,15 @@ class Classifier(Wrapper):
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
     def class_index(self, label: str | int) -> int:
-        """Index of a class given by index ("22" or 22) or by name ("bald eagle").
+        """Index of a class given by index ("22" or 22), whose range is not checked, or by name ("bald eagle").
 
-        Raises:
-            InputError: an unknown name, answered with the nearest ones. The range of an index is not checked here.
+        Raises InputError for an unknown name, answered with the nearest ones.
         """
         if str(label).isdecimal():
             return int(label)
-        names = {name.casefold(): index for index, name in reversed(list(enumerate(self.class_names)))}
+        names = [name.casefold() for name in self.class_names]
         if str(label).casefold() in names:
-            return names[str(label).casefold()]
+            return names.index(str(label).casefold())
         raise InputError(f"{self.name} knows no class {label!r}{nearest(str(label), names)}; give a name or an index.")
 
 
@@ -126,12 +122,8 @@ def default_settings(name: str, activation_count: int) -> dict[str, Any]:
     """
     if name in SPECIAL and SPECIAL[name].settings:
         return dict(SPECIAL[name].settings)
-    return {
-        "layers": range(0, activation_count * 4 // 5),
-        "layer_weight": 100.0,
-        "normalize_layers": True,
-        "max_iter": 60,
-    }
+    layers = range(0, activation_count * 4 // 5)
+    return {"layers": layers, "layer_weight": 100.0, "normalize_layers": True, "max_iter": 60}
 
 
 def stages(model: nn.Module) -> tuple[str, ...]:

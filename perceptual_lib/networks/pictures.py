@@ -14,22 +14,14 @@ Source = str | os.PathLike[str]
 MAX_PIXELS = 100_000_000  # no photograph is larger, a decompression bomb is
 
 
-def open_picture(source: Source | Image.Image, *, upright: bool | None = None) -> Image.Image:
-    """A picture file (or PIL image) as 8-bit RGB: upright, transparency over white, the first frame.
+def open_picture(source: Source | Image.Image) -> Image.Image:
+    """A picture file (or PIL image, which stays as it is) as 8-bit RGB: transparency over white, the first frame.
 
-    A given PIL image stays as it is.
-
-    Args:
-        source: a path, or an image.
-        upright: whether an EXIF orientation is followed; None for the source's own `upright`, and True without.
-
-    Raises:
-        InputError: a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
+    An EXIF orientation is followed, unless the source is a `Photograph` whose boxes refer to the pixels as stored.
+    Raises InputError for a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
     """
-    if upright is None:
-        upright = getattr(source, "upright", True)
     with opening(source) as image:
-        picture = _to_rgb(ImageOps.exif_transpose(image) if upright else image)
+        picture = _to_rgb(ImageOps.exif_transpose(image) if getattr(source, "upright", True) else image)
     picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
     return picture
 

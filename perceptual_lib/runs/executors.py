@@ -25,11 +25,7 @@ from perceptual_lib.runs.worker import Worker
 
 
 class Local:
-    """This process.
-
-    Args:
-        classifier: arguments of `load_classifier`.
-    """
+    """This process; `classifier` are arguments of `load_classifier`."""
 
     capacity = 1
     death = ()  # of this process, nobody is told
@@ -48,7 +44,7 @@ class Local:
 
 
 class Ray:
-    """Actors on a Ray cluster, or on this machine as one.
+    """Actors on a Ray cluster, or on this machine as one. Raises InputError where there is no Ray, no cluster, no room.
 
     A worker that dies is started again by Ray, and its shard computed again, `ATTEMPTS` times in all. Workers run the
     code of this process, which results are kept under, also where another version is installed on their machine.
@@ -58,9 +54,6 @@ class Ray:
         workers: how many; None for one per GPU, or per core, of the cluster.
         address: of a running cluster ("auto", "ray://host:10001"); None starts one here.
         gpus: of each worker; a fraction shares one.
-
-    Raises:
-        InputError: Ray is not installed, the cluster not reached or too small.
     """
 
     attempts = 1  # Ray's own are behind them
@@ -95,9 +88,9 @@ class Ray:
 
     def _connect(self, address: str | None, workers: int | None) -> None:
         here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
-        settings = {"runtime_env": {"py_modules": [str(Path(__file__).parents[1])]}, "log_to_driver": False}
+        code = {"py_modules": [str(Path(__file__).parents[1])]}
         try:
-            self.ray.init(address, logging_level="CRITICAL", **settings, **here)
+            self.ray.init(address, runtime_env=code, log_to_driver=False, logging_level="CRITICAL", **here)
         except (OSError, RuntimeError, ValueError) as error:
             where = f"at {address}" if address else "here"
             raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
@@ -107,12 +100,11 @@ class Ray:
 
         def land(reply: Future) -> None:
             self.idle.put(actor)
-            error = reply.exception()
-            if error is None:
+            try:
                 answer.set_result(reply.result())
-            elif isinstance(error, self.ray.exceptions.RayTaskError):
+            except self.ray.exceptions.RayTaskError as error:
                 answer.set_exception(error.cause)  # what the worker raised, without Ray's story around it
-            else:
+            except Exception as error:
                 answer.set_exception(error)
 
         getattr(actor, name).remote(*arguments).future().add_done_callback(land)

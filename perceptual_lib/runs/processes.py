@@ -20,12 +20,7 @@ def usable_cores() -> int:
 
 
 class Processes:
-    """Several processes of this machine: an `Executor`.
-
-    Args:
-        classifier: arguments of `load_classifier`.
-        workers: how many; None for one per core.
-    """
+    """Several processes of this machine, one per core where `workers` is None; `classifier` as for `Local`."""
 
     death = BrokenExecutor
     attempts = ATTEMPTS

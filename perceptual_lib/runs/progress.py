@@ -14,18 +14,14 @@ Work = Iterable[tuple[Run, Sequence[Shard]]]
 """Shards, with the run that they are part of."""
 
 
-class Bar:
+class Bar(tqdm):
     """A bar whose length is the network passes left, so that its time left holds for cheap and dear methods alike.
 
-    It shows what the runs do within its context. In a log, which is no terminal, it is a line every half minute.
-
-    Args:
-        work: the shards that are not finished.
+    It shows what the runs of unfinished shards do. In a log, which is no terminal, it is a line every half minute.
     """
 
     def __init__(self, work: Work) -> None:
         work = list(work)
-        self.runs = [run for run, _ in work]
         unfinished = [shard for _, shard in distinct(work).values()]
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
@@ -35,29 +31,19 @@ class Bar:
             style = {"bar_format": "{percentage:.0f}%, {elapsed} gone, {remaining} left{postfix}"}
             style |= {"file": _Lines(), "mininterval": 30.0, "miniters": 0}
         # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.
-        self.bar = tqdm(total=sum(shard.cost for shard in unfinished), smoothing=0, **style)
+        super().__init__(total=sum(shard.cost for shard in unfinished), smoothing=0, **style)
+        for run, _ in work:
+            run.report = self.report
 
     def report(self, shard: Shard, state: str) -> None:
         """Take what a `Run` reports."""
-        if state == "started":
-            self.working[shard.label] += 1
-        else:
-            self.working[shard.label] -= state == "finished"
-            self.left -= 1
+        self.working[shard.label] += {"started": 1, "finished": -1, "found": 0}[state]
+        self.left -= state != "started"
         labels = " + ".join((+self.working).keys())
-        self.bar.set_postfix_str(
-            f"{self.left} shards left{labels and f', at {labels}'}", refresh=self.live and state == "started"
-        )
+        postfix = f"{self.left} shards left{labels and f', at {labels}'}"
+        self.set_postfix_str(postfix, refresh=self.live and state == "started")
         if state != "started":
-            self.bar.update(shard.cost)
-
-    def __enter__(self) -> "Bar":
-        for run in self.runs:
-            run.report = self.report
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
+            self.update(shard.cost)
 
 
 class _Lines:
@@ -67,19 +53,7 @@ class _Lines:
         if text.strip():
             sys.stderr.write(text.strip() + "\n")
 
-    def flush(self) -> None:
-        sys.stderr.flush()
-
 
 def distinct(work: Work) -> dict[str, tuple[Run, Shard]]:
     """The shards by key: two experiments may score the same maps, which are computed once."""
     return {run.key(shard): (run, shard) for run, shards in work for shard in shards}
-
-
-def by_label(work: Work) -> list[tuple[str, int, int]]:
-    """(label, finished, all) of the shards, in their order."""
-    total, finished = Counter(), Counter()
-    for run, shard in distinct(work).values():
-        total[shard.label] += 1
-        finished[shard.label] += run.is_finished(shard)
-    return [(label, finished[label], count) for label, count in total.items()]

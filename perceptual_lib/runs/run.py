@@ -7,10 +7,9 @@ The run reads the pictures and writes the files; workers only compute.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from typing import Any
 
 from PIL import Image
@@ -19,20 +18,11 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.runs.executors import Executor
 from perceptual_lib.runs.processes import ATTEMPTS
 from perceptual_lib.runs.shard import Picture, Shard
-from perceptual_lib.runs.store import Arrays, Lease, Store
+from perceptual_lib.runs.store import Arrays, Store
 
 POLL = 1.0  # seconds between looks at what another run is computing
-
-
-@dataclass
-class _Flight:
-    """A shard that is being computed."""
-
-    shard: Shard
-    call: tuple[Any, ...]  # arguments of `Worker.compute`
-    lease: Lease
-    release: ExitStack
-    deaths: int = 0
+Flight = Generator[Future, None, None]
+"""A shard that is being computed: each future is a call that it waits for."""
 
 
 class Run:
@@ -82,30 +72,28 @@ class Run:
     def complete(self, shards: Sequence[Shard]) -> None:
         """Compute what is not finished, and what that needs.
 
-        Raises:
-            InputError: a shard's worker died again and again, or the store cannot be written. What is finished stays.
+        Raises InputError where a shard's worker dies again and again, or the store cannot be written. What is finished
+        stays.
         """
         while unfinished := self.unfinished(shards):  # again: photographs may have changed meanwhile
-            with ExitStack() as leases:  # whatever happens, none is left behind
-                self._complete(deque(filter(self._can_start, unfinished)), leases)
+            with ExitStack() as flights:  # whatever happens, none keeps its lease
+                self._complete(deque(filter(self._can_start, unfinished)), flights)
 
     def _can_start(self, shard: Shard) -> bool:
         return shard.needs is None or self.is_finished(shard.needs)
 
-    def _complete(self, waiting: deque[Shard], leases: ExitStack) -> None:
-        flying: dict[Future, _Flight] = {}
+    def _complete(self, waiting: deque[Shard], flights: ExitStack) -> None:
+        flying: dict[Future, Flight] = {}
         while waiting or flying:
-            self._fill(flying, waiting, leases)
+            self._fill(flying, waiting, flights)
             if waiting and not flying:  # another run is computing what is left
                 time.sleep(POLL)
-            for future in wait(flying, return_when=FIRST_COMPLETED).done:
-                flight = flying.pop(future)
-                try:
-                    self._land(flight, future.result())
-                except self.executor.death:
-                    flying[self._submit_again(flight)] = flight
+            for call in wait(flying, return_when=FIRST_COMPLETED).done:
+                flight = flying.pop(call)
+                if (again := next(flight, None)) is not None:
+                    flying[again] = flight
 
-    def _fill(self, flying: dict[Future, _Flight], waiting: deque[Shard], leases: ExitStack) -> None:
+    def _fill(self, flying: dict[Future, Flight], waiting: deque[Shard], flights: ExitStack) -> None:
         """Start waiting shards until no worker is idle. One that another run is computing goes to the end."""
         for _ in range(len(waiting)):
             if len(flying) == self.executor.capacity:
@@ -113,41 +101,34 @@ class Run:
             shard = waiting.popleft()
             if self.is_finished(shard):
                 self.report(shard, "found")
-            elif (flight := self._take_off(shard, leases)) is not None:
-                self.report(shard, "started")
-                flying[self._submit(flight)] = flight
+            elif (call := next(flight := self._fly(shard), None)) is not None:
+                flying[call] = flights.enter_context(closing(flight))
             elif self._can_start(shard):
                 waiting.append(shard)
 
-    def _take_off(self, shard: Shard, leases: ExitStack) -> _Flight | None:
-        """Lease a shard and read what it takes; None where that is not to be had now, or changed meanwhile."""
-        key, release = self.key(shard), leases.enter_context(ExitStack())
-        lease = release.enter_context(self.store.lease(key))
-        if lease is not None and not self.store.path(key).exists():
+    def _fly(self, shard: Shard) -> Flight:
+        """A shard from its lease to its file. It ends at once where another run has that, or something has changed."""
+        key = self.key(shard)
+        with self.store.lease(key) as free:
+            if not free or self.store.path(key).exists():
+                return
             pictures = [_open(photograph) if shard.looks else "" for photograph in shard.photographs]
             needed = None if shard.needs is None else self.load(shard.needs)
-            if self.key(shard) == key and (shard.needs is None or needed is not None):
-                return _Flight(shard, (shard.kind, shard.arguments, pictures, needed), lease, release)
-        release.close()
-        return None
-
-    def _submit(self, flight: _Flight) -> Future:
-        return self.executor.submit("compute", *flight.call)
-
-    def _submit_again(self, flight: _Flight) -> Future:
-        """A flight whose worker died."""
-        flight.deaths += 1
-        if flight.deaths == self.executor.attempts:
-            raise InputError(
-                f"workers died {ATTEMPTS} times in a row, computing {flight.shard.label}; they may need more memory: "
-                "use fewer workers, or smaller batches in the profile."
-            ) from None
-        return self._submit(flight)
-
-    def _land(self, flight: _Flight, arrays: Arrays) -> None:
-        flight.lease.finish(arrays)
-        flight.release.close()
-        self.report(flight.shard, "finished")
+            if self.key(shard) != key or (shard.needs is not None and needed is None):
+                return
+            self.report(shard, "started")
+            for _ in range(self.executor.attempts):
+                call = self.executor.submit("compute", shard.kind, shard.arguments, pictures, needed)
+                yield call
+                if not isinstance(call.exception(), self.executor.death):
+                    break
+            else:
+                raise InputError(
+                    f"workers died {ATTEMPTS} times in a row, computing {shard.label}; they may need more memory: "
+                    "use fewer workers, or smaller batches in the profile."
+                )
+            self.store.save(key, call.result())
+        self.report(shard, "finished")
 
 
 def _open(photograph: Picture) -> Image.Image | str:

@@ -25,19 +25,12 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "numba", "pillow",
 
 
 class Picture(Protocol):
-    """What a shard can be of: a `Photograph`, or a picture made of several.
+    """What a shard can be of: a `Photograph`, or a picture made of several."""
 
-    Attributes:
-        name: its identity.
-        files: what it is made of, in order.
-        size: (width, height) in pixels, None where it is not known before it is opened.
-        upright: whether it is opened upright, and not as stored.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    size: tuple[int, int] | None
-    upright: bool
+    name: str  # its identity
+    files: tuple[Path, ...]  # what it is made of, in order
+    size: tuple[int, int] | None  # (width, height) in pixels, None where it is not known before it is opened
+    upright: bool  # whether it is opened upright, and not as stored
 
     def open(self) -> Image.Image:
         """In RGB; raises InputError where that cannot be."""
@@ -45,25 +38,15 @@ class Picture(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One piece of work.
+    """One piece of work."""
 
-    Attributes:
-        kind: module whose `compute(classifier, pictures, **arguments)` does it.
-        arguments: JSON values, keyword arguments of `compute`.
-        photographs: the images.
-        looks: whether `compute` looks at the pictures; else it gets "" for each.
-        needs: the shard of the same images whose arrays `compute` gets as `needed`.
-        label: what progress and status call it.
-        passes: of the network for one image, forward and backward.
-    """
-
-    kind: str
-    arguments: Mapping[str, Any]
-    photographs: tuple[Picture, ...]
-    looks: bool = True
-    needs: "Shard | None" = None
-    label: str = ""
-    passes: tuple[int, int] = (0, 0)
+    kind: str  #: module whose `compute(classifier, pictures, **arguments)` does it
+    arguments: Mapping[str, Any]  #: JSON values, keyword arguments of `compute`
+    photographs: tuple[Picture, ...]  #: the images
+    looks: bool = True  #: whether `compute` looks at the pictures; else it gets "" for each
+    needs: "Shard | None" = None  #: the shard of the same images whose arrays `compute` gets as `needed`
+    label: str = ""  #: what progress and status call it
+    passes: tuple[int, int] = (0, 0)  #: of the network for one image, forward and backward
 
     @property
     def cost(self) -> float:
@@ -73,17 +56,15 @@ class Shard:
 
     def key(self, network: Mapping[str, Any]) -> str:
         """Hash of everything that determines the result; `network` is `Worker.identity`."""
-        modules = [self.kind, *sorted({type(each).__module__ for each in self.photographs})]
+        modules = {self.kind, *(type(each).__module__ for each in self.photographs)}
         if "method" in self.arguments:
             from perceptual_lib.methods import find_method
 
-            modules.append(find_method(self.arguments["method"]).function.__module__)
+            modules.add(find_method(self.arguments["method"]).function.__module__)
         parts = {
             "kind": self.kind,
             "arguments": self.arguments,
-            "photographs": [
-                (each.name, digest(each), *(["upright"] if each.upright else [])) for each in self.photographs
-            ],
+            "photographs": [(each.name, digest(each), each.upright) for each in self.photographs],
             "network": network,
             "needs": self.needs and self.needs.key(network),
             "code": code_digest(*modules),
@@ -129,14 +110,17 @@ def code_digest(*modules: str) -> str:
     """Hash of what these modules, and those of this package that they import, do: comments and docstrings left out.
 
     A notebook is a module without a file: the explanation methods that are defined in it stand for it, but not what
-    they call.
-
-    Raises:
-        InputError: a method without a source, such as one made by `exec`.
+    they call. Raises InputError for a method without a source, such as one made by `exec`.
     """
-    typed = [_typed_methods(name) for name in modules if _file(name) is None]
-    filed = _code_digest(*(name for name in modules if _file(name) is not None))
-    return hashlib.sha256(repr((filed, typed)).encode()).hexdigest() if typed else filed
+    sources: dict[str, str] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name not in sources:
+            path = _file(name)
+            sources[name], imported = (_typed_methods(name), ()) if path is None else _read_module(name, path)
+            waiting += imported
+    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
 def _file(module: str) -> Path | None:
@@ -148,7 +132,8 @@ def _file(module: str) -> Path | None:
     return origin and Path(origin)
 
 
-def _typed_methods(module: str) -> list[str]:
+def _typed_methods(module: str) -> str:
+    """What the methods do that are defined in a module without a file; "" for a name that is none of a module."""
     from perceptual_lib.methods import METHODS
 
     functions = [method.function for method in METHODS.values() if method.function.__module__ == module]
@@ -156,18 +141,7 @@ def _typed_methods(module: str) -> list[str]:
         trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in functions]
     except OSError:
         raise InputError(f"a method of {module} has no source to tell its versions by; define it in a file.") from None
-    return [ast.dump(_without_docstrings(tree)) for tree in trees]
-
-
-def _code_digest(*modules: str) -> str:
-    sources: dict[str, str] = {}
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name not in sources and (path := _file(name)) is not None:
-            sources[name], imported = _read_module(name, path)
-            waiting += imported
-    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
+    return "".join(ast.dump(_without_docstrings(tree)) for tree in trees)
 
 
 @cache
@@ -177,26 +151,18 @@ def _read_module(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
     return ast.dump(_without_docstrings(tree)), tuple(_own_imports(tree, name))
 
 
-def _own_imports(tree: ast.AST, importer: str) -> Iterator[str]:
-    """Modules of this package among what is imported; the importer is a package where that is relative."""
+def _own_imports(tree: ast.AST, importer: str, wanted: set[str] | None = None) -> Iterator[str]:
+    """Modules of this package that are imported from, of `wanted` names only. Imports of a package may be relative."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
             module = importlib.util.resolve_name("." * node.level + (node.module or ""), importer)
-            if module.split(".")[0] == PACKAGE:
+            if module.split(".")[0] == PACKAGE and (wanted is None or names & wanted):
                 yield module
-                names = {alias.name for alias in node.names}
-                if _file(module).stem == "__init__":
+                if (file := _file(module)).stem == "__init__":
                     yield from (f"{module}.{name}" for name in names)  # some are modules
-                    yield from _loaded_later(module, names)
-
-
-def _loaded_later(package: str, names: set[str]) -> Iterator[str]:
-    """Modules that a package with a stub takes these names from, when they are used."""
-    stub = _file(package).with_suffix(".pyi")
-    if stub.exists():
-        for node in ast.parse(stub.read_text("utf-8")).body:
-            if isinstance(node, ast.ImportFrom) and names & {alias.name for alias in node.names}:
-                yield importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                    if (stub := file.with_suffix(".pyi")).exists():  # and some loaded from modules when they are used
+                        yield from _own_imports(ast.parse(stub.read_text("utf-8")), module, names)
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

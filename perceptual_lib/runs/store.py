@@ -16,8 +16,7 @@ import socket
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,7 @@ DIGEST = 32  # bytes of a SHA-256
 
 
 class Store:
-    """A folder of finished shards.
-
-    Args:
-        folder: made where it is missing.
-
-    Raises:
-        InputError: a folder that cannot be made or written.
-    """
+    """A folder of finished shards, made where it is missing; raises InputError where that or writing fails."""
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -58,44 +50,54 @@ class Store:
                 content = self.path(key).read_bytes()
             except FileNotFoundError:
                 return None
-        body, digest = content[:-DIGEST], content[-DIGEST:]
-        if hashlib.sha256(body).digest() == digest:
-            with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-                return dict(archive)
-        warnings.warn(f"{self.path(key)} was damaged; it is computed again.", stacklevel=2)
-        with _one_sentence(self.folder):
+            body, digest = content[:-DIGEST], content[-DIGEST:]
+            if hashlib.sha256(body).digest() == digest:
+                with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+                    return dict(archive)
+            warnings.warn(f"{self.path(key)} was damaged; it is computed again.", stacklevel=2)
             self.path(key).unlink(missing_ok=True)
         return None
 
+    def save(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write a shard that is leased: the same arrays are always the same bytes.
+
+        Raises InputError where the disk is full or the folder became read-only. Nothing else is lost.
+        """
+        buffer, partial = io.BytesIO(), self.path(key).with_suffix(".partial")
+        np.savez(buffer, **arrays)
+        with _one_sentence(self.folder):
+            with partial.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path(key))
+
     @contextmanager
-    def lease(self, key: str) -> Iterator["Lease | None"]:
-        """The right to compute a shard, for the length of the context; None where another run has it.
+    def lease(self, key: str) -> Iterator[bool]:
+        """Whether a shard may be computed, for the length of the context: False where another run computes it.
 
         Nothing but the finished shard is left behind when the context ends.
         """
-        path = self.path(key)
-        with _one_sentence(self.folder):
-            path.parent.mkdir(exist_ok=True)
-            lock = _lock(path.with_suffix(".lock"))
-        if lock is None:
-            yield None
-            return
-        try:
-            with _one_sentence(self.folder), open(lock.lock_file, "r+b", buffering=0) as file:
-                file.seek(1)  # Windows lets nobody else read the first byte
-                file.write(f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
-                file.truncate()
-            yield Lease(path)
-        finally:
-            _unlock(lock)
+        path = self.path(key).with_suffix(".lock")
+        with ExitStack() as held:
+            with _one_sentence(self.folder):
+                path.parent.mkdir(exist_ok=True)
+                free = held.enter_context(_locked(path))
+                if free:
+                    with path.open("r+b", buffering=0) as file:
+                        file.seek(1)  # Windows lets nobody else read the first byte
+                        file.write(f"{socket.gethostname()} {os.getpid()} {time.time():.0f}\n".encode())
+                        file.truncate()
+            yield free
 
     def running(self) -> dict[str, str]:
         """Shards that are being computed now, by key: "host, process 123, for 40 s". Leftovers are swept away."""
         found = {}
         for path in self.folder.glob("??/*.lock"):
-            if (lock := _lock(path)) is not None:
-                _unlock(lock)
-                continue
+            with _locked(path) as leftover:
+                if leftover:
+                    continue
             with suppress(OSError, ValueError), path.open("rb", buffering=0) as file:
                 file.seek(1)
                 host, process, start = file.read().decode().split()
@@ -103,50 +105,25 @@ class Store:
         return found
 
 
-@dataclass(frozen=True)
-class Lease:
-    """The right to write one shard; see `Store.lease`."""
-
-    path: Path
-
-    def finish(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the shard: the same arrays are always the same bytes.
-
-        Raises:
-            InputError: the disk is full or the folder became read-only. Nothing else is lost.
-        """
-        buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
-        partial = self.path.with_suffix(".partial")
-        with _one_sentence(self.path.parent):
-            with partial.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.write(hashlib.sha256(buffer.getbuffer()).digest())
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.path)
-
-
-def _lock(path: Path) -> FileLock | None:
-    """A lock on the file, which is made where it is missing; None where another process has it.
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether this process has the lock on a file, which is gone, with a shard half written, when the context ends.
 
     Where the file system has no locks, that is an OSError: FileLock would take the file's existence for one, and a
     killed run leaves the file behind.
     """
     lock = FileLock(path, blocking=False, fallback_to_soft=False)
-    try:
+    with suppress(Timeout):
         lock.acquire()
-    except Timeout:
-        return None
-    return lock
-
-
-def _unlock(lock: FileLock) -> None:
-    """Leave nothing behind. The name goes first and the lock after it: whoever has opened the file finds it gone."""
-    with suppress(OSError):  # Windows removes no file that is open; there FileLock does it, behind the lock
-        Path(lock.lock_file).with_suffix(".partial").unlink(missing_ok=True)
-        Path(lock.lock_file).unlink()
-    lock.release()
+    try:
+        yield lock.is_locked
+    finally:
+        if lock.is_locked:
+            # The name goes first and the lock after it: whoever has opened the file finds it gone.
+            with suppress(OSError):  # Windows removes no file that is open; there FileLock does it, behind the lock
+                path.with_suffix(".partial").unlink(missing_ok=True)
+                path.unlink()
+            lock.release()
 
 
 @contextmanager

@@ -22,20 +22,19 @@ from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.runs.store import Arrays
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-ALWAYS = ("failure", "seconds")  # arrays with a row for every image, whether it failed or not
+ALWAYS = ("failure", "seconds")
+"""Arrays (n,) with a row for every image: "" or why there is no result for it, and how long one took on average."""
 
 
 class Worker:
-    """A process's network, kept loaded, and what is computed with it.
-
-    Args:
-        classifier: arguments of `load_classifier`.
-    """
+    """A process's network, kept loaded, and what is computed with it; `classifier` as for `load_classifier`."""
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.arguments = dict(classifier)
-        _keep_freed_memory()
+        # glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as computing what
+        # comes there: a forward pass of eight images on one core takes 1.4 times as long. Freed memory is used again.
+        _tell_glibc("mallopt", -4, 0)  # M_MMAP_MAX: nothing outside the heap, which is
+        _tell_glibc("mallopt", -1, 2**31 - 1)  # M_TRIM_THRESHOLD: not shrunk
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -64,13 +63,13 @@ class Worker:
             return torch.cuda.get_device_name(self.classifier.device)
         return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
-    def activations(self) -> list[Activation]:
+    def activations(self) -> tuple[Activation, ...]:
         """The network's, in forward order."""
-        return list(self.classifier.activations)
+        return self.classifier.activations
 
-    def stages(self) -> list[str]:
+    def stages(self) -> tuple[str, ...]:
         """The layers that sanity checks randomize, in their order."""
-        return list(stages(self.classifier))
+        return stages(self.classifier)
 
     def pass_seconds(self, batch: int) -> tuple[float, float]:
         """Seconds of a forward pass and of what a backward pass adds, for one image in a batch, on one thread."""
@@ -84,19 +83,14 @@ class Worker:
     def compute(
         self, kind: str, arguments: Mapping[str, Any], pictures: Sequence[Image.Image | str], needed: Arrays | None
     ) -> Arrays:
-        """One shard's arrays.
+        """One shard's arrays: what its kind computes, with a row for each image that did not fail, and `ALWAYS`.
 
         Args:
             kind, arguments: of the shard.
-            pictures: one per image, or in its place the reason why there is none.
+            pictures: n, or in the place of one the reason why there is none.
             needed: the arrays of the shard that it needs.
 
-        Returns:
-            `failure` (n,): "" or why there is no result for the image. `seconds` (n,). All other arrays have one row
-            for each image that did not fail.
-
-        Raises:
-            InputError: a network that cannot be loaded, or a method that is not known in this process.
+        Raises InputError for a network that cannot be loaded, or a method that is not known in this process.
         """
         classifier = self.classifier
         if "method" in arguments:
@@ -121,7 +115,7 @@ class Worker:
             parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         seconds = (time.perf_counter() - start) / max(1, len(pictures))
-        _give_memory_back()
+        _tell_glibc("malloc_trim", 0)  # what stays in use between the pieces would grow from shard to shard
         return {"failure": np.array(failures, dtype=str), "seconds": np.full(len(pictures), seconds), **arrays}
 
 
@@ -157,19 +151,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _keep_freed_memory() -> None:
-    """Have this process use freed memory again instead of giving it back.
-
-    glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as computing what comes
-    there: a forward pass of eight images on one core takes 1.4 times as long.
-    """
+def _tell_glibc(function: str, *numbers: int) -> None:
+    """How this process gets and gives back memory; where there is no glibc, nothing."""
     with suppress(OSError, AttributeError):
-        glibc = ctypes.CDLL("libc.so.6")
-        glibc.mallopt(M_MMAP_MAX, 0)  # nothing outside the heap, which is
-        glibc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # not shrunk
-
-
-def _give_memory_back() -> None:
-    """Give back what is free now: what stays in use between the pieces would grow from shard to shard."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        getattr(ctypes.CDLL("libc.so.6"), function)(*numbers)

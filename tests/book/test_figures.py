@@ -131,7 +131,7 @@ def formatter() -> Iterator[DisplayFormatter]:
 
 def test_a_figure_of_pictures_is_stored_as_jpeg_for_dense_screens(formatter: DisplayFormatter) -> None:
     picture, saliency = np.random.default_rng(0).random((224, 224, 3)), np.eye(224)
-    data, metadata = formatter.format(figures.image_row([picture, saliency], ["picture", "map"]))
+    data, metadata = formatter.format(figures.image_grid([[picture, saliency]], ["picture", "map"]))
     assert set(data) == {"image/jpeg", "text/plain"}
     size = metadata["image/jpeg"]
     assert Image.open(BytesIO(b64decode(data["image/jpeg"]))).size == pytest.approx(

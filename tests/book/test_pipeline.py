@@ -12,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("doit")  # the unit tests can do without it
 
-from perceptual_lib.book import pages, pipeline, site  # noqa: E402
+from perceptual_lib.book import pages, pipeline  # noqa: E402
 from perceptual_lib.book.pipeline import build  # noqa: E402
 from perceptual_lib.core.errors import InputError  # noqa: E402
 
@@ -99,7 +99,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (out / "html" / "index.html").write_text("")
 
     monkeypatch.setattr(pages, "compute", compute)
-    monkeypatch.setattr(site, "render", render)
+    monkeypatch.setattr(pages, "render", render)
     return steps
 
 

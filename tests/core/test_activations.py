@@ -13,7 +13,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from perceptual_lib import InputError
 from perceptual_lib.core.activations import freeze, select_layers, trace
-from perceptual_lib.evaluation.change.paths import relative_changes
+from perceptual_lib.evaluation.change.protocol import relative_changes
 
 VGG19BN_RELUS = [2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51]  # reference.md, section 1
 

@@ -13,7 +13,7 @@ from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
-from perceptual_lib.evaluation.change.paths import relative_changes
+from perceptual_lib.evaluation.change.protocol import relative_changes
 from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
 from perceptual_lib.methods import METHODS
 

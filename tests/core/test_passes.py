@@ -3,39 +3,19 @@
 import pytest
 import torch
 import torchvision
+from passes import logits_and_gradient, unsettled
 from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import perceptual_ball
 from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Bounded, PathChanged, fold
 from perceptual_lib.core.passes import Passes
-from perceptual_lib.methods import explain
 
 FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}
 """Convolutions with a batch norm of their own, counted in the printed modules; DenseNet has most norms before them."""
-
-
-def unsettled(network: nn.Module) -> nn.Module:
-    """In double precision, with statistics and weights of batch norms that are not 0 and 1."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for value in (module.running_mean, module.bias.data):
-                value.copy_(0.1 * torch.randn(value.shape, generator=generator))
-            for value in (module.running_var, module.weight.data):
-                value.copy_(0.5 + torch.rand(value.shape, generator=generator))
-    return network.double().eval()
-
-
-def logits_and_gradient(network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    images = images.clone().requires_grad_()
-    with torch.enable_grad():
-        logits = network(images)
-        return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), images)[0]
 
 
 @pytest.mark.parametrize("name", FOLDED)
@@ -103,90 +83,6 @@ def test_a_network_that_takes_another_way_is_called_plainly() -> None:
             assert torch.allclose(passes(other), network(other), rtol=0, atol=1e-12)
 
 
-class Padded(nn.Module):
-    """A depthwise convolution behind padding, or something like it, and a batch norm."""
-
-    def __init__(self, case: str = "plain", amounts: tuple[int, ...] = (0, 1, 0, 1), kernel=3, stride=2) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.case, self.amounts = case, amounts
-        groups, dilation = 1 if case == "dense" else 6, 2 if case == "dilated" else 1
-        self.before = nn.Conv2d(3, 6, 3, bias=False)
-        self.convolution = nn.Conv2d(6, 6, kernel, stride, groups=groups, dilation=dilation)
-        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(2))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        value = 2 * self.norms[0](self.before(images))
-        mode, filling = "reflect" if self.case == "reflected" else "constant", float(self.case == "ones")
-        amounts = (1, 1, 1, 1) if self.case == "looks" and images.mean() > 0.5 else self.amounts
-        padded = F.pad(value, amounts, mode, filling)
-        if self.case == "written":
-            value += 1
-        before, value = value, self.convolution(padded)
-        if self.case == "written later":
-            before += 1
-            return value.mean((2, 3)) + before.amax((2, 3))
-        if self.case == "shared":
-            return value.mean((2, 3)) + padded.amax((2, 3))
-        return (value if self.case == "no norm" else self.norms[1](value)).relu().mean((2, 3))
-
-
-@pytest.mark.parametrize("amounts", [(0, 1, 0, 1), (1, 2, 1, 2), (2, 0, 1, 3), (0, 0, 0, 0), (2, 2, 1, 1)])
-@pytest.mark.parametrize("kernel, stride", [(3, 2), (5, 2), ((3, 2), (1, 3))])
-def test_padding_is_left_out(amounts, kernel, stride) -> None:
-    network = unsettled(Padded("plain", amounts, kernel, stride))
-    images = torch.randn(2, 3, 17, 14, dtype=torch.double)
-    with freeze(network):
-        assert [fold.padding is not None for fold in find_folds(network, images).convolutions] == [False, True]
-        answers = [logits_and_gradient(each, images) for each in (Passes(network), network)]
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
-
-
-@pytest.mark.parametrize(
-    "case, left_out",
-    {
-        "no norm": 1,
-        "dense": 0,
-        "dilated": 0,
-        "shared": 0,
-        "reflected": 0,
-        "ones": 0,
-        "written": 0,
-        "written later": 0,
-        "looks": 1,
-    }.items(),
-)
-def test_which_padding_is_left_out(case: str, left_out: int) -> None:
-    """`written`: over what was padded, before the convolution. `looks`: bright pictures are padded otherwise."""
-    network = unsettled(Padded(case))
-    dark, bright = torch.zeros(1, 3, 14, 14).double(), torch.ones(1, 3, 14, 14).double()
-    with freeze(network):
-        assert sum(fold.padding is not None for fold in find_folds(network, dark).convolutions) == left_out
-        quick = Passes(network)
-        for images in (dark, bright):
-            answers = logits_and_gradient(quick, images), logits_and_gradient(network, images)
-            assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
-
-
-def test_padding_of_the_embedded_network(embedded) -> None:
-    """Four of its depthwise convolutions step by two and are padded at the right and at the bottom more."""
-    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    with freeze(embedded), torch.no_grad():
-        folds = find_folds(embedded, images)
-        strided = list(folds.paddings.values())
-        assert strided == [(0, 1, 0, 1), (1, 2, 1, 2), (0, 1, 0, 1), (1, 2, 1, 2)]
-        assert torch.allclose(Passes(embedded)(images), embedded(images), rtol=0, atol=1e-3)
-
-
-def test_padding_in_inference_mode() -> None:
-    network = unsettled(Padded())
-    with torch.inference_mode(), freeze(network):
-        images = torch.randn(2, 3, 14, 14, dtype=torch.double)
-        quick = Passes(network, backward=False)
-        assert torch.allclose(quick(images), network(images), rtol=0, atol=1e-12)
-        assert quick.folds
-
-
 def test_a_network_with_folds_is_called_as_it_is() -> None:
     network = nn.Conv2d(3, 2, 3)
     images = torch.randn(1, 3, 8, 8)
@@ -252,77 +148,3 @@ def test_a_network_that_hides_a_part_is_explained_as_it_is(images: torch.Tensor)
     hidden = perceptual_ball(network, images, layers=0, max_iter=10)
     network.hides = False
     assert torch.allclose(hidden.delta, perceptual_ball(network, images, layers=0, max_iter=10).delta, atol=1e-9)
-
-
-class Own(torch.autograd.Function):
-    """A convolution that computes its gradient itself, of the weights that it was given."""
-
-    @staticmethod
-    def forward(context, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        context.save_for_backward(value, weight)
-        return torch.conv2d(value, weight, padding=1)
-
-    @staticmethod
-    def backward(context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        value, weight = context.saved_tensors
-        return nn.grad.conv2d_input(value.shape, weight, gradient, padding=1), None
-
-
-class Saving(nn.Module):
-    """Three ways to the same logits, of which two save memory by a gradient that is not that of the calls seen."""
-
-    def __init__(self, case: str) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.case = case
-        self.convolutions = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(3))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(3))
-        self.act = nn.ReLU6(inplace=True)
-
-    def block(self, value: torch.Tensor) -> torch.Tensor:
-        return self.convolutions[1](self.act(self.norms[0](self.convolutions[0](value))))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        recomputed = self.case == "checkpoint" and images.requires_grad
-        value = checkpoint(self.block, images, use_reentrant=False) if recomputed else self.block(images)
-        value = F.relu(self.norms[1](value))
-        convolution = self.convolutions[2]
-        value = Own.apply(value, convolution.weight) if self.case == "own" else convolution(value)
-        return F.relu(self.norms[2](value)).mean((2, 3))
-
-
-@pytest.mark.parametrize("case", ["checkpoint", "own"])
-def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: str) -> None:
-    """A checkpoint goes through the network once more in the backward pass, where nothing of ours answers."""
-    plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
-    with freeze(plain), freeze(saving), torch.no_grad():
-        folds = find_folds(plain, images), find_folds(saving, images, backward=False)
-        assert [len(each.convolutions) for each in folds] == [3, 3]
-        found = logits_and_gradient(Passes(saving), images)
-        expected = logits_and_gradient(plain, images)
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
-    for layers in ((), (0, 2), 1):
-        settings = {"layers": layers, "layer_weight": 0.3, "max_iter": 8}
-        found, expected = (perceptual_ball(network, images, **settings).delta for network in (saving, plain))
-        assert torch.allclose(found, expected, rtol=0, atol=1e-6 * expected.abs().max())
-
-
-@pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"])
-def test_maps_of_a_network_with_checkpoints(images: torch.Tensor, method: str) -> None:
-    found, expected = (explain(unsettled(Saving(case)), images, method=method) for case in ("checkpoint", "plain"))
-    assert torch.allclose(found, expected, rtol=0, atol=1e-9)
-
-
-def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
-    class Residual(Saving):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            value = self.act(self.norms[0](self.convolutions[0](images)))
-            bounded = self.act(self.convolutions[1](value))
-            bounded += value
-            return bounded.mean((2, 3))
-
-    network = unsettled(Residual("plain"))
-    with freeze(network), torch.no_grad():
-        found, expected = (logits_and_gradient(each, images) for each in (Passes(network), network))
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
-    assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()

@@ -1,9 +1,6 @@
 """Eqs. 1-5 against the same written out plainly, closed forms, and the promises about batches and models."""
 
-import gc
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -11,10 +8,9 @@ from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
 
-from perceptual_lib import InputError, Perturbation, load_classifier, perceptual_ball
-from perceptual_lib.core.distances import SquaredDistance, WeightedDistance
+from perceptual_lib import InputError, perceptual_ball
 from perceptual_lib.core.perturbation import class_response, multiclass_margin
-from perceptual_lib.evaluation.change.paths import perturbation_path
+from perceptual_lib.evaluation.change.protocol import perturbation_path
 
 
 def test_multiclass_margin_by_hand() -> None:
@@ -225,63 +221,6 @@ def test_cuda_finds_what_the_cpu_finds(tiny: TinyNetwork, images: torch.Tensor) 
     assert torch.equal(result.evaluations.cpu(), expected.evaluations)
 
 
-class NeedsMemory(TinyNetwork):
-    """Runs out of memory above a batch size, as the CUDA or the CPU allocator says it."""
-
-    def __init__(self, largest: int, error: Exception) -> None:
-        super().__init__()
-        self.largest, self.error = largest, error
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if len(images) > self.largest:
-            raise self.error
-        return super().forward(images)
-
-
-MEMORY_ERRORS = [
-    torch.cuda.OutOfMemoryError("CUDA out of memory"),
-    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-]
-
-
-@pytest.mark.parametrize("error", MEMORY_ERRORS)
-def test_too_little_memory_halves_the_batch_and_says_so(images: torch.Tensor, error: Exception) -> None:
-    torch.manual_seed(0)
-    small = NeedsMemory(1, error).double()
-    large = NeedsMemory(4, error).double()
-    large.load_state_dict(small.state_dict())
-    with pytest.warns(UserWarning, match="halves") as warned:
-        halved = perceptual_ball(small, images, layers=[0, 1, 2], max_iter=8)
-    assert len(warned) == 3  # 4 -> 2 + 2 -> 1 + 1 + 1 + 1
-    whole = perceptual_ball(large, images, layers=[0, 1, 2], max_iter=8)
-    assert torch.allclose(halved.delta, whole.delta, atol=1e-9)
-    with pytest.raises(InputError, match="not enough memory to explain one image"), pytest.warns(UserWarning):
-        perceptual_ball(NeedsMemory(0, error).double(), images[:2])
-
-
-LITTLE_MEMORY = """
-import resource, warnings, torch
-from torch import nn
-from perceptual_lib import perceptual_ball
-torch.manual_seed(0)
-network = nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-images = torch.randn(4, 3, 512, 512)
-perceptual_ball(network, images[:1], max_iter=2)  # threads and libraries take their share first
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    result = perceptual_ball(network, images, max_iter=60)  # its history alone takes 1.5 GB
-print(len(result.delta), bool(result.flipped.all()), [str(warning.message) for warning in caught])
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space as Linux does")
-def test_a_real_lack_of_memory_halves_the_batch() -> None:
-    process = subprocess.run([sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True)
-    assert process.stdout.startswith("4 True ['not enough memory for a batch of 4 x 3 x 512 x 512"), process.stderr
-
-
 NAN_IMAGE = torch.zeros(2, 3, 8, 8, dtype=torch.double)
 NAN_IMAGE[1, 0, 0, 0] = torch.nan
 
@@ -320,78 +259,3 @@ def test_networks_whose_output_is_no_logits(images: torch.Tensor) -> None:
         perceptual_ball(nn.Conv2d(3, 5, 3).double(), images)
     with pytest.raises(InputError, match="two classes or more"):
         perceptual_ball(nn.Sequential(nn.Flatten(), nn.Linear(432, 1)).double(), images)
-
-
-def check(result: Perturbation, classifier: nn.Module, inputs: torch.Tensor) -> None:
-    """The result is of this network: its margin is the lead of the class over the best other, counted out by hand."""
-    assert result.delta.shape == inputs.shape and result.delta.isfinite().all() and not result.failed.any()
-    assert result.delta.abs().amax((1, 2, 3)).gt(0).all()
-    with torch.no_grad():
-        ranked = classifier(inputs + result.delta).sort(1, descending=True)
-    for row, label in enumerate(result.targets.tolist()):
-        others = ranked.values[row][ranked.indices[row] != label]
-        lead = ranked.values[row][ranked.indices[row] == label] - others[0]
-        assert math.isclose(result.margin[row], lead, rel_tol=1e-3, abs_tol=1e-3)
-
-
-def give_it_a_signal(classifier: nn.Module, size: int) -> None:
-    """Some random networks end in logits of zero, where there is no margin to change: a head, and batch statistics."""
-    head = [module for module in classifier.modules() if isinstance(module, nn.Linear)][-1]
-    nn.init.normal_(head.weight)
-    for module in classifier.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = None
-            module.train()
-    with torch.no_grad():
-        classifier(torch.randn(4 if size < 224 else 1, 3, size, size))
-    classifier.eval()
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("resnet50", 64), ("densenet121", 64), ("mobilenet_v3_large", 96), ("convnext_tiny", 64), ("vit_b_16", 224)],
-)
-def test_architectures_with_random_weights(name: str, size: int) -> None:
-    torch.manual_seed(0)
-    classifier = load_classifier(name, weights="random", device="cpu")
-    give_it_a_signal(classifier, size)
-    inputs = torch.randn(2 if size < 224 else 1, 3, size, size)
-    count = len(classifier.activations)
-    before = model_state(classifier)
-    result = perceptual_ball(
-        classifier, inputs, layers=range(0, count * 4 // 5), normalize_layers=True, layer_weight=1e-3, max_iter=4
-    )
-    check(result, classifier, inputs)
-    assert_same_state(before, model_state(classifier))
-
-
-def test_vgg19_bn_with_the_papers_layers() -> None:
-    torch.manual_seed(0)
-    classifier = load_classifier("vgg19_bn", weights="random", device="cpu")
-    inputs = torch.randn(1, 3, 64, 64)
-    result = perceptual_ball(classifier, inputs, layers=range(0, 13), layer_weight=1.0, max_iter=4)
-    check(result, classifier, inputs)
-    assert classifier.settings["layers"] == "0-12"
-
-
-def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
-    gc.collect()
-    gc.disable()
-    try:
-        perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=3)
-        assert not any(type(found) is WeightedDistance for found in gc.get_objects())
-    finally:
-        gc.enable()
-
-
-def test_squared_distance_against_its_definition() -> None:
-    generator = torch.Generator().manual_seed(0)
-    value, reference = (torch.randn(2, 3, 4, 5, dtype=torch.double, generator=generator) for _ in range(2))
-    scale = torch.tensor([2.0, 0.5], dtype=torch.double)
-    value.requires_grad_()
-    distance = SquaredDistance.apply(value, reference, scale, torch.empty_like(value))
-    plain = scale * (value - reference).square().sum((1, 2, 3))
-    torch.testing.assert_close(distance, plain)
-    factors = torch.tensor([1.0, 3.0], dtype=torch.double)  # what lies behind need not weigh the images alike
-    (gradient,) = torch.autograd.grad(distance, value, factors)
-    torch.testing.assert_close(gradient, torch.autograd.grad(plain, value, factors)[0])

@@ -7,6 +7,7 @@ import pytest
 from stand_ins import Layered, Regions, finished, small_profile
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.change.experiment import Change
 from perceptual_lib.evaluation.experiments import find_game
 from perceptual_lib.evaluation.games import GAMES
 from perceptual_lib.evaluation.localization.experiment import Localization
@@ -79,6 +80,16 @@ def test_limit_and_only(tmp_path, of_profiles) -> None:
     assert len(tried.table) == 2 and tried.seconds("perceptual") > 0
     again = Localization(localization(), tmp_path / "store", tried.run.executor, limit=2, only=["perceptual"])
     assert again.unfinished == []
+
+
+def test_settings_of_one_game(tmp_path, of_profiles) -> None:
+    """Only where they are said: Table 1 and Table 2 of the paper hold other layers. Maps are kept without a blur."""
+    both = small_profile(localization={}, change={"settings": {"perceptual": {"layers": "1-1", "sigma": 9.0}}})
+    table_1, change = (game(both, tmp_path, Local({"model": Layered()})) for game in (Localization, Change))
+    held = table_1.settings("perceptual"), change.settings("perceptual")
+    assert held == (both.settings, both.settings | {"layers": "1-1"})
+    assert change.settings("no_perceptual") == both.settings | {"layers": [], "layer_weight": 0.0}
+    assert change.settings("gradient") == {}
 
 
 @pytest.mark.parametrize(

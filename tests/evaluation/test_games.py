@@ -42,8 +42,8 @@ def test_experiments_share_maps(tmp_path, of_profiles) -> None:
     finished = [kind for kind, state in states if state == "finished"]
     assert {kind: finished.count(kind) for kind in finished} == {
         "perceptual_lib.evaluation.maps": 2 * 2,
-        "perceptual_lib.evaluation.localization.score": 4,
-        "perceptual_lib.evaluation.insertion_deletion.score": 4,
+        "perceptual_lib.evaluation.localization.protocol": 4,
+        "perceptual_lib.evaluation.insertion_deletion.protocol": 4,
     }
 
 

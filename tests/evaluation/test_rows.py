@@ -1,9 +1,7 @@
-"""What rows are made of: ranges of layers, subsets, settings."""
-
-from stand_ins import small_profile
+"""What rows are made of: ranges of layers, subsets."""
 
 from perceptual_lib.core.activations import Activation
-from perceptual_lib.evaluation.rows import draw_subset, layer_ranges, row_settings
+from perceptual_lib.evaluation.rows import draw_subset, layer_ranges
 
 
 def activations(*sizes: int) -> list[Activation]:
@@ -19,12 +17,3 @@ def test_ranges_by_activation_and_by_stage() -> None:
 def test_subsets_are_drawn_with_a_fixed_seed() -> None:
     assert draw_subset(range(100), 5) == (5, 33, 49, 53, 97)
     assert draw_subset("abc", None) == draw_subset("abc", 9) == ("a", "b", "c")
-
-
-def test_settings_of_one_game() -> None:
-    """Only where they are said: Table 1 and Table 2 of the paper hold other layers. Maps are kept without a blur."""
-    both = small_profile(localization={}, change={"settings": {"perceptual": {"layers": "1-1", "sigma": 9.0}}})
-    held = [row_settings(both, section, "perceptual") for section in (both.localization, both.change)]
-    assert held == [both.settings, both.settings | {"layers": "1-1"}]
-    assert row_settings(both, both.change, "no_perceptual") == both.settings | {"layers": [], "layer_weight": 0.0}
-    assert row_settings(both, both.change, "gradient") == {}

@@ -83,7 +83,7 @@ def test_published_weights(tmp_path: Path, drawn: dict, monkeypatch: pytest.Monk
         raise OSError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    with pytest.raises(InputError, match=r"download https://\S+ and put it at .*checkpoints"):
+    with pytest.raises(InputError, match=r"had from https://\S+ \(OSError\); download it and put it at .*checkpoints"):
         load_classifier("vgg16_voc", device="cpu")
     torch.save(drawn, path)
     with pytest.raises(InputError, match="its hash differs"):

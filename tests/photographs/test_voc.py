@@ -13,8 +13,7 @@ from perceptual_lib import InputError
 from perceptual_lib.networks.pictures import open_picture
 from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
 from perceptual_lib.photographs import voc
-from perceptual_lib.photographs.boxes import box_mask
-from perceptual_lib.photographs.scenes import Question, is_small
+from perceptual_lib.photographs.boxes import Question, box_mask, is_small
 from perceptual_lib.photographs.voc import load_hard_pairs, load_voc
 
 CAT, DOG, PERSON = map(VOC_CLASSES.index, ("cat", "dog", "person"))

@@ -53,7 +53,7 @@ def test_a_run_is_what_the_functions_give(tmp_path, photographs) -> None:
     restored = maps["maps"].astype(np.float32) * maps["maps_scales"][:, None, None]
     assert np.allclose(restored, expected.detach().numpy(), rtol=1e-3, atol=1e-8)
     assert maps["targets"].tolist() == targets.tolist() and maps["failure"].tolist() == ["", "", ""]
-    assert scores["iou"].shape == (3, 2, 250) and (maps["seconds"] > 0).all()
+    assert scores["hits"].shape == (3, 2, 250) and (maps["seconds"] > 0).all()
 
 
 def test_nothing_is_computed_twice(tmp_path, photographs) -> None:
@@ -207,7 +207,7 @@ def test_image_that_changes_in_the_middle_leaves_nothing_stale(tmp_path, photogr
     fresh = local_run(tmp_path / "fresh")
     fresh.complete(shards)
     for shard in shards:
-        assert np.array_equal(run.load(shard)["iou"], fresh.load(shard)["iou"])
+        assert np.array_equal(run.load(shard)["hits"], fresh.load(shard)["hits"])
 
 
 def test_image_that_changes_while_it_is_read_is_not_kept_under_the_old_key(tmp_path, photographs, monkeypatch) -> None:

@@ -163,8 +163,8 @@ def test_versions_are_those_that_can_change_a_shard(monkeypatch) -> None:
 KINDS = [
     f"perceptual_lib.evaluation.{kind}"
     for kind in (
-        *("maps", "change.score", "insertion_deletion.score", "localization.score"),
-        *("pointing.maps", "pointing.score", "randomization.score"),
+        *("maps", "change.protocol", "insertion_deletion.protocol", "localization.protocol"),
+        *("pointing.regions", "pointing.protocol", "randomization.protocol"),
     )
 ]
 

@@ -30,8 +30,9 @@ def store(tmp_path) -> Store:
 
 
 def put(store: Store, key: str = KEY, arrays: dict = ARRAYS) -> Path:
-    with store.lease(key) as lease:
-        lease.finish(arrays)
+    with store.lease(key) as leased:
+        assert leased
+        store.save(key, arrays)
     return store.path(key)
 
 
@@ -87,12 +88,12 @@ def test_bytes_behind_the_end_are_found_out(store) -> None:
 
 def test_lease_is_for_one(store) -> None:
     with store.lease(KEY) as first, store.lease(KEY) as second, store.lease(OTHER) as other:
-        assert first is not None and second is None and other is not None
+        assert first and not second and other
         where = Store(store.folder).running()
         assert where.keys() == {KEY, OTHER} and f"process {os.getpid()}, for " in where[KEY]
     assert files(store) == set() and store.running() == {}
     with store.lease(KEY) as again:
-        assert again is not None
+        assert again
 
 
 def test_exception_leaves_nothing_behind(store) -> None:
@@ -114,8 +115,8 @@ def test_exception_in_the_middle_of_writing_leaves_nothing_behind(store, monkeyp
 
 def hold(folder: Path, ready) -> None:
     """Lease KEY and never let go."""
-    with Store(folder).lease(KEY) as lease:
-        ready.send(lease is not None)
+    with Store(folder).lease(KEY) as leased:
+        ready.send(leased)
         signal.pause()
 
 
@@ -126,16 +127,16 @@ def test_lease_of_a_killed_process_is_free(store) -> None:
         process = context.Process(target=hold, args=(store.folder, there))
         process.start()
         assert here.recv()
-        with store.lease(KEY) as lease:
-            assert lease is None
+        with store.lease(KEY) as leased:
+            assert not leased
         assert f"process {process.pid}" in store.running()[KEY]
         process.kill()
         process.join()
         assert files(store) == {f"{KEY}.lock"}
         if sweep:
             assert store.running() == {} and files(store) == set()
-        with store.lease(KEY) as lease:
-            assert lease is not None
+        with store.lease(KEY) as leased:
+            assert leased
         assert files(store) == set()
 
 
@@ -149,8 +150,8 @@ def test_file_that_vanishes_between_open_and_lock_is_no_lease(store, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", flock)
-        with store.lease(KEY) as lease:
-            assert lease is None
+        with store.lease(KEY) as leased:
+            assert not leased
     put(store)
     assert files(store) == {f"{KEY}.npz"}
 
@@ -171,8 +172,8 @@ def contend(folder: Path, rounds: int, wins) -> None:
     """Take and leave the lease of KEY; two that have it at once would see each other's mark."""
     store, mark = Store(folder), folder / "mark"
     for _ in range(rounds):
-        with store.lease(KEY) as lease:
-            if lease is not None:
+        with store.lease(KEY) as leased:
+            if leased:
                 os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
                 mark.unlink()
                 with wins.get_lock():

@@ -1,6 +1,5 @@
 """The player of sanity checks (Sec. 4.5)."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -9,54 +8,32 @@ import torch
 import traitlets
 
 from perceptual_lib.book.explorer.player import LOOK, Player, explained_by_all, tiles, visible
-from perceptual_lib.book.explorer.widget import Chunk, picture_chunk
+from perceptual_lib.book.explorer.widget import Chunk, module, picture_chunk
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.randomization.experiment import Randomization
 from perceptual_lib.evaluation.randomization.table import randomization_curves
 from perceptual_lib.networks.classifier import Classifier
-from perceptual_lib.photographs.photographs import Photograph
 
 
 class CascadePlayer(Player):
     """The sanity check (Sec. 4.5): maps while the network forgets, layer after layer, with the first random seed.
 
-    Args:
-        experiment: finished.
-        classifier: the trained network.
-        table: of the run whose mean correlation is drawn, such as a published one; None for the experiment's own. Of
-            another network's stages there is nothing to draw.
-        photographs: those to choose from; None for the experiment's. Of them the first that every method explained.
-
-    Raises:
-        InputError: there is none.
-
-    Attributes:
-        method: its name.
-        stage: how many layers are forgotten.
+    The mean correlation that is drawn is that of `table`, such as a published run's; by default the experiment's own.
+    Of another network's stages there is nothing to draw. Otherwise as for `InsertionDeletionPlayer`. What is chosen are
+    `method`, and as `stage` how many layers are forgotten.
     """
 
-    source = "cascade"
+    _esm = module("cascade")
     method = traitlets.Unicode().tag(sync=True)
     stage = traitlets.Int(1).tag(sync=True)
 
-    def __init__(
-        self,
-        experiment: Randomization,
-        classifier: Classifier,
-        table: pd.DataFrame | None = None,
-        photographs: Sequence[Photograph] | None = None,
-    ) -> None:
+    def __init__(self, experiment: Randomization, classifier: Classifier, table: pd.DataFrame | None = None) -> None:
         own = experiment.table[experiment.table.seed == 0].sort_values("stage", kind="stable")
-        shown = explained_by_all(experiment, own, photographs)
+        shown = explained_by_all(experiment, own)
         methods = list(experiment.table.method.unique())
         stages = ["trained", *own[own.stage > 0].layer.unique()]
         lines = own.groupby(["photograph", "method"])[["correlation", "ssim"]]
         curves = randomization_curves(experiment.table if table is None else table)
-        means = {
-            method: {name: np.array(getattr(curve, name)).tolist() for name in ("value", "low", "high", "n")}
-            for method, (names, curve) in curves.items()
-            if names == stages
-        }
         about = {
             "methods": methods,
             "stages": stages,
@@ -64,7 +41,11 @@ class CascadePlayer(Player):
                 name: {method: lines.get_group((name, method)).to_dict("list") for method in methods} for name in shown
             },
             "run": "this page's run" if table is None else "the published run",
-            "means": means,
+            "means": {
+                method: {name: np.asarray(values).tolist() for name, values in vars(curve).items()}
+                for method, (names, curve) in curves.items()
+                if names == stages
+            },
         }
         maps = cache(lambda method: experiment.maps(method, seed=0))
 

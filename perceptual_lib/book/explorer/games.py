@@ -8,43 +8,31 @@ import torch
 import traitlets
 
 from perceptual_lib.book.explorer.player import Player, explained_by_all
-from perceptual_lib.book.explorer.widget import array_chunk, picture_chunk
-from perceptual_lib.evaluation.insertion_deletion.experiment import DECIMALS, InsertionDeletion
-from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, SIGMA, auc, impulse_blur, ranks
+from perceptual_lib.book.explorer.widget import array_chunk, module, picture_chunk
+from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
+from perceptual_lib.evaluation.insertion_deletion.protocol import DECIMALS, GAMES, SIGMA, auc, impulse_blur, ranks
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
 
 class InsertionDeletionPlayer(Player):
-    """The insertion and deletion games (Sec. 4.3), two maps side by side.
+    """The insertion and deletion games (Sec. 4.3), two maps side by side, of a finished experiment and its network.
 
-    The pictures are made in the browser, from the step at which each pixel changes.
+    To choose from are the first of the photographs (None for the experiment's) that every map plays with; without one,
+    InputError is raised. The pictures are made in the browser, from the step at which each pixel changes.
 
-    Args:
-        experiment: finished.
-        classifier: what the games are played on.
-        photographs: those to choose from; None for the experiment's. Of them the first that every map plays with.
-
-    Raises:
-        InputError: there is none.
-
-    Attributes:
-        left, right: rows of Table 2, such as "perceptual, sigma 5".
-        game: "deletion" or "insertion".
-        step: how many times pixels have changed.
+    What is chosen are the `game`; as `left` and `right` rows of Table 2, such as "perceptual, sigma 5"; and as `step`
+    how many times pixels have changed.
     """
 
-    source = "games"
+    _esm = module("games")
     left = traitlets.Unicode().tag(sync=True)
     right = traitlets.Unicode().tag(sync=True)
     game = traitlets.Enum(["deletion", "insertion"], "deletion").tag(sync=True)
     step = traitlets.Int(3).tag(sync=True)
 
     def __init__(
-        self,
-        experiment: InsertionDeletion,
-        classifier: Classifier,
-        photographs: Sequence[Photograph] | None = None,
+        self, experiment: InsertionDeletion, classifier: Classifier, photographs: Sequence[Photograph] | None = None
     ) -> None:
         table = experiment.table[experiment.table.role == "table"]
         keys = table[["method", "sigma"]].drop_duplicates().itertuples(index=False, name=None)

@@ -1,7 +1,8 @@
 """The explorer of layers, blur and thresholds (Secs. 3, 4.2): on finished maps, on any photograph and network."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from itertools import chain, count
 from threading import Event
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 
 from perceptual_lib.book.explorer import finished
 from perceptual_lib.book.explorer.player import PHOTOGRAPHS
-from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, picture_chunk
+from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.core.activations import network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS
+from perceptual_lib.evaluation.localization.table import table_scores
 from perceptual_lib.evaluation.sections import ALL_METHODS
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
@@ -37,10 +39,6 @@ NOTHING_TO_HOLD = (
 )
 
 
-class Cancelled(Exception):
-    """The reader no longer wants the map."""
-
-
 class Subject(NamedTuple):
     """A photograph as the network sees it."""
 
@@ -53,7 +51,8 @@ class Explorer(Widget):
     """Layers, blur and thresholds on photographs and a network of one's own.
 
     Maps are computed when they are asked for, off the main thread; the newest request takes the place of an older one.
-    The blur, the thresholds, the largest component and its IoU are the browser's work.
+    The blur, the thresholds, the largest component and its IoU are the browser's work. Raises InputError: pictures that
+    cannot be read, or an unknown method.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (taken as by `load_classifier`).
@@ -61,15 +60,12 @@ class Explorer(Widget):
         methods: names of the methods to choose from; None for all of Table 1 and two more.
         traits: what is chosen at first.
 
-    Raises:
-        InputError: pictures that cannot be read, or an unknown method.
-
     Attributes:
         maps: those that are there, (H, W) without blur, by key `map/PHOTOGRAPH/METHOD/LAYERS`.
         subjects: the photographs by name.
     """
 
-    source = "layers"
+    _esm = module("layers")
     address = traitlets.Unicode("layers").tag(sync=True)  # what its part of a page's address begins with
     photograph = traitlets.Unicode().tag(sync=True)
     method = traitlets.Unicode("perceptual").tag(sync=True)
@@ -83,20 +79,18 @@ class Explorer(Widget):
     def __init__(
         self,
         classifier: nn.Module,
-        images: Source | Photograph | Iterable[Source] | None = None,
+        images: Source | Iterable[Source] | None = None,
         methods: Sequence[str] | None = None,
         **traits: Any,
     ) -> None:
         self.classifier = classifier if isinstance(classifier, Classifier) else load_classifier(classifier)
-        self.methods = {name: find_method(name) for name in (ALL_METHODS if methods is None else methods)}
+        known = {name: find_method(name) for name in (ALL_METHODS if methods is None else methods)}
         self.maps: dict[str, np.ndarray] = {}
-        photographs = load_photographs([images] if isinstance(images, Photograph) else images)
-        self.subjects = {photograph.name: self._subject(photograph) for photograph in photographs}
+        self.subjects = {photograph.name: self._subject(photograph) for photograph in load_photographs(images)}
         self._executor = ThreadPoolExecutor(max_workers=1)
-        self._wanted = ("", Event())
+        self._cancelled = Event()  # of the map that was asked for last
         held = len(self.classifier.activations)
-        last = max(0, held * 4 // 5 - 1)
-        defaults = {"photograph": next(iter(self.subjects)), "layers": f"0-{last}" if held else ""}
+        layers = f"0-{max(0, held * 4 // 5 - 1)}" if held else ""
         about = {
             "photographs": [self._photograph(name) for name in self.subjects],
             "methods": [
@@ -105,16 +99,15 @@ class Explorer(Widget):
                     "title": name.replace("_", " "),
                     "note": method.cost,
                     "layered": finished.holds_layers(name) and held > 0,
-                    "ours": method.ours,
                 }
-                for name, method in self.methods.items()
+                for name, method in known.items()
             ],
             "size": list(self.classifier.input_size),
             "activations": held,
             "alphas": {name: ALPHAS[name][[0, -1, 0]].tolist() for name in finished.STRATEGIES},
             "notice": "" if held else NOTHING_TO_HOLD,
         }
-        super().__init__(about=about, **(defaults | traits))
+        super().__init__(about=about, **{"photograph": next(iter(self.subjects)), "layers": layers} | traits)
 
     @classmethod
     def of(
@@ -128,27 +121,21 @@ class Explorer(Widget):
     ) -> "Explorer":
         """The maps of a finished experiment: those of its table, and of the ranges of layers where it has them.
 
-        It begins with the layers of the profile, and with the blur and the threshold that the published table's
-        selection chooses for "perceptual".
-
-        Args:
-            experiment: weak localization.
-            classifier: its network.
-            published: the table that the methods' errors are read from; None for the experiment's own.
-            methods: some of the experiment's; None for all.
-            traits: what is chosen at first.
+        It begins with the layers of the profile, and with the blur and the threshold that the selection of the
+        published table chooses for "perceptual". The methods' errors are read from that table, too; None stands for the
+        experiment's own. `methods` are some of the experiment's, None for all; `traits` what is chosen at first.
         """
-        table, published = experiment.table, experiment.table if published is None else published
         methods = experiment.section.methods if methods is None else methods
+        scores = table_scores(experiment.table if published is None else published)
+        first = finished.first_traits(experiment.table, classifier, scores.get("perceptual"))
         pictures = experiment.pictures[: min(PHOTOGRAPHS, experiment.section.ranges or PHOTOGRAPHS)]
-        first = finished.chosen_threshold(published) | finished.own_layers(table, classifier)
         made = cls(classifier, pictures, methods, **(first | traits))
         made.maps = finished.maps_by_key(experiment, classifier, methods, made.subjects)
-        known = {"ranges": finished.tried_ranges(table), "errors": finished.errors_of_table_1(published)}
+        known = {"ranges": finished.tried_ranges(experiment.table), "errors": finished.table_errors(scores)}
         made.about = made.about | known
         return made
 
-    def _subject(self, photograph: Image.Image) -> Subject:
+    def _subject(self, photograph: Image.Image | Photograph) -> Subject:
         images = self.classifier.preprocess(photograph)
         target = getattr(photograph, "target", None)
         if target is None:
@@ -163,10 +150,15 @@ class Explorer(Widget):
         edges = [[round(float(edge), 3) for edge in box] for box in boxes]
         return {"name": name, "title": self.classifier.class_name(target), "boxes": edges}
 
-    def keys_at_hand(self) -> Iterator[str]:
+    @property
+    def arrays(self) -> dict[str, Callable[[], Chunk]]:
         """The pictures, and the maps that are there."""
-        yield from (f"picture/{name}" for name in self.subjects)
-        yield from self.maps
+        subjects, maps = self.subjects.copy(), self.maps.copy()  # the other thread may add one meanwhile
+        pictures = {f"picture/{name}": partial(self._picture, name) for name in subjects}
+        return pictures | {key: partial(array_chunk, saliency) for key, saliency in maps.items()}
+
+    def _picture(self, name: str) -> Chunk:
+        return picture_chunk(self.classifier.pixels(self.subjects[name].images)[0].numpy())
 
     def static_traits(self) -> dict[str, Any]:
         """A page computes nothing: it has the methods and ranges whose maps are there."""
@@ -175,12 +167,8 @@ class Explorer(Widget):
         return super().static_traits() | {"live": False, "about": self.about | {"methods": methods}}
 
     def chunk(self, key: str) -> Chunk:
-        """Of `picture/PHOTOGRAPH`, or of a map that is there."""
-        if key.startswith("picture/"):
-            return picture_chunk(self.classifier.pixels(self._known(key.split("/")[1]).images)[0].numpy())
-        if key not in self.maps:
-            raise InputError(f"there is no map {key.removeprefix('map/')!r} yet.")
-        return array_chunk(self.maps[key])
+        self._known(key.partition("/")[2].partition("/")[0])
+        return super().chunk(key)
 
     def _known(self, name: str) -> Subject:
         if name not in self.subjects:
@@ -194,7 +182,7 @@ class Explorer(Widget):
             except InputError as error:
                 self.send({"error": str(error)})
         elif "cancel" in content:
-            self._wanted[1].set()
+            self._cancelled.set()
         else:
             super()._answer(widget, content, buffers)
 
@@ -202,21 +190,21 @@ class Explorer(Widget):
         """Send what is there; compute, and then send, what is not."""
         if not key.startswith("map/") or key in self.maps:
             return super().reply(key)
-        self._wanted[1].set()
-        self._wanted = key, Event()
-        self._executor.submit(self._compute, *self._wanted)
+        self._cancelled.set()
+        self._cancelled = Event()
+        self._executor.submit(self._compute, key, self._cancelled)
 
     def _compute(self, key: str, cancelled: Event) -> None:
         """In a thread of its own, so that a request to stop can be heard."""
 
         def report(done: float) -> None:
             if cancelled.is_set():
-                raise Cancelled
+                raise CancelledError
             self.send({"key": key, "progress": min(1.0, done)})
 
         try:
             self.maps[key] = self.compute(key, report)
-        except Cancelled:
+        except CancelledError:
             self.send({"key": key, "error": "cancelled"})
         except Exception as error:  # whatever the reader's network raises: the widget goes on working
             self.send({"key": key, "error": str(error) or type(error).__name__})
@@ -224,14 +212,10 @@ class Explorer(Widget):
             super().reply(key)
 
     def compute(self, key: str, report: Callable[[float], None] = lambda done: None) -> np.ndarray:
-        """A map (H, W) without blur, by its key.
+        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`.
 
-        Args:
-            key: `map/PHOTOGRAPH/METHOD/LAYERS`.
-            report: called with the share that is done, before each pass of the network.
-
-        Raises:
-            InputError: a photograph, method or layers that there are not, and as for `explain`.
+        `report` is called with the share that is done, before each pass of the network. Raises InputError for a
+        photograph, method or layers that there are not, and as `explain`.
         """
         _, name, method, layers = key.split("/")
         subject, known = self._known(name), find_method(method)
@@ -246,15 +230,7 @@ class Explorer(Widget):
         return maps[0].cpu().numpy()
 
     def add(self, name: str, data: bytes) -> None:
-        """Add a picture, and show it.
-
-        Args:
-            name: of its file.
-            data: the file's bytes.
-
-        Raises:
-            InputError: no picture, or one that is too large.
-        """
+        """Add the picture in a file's bytes by the file's name, and show it. Raises InputError: none, or too large."""
         if len(data) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES // 10**6} MB; give a smaller picture.")
         try:

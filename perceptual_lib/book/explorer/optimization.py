@@ -7,7 +7,7 @@ import traitlets
 from torch import Tensor
 
 from perceptual_lib.book.explorer.player import LOOK, Player, tiles, visible
-from perceptual_lib.book.explorer.widget import Chunk, picture_chunk
+from perceptual_lib.book.explorer.widget import Chunk, module, picture_chunk
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
@@ -16,18 +16,16 @@ from perceptual_lib.photographs.photographs import Photograph
 class OptimizationPlayer(Player):
     """Two searches from step to step (Sec. 3.3): the change, the margin, and the picture as the network sees it.
 
+    What is chosen are the optimizer's `step`, of which about twenty are kept, and the `magnification` of the change in
+    the picture, whose brightness is kept well and its colours coarsely.
+
     Args:
-        classifier: the network.
         photographs: those of the paths, or the first of them.
         paths: by name, two of `perturbation_path`: (steps + 1, B, C, H, W), the perceptual one last.
         margins: by the same names, at each step: (steps + 1, B); what follows the last step is left out.
-
-    Attributes:
-        step: of the optimizer; about twenty of them are kept.
-        magnification: of the change in the picture, whose brightness is kept well and its colours coarsely.
     """
 
-    source = "optimization"
+    _esm = module("optimization")
     step = traitlets.Int(3).tag(sync=True)
     magnification = traitlets.Int(1).tag(sync=True)
 
@@ -59,7 +57,7 @@ class OptimizationPlayer(Player):
             """The change itself, a tile a step, each about grey and scaled by its limit."""
             change = changes[path][name] * classifier.std
             limit = _limits(change).clamp(min=1e-12)
-            return picture_chunk(tiles((0.5 + change / limit[:, None, None, None] / 2).permute(0, 2, 3, 1).numpy()))
+            return picture_chunk(tiles((0.5 + change / limit[:, None, None, None] / 2).numpy()))
 
         arrays = {"sizes": (paths, sizes_of), "changes": (paths, changes_of)}
         super().__init__(shown, classifier, {"steps": steps, "paths": about}, arrays)

@@ -1,11 +1,15 @@
 """What the players of finished experiments have in common: photographs to choose from, and what is drawn of each."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import traitlets
+from torchvision.utils import make_grid
 
 from perceptual_lib.book.explorer.widget import Chunk, Widget, picture_chunk
 from perceptual_lib.core.errors import InputError
@@ -18,18 +22,10 @@ LOOK = 2.0  # pixels: the blur of maps that are looked at, as in Fig. 7 of the b
 
 
 class Player(Widget):
-    """Something of each of a few photographs, step by step or side by side.
+    """Something of each of a few photographs, by name, as a network sees them: step by step or side by side.
 
-    Args:
-        shown: the photographs by name.
-        classifier: the network that sees them.
-        about: what the browser is told, beside the photographs and their size.
-        arrays: by the first word of their keys, `WORD/PHOTOGRAPH/CHOICE`: the choices, and what makes a chunk of the
-            names of photograph and choice.
-        traits: what is chosen at first, beside the first photograph.
-
-    Attributes:
-        photograph: its name.
+    `about` comes beside the photographs and their size. `arrays` are, by the first word of their keys,
+    `WORD/PHOTOGRAPH/CHOICE`, the choices and what makes a chunk of the names of photograph and choice.
     """
 
     photograph = traitlets.Unicode().tag(sync=True)
@@ -43,38 +39,26 @@ class Player(Widget):
         **traits: Any,
     ) -> None:
         self.shown = shown
-        pixels = classifier.pixels(classifier.preprocess(shown.values())).numpy()
-        pictures = dict(zip(shown, pixels, strict=True))
-        self.arrays = {"picture": ([""], lambda name, _: picture_chunk(pictures[name])), **arrays}
-        classes = {
-            name: "" if photograph.target is None else classifier.class_name(photograph.target)
-            for name, photograph in shown.items()
+        pictures = dict(zip(shown, classifier.pixels(classifier.preprocess(shown.values())).numpy(), strict=True))
+        arrays = {"picture": ([""], lambda name, _: picture_chunk(pictures[name])), **arrays}
+        self.arrays = {
+            f"{word}/{name}/{choice}".rstrip("/"): partial(make, name, choice)
+            for name in shown
+            for word, (choices, make) in arrays.items()
+            for choice in choices
         }
-        common = {
-            "photographs": [{"name": name, "title": title} for name, title in classes.items()],
-            "size": classifier.input_size,
-        }
-        super().__init__(about={**common, **about}, photograph=next(iter(shown)), **traits)
-
-    def keys_at_hand(self) -> Iterator[str]:
-        for name in self.shown:
-            for word, (choices, _) in self.arrays.items():
-                yield from (f"{word}/{name}/{choice}".rstrip("/") for choice in choices)
-
-    def chunk(self, key: str) -> Chunk:
-        word, name, choice = (key.split("/") + ["", ""])[:3]
-        choices, make = self.arrays.get(word, ((), None))
-        if make is None or name not in self.shown or choice not in choices:
-            raise InputError(f"there is no {key}.")
-        return make(name, choice)
+        photographs = [
+            {"name": name, "title": "" if each.target is None else classifier.class_name(each.target)}
+            for name, each in shown.items()
+        ]
+        about = {"photographs": photographs, "size": classifier.input_size, **about}
+        super().__init__(about=about, photograph=next(iter(shown)), **traits)
 
 
 def visible(maps: np.ndarray, *, together: bool = False) -> np.ndarray:
     """Maps (N, H, W) scaled to [0, 1] as figures draw them: from the least value to the 99.5 % quantile.
 
-    Args:
-        maps: as they come.
-        together: whether all have the range of the last one; otherwise each has its own.
+    Of each map, or for all `together` of the last one.
     """
     of = maps[-1:] if together else maps
     low, high = of.min((1, 2), keepdims=True), np.quantile(of, 0.995, (1, 2), keepdims=True)
@@ -82,23 +66,18 @@ def visible(maps: np.ndarray, *, together: bool = False) -> np.ndarray:
 
 
 def tiles(images: np.ndarray) -> np.ndarray:
-    """Pictures (N, H, W, 3) or maps (N, H, W) as one picture (rows H, columns W, 3), nearly square, row by row.
+    """Maps (N, H, W) or pictures (N, 3, H, W) as one picture (rows H, columns W, 3), nearly square, row by row.
 
     One file holds them all, and a slider has nothing to wait for.
     """
-    if images.ndim == 3:
-        images = np.repeat(images[..., None], 3, -1)
-    count, height, width, _ = images.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    padded = np.pad(images, ((0, rows * columns - count), (0, 0), (0, 0), (0, 0)))
-    return padded.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
+    channels = torch.from_numpy(images).reshape(len(images), -1, *images.shape[-2:])
+    return make_grid(channels, nrow=math.ceil(math.sqrt(len(images))), padding=0).permute(1, 2, 0).numpy()
 
 
 def explained_by_all(
-    experiment: Experiment, table: pd.DataFrame, photographs: Sequence[Photograph] | None
+    experiment: Experiment, table: pd.DataFrame, photographs: Sequence[Photograph] | None = None
 ) -> dict[str, Photograph]:
-    """By name, the first photographs that every row of the table has without a failure."""
+    """By name, the first photographs that every row of the table has without a failure; InputError without one."""
     pictures = {picture.name: picture for picture in experiment.pictures}
     rows = table.assign(row=table.role + table.method + table.settings)
     explained = rows[rows.failure == ""].groupby("photograph").row.nunique()

@@ -13,11 +13,11 @@ import html
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -52,12 +52,11 @@ def module(name: str) -> str:
     return "\n".join(pieces.values())
 
 
-def array_chunk(maps: np.ndarray) -> Chunk:
-    """Maps (..., H, W), each scaled to the whole numbers from 0 to 65535: deflated, two bytes a pixel."""
-    low, high = maps.min((-2, -1)), maps.max((-2, -1))
-    span = np.where(high > low, high - low, 1)
-    scaled = np.rint((maps - low[..., None, None]) / span[..., None, None] * 65535).astype("<u2")
-    head = {"format": "uint16", "shape": list(maps.shape), "low": low.ravel().tolist(), "high": high.ravel().tolist()}
+def array_chunk(saliency: np.ndarray) -> Chunk:
+    """A map (H, W) scaled to the whole numbers from 0 to 65535: deflated, two bytes a pixel."""
+    low, high = saliency.min(), saliency.max()
+    scaled = np.rint((saliency - low) / (high - low if high > low else 1) * 65535).astype("<u2")
+    head = {"format": "uint16", "shape": list(saliency.shape), "low": [low.item()], "high": [high.item()]}
     return head, zlib.compress(scaled.tobytes(), 9)
 
 
@@ -69,32 +68,27 @@ def picture_chunk(pixels: np.ndarray) -> Chunk:
 
 
 class Widget(anywidget.AnyWidget):
-    """An explorer. Its `source` is the ES module; what its traits are, it says itself.
+    """An explorer. Its ES module is `_esm = module(NAME)`; what its traits are, it says itself.
 
     Attributes:
         about: what can be chosen and what is known of it, as JSON.
+        arrays: by key, what makes the chunk of each array or picture; a static page has them all.
     """
 
-    source: ClassVar[str]
     _css = HERE / "explorer.css"
     about = traitlets.Dict().tag(sync=True)
-
-    def __init_subclass__(cls, **settings: Any) -> None:
-        if "source" in vars(cls):  # and not a class that traitlets derives for one object
-            cls._esm = module(cls.source)
-        super().__init_subclass__(**settings)
+    arrays: Mapping[str, Callable[[], Chunk]]
 
     def __init__(self, **traits: Any) -> None:
         super().__init__(**traits)
         self.on_msg(self._answer)
 
-    def keys_at_hand(self) -> Iterator[str]:
-        """Everything that a static page shall have."""
-        raise NotImplementedError
-
     def chunk(self, key: str) -> Chunk:
         """The array or picture of a key. Raises InputError where there is none."""
-        raise NotImplementedError
+        make = self.arrays.get(key)
+        if make is None:
+            raise InputError(f"there is no {key}.")
+        return make()
 
     def _answer(self, _: Any, content: dict, buffers: list[bytes]) -> None:
         if "need" in content:
@@ -116,33 +110,27 @@ class Widget(anywidget.AnyWidget):
         return {**(data or {}), "text/html": self.html()}, metadata
 
     def static_traits(self) -> dict[str, Any]:
-        """What a page without a kernel begins with."""
-        return {name: getattr(self, name) for name in self.trait_names(sync=True) if name not in _ANYONES}
+        """What a page without a kernel begins with: the traits that are not any widget's."""
+        others = {"_esm", "_css", "_anywidget_id", *anywidget.AnyWidget.class_trait_names()}
+        return {name: getattr(self, name) for name in self.trait_names(sync=True) if name not in others}
 
     def html(self) -> str:
         """The explorer without a kernel: its module, its traits and all of its arrays."""
         names, scripts = {}, {}  # what is alike is there once
-        for key in self.keys_at_hand():
+        for key in self.arrays:
             head, data = self.chunk(key)
             names[key] = "chunk-" + hashlib.sha256(repr(head).encode() + data).hexdigest()[:20]
-            scripts[names[key]] = chunk_element(names[key], head, data)
+            scripts[names[key]] = (
+                f'<script type="text/plain" id="{names[key]}" data-head="{html.escape(json.dumps(head))}">'
+                f"{base64.b64encode(data).decode()}</script>\n"
+            )
         traits = json.dumps(self.static_traits()).replace("</", "<\\/")
-        here = f"explorer-{hashlib.sha256((self.source + traits).encode()).hexdigest()[:12]}"
-        code = module(self.source).replace("export default", "const explorer =")
-        style = (HERE / "explorer.css").read_text(encoding="utf-8")
+        code = self._esm.replace("export default", "const explorer =")
+        here = f"explorer-{hashlib.sha256((code + traits).encode()).hexdigest()[:12]}"
         return (
-            f"<style>{style}</style>\n"
+            f"<style>{self._css}</style>\n"
             f'<div class="explorer" id="{here}"><noscript>This needs JavaScript.</noscript></div>\n'
             + "".join(scripts.values())
             + f'<script type="module">\n{code}\n{(HERE / "static.js").read_text(encoding="utf-8")}\n'
             f'mountWhenSeen(document.getElementById("{here}"), explorer, {traits}, {json.dumps(names)});\n</script>'
         )
-
-
-_ANYONES = {*anywidget.AnyWidget.class_trait_names(sync=True), "_esm", "_css", "_anywidget_id"}
-
-
-def chunk_element(name: str, head: dict[str, Any], data: bytes) -> str:
-    """A chunk as a page has it."""
-    about = html.escape(json.dumps(head))
-    return f'<script type="text/plain" id="{name}" data-head="{about}">{base64.b64encode(data).decode()}</script>\n'

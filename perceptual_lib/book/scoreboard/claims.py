@@ -20,29 +20,20 @@ from perceptual_lib.evaluation.games import GAMES
 class Claim:
     """Something that the paper says and a number can decide.
 
-    Attributes:
-        section: of the paper; its abstract, a figure, a table.
-        quote: its words.
-        asks: how they are read here: what is measured, and on what in place of the paper's data; where nothing can be
-            measured, what that would take.
-        experiment: whose table decides; "" where nothing can be measured.
-        where: values that columns of the table have in the lines that count.
-        sample: what of the table is compared: the name of one of the `SAMPLES`, and its arguments.
-        rule: what decides from there: the name of one of the `RULES`, and its arguments.
-        paper: the paper's own numbers, of ours and of the best rival, where one of its tables has them.
-
     Raises:
         InputError: no such experiment, sample or rule, or not with these arguments.
     """
 
-    section: str
-    quote: str
+    section: str  #: of the paper; its abstract, a figure, a table
+    quote: str  #: its words
     asks: str
-    experiment: str = ""
-    where: Mapping[str, Any] = field(default_factory=dict)
-    sample: Mapping[str, Any] = field(default_factory=dict)
-    rule: Mapping[str, Any] = field(default_factory=dict)
+    """How they are read, as what is measured, and on what in place of the paper's data; else what that would take."""
+    experiment: str = ""  #: whose table decides; none where nothing can be measured
+    where: Mapping[str, Any] = field(default_factory=dict)  #: values of columns, in the lines of the table that count
+    sample: Mapping[str, Any] = field(default_factory=dict)  #: one of the `SAMPLES`, what is compared; its arguments
+    rule: Mapping[str, Any] = field(default_factory=dict)  #: one of the `RULES`, what decides from there; its arguments
     paper: Mapping[str, float] = field(default_factory=dict)
+    """The paper's own numbers, of ours and of the best rival, where one of its tables has them."""
 
     def __post_init__(self) -> None:
         if self.experiment not in ("", *GAMES):
@@ -68,13 +59,13 @@ class Claim:
             return Finding(Verdict.NEEDS_DATA, f"nothing: {self.experiment} lacks {missing}", 0)
 
     def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        return _function("sample", self.sample, SAMPLES), _function("rule", self.rule, RULES)
+        return _function("sample", SAMPLES, **self.sample), _function("rule", RULES, **self.rule)
 
 
-def _function(kind: str, call: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """The function that `call` names, with its arguments; what they are applied to is still missing."""
-    arguments = dict(call)
-    name = arguments.pop("name", None)
+def _function(
+    kind: str, functions: Mapping[str, Callable[..., Any]], /, name: str | None = None, **arguments: Any
+) -> Callable[..., Any]:
+    """The function of this name, with these arguments; what they are applied to is still missing."""
     if name not in functions:
         raise InputError(f"there is no {kind} {name!r}; there are {', '.join(functions)}.")
     try:
@@ -85,11 +76,7 @@ def _function(kind: str, call: Mapping[str, Any], functions: Mapping[str, Callab
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
-    """Claims from YAML, see `claims.yaml`; section by section.
-
-    Raises:
-        InputError: a claim that is wrong; the sentence says which one, and how.
-    """
+    """Claims from YAML, see `claims.yaml`, section by section. Raises InputError that names the claim that is wrong."""
     data = yaml.safe_load(text)
     claims = []
     for number, entry in enumerate(data["claims"], 1):
@@ -108,21 +95,17 @@ CLAIMS = read_claims(files(__package__).joinpath("claims.yaml").read_text(encodi
 
 
 def scoreboard(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A line for each of the `CLAIMS`.
-
-    Args:
-        results: tables of the experiments by name. A claim whose table is missing, or has too little in it, "needs data
-            that is not here".
+    """A line for each of the `CLAIMS`, decided from the tables of experiments, by name.
 
     Returns:
-        section and quote; asks, how the quote is read; rule, the name of one of the `RULES`, "" where nothing can be
-        measured; measured, in words; n, photographs or scenes of the smallest comparison; verdict, a `Verdict`.
+        section, quote and asks of the claim; rule, the name of one of the `RULES`, "" where nothing can be measured;
+        measured, n and verdict, see `Finding`: without its table, or with too little in it, a claim "needs data that is
+        not here".
     """
     lines = []
     for claim in CLAIMS:
-        finding = claim.finding(results)
-        about = claim.section, claim.quote, claim.asks, claim.rule.get("name", "")
-        lines.append((*about, finding.measured, finding.n, finding.verdict))
+        about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks, "rule": claim.rule.get("name", "")}
+        lines.append(about | vars(claim.finding(results)))
     return pd.DataFrame(lines, columns="section quote asks rule measured n verdict".split())
 
 

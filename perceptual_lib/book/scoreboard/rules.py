@@ -38,17 +38,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was measured for a claim.
+    """What was measured for a claim."""
 
-    Attributes:
-        verdict: what it comes to.
-        measured: in words, with the 95 % interval; the reason where data are missing.
-        n: photographs or scenes of the smallest comparison, 0 without one.
-    """
-
-    verdict: Verdict
-    measured: str
-    n: int
+    verdict: Verdict  #: what it comes to
+    measured: str  #: in words, with the 95 % interval; the reason where data are missing
+    n: int  #: photographs or scenes of the smallest comparison, 0 without one
 
 
 class MissingData(InputError):
@@ -80,7 +74,6 @@ def place(
     claim needs data, if it is not refuted without.
 
     Args:
-        scores: (N, columns).
         ours: the column that the claim is about.
         rivals: the columns it is compared with, without ours if that is among them; None for all.
         rank: the place claimed, 1 for the best.
@@ -121,10 +114,6 @@ def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
 
     Reproduced: the interval of its mean rise lies on the side that the claim says. Not reproduced: on the other side.
     Undecided: it contains 0.
-
-    Args:
-        scores: (N, columns), the columns in order.
-        falls: whether the claim says that the scores fall.
     """
     rows = scores.dropna()
     if len(scores.columns) < 3 or len(rows) < fewest():
@@ -148,7 +137,7 @@ def saturates(scores: pd.DataFrame, at: float, *, lower: bool = False) -> Findin
     Args:
         scores: (N, sigmas), the columns being blurs in pixels.
         at: the blur that the claim names.
-        lower: whether less is better.
+        lower: as for `place`.
     """
     sigmas = sorted(sigma for sigma in scores if sigma >= LEAST_BLUR)
     small, rest = [s for s in sigmas if s <= at / 2], [s for s in sigmas if s >= at]
@@ -173,9 +162,6 @@ def almost_all(gains: pd.DataFrame) -> Finding:
 
     Reproduced: so many are clearly above. Not reproduced: more than the tenth is clearly below. Undecided: anything
     else. Columns that lack half of the rows or more are left out.
-
-    Args:
-        gains: (N, columns), above 0 where the claim holds.
     """
     gains = on_most_rows(gains)
     count = len(gains.columns)
@@ -200,16 +186,13 @@ def steadier(scores: pd.DataFrame) -> Finding:
     group of columns less that over the second.
 
     Reproduced: the interval of the difference lies below 0. Not reproduced: above. Undecided: it contains 0.
-
-    Args:
-        scores: (N, columns), the columns being pairs of a group's name and a name in it.
     """
     rows = scores.dropna()
-    groups = [group for group, _ in rows.columns]
-    names = list(dict.fromkeys(groups))
-    if len(names) != 2 or min(map(groups.count, names)) < 3 or len(rows) < fewest():
+    groups = rows.columns.get_level_values(0)  # a column is a pair of a group's name and a name in it
+    names = groups.unique()
+    if len(names) != 2 or groups.value_counts().min() < 3 or len(rows) < fewest():
         raise MissingData(f"three scores or more of two groups on {fewest()} rows")
-    first, second = (np.array([group == name for group in groups]) for name in names)
+    first, second = (groups == name for name in names)
     spread = _interval(rows, statistic=lambda means: means[:, first].std(1) - means[:, second].std(1))
     means = rows.mean().to_numpy()
     measured = f"spread over {first.sum()} {names[0]} {means[first].std():.3f}, over {second.sum()} {names[1]} "
@@ -222,11 +205,6 @@ def alike(scores: pd.DataFrame, first: str, second: str, *, margin: float) -> Fi
 
     Reproduced: the interval of the difference lies within the margin on both sides. Not reproduced: wholly outside.
     Undecided: anything else.
-
-    Args:
-        scores: (N, columns).
-        first, second: the columns.
-        margin: the difference that does not count.
     """
     rows = scores.reindex(columns=[first, second]).dropna()
     if len(rows) < fewest():
@@ -249,7 +227,7 @@ def _interval(values: pd.Series | pd.DataFrame, comparisons: int = 1, statistic:
 
 
 def _intervals(gaps: pd.DataFrame, comparisons: int) -> dict[str, Estimate]:
-    """Of each column; those that have the same rows share their resamples."""
+    """Of each column. Those that have the same rows are one matrix product, whose last bits may decide about a 0."""
     found = {}
     for names in gaps.columns.groupby([tuple(gaps[name].notna()) for name in gaps]).values():
         together = _interval(gaps[names], comparisons)

@@ -1,20 +1,15 @@
 """Where the change of the image goes (Secs. 1, 3 and 4; Figs. 2 and 4)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.evaluation.change import score
 from perceptual_lib.evaluation.change.table import change_table
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.photographs.photographs import Photograph
-from perceptual_lib.runs.shard import Shard
-from perceptual_lib.runs.store import Arrays
-
-MEASURES = "margin_before margin inside area size spread".split()
 
 
 class Change(Experiment):
@@ -27,15 +22,13 @@ class Change(Experiment):
     """
 
     name = "change"
-    columns = tuple(["role", "method", "settings", "photograph", "selection", "failure", "seconds", *MEASURES])
-    scores = score
+    columns = tuple(
+        "role method settings photograph selection failure seconds margin_before margin inside area size spread".split()
+    )
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
         unit = 255 * float(np.mean(self.run.network["std"]))  # of the network's input, in 0..255
         return super().arguments(row, photographs) | {"unit": unit}
-
-    def lines(self, shard: Shard, picture: Photograph, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
-        yield {name: float("nan") if arrays is None else float(arrays[name]) for name in MEASURES}
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"What the changes are like": change_table(self.table)}

@@ -1,4 +1,4 @@
-"""What a profile says of where the change goes (Secs. 1, 3 and 4)."""
+"""What a profile says of where the change goes (Secs. 1, 3 and 4): of the paper's own methods alone."""
 
 from typing import Literal
 
@@ -6,6 +6,4 @@ from perceptual_lib.evaluation.sections import RowsSection
 
 
 class Section(RowsSection):
-    """Where the change goes: of the paper's own methods alone."""
-
     methods: list[Literal["no_perceptual", "perceptual"]] = ["no_perceptual", "perceptual"]

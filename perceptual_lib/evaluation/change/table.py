@@ -10,10 +10,7 @@ MEANS = ["flipped", "inside", "area", "size", "visible", "spread"]
 
 
 def change_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What the profile's perturbations are like.
-
-    Args:
-        table: of the experiment `change`.
+    """What the profile's perturbations are like, from the experiment's table.
 
     Returns:
         By method: n, failed, and the means of `flipped` (0 or 1: the margin is not above 0), `inside`, `area`, `size`,

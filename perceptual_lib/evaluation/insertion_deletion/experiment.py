@@ -1,21 +1,16 @@
 """The insertion and deletion games (Sec. 4.3): Table 2, Fig. 5, middle, and Fig. 6."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
 from perceptual_lib.evaluation.experiment import Experiment
-from perceptual_lib.evaluation.insertion_deletion import score
-from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES
 from perceptual_lib.evaluation.insertion_deletion.table import insertion_deletion_table
 from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.shard import Shard
-from perceptual_lib.runs.store import Arrays
-
-DECIMALS = 4  # of a probability: more would be noise of the last bits, and most of the file
 
 
 class InsertionDeletion(Experiment):
@@ -26,7 +21,6 @@ class InsertionDeletion(Experiment):
 
     name = "insertion_deletion"
     columns = tuple("role method settings sigma photograph selection failure seconds insertion deletion".split())
-    scores = score
     looks = True
 
     @property
@@ -45,12 +39,6 @@ class InsertionDeletion(Experiment):
         steps = -(-height * width // self.section.step)
         forward = 2 + 2 * len(arguments["sigmas"]) * (steps - 1)  # the ends of the curves are common to all blurs
         return super().score(maps, arguments, (forward, 0))
-
-    def lines(self, shard: Shard, picture: Photograph, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
-        sigmas = shard.arguments["sigmas"]
-        curves = [(None, None)] * len(sigmas) if arrays is None else arrays["curves"].round(DECIMALS)
-        for sigma, of_blur in zip(sigmas, curves, strict=True):
-            yield {"sigma": sigma} | dict(zip(GAMES, of_blur, strict=True))
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"Table 2, areas of the deletion and insertion games": insertion_deletion_table(self.table)}

@@ -8,23 +8,28 @@ rows' worth at a time, and the probability of the class is read after each step:
 """
 
 import math
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional
 
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.networks.classifier import Classifier
 
 GAMES = ("insertion", "deletion")
 """What the second last dimension of curves stands for."""
 
 STEP = 8 * 224  # pixels: eight rows of a common input, as in RISE's own run over many images
 SIGMA = 5.0  # of the blur that insertion starts from
+DECIMALS = 4  # of a probability in tables: more would be noise of the last bits, and most of the file
 
 Curves = TypeVar("Curves", Tensor, np.ndarray)
 
@@ -47,10 +52,9 @@ def insertion_deletion(
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
         images: (B, C, H, W) in the network's normalized input space, where 0 is mean grey.
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
-        targets: the class: None for the network's prediction, one index for all, or (B,) int64.
+        targets: None for the network's prediction, one class index for all, or (B,) int64.
         step: pixels that change at once; the last step takes those that are left.
-        batch_size: pictures that the network gets at once; the curves do not depend on it, memory does. None for what
-            suits the device, see `full_batch`.
+        batch_size: pictures that the network gets at once, on which only memory depends; None for `full_batch`.
 
     Returns:
         (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1: probabilities after softmax, the first with no
@@ -65,21 +69,26 @@ def insertion_deletion(
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
         blurred, grey = impulse_blur(images, SIGMA), torch.zeros_like(images)
         targets, whole, soft, none = _end_points(classifier, images, blurred, targets, batch_size)
-        steps = math.ceil(order[0, 0].numel() / step)
-        curves = images.new_empty(*order.shape[:2], len(GAMES), steps + 1)
+        curves = images.new_empty(*order.shape[:2], len(GAMES), math.ceil(order[0, 0].numel() / step) + 1)
         curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
         curves[..., -1] = torch.stack([whole, none], 1)[:, None]
         start, finish = torch.stack([blurred, images], 1), torch.stack([images, grey], 1)  # (B, 2, C, H, W)
-        passes = Passes(classifier, backward=False)
-        curves[..., 1:-1] = _between(passes, start, finish, order, targets, steps, step, batch_size)
+        between, passes = curves[..., 1:-1], Passes(classifier, backward=False)
+        # One count over images, maps, games and steps: batches are full, however many there are of each.
+        for begin in range(0, between.numel(), batch_size):
+            count = torch.arange(begin, min(begin + batch_size, between.numel()), device=images.device)
+            image, which, game, done = torch.unravel_index(count, between.shape)
+            changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
+            pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
+            scores = passes(pictures).softmax(1, curves.dtype)
+            between[image, which, game, done] = scores.gather(1, targets[image, None])[:, 0]
     return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
 
 
 def auc(curves: Curves) -> Curves:
-    """Area under curves (..., n) whose steps together are 1 long, by trapezoids, as RISE has it: (...).
+    """(...), the area under curves (..., n) whose steps together are 1 long, by trapezoids, as RISE has it.
 
-    Raises:
-        InputError: fewer than two scores.
+    Raises InputError for fewer than two scores.
     """
     n = curves.shape[-1]
     if n < 2:
@@ -94,12 +103,7 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
     borders. RISE's square is 11 x 11, for sigma 5: nearly a box. Here its side is 2 sigma + 1, rounded up to an odd
     number and at least 11: it is RISE's up to sigma 5, and above it keeps that shape.
 
-    Args:
-        maps: (..., H, W) floating point; 0 is taken beyond the borders.
-        sigma: standard deviation in pixels; 0 leaves the maps as they are.
-
-    Raises:
-        InputError: a sigma that is negative or not finite.
+    Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels, finite and not negative.
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
@@ -107,7 +111,7 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
         return maps
     half = max(5, math.ceil(sigma))
     impulse = torch.eye(2 * half + 1, dtype=torch.double)[half : half + 1]  # (1, L): the square's kernel is a product
-    kernel = gaussian_blur(impulse, sigma)[0].to(maps)
+    kernel = gaussian_blur(impulse, sigma)[0, half:].to(maps)  # it is symmetric
     # As matrices and not as a convolution, which on a GPU would round to ten bits and reorder pixels.
     height, width = (_band(size, kernel) for size in maps.shape[-2:])
     with torch.autocast(maps.device.type, enabled=False):
@@ -115,11 +119,9 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _band(size: int, kernel: Tensor) -> Tensor:
-    """(size, size): row i holds the symmetric kernel (L,), its middle on the diagonal."""
+    """(size, size), row by row a symmetric kernel with its middle on the diagonal; of its half from there on, (K,)."""
     places = torch.arange(size, device=kernel.device)
-    offsets = places - places[:, None] + len(kernel) // 2
-    inside = (offsets >= 0) & (offsets < len(kernel))
-    return torch.where(inside, kernel[offsets.clamp(0, len(kernel) - 1)], 0)
+    return functional.pad(kernel, (0, size))[(places - places[:, None]).abs()]
 
 
 def ranks(maps: Tensor) -> Tensor:
@@ -143,35 +145,6 @@ def _end_points(
     return targets, scores[rows, targets], scores[rows + batch, targets], scores[-1, targets]
 
 
-def _between(
-    passes: Passes,
-    start: Tensor,
-    finish: Tensor,
-    order: Tensor,
-    targets: Tensor,
-    steps: int,
-    step: int,
-    batch_size: int,
-) -> Tensor:
-    """Probabilities (B, M, 2, steps - 1) after each step but the last.
-
-    Args:
-        start, finish: (B, 2, C, H, W) pictures for the GAMES.
-        order: (B, M, H, W), see `ranks`.
-        targets: (B,).
-        steps, step: how many of them, and of how many pixels.
-    """
-    scores = start.new_empty(*order.shape[:2], len(GAMES), steps - 1)
-    # One count over images, maps, games and steps: batches are full, however many there are of each.
-    for begin in range(0, scores.numel(), batch_size):
-        count = torch.arange(begin, min(begin + batch_size, scores.numel()), device=scores.device)
-        image, which, game, done = torch.unravel_index(count, scores.shape)
-        changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
-        pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
-        scores.view(-1)[count] = passes(pictures).softmax(1, scores.dtype).gather(1, targets[image, None])[:, 0]
-    return scores
-
-
 def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
     if step < 1:
         raise InputError(f"step must be at least 1, not {step}.")
@@ -181,3 +154,21 @@ def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
         raise InputError(f"maps must be a tensor ({batch}, ..., {size[0]}, {size[1]}), not {given}.")
     if maps.numel() == 0 or not maps.isfinite().all():
         raise InputError("maps must be at least one for each image, with finite values.")
+
+
+def compute(
+    classifier: Classifier,
+    pictures: Sequence[Image.Image],
+    *,
+    needed: dict[str, np.ndarray],
+    array: str,
+    sigmas: Sequence[float],
+    step: int,
+) -> dict[str, np.ndarray]:
+    """What a shard computes: of maps `needed[array]`, (B, H, W), blurred, each game's curves (B, sigmas, n) float32."""
+    images = classifier.preprocess(pictures)
+    maps = torch.from_numpy(needed[array].astype(np.float32)).to(images.device)
+    blurred = torch.stack([impulse_blur(maps, sigma) for sigma in sigmas], 1)
+    targets = torch.from_numpy(needed["targets"])
+    curves = insertion_deletion(classifier, images, blurred, targets, step=step).cpu().numpy().round(DECIMALS)
+    return {game: curves[:, :, index] for index, game in enumerate(GAMES)}

@@ -6,11 +6,14 @@ of the image's class. The error is the share of images without a hit, at the one
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.places import scale_and_blur
 from perceptual_lib.photographs.boxes import Box, box_array
 
 ALPHAS = {
@@ -36,14 +39,13 @@ def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
 
 
 def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
-    """How well the largest component of each cut of a map fits an object.
+    """(N, 250) for the THRESHOLDS, how well the largest component of each cut of a map fits an object.
+
+    That is the largest IoU over the boxes of the map, in [0, 1]; 0 for an empty cut.
 
     Args:
         maps: (N, H, W), as for `component_boxes`.
-        boxes: for each map, at least one (left, top, right, bottom) in its frame, as from `Photograph.scaled_boxes`.
-
-    Returns:
-        (N, 250) for the THRESHOLDS: the largest IoU over the boxes of that map, in [0, 1]; 0 for an empty cut.
+        boxes: for each map, at least one in its frame, as from `Photograph.scaled_boxes`.
 
     Raises:
         InputError: maps as for `component_boxes`; a map without boxes; a box without an area.
@@ -61,17 +63,13 @@ def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
 
 
 def component_boxes(maps: ArrayLike) -> np.ndarray:
-    """The bounding box of the largest 8-connected component of each cut of each map.
+    """(N, 250, 4) int32, the box of the largest component of each cut of each map, as `largest_boxes` has it.
 
-    Of components of one size, the one whose first pixel in row order comes first. "percent" takes at least one pixel,
-    and with it all of the same value as the last one taken: a constant map is cut as a whole.
+    "percent" takes at least one pixel, and with it all of the same value as the last one taken: a constant map is cut
+    as a whole.
 
     Args:
         maps: (N, H, W) as from `scale_and_blur`, compared in single precision; arrays, or tensors on the CPU.
-
-    Returns:
-        (N, 250, 4) int32 for the THRESHOLDS, (left, top, right, bottom) in inclusive pixels; (0, 0, -1, -1) for an
-        empty cut.
 
     Raises:
         InputError: maps that are not (N, H, W), without pixels, or with values below 0 or not finite.
@@ -134,16 +132,10 @@ def best_column(hits: np.ndarray) -> int:
 
 
 def held_out_hits(hits: np.ndarray) -> np.ndarray:
-    """Hits at a threshold that was chosen on other images: on the odd ones for the even, and the other way round.
+    """(N,) hits at a threshold that was chosen on other images: on the odd ones for the even, and the other way round.
 
-    Args:
-        hits: (N, K) bool, the columns of one strategy, or all to choose the strategy too; N at least 2.
-
-    Returns:
-        (N,) bool.
-
-    Raises:
-        InputError: fewer than two images.
+    Of hits (N, K) bool, the columns of one strategy, or all to choose the strategy too. Raises InputError for fewer
+    than two images.
     """
     if len(hits) < 2:
         raise InputError(
@@ -153,3 +145,12 @@ def held_out_hits(hits: np.ndarray) -> np.ndarray:
     for half in range(2):
         result[half::2] = hits[half::2, best_column(hits[1 - half :: 2])]
     return result
+
+
+def compute(
+    *_: Any, needed: dict[str, np.ndarray], array: str, sigmas: Sequence[float], boxes: Sequence[Sequence[Box]]
+) -> dict[str, np.ndarray]:
+    """What a shard computes: of maps `needed[array]`, (B, H, W), iou and hits (B, sigmas, 250) for the THRESHOLDS."""
+    maps = torch.from_numpy(needed[array].astype(np.float32))
+    iou = np.stack([localize(scale_and_blur(maps, sigma), boxes) for sigma in sigmas], 1, dtype=np.float32)
+    return {"iou": iou, "hits": is_hit(iou)}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment, Piece
-from perceptual_lib.evaluation.pointing import maps, score
+from perceptual_lib.evaluation.pointing import regions
 from perceptual_lib.evaluation.pointing.table import pointing_table
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.rows import Row
@@ -18,7 +18,6 @@ from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
 from perceptual_lib.photographs.mosaics import Mosaic, draw_mosaics
 from perceptual_lib.photographs.voc import ADDRESS, Scene, load_hard_pairs, load_voc
 from perceptual_lib.runs.shard import Shard
-from perceptual_lib.runs.store import Arrays
 
 
 class Pointing(Experiment):
@@ -31,7 +30,6 @@ class Pointing(Experiment):
 
     name = "pointing"
     columns = tuple("role method settings scale sigma scene target hard selection failure seconds distance".split())
-    scores = score
     unit = "scene"
 
     @classmethod
@@ -79,23 +77,19 @@ class Pointing(Experiment):
         # An answer is of Eq. 2, and the passes are those at the network's usual input size.
         passes = find_method(row.method).passes({**row.settings, "multilabel": True})
         for scene in row.photographs:
-            targets = [[question.target for question in scene.questions]]
-            explained = Shard(
-                maps.__name__,
-                {"method": row.method, "settings": row.settings, "scale": scale, "by_image": {"targets": targets}},
-                (scene,),
-                label=f"{row.name} at {scale:g} x",
-                passes=tuple(round(count * len(scene.questions) * scale**2) for count in passes),
-            )
-            asked = {"size": [scene.size[::-1]], "boxes": [[question.boxes for question in scene.questions]]}
-            arguments = {"sigmas": self.section.sigmas, "by_image": asked}
-            yield row.about | {"scale": scale}, self.score(explained, arguments)
+            targets, boxes = zip(*((question.target, question.boxes) for question in scene.questions), strict=True)
+            asked = {"method": row.method, "settings": row.settings, "scale": scale, "by_image": {"targets": [targets]}}
+            cost = tuple(round(count * len(targets) * scale**2) for count in passes)
+            maps = Shard(regions.__name__, asked, (scene,), label=f"{row.name} at {scale:g} x", passes=cost)
+            by_image = {"size": [scene.size[::-1]], "boxes": [boxes]}
+            yield row.about | {"scale": scale}, self.score(maps, {"sigmas": self.section.sigmas, "by_image": by_image})
 
-    def lines(self, shard: Shard, picture: Mosaic | Scene, arrays: Arrays | None) -> Iterator[dict[str, Any]]:
-        for index, question in enumerate(picture.questions):
-            for blur, sigma in enumerate(self.section.sigmas):
-                distance = float("nan") if arrays is None else float(arrays["distances"][index, blur])
-                yield {"sigma": sigma, "target": question.target, "hard": question.hard, "distance": distance}
+    def cases(self, shard: Shard, picture: Mosaic | Scene) -> list[dict[str, Any]]:
+        return [
+            {"target": question.target, "hard": question.hard, "sigma": sigma}
+            for question in picture.questions
+            for sigma in self.section.sigmas
+        ]
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {
@@ -105,8 +99,7 @@ class Pointing(Experiment):
 
     @property
     def manifest(self) -> dict[str, Any]:
-        on_voc = self.section.source is not None
-        published = on_voc and load_hard_pairs() is not None
+        published = self.section.source is not None and load_hard_pairs() is not None
         return super().manifest | {"hard": "the published list" if published else "computed by its definition"}
 
 

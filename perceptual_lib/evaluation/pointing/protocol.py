@@ -5,10 +5,11 @@ in it. The map of the class is blurred at the size of the network's input, resiz
 maximum is a hit when it is less than 15 pixels from the boxes around the class's objects, all of them together. The
 accuracy is the mean over classes, over all pairs or over those called difficult: small objects, another class present.
 
-It is played on scenes, see `photographs.scenes`: VOC07's pictures, or mosaics of photographs.
+It is played on scenes: VOC07's pictures, or mosaics of photographs.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,44 +25,33 @@ TOLERANCE = 15  # pixels of the picture: a smaller distance is a hit
 
 
 def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)) -> np.ndarray:
-    """The most salient pixel of each map, for each blur; of equals the first in row order.
+    """(N, S, 2) int64, column and row of the most salient pixel of each map; of equals the first in row order.
 
     Args:
         maps: (N, h, w) floating point, of N classes or pictures of one size.
         size: (height, width) of the picture; the maps are resized to it bilinearly, after the blur.
         sigmas: S standard deviations of a Gaussian in pixels of the maps, which are those of the network's input.
 
-    Returns:
-        (N, S, 2) int64: column and row in the picture, counted from 0.
-
     Raises:
         InputError: maps that are not (N, h, w), without pixels or not finite; a sigma that is negative.
     """
     if maps.ndim != 3 or 0 in maps.shape or not maps.isfinite().all():
         raise InputError(f"maps must have the shape (N, h, w) and finite values; these are {tuple(maps.shape)}.")
-    places = torch.stack([_first_maximum(gaussian_blur(maps, sigma), size) for sigma in sigmas], 1).cpu().numpy()
+    found = []
+    for sigma in sigmas:
+        blurred = gaussian_blur(maps, sigma)
+        if blurred.shape[1:] != size:
+            blurred = F.interpolate(blurred[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        found.append(blurred.flatten(1).argmax(1))
+    places = torch.stack(found, 1).cpu().numpy()
     return np.stack([places % size[1], places // size[1]], -1)
 
 
-def _first_maximum(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, h, w) -> (N,): where in the pixels of the resized map, row by row."""
-    if maps.shape[1:] != size:
-        maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-    return maps.flatten(1).argmax(1)
-
-
 def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
-    """From points to the nearest pixel of the region that boxes cover together.
+    """(...) float64 pixels from points to the nearest one of the region that boxes cover together; 0 inside.
 
-    Args:
-        points: (..., 2) columns and rows, as from `maxima`.
-        boxes: at least one (left, top, right, bottom) in inclusive pixels of the same picture.
-
-    Returns:
-        (...) float64 in pixels; 0 inside.
-
-    Raises:
-        InputError: no box, or not of four numbers.
+    Points are (..., 2) columns and rows, as from `maxima`; boxes at least one in the same picture. Raises InputError
+    for no box, or one that is not of four numbers.
     """
     edges = box_array(boxes)
     points = np.asarray(points)[..., None, :]  # (..., 1, 2) beside (M, 2)
@@ -72,20 +62,16 @@ def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
 def count_hits(
     hits: ArrayLike, groups: Sequence[str | int], classes: Sequence[int], among: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Hits and pairs of each class in each picture: what `statistics.bootstrap` takes, with `class_mean`.
+    """(G, ..., K, 2) float64, hits and pairs of each class in each picture: what `bootstrap` takes, with `class_mean`.
 
     Pairs of one picture are no independent draws, so the row to draw is the picture (or another group).
 
     Args:
         hits: (P, ...) bool, a row for each pair, such as one column for each blur; nan where there is no map, which
             makes the whole row of its group nan.
-        groups: (P,) what each pair is drawn with, such as the name of its picture.
-        classes: (P,) its class.
+        groups, classes: (P,) what each pair is drawn with, such as the name of its picture, and its class.
         among: the K classes that the mean goes over; None for those that occur. One of them that has no pair counts as
             missed in every group, so that its accuracy is 0, as TorchRay has it.
-
-    Returns:
-        (G, ..., K, 2) float64: hits and pairs. With one class for all pairs, `class_mean` is the share of hits.
 
     Raises:
         InputError: no pair, lengths that differ, or a class that is not among those given.
@@ -106,15 +92,29 @@ def count_hits(
 
 
 def class_mean(means: np.ndarray) -> np.ndarray:
-    """The statistic for `bootstrap`: the mean over classes of the share of hits.
+    """The statistic for `bootstrap`: (R, ...) in [0, 1], the mean over classes of the share of hits.
 
-    Args:
-        means: (R, ..., K, 2), means or sums of the rows of `count_hits`.
-
-    Returns:
-        (R, ...) in [0, 1]. A class that a resample happens to lack is left out there: as 0 it would pull the
-        interval down, and most of all where classes are rare.
+    Of (R, ..., K, 2), means or sums of the rows of `count_hits`. A class that a resample happens to lack is left out
+    there: as 0 it would pull the interval down, and most of all where classes are rare.
     """
     hits, pairs = means[..., 0], means[..., 1]
     shares = np.divide(hits, pairs, out=np.zeros_like(hits), where=pairs > 0)
     return shares.sum(-1) / (pairs > 0).sum(-1)
+
+
+def compute(
+    *_: Any,
+    needed: dict[str, np.ndarray],
+    sigmas: Sequence[float],
+    size: Sequence[tuple[int, int]],
+    boxes: Sequence[Sequence[Sequence[Box]]],
+) -> dict[str, np.ndarray]:
+    """What a shard computes: of maps (B, Q, h, w), the distance (B, Q * sigmas) float32 in pixels of each picture.
+
+    Of each picture `size` is (height, width), and `boxes` those of the class for each of its questions.
+    """
+    found = []
+    for maps, frame, asked in zip(needed["maps"].astype(np.float32), size, boxes, strict=True):
+        points = maxima(torch.from_numpy(maps), tuple(frame), sigmas)  # (Q, S, 2)
+        found.append([distances(*each) for each in zip(points, asked, strict=True)])
+    return {"distance": np.array(found, dtype=np.float32).reshape(len(found), -1)}

@@ -1,10 +1,13 @@
-"""Classifiers that answer for overlapping regions of a picture of any size, as the pointing game needs them (Sec. 4.4).
+"""Maps for the questions of the pointing game (Sec. 4.4), and the classifiers of overlapping regions that it needs.
 
 A picture of several objects is not warped to a square: the network goes over it like a convolution, and has for each
 class a response in each of h x w regions. The paper's own method takes the largest of them (Eq. 2); other methods get
 one number for each class.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -12,12 +15,40 @@ from torch.nn import functional as F
 
 from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
+from perceptual_lib.methods.registry import find_method
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
+AT_ONCE = 5  # questions at scale 1: a larger input takes more memory
+
+
+def compute(
+    classifier: Classifier,
+    pictures: Sequence[Image.Image],
+    *,
+    method: str,
+    settings: dict,
+    scale: float,
+    targets: list[list[int]],
+) -> dict[str, np.ndarray]:
+    """What a shard computes: maps that are not blurred, of Q classes in each of B pictures of one size.
+
+    Method and settings are those of `unblurred_maps`, the scale that of `region_inputs`, whose size the maps have. They
+    are maps (B, Q, h, w) and maps_scales (B, Q) as `pack_maps` has them.
+    """
+    images = torch.cat([region_inputs(classifier, picture, scale) for picture in pictures])
+    asked = torch.tensor(targets)  # (B, Q)
+    # Our own methods take the largest region (Eq. 2).
+    network = class_responses(classifier) if find_method(method).ours else class_scores(classifier)
+    few = max(1, int(AT_ONCE / scale**2))
+    batches = zip(images.repeat_interleave(asked.shape[1], 0).split(few), asked.flatten().split(few), strict=True)
+    maps = torch.cat([unblurred_maps(network, *batch, method, settings, multilabel=True) for batch in batches])
+    return pack_maps(maps.unflatten(0, asked.shape))
+
 
 def class_responses(classifier: Classifier) -> nn.Module:
-    """The classifier's network for `perceptual_ball(..., multilabel=True)`: images (B, 3, H, W) to (B, K, h, w).
+    """For `perceptual_ball(..., multilabel=True)`: images (B, 3, H, W) to (B, K, h, w).
 
     The classifier itself where it returns that, and `ResponseMaps` of one that pools. Raises InputError as that does.
     """
@@ -25,26 +56,16 @@ def class_responses(classifier: Classifier) -> nn.Module:
 
 
 def class_scores(classifier: Classifier) -> nn.Module:
-    """The classifier's network for `explain`: images (B, 3, H, W) of any size to one score for each class, (B, K).
-
-    The classifier itself where it pools, and the sum over regions of one that does not.
-    """
+    """For `explain`: images (B, 3, H, W) of any size to (B, K), over the regions of a classifier that does not pool."""
     return SummedRegions(classifier.network) if _returns_regions(classifier) else classifier
 
 
 def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1.0) -> Tensor:
-    """A picture as the network takes it in the pointing game: aspect ratio kept.
+    """A picture as the network takes it in the pointing game, (1, 3, h, w): aspect ratio kept.
 
-    The paper's network for VOC takes it as TorchRay resizes it, bilinearly and without smoothing what becomes smaller;
-    others with the filter that `Classifier.preprocess` warps with.
-
-    Args:
-        classifier: whose input's short side the picture's becomes, times the scale.
-        picture: of any size.
-        scale: 1 for the paper's original size, 1.5 for its larger one.
-
-    Returns:
-        (1, 3, h, w) on the classifier's device.
+    Its short side becomes that of the classifier's input, times the scale: 1 for the paper's original size, 1.5 for its
+    larger one. The paper's network for VOC takes it as TorchRay resizes it, bilinearly and without smoothing what
+    becomes smaller; others with the filter that `Classifier.preprocess` warps with.
     """
     short = round(min(classifier.input_size) * scale)
     size = int(short * picture.height / min(picture.size)), int(short * picture.width / min(picture.size))
@@ -77,13 +98,8 @@ class ResponseMaps(nn.Module):
     """A classifier that pools its features, without the pooling: images (B, C, H, W) to responses (B, K, h, w).
 
     The last layer is linear, so it can as well be applied to each place before the mean over places is taken: the mean
-    of the responses is the network's logits. Shares the network's parameters, and leaves it as it is.
-
-    Args:
-        network: one of timm's EfficientNet family, such as the `network` of the embedded classifier.
-
-    Raises:
-        InputError: another network, or one with another pooling.
+    of the responses is the network's logits. Shares the network's parameters, and leaves it as it is. Raises InputError
+    for another network than one of timm's EfficientNet family, or one with another pooling.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -7,10 +7,13 @@ stays as it is shows the image and not the network.
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import rankdata
 from torch import nn
@@ -18,9 +21,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptual_lib.core.activations import network_of
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.places import scale_and_blur
-from perceptual_lib.networks.classifier import stages
+from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
+from perceptual_lib.evaluation.places import scale_and_blur, share_inside
+from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
+from perceptual_lib.photographs.boxes import Box, box_mask
 
 WINDOW = 11  # pixels: the least side of a map that SSIM compares
 
@@ -28,77 +34,55 @@ WINDOW = 11  # pixels: the least side of a map that SSIM compares
 def cascade(
     network: nn.Module, layers: Sequence[str] | None = None, *, fresh: nn.Module
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Copies of a network, each with one more of its layers as in an untrained network.
+    """Each layer's path, and a copy of the network with that layer and those before as in an untrained network.
 
     With a layer go the batch norms behind it, up to the end of the network: weights, biases and running statistics.
     Those statistics describe what the layers before used to send, and that is no longer what comes. "Behind" is by
     the order in which the network lists its modules. Layers that are not named keep what they have learned.
 
+    The copies have the network's type, device and mode, and are independent of each other; keep none, and there are
+    never more than two.
+
     Args:
-        network: a `Classifier`, or any module; neither it nor its copies are put into another mode.
+        network: a `Classifier`, or any module; left as it was.
         layers: paths of modules within the network (of a `Classifier`, within its `network`), from the last to the
             first; None for `stages`.
         fresh: an untrained network of the same layers, as from `fresh_network`.
-
-    Returns:
-        An iterator of each layer's path and the copy, of the network's class, type and device. The copies are
-        independent of each other; keep none, and there are never more than two.
 
     Raises:
         InputError: at once, for a layer that is unknown or has no weights, or a fresh network of other layers.
     """
     layers = stages(network) if layers is None else layers
-    known = dict(network_of(network).named_modules())
+    own, fresh = network_of(network), network_of(fresh)
+    known = dict(own.named_modules())
     wrong = [layer for layer in layers if layer not in known or not known[layer].state_dict()]
     if wrong:
         raise InputError(f"the network has no layer {wrong[0]!r} with weights; it has {', '.join(stages(network))}.")
-    fresh = network_of(fresh)
-    shapes, own = ({k: v.shape for k, v in each.state_dict().items()} for each in (fresh, network_of(network)))
-    if shapes != own:
+    shapes, others = ({name: value.shape for name, value in each.state_dict().items()} for each in (own, fresh))
+    if shapes != others:
         raise InputError("the fresh network has other layers than the network; give one of the same architecture.")
     return _copies(network, layers, fresh)
 
 
 def _copies(network: nn.Module, layers: Sequence[str], fresh: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    parts = dict(fresh.named_modules())
+    paths = list(parts)
     for layer in layers:
         network = deepcopy(network)
-        for path in (layer, *_batch_norms_behind(fresh, layer)):
-            network_of(network).get_submodule(path).load_state_dict(fresh.get_submodule(path).state_dict())
+        norms = [path for path in paths[paths.index(layer) + 1 :] if isinstance(parts[path], _BatchNorm)]
+        for path in (layer, *norms):
+            network_of(network).get_submodule(path).load_state_dict(parts[path].state_dict())
         yield layer, network
 
 
-def _batch_norms_behind(network: nn.Module, layer: str) -> list[str]:
-    paths = [path for path, _ in network.named_modules()]
-    behind = paths[paths.index(layer) + 1 :]
-    return [path for path in behind if isinstance(network.get_submodule(path), _BatchNorm)]
+def fresh_network(name: str, seed: int = 0) -> nn.Module:
+    """A network as its library initializes it before training, by its name for `load_classifier`; on the CPU.
 
-
-def fresh_network(network: str | nn.Module, seed: int = 0) -> nn.Module:
-    """A network as it is before training, on the CPU, the same on every device.
-
-    Args:
-        network: a name for `load_classifier`: the network as its library initializes it. Or a module, whose copy is
-            initialized by the `reset_parameters` of its layers, PyTorch's own defaults: not what the builders of many
-            published networks, VGG's among them, replace these by.
-        seed: of the values; torch's own random numbers go on as if none had been drawn.
-
-    Raises:
-        InputError: a name as for `load_classifier`; a module with weights of its own and no `reset_parameters`.
+    It is the same on every device. Torch's own random numbers go on as if none had been drawn.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
-        if isinstance(network, str):
-            return load_classifier(network, weights="random", device="cpu").network
-        copy = deepcopy(network_of(network)).cpu()
-        for path, module in copy.named_modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-            elif any(True for _ in module.parameters(recurse=False)):
-                raise InputError(
-                    f"{path or 'the network'} ({type(module).__name__}) does not say how its weights are initialized; "
-                    "give cascade a fresh network."
-                )
-        return copy
+        return load_classifier(name, weights="random", device="cpu").network
 
 
 def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
@@ -107,14 +91,8 @@ def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
     A constant map puts its pixels in no order, and the correlation is undefined: it counts as 0, so that an average
     over images does not lose those whose map has vanished.
 
-    Args:
-        maps, others: (N, H, W) each; arrays, or tensors on the CPU.
-
-    Returns:
-        (N,) in [-1, 1].
-
-    Raises:
-        InputError: other shapes, or values that are not finite.
+    Of maps (N, H, W), arrays or tensors on the CPU, (N,) in [-1, 1]. Raises InputError for maps of two shapes, without
+    pixels or not finite.
     """
     first, second = (rankdata(each.reshape(len(each), -1), axis=1) for each in _pair(maps, others))
     first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
@@ -125,16 +103,8 @@ def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
 def structural_similarity(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
     """SSIM of two maps, each scaled to [0, 1] first (Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5).
 
-    A constant map becomes 0. The mean is over the windows that lie within the map.
-
-    Args:
-        maps, others: (N, H, W) each, H and W at least 11; arrays, or tensors on the CPU.
-
-    Returns:
-        (N,) in [-1, 1]; 1 for equal maps.
-
-    Raises:
-        InputError: other shapes, or values that are not finite.
+    A constant map becomes 0. The mean is over the windows that lie within the map. Arguments, result and errors as for
+    `rank_correlation`, H and W at least 11.
     """
     pair = _pair(maps, others)
     if min(pair[0].shape[1:]) < WINDOW:
@@ -149,16 +119,61 @@ def structural_similarity(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
 
 
 def _windowed(maps: np.ndarray) -> np.ndarray:
-    """Weighted means (N, H - 10, W - 10) in each window of maps (N, H, W)."""
+    """(N, H - 10, W - 10) weighted means in each window of maps (N, H, W)."""
     half = WINDOW // 2
     return gaussian_filter(maps, 1.5, radius=half, axes=(1, 2))[:, half:-half, half:-half]
 
 
 def _pair(maps: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Both as (N, H, W) float64; raises InputError for other shapes, or values that are not finite."""
+    """Both as (N, H, W) float64, checked."""
     pair = np.asarray(maps, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if pair[0].ndim != 3 or pair[0].size == 0 or pair[0].shape != pair[1].shape:
         raise InputError(f"maps to compare must have one shape (N, H, W), not {pair[0].shape} and {pair[1].shape}.")
     if not all(np.isfinite(each).all() for each in pair):
         raise InputError("maps to compare must be finite.")
     return pair
+
+
+def compute(
+    classifier: Classifier,
+    pictures: Sequence[Image.Image],
+    *,
+    method: str,
+    settings: dict[str, Any],
+    model: str,
+    layers: Sequence[str],
+    seed: int,
+    sigma: float,
+    boxes: Sequence[Sequence[Box]],
+) -> dict[str, np.ndarray]:
+    """What a shard computes: maps of the classes that the network predicts, by it and by its randomized copies.
+
+    Of stages, the first of which is the network itself and the others follow the layers: maps (B, stages, H, W) and
+    maps_scales (B, stages) as `pack_maps` has them, and the measures (B, stages) of `Randomization`.
+
+    Args:
+        model, seed, layers: as for `fresh_network` and `cascade`.
+        sigma: Gaussian blur of the maps in pixels, beside what the method's own settings say.
+        boxes: for each map, in its frame.
+    """
+    images = classifier.preprocess(pictures)
+    with torch.no_grad():
+        targets = classifier(images).argmax(1)
+    copies = (copy for _, copy in cascade(classifier, layers, fresh=fresh_network(model, seed)))  # one at a time
+    maps = [
+        gaussian_blur(unblurred_maps(network, images, targets, method, settings), sigma)
+        for network in chain([classifier], copies)
+    ]
+    first = maps[0].cpu()
+    masks = np.stack([box_mask(of_image, *first.shape[1:]) for of_image in boxes])
+    found = []
+    for later in maps:
+        kept = pack_maps(later)
+        measures = {
+            "correlation": rank_correlation(first, later.cpu()),
+            "ssim": structural_similarity(first, later.cpu()),
+            "inside": share_inside(kept["maps"].astype(np.float64) ** 2, masks),
+            "area": masks.mean((1, 2)),
+        }
+        found.append(kept | measures)
+    return {name: np.stack([stage[name] for stage in found], 1) for name in found[0]}

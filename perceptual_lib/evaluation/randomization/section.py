@@ -6,10 +6,6 @@ from perceptual_lib.evaluation.sections import ExperimentSection
 
 
 class Section(ExperimentSection):
-    """Sanity checks."""
-
     methods: list[str] = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
-    seeds: PositiveInt = 2
-    """Untrained networks that the weights are taken from."""
-    sigma: NonNegativeFloat = 0.0
-    """Blur of the maps, in pixels of the network's input."""
+    seeds: PositiveInt = 2  #: untrained networks that the weights are taken from
+    sigma: NonNegativeFloat = 0.0  #: blur of the maps, in pixels of the network's input

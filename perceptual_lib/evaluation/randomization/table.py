@@ -1,10 +1,4 @@
-"""From the sanity check's table to curves of what a map keeps while the network forgets (paper Sec. 4.5).
-
-The experiment's table has one line for each method, seed, photograph and stage: role, method, settings (JSON), seed (of
-the untrained values), photograph, stage (0 for the trained network, then one for each layer randomized, from the top
-down), layer (its name), what is left of the first map: correlation and ssim, and inside, the share of the map's square
-inside the object's boxes; nan where the method failed.
-"""
+"""From the sanity check's table to curves of what a map keeps while the network forgets (paper Sec. 4.5)."""
 
 import pandas as pd
 
@@ -12,11 +6,7 @@ from perceptual_lib.evaluation.statistics import Estimate, crossed_bootstrap
 
 
 def randomization_curves(table: pd.DataFrame, measure: str = "correlation") -> dict[str, tuple[list[str], Estimate]]:
-    """How like its first map a method's map stays, stage by stage; lower is better.
-
-    Args:
-        table: of the experiment.
-        measure: "correlation" (of ranks), "ssim" or "inside".
+    """How like its first map a method's map stays, stage by stage, by a measure of `Randomization`; lower is better.
 
     Returns:
         By method, the names of the stages ("trained", then the layers) and the means over photographs and seeds,

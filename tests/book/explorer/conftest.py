@@ -11,13 +11,12 @@ from stand_ins import Layered, finished, make_photographs, small_profile
 from perceptual_lib import load_classifier
 from perceptual_lib.book.explorer import CascadePlayer, Explorer, InsertionDeletionPlayer, OptimizationPlayer
 from perceptual_lib.core.perturbation import multiclass_margin
-from perceptual_lib.evaluation.change.paths import perturbation_path
+from perceptual_lib.evaluation.change.protocol import perturbation_path
 from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.evaluation.randomization import score as randomization
+from perceptual_lib.evaluation.randomization import protocol as randomization
 from perceptual_lib.evaluation.randomization.experiment import Randomization
-from perceptual_lib.evaluation.randomization.protocol import fresh_network
 
 METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
@@ -41,7 +40,7 @@ def complete(tmp_path_factory, eight):
     def compute(kind, **sections):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Profile, "load_photographs", lambda self: eight)
-            patch.setattr(randomization, "fresh_network", lambda name, seed: fresh_network(Layered(), seed))
+            patch.setattr(randomization, "fresh_network", lambda name, seed: Layered(1 + seed))
             return finished(kind, tmp_path_factory.mktemp("experiment"), small_profile(**sections))
 
     return compute

@@ -1,7 +1,8 @@
 """A page with the explorer of layers on maps of chance, and what is seen on it."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import traitlets
 from playwright.sync_api import Locator, Page
 from scipy import ndimage
 
-from perceptual_lib.book.explorer.widget import HERE, Chunk, Widget, array_chunk, picture_chunk
+from perceptual_lib.book.explorer.widget import HERE, Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.evaluation.localization.protocol import THRESHOLDS, localize
 from perceptual_lib.evaluation.places import scale_and_blur
 
@@ -33,10 +34,15 @@ MAPS = {f"map/cat/perceptual/{layers}": as_map(seed) for seed, layers in enumera
 }
 
 
+def noise(seed: int) -> Chunk:
+    """A picture of chance."""
+    return picture_chunk(np.random.default_rng(seed).random((HEIGHT, WIDTH, 3)))
+
+
 class Layers(Widget):
     """The explorer with maps of chance."""
 
-    source = "layers"
+    _esm = module("layers")
     address = traitlets.Unicode("layers").tag(sync=True)
     photograph = traitlets.Unicode("cat").tag(sync=True)
     method = traitlets.Unicode("perceptual").tag(sync=True)
@@ -58,7 +64,6 @@ class Layers(Widget):
                     "title": "perceptual",
                     "note": "60 passes",
                     "layered": True,
-                    "ours": True,
                 },
                 {"name": "grad_cam", "title": "Grad-CAM", "note": "one pass", "layered": False},
                 {"name": "lost", "title": "without maps", "note": "one pass", "layered": False},
@@ -90,13 +95,10 @@ class Layers(Widget):
         }
     ).tag(sync=True)
 
-    def keys_at_hand(self) -> Iterator[str]:
-        yield from ("picture/cat", "picture/dog", *MAPS)
-
-    def chunk(self, key: str) -> Chunk:
-        if key.startswith("picture/"):
-            return picture_chunk(np.random.default_rng(key.encode()[-1]).random((HEIGHT, WIDTH, 3)))
-        return array_chunk(MAPS[key])
+    arrays: ClassVar = {
+        **{f"picture/{name}": partial(noise, seed) for seed, name in enumerate(("cat", "dog"))},
+        **{key: partial(array_chunk, saliency) for key, saliency in MAPS.items()},
+    }
 
 
 def fit(key: str, sigma: float, strategy: str, alpha: float) -> str:

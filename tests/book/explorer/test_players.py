@@ -145,4 +145,4 @@ def test_what_is_not_there_is_refused_in_a_sentence(name, request) -> None:
     widget = request.getfixturevalue(name)
     with pytest.raises(InputError, match="there is no maps/unknown/perceptual"):
         widget.chunk("maps/unknown/perceptual")
-    assert all(widget.chunk(key) for key in widget.keys_at_hand())
+    assert all(widget.chunk(key) for key in widget.arrays)

@@ -15,8 +15,8 @@ from perceptual_lib.book.explorer.widget import Widget
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc
 from perceptual_lib.evaluation.randomization.table import randomization_curves
 
-PREFIXES = {"optimization": "optimisation"}
-"""What a player's part of the address begins with, where that is not its module's name: links are older than it."""
+PREFIXES = {"InsertionDeletionPlayer": "games", "CascadePlayer": "cascade", "OptimizationPlayer": "optimisation"}
+"""What a player's part of the address begins with: links are older than its name."""
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +47,11 @@ def opened(open_player):
     tabs: dict[str, Page] = {}
 
     def get(widget: Widget) -> Page:
-        if widget.source not in tabs:
-            tabs[widget.source] = open_player(widget)
-            return tabs[widget.source]
-        tab, prefix = tabs[widget.source], PREFIXES.get(widget.source, widget.source)
+        name = type(widget).__name__
+        if name not in tabs:
+            tabs[name] = open_player(widget)
+            return tabs[name]
+        tab, prefix = tabs[name], PREFIXES[name]
         traits = {name: value for name, value in widget.static_traits().items() if name != "about"}
         first = "&".join(f"{prefix}.{name}={quote(str(value))}" for name, value in traits.items())
         tab.wait_for_timeout(260)  # until what the last test changed is in the address

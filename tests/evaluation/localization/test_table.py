@@ -106,7 +106,7 @@ def test_difference_is_paired_over_what_both_explained() -> None:
     subset = Scores.of(pd.DataFrame(lines("x", {name: OURS[name] for name in "abc"})))
     assert (difference(ours, subset).n, difference(ours, subset).value) == (1, 0)
     nothing = Scores.of(pd.DataFrame(lines("x", OURS | {"c": "gone", "d": "gone"})))
-    assert difference(ours, nothing) is None and nothing.held_out() is None
+    assert difference(ours, nothing) is None and nothing.held_out_misses.empty
 
 
 def test_the_papers_numbers_stand_beside_ours(table) -> None:

@@ -11,9 +11,9 @@ from stand_ins import assert_same_state, model_state
 from torch import nn
 
 from perceptual_lib import Classifier, InputError, explain, load_photographs
-from perceptual_lib.evaluation.randomization import score as shard
 from perceptual_lib.evaluation.randomization.protocol import (
     cascade,
+    compute,
     fresh_network,
     rank_correlation,
     structural_similarity,
@@ -22,9 +22,9 @@ from perceptual_lib.networks.classifier import stages
 from perceptual_lib.networks.special import SPECIAL
 
 
-def small_network(seed: int = 0) -> nn.Sequential:
-    """Convolutions "body.0", "body.3" and "body.5", a batch norm behind the first two, and "head"; all trained."""
-    torch.manual_seed(seed)
+def untrained() -> nn.Sequential:
+    """Convolutions "body.0", "body.3" and "body.5", a batch norm behind the first two, and "head"."""
+    torch.manual_seed(0)
     body = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
     )
@@ -33,6 +33,12 @@ def small_network(seed: int = 0) -> nn.Sequential:
     network.add_module("pool", nn.AdaptiveAvgPool2d(1))
     network.add_module("flat", nn.Flatten())
     network.add_module("head", nn.Linear(4, 5))
+    return network
+
+
+def small_network() -> nn.Sequential:
+    """The same, trained: no number is as it was."""
+    network = untrained()
     for tensor in network.state_dict().values():
         tensor += 3 + torch.rand(tensor.shape).to(tensor.dtype)
     return network
@@ -82,7 +88,7 @@ def test_a_block_changes_as_a_whole() -> None:
 
 
 def test_batch_norms_are_reset_with_their_statistics() -> None:
-    *_, (_, last) = cascade(small_network(), fresh=fresh_network(small_network()))
+    *_, (_, last) = cascade(small_network(), fresh=untrained())
     for norm in (last.body[1], last.body[4]):
         values = {name: tensor.tolist() for name, tensor in norm.state_dict().items()}
         assert values == {
@@ -97,7 +103,7 @@ def test_batch_norms_are_reset_with_their_statistics() -> None:
 def test_the_network_and_the_copies_are_their_own() -> None:
     network = small_network().double().train()
     before = model_state(network)
-    copies = [copy for _, copy in cascade(network, fresh=fresh_network(network))]
+    copies = [copy for _, copy in cascade(network, fresh=untrained())]
     values = [{name: tensor.clone() for name, tensor in copy.state_dict().items()} for copy in copies]
     for tensor in copies[0].state_dict().values():
         tensor.zero_()
@@ -107,30 +113,17 @@ def test_the_network_and_the_copies_are_their_own() -> None:
     assert_same_state(before, model_state(network))
 
 
-def test_seeds() -> None:
-    network = small_network()
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    weights = [
-        [copy.head.weight for _, copy in cascade(network, fresh=fresh_network(network, seed))] for seed in (0, 0, 1)
-    ]
-    assert torch.equal(torch.rand(3), expected)  # torch's own random numbers are not used up
-    assert all(torch.equal(first, second) for first, second in zip(*weights[:2], strict=True))
-    assert not torch.equal(weights[0][0], weights[2][0])
-    assert all(torch.equal(early, late) for early, late in pairwise(weights[0]))
-
-
-def test_values_are_those_of_a_network_as_it_is_built() -> None:
-    linear = nn.Linear(100, 200)
-    nn.init.constant_(linear.weight, 9)
-    weight = fresh_network(nn.Sequential(linear))[0].weight  # uniform within 1 / sqrt(100)
-    assert weight.abs().max() <= 0.1 and weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
-    assert (linear.weight == 9).all()
+def test_a_layer_keeps_its_untrained_values() -> None:
+    weights = [copy.head.weight for _, copy in cascade(small_network(), fresh=untrained())]
+    assert all(torch.equal(early, late) for early, late in pairwise(weights))
 
 
 def test_values_of_a_network_by_name_are_those_of_its_library() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
     network = fresh_network("squeezenet1_1", seed=3)
+    assert torch.equal(torch.rand(3), expected)  # torch's own random numbers are not used up
     last = network.classifier[1]  # torchvision: normal with a deviation of 0.01, which PyTorch's default is not
     assert last.weight.std().item() == pytest.approx(0.01, rel=0.01) and not last.bias.any()
     again, other = fresh_network("squeezenet1_1", seed=3), fresh_network("squeezenet1_1", seed=4)
@@ -171,14 +164,6 @@ def test_the_stages_of_the_embedded_network(embedded: Classifier) -> None:
 def test_bad_input(layers: list[str], fresh: nn.Module, message: str) -> None:
     with pytest.raises(InputError, match=message):
         cascade(small_network(), layers, fresh=fresh)  # at once, before a copy is asked for
-
-
-def test_weights_that_nobody_initializes() -> None:
-    network = small_network()
-    network.register_parameter("scale", nn.Parameter(torch.ones(1)))
-    with pytest.raises(InputError, match="the network .Sequential. does not say"):
-        fresh_network(network)
-    assert len(list(cascade(network, fresh=network))) == 4
 
 
 def test_rank_correlation() -> None:
@@ -232,16 +217,16 @@ def test_maps_smaller_than_the_window() -> None:
 
 
 def test_shard(embedded: Classifier) -> None:
-    pictures = [photograph.open() for photograph in load_photographs(limit=2)]
+    photographs = load_photographs(limit=2)
+    pictures = [photograph.open() for photograph in photographs]
+    boxes = [photograph.scaled_boxes(224, 224) for photograph in photographs]
     layers = ["classifier", "blocks.3"]
     before = model_state(embedded)
-    arrays = shard.compute(
-        embedded, pictures, method="gradient", settings={}, model="efficientnet_lite0", layers=layers, seed=2
-    )
+    random = {"model": "efficientnet_lite0", "layers": layers, "seed": 2}
+    arrays = compute(embedded, pictures, method="gradient", settings={}, sigma=0.0, boxes=boxes, **random)
     assert_same_state(before, model_state(embedded))
     images = embedded.preprocess(pictures)
     targets = embedded(images).argmax(1)
-    assert arrays["targets"].tolist() == targets.tolist()
     assert arrays["maps"].shape == (2, 3, 224, 224) and arrays["maps"].dtype == np.float16
     fresh = fresh_network("efficientnet_lite0", seed=2)
     networks = [embedded, *(copy for _, copy in cascade(embedded, layers, fresh=fresh))]

@@ -8,8 +8,7 @@ import torch
 from stand_ins import Regions, kept, local_run
 
 from perceptual_lib import explain, load_classifier, perceptual_ball, saliency_map
-from perceptual_lib.evaluation.pointing import maps as maps_module
-from perceptual_lib.evaluation.pointing import score
+from perceptual_lib.evaluation.pointing import protocol, regions
 from perceptual_lib.evaluation.pointing.regions import class_scores
 from perceptual_lib.photographs.mosaics import Mosaic
 from perceptual_lib.runs.shard import Shard
@@ -24,12 +23,12 @@ def mosaics(photographs) -> list[Mosaic]:
 
 def maps_of(mosaics: list[Mosaic], method: str, settings: dict, scale: float = 1.0) -> Shard:
     arguments = {"method": method, "settings": settings, "scale": scale, "by_image": {"targets": [[4, 0, 1]] * 2}}
-    return Shard(maps_module.__name__, arguments, tuple(mosaics), label=method)
+    return Shard(regions.__name__, arguments, tuple(mosaics), label=method)
 
 
 def distances_of(maps: Shard, boxes: list) -> Shard:
     arguments = {"sigmas": [0.0, 3.0], "by_image": {"size": [[448, 448]] * 2, "boxes": boxes}}
-    return Shard(score.__name__, arguments, maps.photographs, False, maps)
+    return Shard(protocol.__name__, arguments, maps.photographs, False, maps)
 
 
 def by_hand(mosaic: Mosaic, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +71,7 @@ def test_a_run_goes_from_pictures_to_distances_the_same_each_time(tmp_path: Path
     boxes = [[question.boxes for question in mosaic.questions[:3]] for mosaic in mosaics]
     shard = distances_of(maps_of(mosaics, "perceptual", SETTINGS), boxes)
     arrays = run(tmp_path / "first", shard)
-    assert arrays["distances"].shape == (2, 3, 2) and arrays["distances"].dtype == np.float32
+    assert arrays["distance"].shape == (2, 3 * 2) and arrays["distance"].dtype == np.float32
     run(tmp_path / "second", shard)
     assert kept(tmp_path / "first") == kept(tmp_path / "second")
 
@@ -86,7 +85,5 @@ def test_distances_by_hand() -> None:
         [[[0, 0, 9, 59], [70, 0, 79, 49]], [[0, 0, 10, 59], [52, 0, 60, 20]]],  # below the second box; nearer to it
     ]
     arrays = {"maps": maps, "maps_scales": np.ones((2, 2), dtype=np.float32)}
-    result = score.compute(None, None, needed=arrays, sigmas=[0], size=[[60, 80], [60, 80]], boxes=boxes)
-    assert result["distances"].shape == (2, 2, 1)
-    assert result["distances"][0].tolist() == [[5.0], [0.0]]
-    assert result["distances"][1].tolist() == [[10.0], [pytest.approx(np.hypot(12, 10))]]
+    result = protocol.compute(None, None, needed=arrays, sigmas=[0], size=[[60, 80], [60, 80]], boxes=boxes)
+    assert result["distance"].tolist() == [[5.0, 0.0], [10.0, pytest.approx(np.hypot(12, 10))]]

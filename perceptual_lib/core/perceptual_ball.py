@@ -1,0 +1,106 @@
+"""What people call: the perturbation (Eq. 5) of a batch of images, and of one image with many choices of layers."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib.core.activations import list_layers, network_of
+from perceptual_lib.core.batches import in_halves, join
+from perceptual_lib.core.checks import ready
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
+from perceptual_lib.core.settings import Layers, Settings
+
+
+def perceptual_ball(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: None | int | Tensor = None,
+    layers: Layers = (),
+    *,
+    batch_size: int | None = None,
+    callback: Callback | None = None,
+    **settings: Any,
+) -> Perturbation:
+    """Find for each image the change that takes its class away and stays near in pixels and activations (Eq. 5).
+
+    Minimizes (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2 with L-BFGS from x' = x.
+    The norms are means over elements, as in the authors' code. The images of a batch are independent problems.
+
+    Args:
+        model: a `Classifier` or any module from images to logits; left as it was, also after an error.
+        inputs: (B, C, H, W) floating point, in the network's normalized space.
+        targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
+        layers: the activations that are held, by index, name or range (see `select_layers`); none is the paper's
+            "NoPer" (Eq. 4).
+        batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
+            depend on it.
+        callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
+            with the indices in `inputs` of the images still being optimized and their perturbations.
+        settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`.
+
+    Raises:
+        InputError: inputs, targets, layers or settings that do not fit, or not enough memory for a single image.
+    """
+    chosen = Settings(layers=list_layers(layers), **settings)
+    with ready(model, inputs, targets, batch_size) as (images, classes):
+        passes = Passes(network_of(model))
+
+        def solve(rows: Tensor) -> Perturbation:
+            own = None if classes is None else classes[rows]
+            report = callback and (lambda step, left, delta: callback(step, rows[left], delta))
+            return smallest_change(Objective(passes, images[rows], own, [chosen.layers], chosen), report)
+
+        return join(in_halves(solve, images, len(images), batch_size))
+
+
+def perturbations_by_layers(
+    model: nn.Module,
+    inputs: Tensor,
+    choices: Iterable[Layers],
+    targets: None | int | Tensor = None,
+    *,
+    batch_size: int | None = None,
+    **settings: Any,
+) -> list[Perturbation]:
+    """What `perceptual_ball` finds with each of several choices of layers (Fig. 5), for less than as many calls.
+
+    The choices for an image are one batch. They share its reference activations and the first evaluation: at x' = x no
+    activation has moved, so that all of them begin as "NoPer" does. A choice that has converged leaves the batch.
+
+    Args:
+        model, inputs, targets, settings: see `perceptual_ball`.
+        choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j".
+        batch_size: choices in memory at once; None for what suits the device. The results do not depend on it.
+
+    Returns:
+        A result (B, ...) for each choice, in their order.
+
+    Raises:
+        InputError: no choices, and as `perceptual_ball`.
+    """
+    held = [list_layers(layers) for layers in choices]
+    if not held:
+        raise InputError("there are no layers to choose from; give one choice or more.")
+    chosen = Settings(**settings)
+    with ready(model, inputs, targets, batch_size) as (images, classes):
+        passes = Passes(network_of(model))
+
+        def solve(image: slice, rows: Tensor) -> Perturbation:
+            own = None if classes is None else classes[image]
+            return smallest_change(Objective(passes, images[image], own, [held[row] for row in rows.tolist()], chosen))
+
+        by_image = [
+            join(in_halves(partial(solve, slice(row, row + 1)), images, len(held), batch_size))
+            for row in range(len(images))
+        ]
+    return [join(by_image, partial(_stack, index)) for index in range(len(held))]
+
+
+def _stack(index: int, tensors: list[Tensor]) -> Tensor:
+    """(B, ...) of one choice, of (choices, ...) for each image."""
+    return torch.stack([tensor[index] for tensor in tensors])

@@ -1,0 +1,88 @@
+"""Networks that save memory: their backward pass is not that of the calls seen, and must not be folded."""
+
+import pytest
+import torch
+from passes import logits_and_gradient, unsettled
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from perceptual_lib import perceptual_ball
+from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.fold_finder import find_folds
+from perceptual_lib.core.passes import Passes
+from perceptual_lib.methods import explain
+
+
+class Own(torch.autograd.Function):
+    """A convolution that computes its gradient itself, of the weights that it was given."""
+
+    @staticmethod
+    def forward(context, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(value, weight)
+        return torch.conv2d(value, weight, padding=1)
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        value, weight = context.saved_tensors
+        return nn.grad.conv2d_input(value.shape, weight, gradient, padding=1), None
+
+
+class Saving(nn.Module):
+    """Three ways to the same logits, of which two save memory by a gradient that is not that of the calls seen."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.case = case
+        self.convolutions = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(3))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(3))
+        self.act = nn.ReLU6(inplace=True)
+
+    def block(self, value: torch.Tensor) -> torch.Tensor:
+        return self.convolutions[1](self.act(self.norms[0](self.convolutions[0](value))))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        recomputed = self.case == "checkpoint" and images.requires_grad
+        value = checkpoint(self.block, images, use_reentrant=False) if recomputed else self.block(images)
+        value = F.relu(self.norms[1](value))
+        convolution = self.convolutions[2]
+        value = Own.apply(value, convolution.weight) if self.case == "own" else convolution(value)
+        return F.relu(self.norms[2](value)).mean((2, 3))
+
+
+@pytest.mark.parametrize("case", ["checkpoint", "own"])
+def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: str) -> None:
+    """A checkpoint goes through the network once more in the backward pass, where nothing of ours answers."""
+    plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
+    with freeze(plain), freeze(saving), torch.no_grad():
+        folds = find_folds(plain, images), find_folds(saving, images, backward=False)
+        assert [len(each.convolutions) for each in folds] == [3, 3]
+        found = logits_and_gradient(Passes(saving), images)
+        expected = logits_and_gradient(plain, images)
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
+    for layers in ((), (0, 2), 1):
+        settings = {"layers": layers, "layer_weight": 0.3, "max_iter": 8}
+        found, expected = (perceptual_ball(network, images, **settings).delta for network in (saving, plain))
+        assert torch.allclose(found, expected, rtol=0, atol=1e-6 * expected.abs().max())
+
+
+@pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"])
+def test_maps_of_a_network_with_checkpoints(images: torch.Tensor, method: str) -> None:
+    found, expected = (explain(unsettled(Saving(case)), images, method=method) for case in ("checkpoint", "plain"))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-9)
+
+
+def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
+    class Residual(Saving):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            value = self.act(self.norms[0](self.convolutions[0](images)))
+            bounded = self.act(self.convolutions[1](value))
+            bounded += value
+            return bounded.mean((2, 3))
+
+    network = unsettled(Residual("plain"))
+    with freeze(network), torch.no_grad():
+        found, expected = (logits_and_gradient(each, images) for each in (Passes(network), network))
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
+    assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()

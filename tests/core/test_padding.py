@@ -1,0 +1,95 @@
+"""Padding that a depthwise convolution does itself: where it is left out, and that nothing else changes."""
+
+import pytest
+import torch
+from passes import logits_and_gradient, unsettled
+from torch import nn
+from torch.nn import functional as F
+
+from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.fold_finder import find_folds
+from perceptual_lib.core.passes import Passes
+
+
+class Padded(nn.Module):
+    """A depthwise convolution behind padding, or something like it, and a batch norm."""
+
+    def __init__(self, case: str = "plain", amounts: tuple[int, ...] = (0, 1, 0, 1), kernel=3, stride=2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.case, self.amounts = case, amounts
+        groups, dilation = 1 if case == "dense" else 6, 2 if case == "dilated" else 1
+        self.before = nn.Conv2d(3, 6, 3, bias=False)
+        self.convolution = nn.Conv2d(6, 6, kernel, stride, groups=groups, dilation=dilation)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(6) for _ in range(2))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        value = 2 * self.norms[0](self.before(images))
+        mode, filling = "reflect" if self.case == "reflected" else "constant", float(self.case == "ones")
+        amounts = (1, 1, 1, 1) if self.case == "looks" and images.mean() > 0.5 else self.amounts
+        padded = F.pad(value, amounts, mode, filling)
+        if self.case == "written":
+            value += 1
+        before, value = value, self.convolution(padded)
+        if self.case == "written later":
+            before += 1
+            return value.mean((2, 3)) + before.amax((2, 3))
+        if self.case == "shared":
+            return value.mean((2, 3)) + padded.amax((2, 3))
+        return (value if self.case == "no norm" else self.norms[1](value)).relu().mean((2, 3))
+
+
+@pytest.mark.parametrize("amounts", [(0, 1, 0, 1), (1, 2, 1, 2), (2, 0, 1, 3), (0, 0, 0, 0), (2, 2, 1, 1)])
+@pytest.mark.parametrize("kernel, stride", [(3, 2), (5, 2), ((3, 2), (1, 3))])
+def test_padding_is_left_out(amounts, kernel, stride) -> None:
+    network = unsettled(Padded("plain", amounts, kernel, stride))
+    images = torch.randn(2, 3, 17, 14, dtype=torch.double)
+    with freeze(network):
+        assert [fold.padding is not None for fold in find_folds(network, images).convolutions] == [False, True]
+        answers = [logits_and_gradient(each, images) for each in (Passes(network), network)]
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+
+
+@pytest.mark.parametrize(
+    "case, left_out",
+    {
+        "no norm": 1,
+        "dense": 0,
+        "dilated": 0,
+        "shared": 0,
+        "reflected": 0,
+        "ones": 0,
+        "written": 0,
+        "written later": 0,
+        "looks": 1,
+    }.items(),
+)
+def test_which_padding_is_left_out(case: str, left_out: int) -> None:
+    """`written`: over what was padded, before the convolution. `looks`: bright pictures are padded otherwise."""
+    network = unsettled(Padded(case))
+    dark, bright = torch.zeros(1, 3, 14, 14).double(), torch.ones(1, 3, 14, 14).double()
+    with freeze(network):
+        assert sum(fold.padding is not None for fold in find_folds(network, dark).convolutions) == left_out
+        quick = Passes(network)
+        for images in (dark, bright):
+            answers = logits_and_gradient(quick, images), logits_and_gradient(network, images)
+            assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+
+
+def test_padding_of_the_embedded_network(embedded) -> None:
+    """Four of its depthwise convolutions step by two and are padded at the right and at the bottom more."""
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with freeze(embedded), torch.no_grad():
+        folds = find_folds(embedded, images)
+        strided = list(folds.paddings.values())
+        assert strided == [(0, 1, 0, 1), (1, 2, 1, 2), (0, 1, 0, 1), (1, 2, 1, 2)]
+        assert torch.allclose(Passes(embedded)(images), embedded(images), rtol=0, atol=1e-3)
+
+
+def test_padding_in_inference_mode() -> None:
+    network = unsettled(Padded())
+    with torch.inference_mode(), freeze(network):
+        images = torch.randn(2, 3, 14, 14, dtype=torch.double)
+        quick = Passes(network, backward=False)
+        assert torch.allclose(quick(images), network(images), rtol=0, atol=1e-12)
+        assert quick.folds

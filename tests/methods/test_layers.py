@@ -1,0 +1,103 @@
+"""Which layer a method reads: the default one, and by index, name or module."""
+
+from threading import Thread
+
+import pytest
+import torch
+import torchvision
+from stand_ins import TinyNetwork
+
+from perceptual_lib import InputError, explain
+from perceptual_lib.core.activations import trace
+from perceptual_lib.methods.layers import default_layer, layer_gradient
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("vgg16", "features.29"),
+        ("vgg19_bn", "features.51"),
+        ("resnet18", "layer4.1.relu_1"),
+        ("densenet121", "relu"),
+        ("mobilenet_v3_small", "features.12.2"),
+        ("squeezenet1_1", "classifier.2"),
+        ("convnext_tiny", "features.7.2.block.4"),
+    ],
+)
+def test_default_layer_is_the_last_convolutions_activation(name: str, layer: str) -> None:
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name).eval()
+        index = default_layer(network, torch.zeros(1, 3, 128, 128))
+        assert trace(network, torch.zeros(1, 3, 128, 128))[1][index].name == layer
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "layer"),
+    [
+        ("googlenet", None, "inception5b"),
+        ("googlenet", 16, "inception4e"),
+        ("inception_v3", None, "Mixed_7c"),
+        ("squeezenet1_1", 16, "features.7"),
+    ],
+)
+def test_default_layer_is_where_branches_are_joined(name: str, stride: int | None, layer: str) -> None:
+    with torch.device("meta"):
+        network = torchvision.models.get_model(name).eval()
+        assert default_layer(network, torch.zeros(1, 3, 128, 128), stride) == layer
+
+
+def test_all_branches_of_the_default_layer_are_seen() -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.googlenet(init_weights=False).eval()
+    images, joined = torch.randn(1, 3, 64, 64), []
+    hook = network.avgpool.register_forward_hook(lambda module, inputs, _: joined.append(inputs[0].detach()))
+    activation, _ = layer_gradient(network, images, torch.tensor([3]), None)
+    hook.remove()
+    assert activation.shape == (1, 1024, 2, 2) and torch.equal(activation, joined[-1])
+
+
+def test_default_layer_at_a_depth(embedded) -> None:
+    images = torch.zeros(1, 3, 224, 224)
+    assert embedded.activations[default_layer(embedded, images)].shape == (1280, 7, 7)
+    index = default_layer(embedded, images, stride=16)
+    assert embedded.activations[index].shape[1:] == (14, 14)
+    assert embedded.activations[index + 1].shape[1:] == (7, 7)
+
+
+def test_layers_by_index_name_and_module_agree(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    tiny.eval()
+    targets = torch.zeros(4, dtype=torch.long)
+    by_index, by_name = (layer_gradient(tiny, images, targets, layer) for layer in (1, "relu_1"))
+    assert torch.equal(by_index[1], by_name[1])
+    activation, _ = layer_gradient(tiny, images, targets, "first")
+    with torch.no_grad():
+        assert torch.equal(activation, tiny.first(images))
+
+
+def test_a_layer_that_another_thread_computes_is_not_caught(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    tiny.eval()
+    targets = torch.zeros(4, dtype=torch.long)
+    expected = layer_gradient(tiny, images, targets, "second")
+
+    def meanwhile(*_) -> None:
+        hook.remove()
+        thread = Thread(target=lambda: tiny(images + 1))
+        thread.start()
+        thread.join()
+
+    hook = tiny.register_forward_pre_hook(meanwhile)
+    assert all(map(torch.equal, layer_gradient(tiny, images, targets, "second"), expected))
+
+
+def test_channels_last_networks_have_maps() -> None:
+    torch.manual_seed(0)
+    network = torchvision.models.convnext_tiny()
+    images = torch.randn(1, 3, 64, 96)
+    assert explain(network, images, method="grad_cam").shape == (1, 64, 96)
+
+
+def test_a_transformer_has_no_spatial_activation() -> None:
+    network = torchvision.models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
+    for method in ("grad_cam", "excitation_backprop", "normgrad"):
+        with pytest.raises(InputError, match="no activation that is a spatial map"):
+            explain(network, torch.zeros(1, 3, 32, 32), method=method)
