@@ -4,6 +4,9 @@ PROFILE ?= demo
 PYTHON ?= python3
 VENV := .venv
 
+# Many containers set it. Then every kernel and every worker would compile PyTorch's modules anew: four times the import.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help book test bench clean
 
 help:
