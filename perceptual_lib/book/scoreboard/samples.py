@@ -162,7 +162,9 @@ def _no_layers(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.Series:
 
 def _errors(lines: pd.DataFrame, strategy: str) -> pd.Series:
     """(photographs outside the selection,) 1 or 0, at the blur and the strategy's threshold with the fewest in it."""
-    return 1 - _held_out(_hits_by_setting(lines, strategy), lines.photograph[lines.selection])
+    hits = _hits_by_setting(lines, strategy)
+    selected = hits.index.isin(lines.photograph[lines.selection])
+    return 1 - hits.loc[~selected, hits[selected].mean().idxmax()] if selected.any() else NOTHING
 
 
 def _crossed_errors(lines: pd.DataFrame) -> pd.Series:
@@ -180,8 +182,11 @@ def _hits_by_setting(lines: pd.DataFrame, strategy: str) -> pd.DataFrame:
 
 def _hits(lines: pd.DataFrame, hard: bool | None = None) -> pd.Series:
     """(scenes outside the selection,) at the blur with the most hits in it; of difficult questions, others, or all."""
-    judged = lines if hard is None else lines[lines.hard == hard]
-    return _held_out(_hits_by_blur(lines), lines.scene[lines.selection], _hits_by_blur(judged))
+    choices = _hits_by_blur(lines[lines.selection])
+    if choices.empty:
+        return NOTHING
+    judged = lines[~lines.selection & (lines.sigma == choices.mean().idxmax())]
+    return _hits_by_blur(judged if hard is None else judged[judged.hard == hard]).mean(axis=1)
 
 
 def _gain(lines: pd.DataFrame) -> pd.Series:
@@ -194,15 +199,6 @@ def _hits_by_blur(lines: pd.DataFrame) -> pd.DataFrame:
     lines = lines[~lines.scene.isin(lines.scene[lines.distance.isna()])]
     hits = lines.assign(hit=(lines.distance < TOLERANCE).astype(float))
     return hits.pivot_table(index="scene", columns="sigma", values="hit")
-
-
-def _held_out(hits: pd.DataFrame, selection: pd.Series, judged: pd.DataFrame | None = None) -> pd.Series:
-    """(N outside the selection,) of what is judged, at the setting with the most hits (N, settings) in it."""
-    chosen_on = hits[hits.index.isin(selection)]
-    if chosen_on.empty:
-        return NOTHING
-    judged = hits if judged is None else judged
-    return judged.loc[~judged.index.isin(selection), chosen_on.mean().idxmax()]
 
 
 def _crossed(hits: pd.DataFrame) -> pd.Series:
