@@ -112,13 +112,19 @@ def code_digest(*modules: str) -> str:
     A notebook is a module without a file: the explanation methods that are defined in it stand for it, but not what
     they call. Raises InputError for a method without a source, such as one made by `exec`.
     """
+    parts = [(name, _typed_methods(name) if _file(name) is None else _filed_digest(name)) for name in modules]
+    return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
+
+
+@cache
+def _filed_digest(module: str) -> str:
+    """Of a module with a file and of all that it imports; asked for many times for each shard."""
     sources: dict[str, str] = {}
-    waiting = list(modules)
+    waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in sources:
-            path = _file(name)
-            sources[name], imported = (_typed_methods(name), ()) if path is None else _read_module(name, path)
+        if name not in sources and (path := _file(name)) is not None:
+            sources[name], imported = _read_module(name, path)
             waiting += imported
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
@@ -133,7 +139,7 @@ def _file(module: str) -> Path | None:
 
 
 def _typed_methods(module: str) -> str:
-    """What the methods do that are defined in a module without a file; "" for a name that is none of a module."""
+    """What the methods do that are defined in a module without a file."""
     from perceptual_lib.methods import METHODS
 
     functions = [method.function for method in METHODS.values() if method.function.__module__ == module]

@@ -20,6 +20,12 @@ from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
 from perceptual_lib.runs.worker import Worker
 
 
+def forget() -> None:
+    """Have modules read again."""
+    keys_module._filed_digest.cache_clear()
+    keys_module._read_module.cache_clear()
+
+
 @pytest.fixture
 def network() -> dict:
     return Worker({"model": Small()}).identity()
@@ -73,9 +79,9 @@ def test_key_of_a_mosaic_depends_on_all_that_it_is_made_of(photographs, network,
     parse = ast.parse
     with monkeypatch.context() as patch:
         patch.setattr(keys_module.ast, "parse", lambda text: parse(text + "\nedited = 1" * ("class Mosaic" in text)))
-        keys_module._read_module.cache_clear()
+        forget()
         keys.append(map_shard([mosaic]).key(network))
-    keys_module._read_module.cache_clear()
+    forget()
     photographs[3].path.write_bytes(photographs[4].path.read_bytes())
     keys.append(map_shard([mosaic]).key(network))
     photographs[3].path.unlink()
@@ -107,11 +113,11 @@ def module(tmp_path, monkeypatch):
 
     def digest(source: str) -> str:
         (tmp_path / "written_module.py").write_text(source)
-        keys_module._read_module.cache_clear()
+        forget()
         return code_digest("written_module")
 
     yield digest
-    keys_module._read_module.cache_clear()
+    forget()
 
 
 def test_code_digest_sees_code_and_not_words(module) -> None:
@@ -172,7 +178,7 @@ KINDS = [
 @pytest.mark.parametrize("kind", KINDS)
 def test_profiles_and_tables_do_not_enter_a_shards_key(kind, parsed) -> None:
     """Another profile must not cost hours that are done."""
-    keys_module._read_module.cache_clear()
+    forget()
     code_digest(kind)
     assert parsed and not any("class Profile(" in text or "paper_table(" in text for text in parsed)
 
@@ -214,7 +220,7 @@ def test_method_of_a_script_enters_the_key(tmp_path, photographs, network, regis
     keys = []
     for source in ("a = 1", "a = 2", "a = 1  # the same"):
         script.write_text(source)
-        keys_module._read_module.cache_clear()
+        forget()
         keys.append(map_shard(photographs[:1], "scripted").key(network))
-    keys_module._read_module.cache_clear()
+    forget()
     assert keys[0] != keys[1] and keys[0] == keys[2]
