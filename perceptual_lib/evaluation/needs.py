@@ -6,7 +6,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
-import torchvision
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment
@@ -69,6 +68,8 @@ def _published_at(model: str) -> str | None:
     """Where the weights of the paper's network or one of torchvision's are downloaded from; timm knows of others."""
     if model == VGG16_VOC:
         return vgg16_voc.WEIGHTS
+    import torchvision  # slow to import
+
     name = model.removeprefix("torchvision/")
     known = torchvision.models.list_models(module=torchvision.models)
     return torchvision.models.get_model_weights(name).DEFAULT.url if name in known else None

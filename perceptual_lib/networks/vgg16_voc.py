@@ -1,7 +1,6 @@
 """The network that the paper plays the pointing game with: VGG16, fine-tuned on VOC by TorchRay's authors."""
 
 from torch import Tensor, nn
-from torchvision.models.vgg import cfgs, make_layers
 
 VOC_CLASSES = (
     "aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -22,6 +21,8 @@ class RegionVGG16(nn.Module):
     """
 
     def __init__(self) -> None:
+        from torchvision.models.vgg import cfgs, make_layers  # slow to import
+
         super().__init__()
         self.features = make_layers(cfgs["D"])
         for module in self.features:

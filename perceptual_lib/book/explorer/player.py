@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import torch
 import traitlets
-from torchvision.utils import make_grid
 
 from perceptual_lib.book.explorer.widget import Chunk, Widget, picture_chunk
 from perceptual_lib.core.errors import InputError
@@ -70,6 +69,8 @@ def tiles(images: np.ndarray) -> np.ndarray:
 
     One file holds them all, and a slider has nothing to wait for.
     """
+    from torchvision.utils import make_grid  # slow to import
+
     channels = torch.from_numpy(images).reshape(len(images), -1, *images.shape[-2:])
     return make_grid(channels, nrow=math.ceil(math.sqrt(len(images))), padding=0).permute(1, 2, 0).numpy()
 
