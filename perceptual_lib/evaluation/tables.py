@@ -34,9 +34,10 @@ def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
 
 
 def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
-    """That a map of these lines takes; of our own methods as a rule. None for a method that is not known here.
+    """Forward passes of the network for a map of a row, by its method and settings: for RISE its masks.
 
-    `fixed` are settings that the game has for all methods that know them.
+    For our own methods as many as the search takes as a rule; None for a method that is not known here. `fixed` are
+    settings that the game has for all methods that know them.
     """
     from perceptual_lib.methods import find_method  # an import of PyTorch
 
@@ -54,7 +55,7 @@ def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def by_setting(lines: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
     """For each setting of a method, in the order of the table: role, method, first and last layer held; its lines."""
-    for (role, method, settings), rows in lines.groupby(["role", "method", "settings"], sort=False):
+    for (role, method, settings), rows in lines.groupby(["role", "method", "settings"], sort=False, observed=True):
         yield (role, method, *layer_range(settings)), rows
 
 
@@ -101,7 +102,7 @@ def format_table(table: pd.DataFrame, format: str, width: int | None = None) -> 
 
 
 def _spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Each column of estimates as three columns of numbers, None where there is no estimate."""
+    """Each column of estimates as three columns of numbers, nothing where there is no estimate."""
     columns = {}
     for name, column in table.items():
         if column.map(lambda value: isinstance(value, Estimate)).any():

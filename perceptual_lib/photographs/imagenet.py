@@ -9,12 +9,45 @@ import os
 import re
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.photographs.boxes import Object, read_annotation
+from perceptual_lib.photographs.boxes import Box
 from perceptual_lib.photographs.photographs import Photograph, stored_size
 
 SOLUTION = "LOC_val_solution.csv"  # Kaggle's table of the validation boxes
+
+
+class Object(NamedTuple):
+    """An object in a picture, as a file has it."""
+
+    name: str  # of its class
+    box: Box  # ImageNet counts pixels from 0, VOC from 1
+    difficult: bool = False  # VOC's flag
+
+
+def read_annotation(path: Path) -> tuple[tuple[int, int], list[Object]]:
+    """The (width, height) of a picture and its objects, from an XML file of VOC's form, which ImageNet's have too.
+
+    Raises InputError for a file of another form.
+    """
+    from torchvision.datasets import VOCDetection  # slow to import, and needed for these two data sets only
+
+    try:
+        content = VOCDetection.parse_voc_xml(ElementTree.parse(path).getroot())["annotation"]
+        size = int(content["size"]["width"]), int(content["size"]["height"])
+        if min(size) < 1:
+            raise ValueError("an empty frame")
+        objects = []
+        for each in content["object"]:
+            box = tuple(float(each["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
+            objects.append(Object(each["name"], box, each.get("difficult") == "1"))
+    except (ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not an annotation of a picture ({type(error).__name__}: {error}); restore the original."
+        ) from error
+    return size, objects
 
 
 def load_imagenet(root: Path, limit: int | None) -> list[Photograph]:

@@ -19,7 +19,8 @@ from pathlib import Path
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
-from perceptual_lib.photographs.boxes import Question, is_small, read_annotation
+from perceptual_lib.photographs.boxes import Question, is_small
+from perceptual_lib.photographs.imagenet import read_annotation
 from perceptual_lib.photographs.photographs import Photograph
 
 ADDRESS = "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar"

@@ -32,7 +32,7 @@ def faults():
 before = faults()
 Worker({})
 faults()
-print(before, min(faults() for _ in range(3)))  # something small may lie in the way once
+print(before, sorted(faults() for _ in range(3))[1])  # something small may lie in the way once
 """
 
 

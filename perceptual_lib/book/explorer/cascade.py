@@ -19,8 +19,9 @@ class CascadePlayer(Player):
     """The sanity check (Sec. 4.5): maps while the network forgets, layer after layer, with the first random seed.
 
     The mean correlation that is drawn is that of `table`, such as a published run's; by default the experiment's own.
-    Of another network's stages there is nothing to draw. Otherwise as for `InsertionDeletionPlayer`. What is chosen are
-    `method`, and as `stage` how many layers are forgotten.
+    Of another network's stages there is nothing to draw. To choose from are the first photographs that every method
+    explained; without one, InputError is raised. What is chosen are `method`, and as `stage` how many layers are
+    forgotten.
     """
 
     _esm = module("cascade")

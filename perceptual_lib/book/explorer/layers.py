@@ -99,6 +99,7 @@ class Explorer(Widget):
                     "title": name.replace("_", " "),
                     "note": method.cost,
                     "layered": finished.holds_layers(name) and held > 0,
+                    "ours": method.ours,
                 }
                 for name, method in known.items()
             ],
@@ -167,7 +168,10 @@ class Explorer(Widget):
         return super().static_traits() | {"live": False, "about": self.about | {"methods": methods}}
 
     def chunk(self, key: str) -> Chunk:
-        self._known(key.partition("/")[2].partition("/")[0])
+        kind, _, name = key.partition("/")
+        self._known(name.partition("/")[0])
+        if key not in self.arrays:
+            raise InputError(f"there is no {kind} {name!r} yet.")
         return super().chunk(key)
 
     def _known(self, name: str) -> Subject:
@@ -230,7 +234,10 @@ class Explorer(Widget):
         return maps[0].cpu().numpy()
 
     def add(self, name: str, data: bytes) -> None:
-        """Add the picture in a file's bytes by the file's name, and show it. Raises InputError: none, or too large."""
+        """Add the picture in a file's bytes by the file's name, and show it.
+
+        Raises InputError for a file that is no picture, or too large.
+        """
         if len(data) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES // 10**6} MB; give a smaller picture.")
         try:

@@ -44,7 +44,9 @@ def scores(
         roles: of the lines that count.
     """
     rows = table[table.role.isin(roles)]
-    groups = rows.groupby(rows[by].map(lambda value: (names or {}).get(value, value)), sort=by != "method")
+    groups = rows.groupby(
+        rows[by].map(lambda value: (names or {}).get(value, value)), sort=by != "method", observed=True
+    )
     found = {name: _values(lines, measure) for name, lines in groups}
     return pd.DataFrame({name: values for name, values in found.items() if len(values)})
 
@@ -140,7 +142,7 @@ SAMPLES = {
 
 def _ranges(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """(N, ranges) by (first, last) layer held, in this order."""
-    tried = table[(table.role == "range") & (table.method == "perceptual")].groupby("settings")
+    tried = table[(table.role == "range") & (table.method == "perceptual")].groupby("settings", observed=True)
     found = {layer_range(settings): _values(lines, measure) for settings, lines in tried}
     if not found:
         raise MissingData("ranges of layers")
@@ -198,7 +200,7 @@ def _hits_by_blur(lines: pd.DataFrame) -> pd.DataFrame:
     """(scenes, sigmas): the share of questions that are hits, without the scenes in which the method failed."""
     lines = lines[~lines.scene.isin(lines.scene[lines.distance.isna()])]
     hits = lines.assign(hit=(lines.distance < TOLERANCE).astype(float))
-    return hits.pivot_table(index="scene", columns="sigma", values="hit")
+    return hits.pivot_table(index="scene", columns="sigma", values="hit", observed=True)
 
 
 def _crossed(hits: pd.DataFrame) -> pd.Series:
@@ -212,7 +214,7 @@ def _crossed(hits: pd.DataFrame) -> pd.Series:
 def _mean(lines: pd.DataFrame, column: str, function: Callable[[Any], float] = float) -> pd.Series:
     """(photographs,) of what a function makes of a column, without photographs that one line has nothing of."""
     values = lines.set_index("photograph")[column].map(function, na_action="ignore").astype(float)
-    return values[~values.index.isin(values.index[values.isna()])].groupby(level=0, sort=False).mean()
+    return values[~values.index.isin(values.index[values.isna()])].groupby(level=0, sort=False, observed=True).mean()
 
 
 MEASURES: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {

@@ -74,8 +74,9 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
 def range_scores(table: pd.DataFrame) -> pd.DataFrame:
     """The ranges of layers that the profile's is chosen from, each on the same photographs (Fig. 5, middle).
 
-    The role is "table" for the profile's own. `deletion` is without blur, `insertion` at the largest blur that ranges
-    were tried at, and `spread` insertion less deletion, which the paper chooses by; nan where there is no photograph.
+    Columns: role ("table" for the profile's own), method, first and last layer held, n, `deletion` without blur,
+    `insertion` at the largest blur that ranges were tried at, and `spread`, insertion less deletion, which the paper
+    chooses by; nan where there is no photograph.
     """
     tried = table[table.role == "range"]
     lines = []

@@ -114,7 +114,8 @@ def localization_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.Data
 def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
     """The settings that the profile's are chosen from, each on the same photographs (Fig. 5, top).
 
-    The error is the least over blurs and the strategy's thresholds; the role is "table" for the profile's own setting.
+    Columns: role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the
+    least over blurs and the strategy's thresholds.
     """
     lines = []
     for setting, rows in tables.by_setting(tables.with_own(table[table.role != "table"], table)):

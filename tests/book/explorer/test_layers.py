@@ -56,6 +56,12 @@ def test_every_control_changes_what_it_should(tab: Page) -> None:
     assert float(tab.locator(".explorer").get_attribute("data-redraw")) >= 0
 
 
+def test_the_papers_methods_come_first(tab: Page) -> None:
+    groups = tab.get_by_label("Method").locator("optgroup")
+    assert groups.evaluate_all("all => all.map(group => group.label)") == ["The paper's", "Others"]
+    assert groups.first.locator("option").all_inner_texts() == ["perceptual"]
+
+
 @pytest.mark.parametrize(
     ("sigma", "strategy", "alpha"), [(0, "value", 0.5), (2, "value", 0.3), (5, "percent", 0.2), (9.5, "mean", 1.15)]
 )
