@@ -191,7 +191,9 @@ class Experiment(ABC):
         result; seconds how long its maps took.
         """
         lines = [line for about, shard in self.pieces for line in self._lines(about, shard)]
-        return pd.DataFrame(lines, columns=list(self.columns))
+        table = pd.DataFrame(lines, columns=list(self.columns))
+        nothing = [name for name in table if len(table) and table[name].isna().all()]  # all failed, whatever it holds
+        return table.astype(dict.fromkeys(nothing, float))
 
     def _lines(self, about: Mapping[str, Any], shard: Shard) -> Iterator[dict[str, Any]]:
         arrays = self.run.load(shard)

@@ -44,9 +44,8 @@ def scores(
         roles: of the lines that count.
     """
     rows = table[table.role.isin(roles)]
-    groups = rows.groupby(
-        rows[by].map(lambda value: (names or {}).get(value, value)), sort=by != "method", observed=True
-    )
+    compared = rows[by].map(lambda value: (names or {}).get(value, value))
+    groups = rows.groupby(compared, sort=by != "method", observed=True)
     found = {name: _values(lines, measure) for name, lines in groups}
     return pd.DataFrame({name: values for name, values in found.items() if len(values)})
 

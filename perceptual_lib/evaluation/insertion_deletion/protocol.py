@@ -103,8 +103,8 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
     borders. RISE's square is 11 x 11, for sigma 5: nearly a box. Here its side is 2 sigma + 1, rounded up to an odd
     number and at least 11: it is RISE's up to sigma 5, and above it keeps that shape.
 
-    Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels. Raises InputError for one
-    that is negative or not finite.
+    Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels, finite and not
+    negative (else InputError).
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")

@@ -56,7 +56,7 @@ def class_responses(classifier: Classifier) -> nn.Module:
 
 
 def class_scores(classifier: Classifier) -> nn.Module:
-    """For `explain`: images (B, 3, H, W) of any size to (B, K), summed over the regions where a network does not pool."""
+    """For `explain`: images (B, 3, H, W) of any size to (B, K), summed over regions where a network does not pool."""
     return SummedRegions(classifier.network) if _returns_regions(classifier) else classifier
 
 
