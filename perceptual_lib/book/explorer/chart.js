@@ -5,7 +5,7 @@ import { element } from "./elements.js";
 /** Two curves that are compared, ours first; dashes are a second sign beside the colours. */
 export const COMPARED = [{ colour: "var(--ours)" }, { colour: "var(--other)", dashes: "6 3" }];
 
-const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [460, 220, 46, 40, 12];
+const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [460, 220, 60, 40, 12];
 
 /**
  * Curves over steps, with a mark at the step that is shown.
