@@ -35,6 +35,7 @@ class Visit:
     width: int
     size: int = 0
     has_explorer: bool = False
+    cut_tables: list[str] = ()
     barriers: list[str] = ()
     barriers_in_the_dark: list[str] = ()
 
@@ -77,14 +78,14 @@ def visit_desk(browser: Browser, address: str, name: str) -> Visit:
         heard = complaints(tab, address)
         size = weigh(tab, f"{address}/{name}")
         wake(tab)
-        missing = find_missing_pictures(tab)
+        missing, cut = find_missing_pictures(tab), find_cut_tables(tab)
         keep_screenshot(tab, "desk", name)
         heard = list(heard)  # axe-core itself fetches style sheets, and misses some
         light, dark = find_barriers(tab, "light"), []
         if name in IN_THE_DARK:
             tab.emulate_media(color_scheme="dark")
             dark = find_barriers(tab, "dark")
-        return Visit(heard, missing, width_of(tab), size, tab.locator(".explorer").count() > 0, light, dark)
+        return Visit(heard, missing, width_of(tab), size, tab.locator(".explorer").count() > 0, cut, light, dark)
 
 
 def visit_phone(browser: Browser, address: str, name: str) -> Visit:
@@ -129,6 +130,16 @@ def find_missing_pictures(tab: Page) -> list[str]:
         }));
         return missing.flat();
     }""")
+
+
+def find_cut_tables(tab: Page) -> list[str]:
+    """The heads of tables that are wider than the part of the page which they stand in, where they would scroll."""
+    return tab.evaluate("""() => [...document.querySelectorAll("article table")].filter(table => {
+        const frames = (box) => box && !["auto", "scroll"].includes(getComputedStyle(box).overflowX);
+        let room = table.parentElement;
+        while (frames(room) && room.tagName !== "ARTICLE") room = room.parentElement;
+        return table.getBoundingClientRect().right > room.getBoundingClientRect().right + 1;
+    }).map(table => table.rows[0].innerText)""")
 
 
 def width_of(tab: Page) -> int:
@@ -185,6 +196,10 @@ def test_pages_open_without_a_complaint(on_a_desk: dict[str, Visit], on_a_phone:
 def test_every_picture_can_be_seen(on_a_desk: dict[str, Visit], on_a_phone: dict[str, Visit]) -> None:
     assert list(told(on_a_desk, lambda visit: visit.missing_pictures)) == []
     assert list(told(on_a_phone, lambda visit: visit.missing_pictures)) == []
+
+
+def test_no_table_is_cut_off_on_a_desk(on_a_desk: dict[str, Visit]) -> None:
+    assert list(told(on_a_desk, lambda visit: visit.cut_tables)) == []
 
 
 def test_nothing_scrolls_sideways_on_a_phone(on_a_phone: dict[str, Visit]) -> None:

@@ -168,10 +168,7 @@ class Explorer(Widget):
         return super().static_traits() | {"live": False, "about": self.about | {"methods": methods}}
 
     def chunk(self, key: str) -> Chunk:
-        kind, _, name = key.partition("/")
-        self._known(name.partition("/")[0])
-        if key not in self.arrays:
-            raise InputError(f"there is no {kind} {name!r} yet.")
+        self._known(key.partition("/")[2].partition("/")[0])
         return super().chunk(key)
 
     def _known(self, name: str) -> Subject:

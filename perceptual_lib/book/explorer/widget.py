@@ -87,7 +87,8 @@ class Widget(anywidget.AnyWidget):
         """The array or picture of a key. Raises InputError where there is none."""
         make = self.arrays.get(key)
         if make is None:
-            raise InputError(f"there is no {key}.")
+            word, _, which = key.partition("/")
+            raise InputError(f"there is no {word} {which!r}.")
         return make()
 
     def _answer(self, _: Any, content: dict, buffers: list[bytes]) -> None:

@@ -143,6 +143,6 @@ def test_photographs_that_a_method_failed_on_are_left_out(games, classifier, mon
 @pytest.mark.parametrize("name", ["games", "cascade", "optimization"])
 def test_what_is_not_there_is_refused_in_a_sentence(name, request) -> None:
     widget = request.getfixturevalue(name)
-    with pytest.raises(InputError, match="there is no maps/unknown/perceptual"):
+    with pytest.raises(InputError, match="there is no maps .unknown/perceptual."):
         widget.chunk("maps/unknown/perceptual")
     assert all(widget.chunk(key) for key in widget.arrays)
