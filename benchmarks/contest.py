@@ -8,18 +8,21 @@ up before each of its rounds and takes down after it. What belongs to a row besi
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.graphs import ASKED, Recorder
 from perceptual_lib.core.passes import Passes
 
 SIZES = 1, 2, 4, 6, 8, 16, 32, 64
 """Batches that a floor chooses from: up to the largest that ours takes on any device."""
 
-Network = Callable[[Tensor], Tensor]
+Pass = Callable[[Tensor, bool], Any]
+"""One pass of a batch: forward, or also back to the input."""
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -146,20 +149,46 @@ def floors(
         seconds: of a turn, about; its time is enlarged to that of all passes.
 
     Returns:
-        "floor", the network called as it is, and "floor, folded", called as ours calls it.
+        "floor", the network called as it is, and "floor, folded", called as ours calls it; on a GPU also "floor, as a
+        graph", folded passes that are recorded and replayed.
     """
     with freeze(network):
-        calls = {"floor": network, "floor, folded": Passes(network)}
-        return {name: _floor(network, call, images, forward, both, largest, seconds) for name, call in calls.items()}
+        plain, folded = (_pass_of(call) for call in (network, Passes(network).unrecorded))
+        ways = {"floor": plain, "floor, folded": folded}
+        if images.device.type == "cuda":
+            ways["floor, as a graph"] = _recorded(folded)
+        return {name: _floor(network, way, images, forward, both, largest, seconds) for name, way in ways.items()}
+
+
+def limits(device: torch.device, floor: float, graph: float) -> dict[str, float]:
+    """How many times a floor's time ours may take: the network as it is, on a GPU its passes as a graph."""
+    return {"floor": floor} if device.type == "cpu" else {"floor, as a graph": graph}
+
+
+def _pass_of(call: Callable[[Tensor], Tensor]) -> Pass:
+    def once(batch: Tensor, backward: bool) -> tuple[Tensor, ...]:
+        with torch.set_grad_enabled(backward):
+            if not backward:
+                return (call(batch),)
+            batch = batch.detach().requires_grad_()
+            return torch.autograd.grad(call(batch).sum(), batch)
+
+    return once
+
+
+def _recorded(once: Pass) -> Pass:
+    record = Recorder()
+    return lambda batch, backward: record(backward, partial(once, backward=backward), batch)
 
 
 def _floor(
-    network: nn.Module, call: Network, images: Tensor, forward: int, both: int, largest: int, seconds: float
+    network: nn.Module, once: Pass, images: Tensor, forward: int, both: int, largest: int, seconds: float
 ) -> Turn:
     repeated = images.detach().repeat(-(-largest // len(images)), 1, 1, 1)
-    batches = [repeated[:size].clone(memory_format=torch.channels_last) for size in SIZES if size <= largest]
+    layout = torch.channels_last if images.device.type == "cpu" else torch.contiguous_format  # what is fastest there
+    batches = [repeated[:size].clone(memory_format=layout) for size in SIZES if size <= largest]
     kinds = [(needed, backward) for needed, backward in ((forward, False), (both, True)) if needed]
-    best = [(needed, backward, *_least(call, batches, backward, seconds / 12)) for needed, backward in kinds]
+    best = [(needed, backward, *_least(once, batches, backward, seconds / 12)) for needed, backward in kinds]
     share = min(1.0, seconds / sum(needed * each for needed, _, _, each in best))
     plan = [(max(1, round(share * needed / len(batch))), batch, backward) for needed, backward, batch, _ in best]
     # What is run is told in seconds of one pass of each kind, so that rounding the number of batches does no harm.
@@ -169,34 +198,32 @@ def _floor(
     def run() -> None:
         with freeze(network):
             for times, batch, backward in plan:
-                _passes(call, times, batch, backward)
+                for _ in range(times):
+                    once(batch, backward)
 
     return Turn(run, done / sum(needed * each for needed, _, _, each in best), " and ".join(words))
 
 
-def _least(call: Network, batches: Sequence[Tensor], backward: bool, seconds: float) -> tuple[Tensor, float]:
+def _least(once: Pass, batches: Sequence[Tensor], backward: bool, seconds: float) -> tuple[Tensor, float]:
     """The batch that takes least for an image, and how many seconds: the better half is tried for twice as long."""
-    found = {_for_an_image(call, batch, backward, seconds): batch for batch in batches}
+    found = {_for_an_image(once, batch, backward, seconds): batch for batch in batches}
     ranked = sorted(found)
     if len(ranked) == 1:
         return found[ranked[0]], ranked[0]
-    return _least(call, [found[each] for each in ranked[: (len(ranked) + 1) // 2]], backward, 2 * seconds)
+    return _least(once, [found[each] for each in ranked[: (len(ranked) + 1) // 2]], backward, 2 * seconds)
 
 
-def _for_an_image(call: Network, batch: Tensor, backward: bool, at_least: float) -> float:
-    """Seconds, over so many passes that they take a while; one before them warms up."""
-    _passes(call, 1, batch, backward)
-    passes, taken = 0, 0.0
+def _for_an_image(once: Pass, batch: Tensor, backward: bool, at_least: float) -> float:
+    """Seconds, over so many passes that they take a while; some before them warm up, and are recorded."""
+    for _ in range(1 if batch.device.type == "cpu" else ASKED):
+        once(batch, backward)
+    passes, taken, some = 0, 0.0, 1 if batch.device.type == "cpu" else 5  # a GPU is not looked at after each
+
+    def several() -> None:
+        for _ in range(some):
+            once(batch, backward)
+
     while taken < at_least:
-        taken += timed(lambda: _passes(call, 1, batch, backward))[1]
-        passes += 1
+        taken += timed(several)[1]
+        passes += some
     return taken / passes / len(batch)
-
-
-def _passes(call: Network, times: int, batch: Tensor, backward: bool) -> None:
-    with torch.set_grad_enabled(backward):
-        for _ in range(times):
-            if backward:
-                torch.autograd.grad(call(batch.requires_grad_()).sum(), batch)
-            else:
-                call(batch)

@@ -1,4 +1,4 @@
-"""How time and memory grow, what several workers gain, and what half the precision costs."""
+"""How time and memory grow, what several workers gain, and what less precision costs."""
 
 import numpy as np
 import pytest
@@ -86,44 +86,56 @@ def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
     )
 
 
-def test_half_precision(benchmark, scale: Scale, lite: Classifier, photographs: Tensor, device: torch.device) -> None:
-    """torch.autocast around the games and around the search: what it gains, and what it does to their results."""
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_precision(
+    benchmark, scale: Scale, lite: Classifier, photographs: Tensor, device: torch.device, precision: str
+) -> None:
+    """What less than full precision gains around the games and around the search, and what it does to their results."""
+    if precision == "tf32" and device.type == "cpu":
+        pytest.skip("TF32 is a GPU's")
     images = photographs[: max(2, scale.games // 2)]
     settings = lite.settings | {"max_iter": scale.batch_steps}
-    maps = torch.stack(
-        [
-            *(explain(lite, images, method=method) for method in ("gradient", "grad_cam", "normgrad")),
-            saliency_map(perceptual_ball(lite, images, **settings).delta, 5),
-        ],
-        1,
-    )
+    sources = {
+        "gradient": lambda: explain(lite, images, method="gradient"),
+        "grad_cam": lambda: explain(lite, images, method="grad_cam"),
+        "normgrad": lambda: explain(lite, images, method="normgrad"),
+        "perceptual": lambda: saliency_map(perceptual_ball(lite, images, **settings).delta, 5),
+    }
+    maps = {name: source().float() for name, source in sources.items()}
+    stacked = torch.stack(list(maps.values()), 1)
     work = {
-        "games": lambda count: auc(insertion_deletion(lite, images[:count], maps[:count])).float(),
+        "games": lambda count: auc(insertion_deletion(lite, images[:count], stacked[:count])).float(),
         "search": lambda count: perceptual_ball(lite, images[:count], **settings).delta.float(),
     }
-    results: dict[str, list[Tensor]] = {}  # of the last round, in full precision and in half
+    results: dict[str, dict[str, Tensor]] = {}  # of the last round, in either precision
     gains: dict[str, list[float]] = {what: [] for what in work}
+    others = {}
 
     def run() -> None:
         for turn, count in enumerate([1, *[len(images)] * scale.rounds]):  # one image warms up
             for what, do in work.items():
-                both = {}
-                for half in (True, False) if turn % 2 else (False, True):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=half):
-                        both[half] = timed(lambda do=do, count=count: do(count))
-                results[what] = [both[False][0], both[True][0]]
-                gains[what].append(both[False][1] / both[True][1])
+                seconds = {}
+                results[what] = {}
+                for lite.precision in ("full", precision) if turn % 2 else (precision, "full"):
+                    results[what][lite.precision], seconds[lite.precision] = timed(lambda do=do, count=count: do(count))
+                gains[what].append(seconds["full"] / seconds[precision])
+        lite.precision = precision
+        others.update({name: source().float() for name, source in sources.items()})
 
-    benchmark.pedantic(run, rounds=1)
-    correlation = rank_correlation(*(saliency_map(change.cpu(), 5) for change in results["search"]))
-    full, half = results["games"]
+    try:
+        benchmark.pedantic(run, rounds=1)
+    finally:
+        lite.precision = "full"
+    pair = [saliency_map(results["search"][each].cpu(), 5) for each in ("full", precision)]
+    full, half = (results["games"][each] for each in ("full", precision))
     benchmark.extra_info.update(
-        row="half precision",
-        title=f"torch.autocast with bfloat16, {len(images)} images",
+        row="half precision" if precision == "bf16" else "tf32",
+        title=f"{'torch.autocast with bfloat16' if precision == 'bf16' else 'TF32'}, {len(images)} images",
         gains={what: rounds[1:] for what, rounds in gains.items()},
         areas_apart=float((full - half).abs().mean()),
         means_apart=float((full.mean(0) - half.mean(0)).abs().max()),
         same_order=bool((full.mean(0).argsort(0) == half.mean(0).argsort(0)).all()),
-        rank_correlation=float(np.mean(correlation)),
+        rank_correlation=float(np.mean(rank_correlation(*pair))),
+        maps_apart={name: float((others[name] - maps[name]).norm() / maps[name].norm()) for name in maps},
         n=len(images),
     )

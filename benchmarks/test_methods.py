@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.conftest import CPU_THREADS, Scale
-from benchmarks.contest import Contest, Turn, floors
+from benchmarks.contest import Contest, Turn, floors, limits
 from benchmarks.peers import plain_rise
 from benchmarks.work import measured, rise
 from perceptual_lib import explain
@@ -43,7 +43,7 @@ def test_rise(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
             ),
             **floors(lite.network, image, forward=count, largest=scale.floor_batch, seconds=scale.floor_seconds),
         },
-        limits={"floor": 1.15},
+        limits=limits(lite.device, 1.15, 1.15),
         agreement=agreement,
     )
 

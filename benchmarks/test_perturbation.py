@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.conftest import CPU_THREADS, Scale
-from benchmarks.contest import Contest, Turn, floors
+from benchmarks.contest import Contest, Turn, floors, limits
 from benchmarks.peers import hooked_features, plain_perturbation, sequential_features, two_loops
 from benchmarks.work import measured, optimizer
 from perceptual_lib import load_photographs, perceptual_ball, perturbations_by_layers
-from perceptual_lib.core.lbfgs import History
+from perceptual_lib.core.history import History
 from perceptual_lib.evaluation.rows import layer_ranges
 from perceptual_lib.networks.classifier import Classifier
 
@@ -26,7 +26,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
     return float(((ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
 
 
-def agreed(early: float, late: float | None = None, at_most: float = 0.01) -> str:
+def agreed(early: float, late: float | None = None, at_most: float = 0.05) -> str:
     """What is said of distances after a few steps, which must be small, and after all."""
     assert early < at_most
     words = f"changes x' - x differ by {early:.0e} of their norm after {EARLY['max_iter']} steps"
@@ -65,17 +65,19 @@ def test_vgg(contest: Contest, scale: Scale, vgg: Classifier) -> None:
                 images,
                 forward=2 * batch,
                 both=evaluations,
-                largest=min(2 * batch, scale.floor_batch),
+                largest=batch if vgg.device.type == "cuda" else min(2 * batch, scale.floor_batch),
                 seconds=scale.floor_seconds,
             ),
         },
-        limits={"floor": 1.1, "plain way": 10 if vgg.device.type == "cuda" else 2.5},
+        limits=limits(vgg.device, 1.1, 1.15) | {"plain way": 10 if vgg.device.type == "cuda" else 2.5},
         agreement=agreement,
     )
 
 
-@pytest.mark.parametrize("batch", [1, 16])
-def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Tensor, batch: int) -> None:
+@pytest.mark.parametrize(("row", "batch"), [("2a", 1), ("2b", 16), ("2e", 64)])
+def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Tensor, row: str, batch: int) -> None:
+    if batch > len(photographs):
+        pytest.skip("a batch for a GPU")
     steps = scale.steps if batch == 1 else scale.batch_steps
     images = photographs[:batch]
     evaluations = batch * (steps + 1)
@@ -89,7 +91,7 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
         return agreed(apart(ours, plain_perturbation(theirs, hooked_features(theirs, held), images[-1:], **settings)))
 
     contest(
-        "2a" if batch == 1 else "2b",
+        row,
         f"perturbation, EfficientNet-Lite0, 26 layers held, {steps} steps, batch of {batch}",
         units=evaluations,
         unit="evaluation",
@@ -102,7 +104,7 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
             largest=min(batch, scale.floor_batch),
             seconds=scale.floor_seconds,
         ),
-        limits={"floor": 1.25},
+        limits=limits(lite.device, 1.25, 1.5),
         agreement=agreement,
     )
 
@@ -123,7 +125,7 @@ def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
     gradient = pair()[0]
     pairs = [pair() for _ in range(size)]
     for step, change in pairs:
-        history.direction(step, change, gradient)
+        history.direction(step, change, gradient, size)
     buffers = torch.stack([history.steps, history.changes])
     more = [pair() for _ in range(5)]
     everything = [*pairs, *more][-size:]
@@ -147,7 +149,7 @@ def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
     def ours() -> Tensor:
         remembered.extend(more)
         for step, change in more:
-            direction = history.direction(step, change, gradient)
+            direction = history.direction(step, change, gradient, size)
         return direction
 
     def theirs() -> Tensor:

@@ -81,7 +81,7 @@ def perturbation(images: int, side: int, layers: int, steps: int) -> Pieces:
 
 def optimizer(size: int, batch: int) -> Pieces:
     """L-BFGS alone: a history of so many pairs is filled, with ten steps more; ten steps with a full history."""
-    from perceptual_lib.core.lbfgs import History
+    from perceptual_lib.core.history import History
 
     length = 3 * 224 * 224
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -97,12 +97,12 @@ def optimizer(size: int, batch: int) -> Pieces:
         histories.append(History(more[0], size))
         for _ in range(size):
             step = vector()
-            histories[0].direction(step, 2 * step, step)
+            histories[0].direction(step, 2 * step, step, size)
         ten_steps()
 
     def ten_steps() -> None:
         for step in more:
-            histories[0].direction(step, 2 * step, step)
+            histories[0].direction(step, 2 * step, step, size)
 
     return fill, ten_steps
 

@@ -1,5 +1,6 @@
 from .book.explorer import Explorer as Explorer
 from .core.errors import InputError as InputError
+from .core.lbfgs import minimize as minimize
 from .core.perceptual_ball import perceptual_ball as perceptual_ball
 from .core.perceptual_ball import perturbations_by_layers as perturbations_by_layers
 from .core.perturbation import Perturbation as Perturbation

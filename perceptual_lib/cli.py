@@ -34,10 +34,11 @@ def explain(
     sigma: Annotated[float, typer.Option(help="blur of the map, in pixels of the network's input", min=0)] = 5.0,
     target: Annotated[str, typer.Option(help="class, by index or name", show_default="the prediction")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
+    precision: Annotated[str, typer.Option(help="full, tf32 (rounded, on a GPU) or bf16")] = "full",
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
-    classifier = perceptual_lib.load_classifier(model, weights, device)
+    classifier = perceptual_lib.load_classifier(model, weights, device, precision)
     index = classifier.class_index(target) if target else None
     settings = classifier.settings
     if layers:

@@ -57,6 +57,12 @@ def test_target_by_name_and_layers_by_name(run, tmp_path, eagle) -> None:
     assert run(*arguments, "--layers", "none")[0] == 0
 
 
+def test_precision(run, tmp_path, eagle) -> None:
+    arguments = ["explain", eagle.path, "--out", tmp_path, "--device", "cpu"]
+    (status, full, _), (_, reduced, _) = run(*arguments), run(*arguments, "--precision", "bf16")
+    assert status == 0 and "bald eagle (" in full and "bald eagle (" in reduced and full != reduced
+
+
 def test_one_bad_photo_does_not_cost_the_others(run, tmp_path, eagle) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not a picture")
@@ -101,6 +107,7 @@ def test_a_folder_is_its_photos_without_earlier_overlays(run, tmp_path, eagle) -
         (["--target", "bold eagle"], "knows no class 'bold eagle'"),
         (["--target", "1000"], "1000 classes"),
         (["--device", "abacus"], "no device 'abacus'"),
+        (["--precision", "half"], "no precision 'half'; there are full, tf32, bf16"),
         (["--out", "/dev/null/folder"], "cannot be made"),
     ],
 )

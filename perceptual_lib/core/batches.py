@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.graphs import release
 
 Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
@@ -45,6 +46,7 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor) -> 
             "fewer layers, a smaller max_iter or another device."
         )
     warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves.", stacklevel=5)
+    release()
     if rows.device.type == "cuda":
         torch.cuda.empty_cache()
     return [part for half in rows.chunk(2) for part in _halved(solve, images, half)]

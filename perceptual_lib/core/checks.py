@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.precision import computing
 
 
 @contextmanager
 def ready(
     model: nn.Module, inputs: Tensor, targets: None | int | Tensor, batch_size: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Context in which a model can be explained: frozen and without gradients, put back on leaving.
+    """Context in which a model can be explained: frozen, without gradients, in its precision, and on leaving as it was.
 
     Yields copies of the images (B, C, H, W), and targets (B,) on their device, or None for the predictions; the range
     of the classes is not known yet. Raises InputError for what does not fit.
@@ -22,7 +23,10 @@ def ready(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}.")
     check_inputs(model, inputs)
-    with torch.inference_mode(False), torch.no_grad(), freeze(model):  # inference tensors take no gradient
+    own = getattr(model, "precision", "full")
+    precision = own if isinstance(own, str) else "full"  # another module may mean something else by the word
+    # Inference tensors take no gradient.
+    with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision, inputs.device):
         yield inputs.clone(), check_targets(targets, inputs)
 
 

@@ -1,65 +1,95 @@
-"""Weighted squared distances of activations (the perceptual term of Eq. 5, Sec. 3), cheaply."""
+"""The perceptual term of Eq. 5: squared distances of activations, cheaply."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@dataclass
-class WeightedDistance:
-    """scale ||C_l(x') - C_l(x)||^2 of an activation, for a batch of P problems.
+@dataclass(frozen=True)
+class PerceptualTerm:
+    """lambda' sum_l ||C_l(x') - C_l(x)||^2 (Eq. 5) of P problems.
 
     Attributes:
-        reference: C_l(x), (P, ...), or (1, ...) for all problems; in the images' type, also where autocast computes x'
-            in another.
-        scale: (P,), what the sum of squares is multiplied by.
-        room: where differences are written, from one evaluation to the next: memory that is new each time has to be
-            cleared by the system, which takes longer than to subtract.
+        references: by layer, C_l(x), (P, ...), or (1, ...) for all problems; in the images' type, also where autocast
+            computes x' in another.
+        scales: (layers, P), what each sum of squares is multiplied by; 0 where a problem does not hold the layer.
+        rooms: on a CPU, where differences are written, from one evaluation to the next: memory that is new each time
+            has to be cleared by the system, which takes longer than to subtract.
     """
 
-    reference: Tensor
-    scale: Tensor
-    room: Tensor | None = None
+    references: Mapping[int, Tensor]
+    scales: Tensor
+    rooms: dict[int, Tensor] = field(default_factory=dict)
 
-    def __call__(self, value: Tensor) -> Tensor:
-        """C_l(x'), (P, ...) -> (P,)."""
-        if self.room is None or self.room.shape != value.shape:
-            self.room = torch.empty_like(value, dtype=self.reference.dtype)
-        distance: Tensor = SquaredDistance.apply(value, self.reference, self.scale, self.room)
-        return distance
+    @property
+    def measures(self) -> dict[int, Callable[[Tensor], Tensor]]:
+        """By layer, a function of C_l(x') (P, ...) to C_l(x') - C_l(x), to be called while it is there."""
+        return {layer: partial(self._difference, layer) for layer in self.references}
 
-    def keep(self, rows: Tensor) -> "WeightedDistance":
+    def _difference(self, layer: int, value: Tensor) -> Tensor:
+        room = self.rooms.get(layer)
+        if value.device.type == "cpu" and (room is None or room.shape != value.shape):
+            room = self.rooms[layer] = torch.empty_like(value, dtype=self.references[layer].dtype)
+        difference: Tensor = Difference.apply(value, self.references[layer], room)
+        return difference
+
+    def __call__(self, differences: Sequence[Tensor]) -> Tensor:
+        """Of the differences in the order of the layers, (P,)."""
+        term: Tensor = SquaredNorms.apply(self.scales, *differences)
+        return term
+
+    def at(self, references: Sequence[Tensor], scales: Tensor) -> "PerceptualTerm":
+        """The same with these in the place of its own."""
+        return replace(self, references=dict(zip(self.references, references, strict=True)), scales=scales)
+
+    def keep(self, rows: Tensor) -> "PerceptualTerm":
         """The same for the problems at these rows."""
-        reference = self.reference if len(self.reference) == 1 else self.reference[rows]
-        return WeightedDistance(reference, self.scale[rows])
+        kept = [each if len(each) == 1 else each[rows] for each in self.references.values()]
+        return self.at(kept, self.scales[:, rows])
 
 
-class SquaredDistance(torch.autograd.Function):
-    """scale sum (value - reference)^2 over all dimensions but the first: (P, ...), (P or 1, ...), (P,) -> (P,).
+class Difference(torch.autograd.Function):
+    """value - reference, written into `room` where there is one; what comes back goes to the value as it is."""
 
-    The difference is written into `room`, and its gradient over the difference. Written with tensor operations the
-    terms cost as much again as the network, whose activations they read; this way a tenth of it. It is kept without
-    `save_for_backward`, whose tensors checkpointing would count among those of the network.
+    @staticmethod
+    def forward(context: Any, value: Tensor, reference: Tensor, room: Tensor | None) -> Tensor:
+        context.dtype = value.dtype
+        return torch.sub(value, reference) if room is None else torch.sub(value, reference, out=room).detach()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.to(context.dtype), None, None
+
+
+class SquaredNorms(torch.autograd.Function):
+    """sum over layers of scale ||difference||^2: (layers, P), differences (P, ...) -> (P,).
+
+    The gradient is written over the differences. Written with tensor operations the term costs as much again as the
+    network, whose activations it reads; this way a tenth of it. They are kept without `save_for_backward`, whose
+    tensors checkpointing would count among those of the network.
     """
 
     @staticmethod
-    def forward(context: Any, value: Tensor, reference: Tensor, scale: Tensor, room: Tensor) -> Tensor:
-        difference = torch.sub(value, reference, out=room)
-        context.difference, context.scale = difference, scale
-        return scale * _squared_norms(difference)
+    def forward(context: Any, scales: Tensor, *differences: Tensor) -> Tensor:
+        context.scales, context.differences = scales, differences
+        norms = torch.stack([_norms(each) for each in differences])
+        return (scales * norms.square()).sum(0)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        scale = (2 * gradient * context.scale).view(-1, *[1] * (context.difference.ndim - 1))
-        return context.difference.mul_(scale), None, None, None
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        factors = 2 * gradient * context.scales
+        each_with_its_own = zip(context.differences, factors, strict=True)
+        return None, *(each.mul_(factor.view(-1, *[1] * (each.ndim - 1))) for each, factor in each_with_its_own)
 
 
-def _squared_norms(values: Tensor) -> Tensor:
+def _norms(values: Tensor) -> Tensor:
     """(P, ...), without gaps in memory -> (P,)."""
-    if len(values) == 1:  # of one row `vector_norm` uses one thread
+    if len(values) == 1 and values.device.type == "cpu":  # of one row `vector_norm` uses one thread
         row = values.as_strided((values.numel(),), (1,))
-        return torch.dot(row, row)[None]
+        return torch.dot(row, row).sqrt()[None]
     norms: Tensor = torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)))
-    return norms.square()
+    return norms

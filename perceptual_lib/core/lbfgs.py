@@ -2,20 +2,26 @@
 
 The reference is torch's optimizer without line search. What it does for one problem with a loop over its history,
 this does for all problems at once with matrix products, in the compact form of Byrd, Nocedal and Schnabel
-("Representations of quasi-Newton matrices", 1994): the two loops become two triangular systems no larger than the
+("Representations of quasi-Newton matrices", 1994): the two loops become products with matrices no larger than the
 history, and the long vectors are read twice instead of written a hundred times.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-CURVATURE = 1e-10  # torch's least product of step and gradient change for a pair to be remembered
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.graphs import Recorder, give_spare, take_spare
+from perceptual_lib.core.history import Buffers, History
+from perceptual_lib.core.losses import Differentiated, Losses, kind
+from perceptual_lib.core.precision import computing
 
 
+@runtime_checkable
 class Problems(Protocol):
     """A batch of independent minimization problems."""
 
@@ -44,7 +50,7 @@ class Minimum:
 
 
 def minimize(
-    problems: Problems,
+    problems: Problems | Losses,
     start: Tensor,
     *,
     max_iter: int = 200,
@@ -54,14 +60,17 @@ def minimize(
     at_start: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Minimum:
-    """Minimize each problem from its row of `start`.
+    """Minimize independent problems at once, each from its row of `start`.
 
-    A problem that has converged or failed keeps its point from then on and leaves the batch at the next look
-    (see `look_every`).
+    But for rounding, each takes the very steps of `torch.optim.LBFGS` without line search, computed as Byrd, Nocedal
+    and Schnabel (1994) do. One that has converged or failed keeps its point from then on and leaves the batch at the
+    next look (see `look_every`).
 
     Args:
-        problems: the losses and their gradients.
-        start: (B, N) starting points; left as they are.
+        problems: a function `losses(points, rows)` of torch operations, which autograd differentiates: from points
+            (B, N) and the indices (B,) in `start` of the problems that they belong to, to the losses (B,). Or an object
+            that computes its gradients itself: see `Problems`.
+        start: (B, N) floating-point starting points; left as they are.
         max_iter: most steps; as in torch, at most 1.25 max_iter evaluations (this matters below 4 steps).
         history_size: pairs of steps and gradient changes remembered.
         tolerance_grad: converged when no entry of the gradient is larger.
@@ -69,74 +78,43 @@ def minimize(
         at_start: losses and gradients at `start` where they are known; they count as an evaluation all the same.
         callback: called as `callback(step, rows, points)` at the start (step 0) and after each step, with the
             indices of the problems still in the batch and their points.
+
+    Raises:
+        InputError: a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
     """
-    ended = Minimum(
-        start.clone(),
-        torch.ones(len(start), dtype=torch.long, device=start.device),
-        *(torch.zeros(len(start), dtype=torch.bool, device=start.device) for _ in range(2)),
-    )
-    rows = torch.arange(len(start), device=start.device)
-    points = start.clone()
-    loss, gradient = problems.evaluate(points) if at_start is None else at_start
-    largest = gradient.abs().amax(1)  # nan or infinity where one entry is
-    finite = loss.isfinite() & largest.isfinite()
-    ended.failed[:] = ~finite
-    ended.converged[:] = finite & (largest <= tolerance_grad)
-    best, best_loss = points.clone(), torch.where(finite, loss, torch.inf)
-    live = finite & ~ended.converged
-    history = History(points, min(history_size, max(1, max_iter - 1)))
+    if not (isinstance(start, Tensor) and start.is_floating_point() and start.ndim == 2 and 0 not in start.shape):
+        raise InputError(f"start must be a floating-point tensor (B, N), not {kind(start)}.")
+    if not isinstance(problems, Problems):
+        problems = Differentiated(problems, start)
+    start = start.detach()
+    size = min(history_size, max(1, max_iter - 1))
+    loss, gradient = problems.evaluate(start.clone()) if at_start is None else at_start
+    descent = Descent.borrow(start, size, tolerance_grad, tolerance_change)
+    descent.begin(start, loss, gradient)
+    ended = Minimum(start.clone(), *(each.clone() for each in (descent.evaluations, descent.converged, descent.failed)))
     if callback:
-        callback(0, rows, points)
-
-    scale = (1 / gradient.abs().sum(1)).clamp(max=1)  # of torch's first step
-    move, slope = -scale[:, None] * gradient, -gradient.square().sum(1)
+        callback(0, descent.rows.clone(), start.clone())
+    trial = descent.trial.clone()
     for step in range(1, max_iter + 1):
-        downhill = ~(slope > -tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
-        ended.converged[rows] |= live & ~downhill
-        live = live & downhill
         if (step - 1) % look_every(start.device) == 0:
-            kept = live.nonzero().squeeze(1)
-            if len(kept) == 0:
+            count = int(descent.live.sum())
+            if count == 0:
                 break
-            if len(kept) < len(rows):
-                ended.points[rows] = points
+            if (fewer := full_size(count, start.device)) < len(descent.rows):
+                descent.write(ended)
+                kept = (~descent.live).byte().argsort(stable=True)[:fewer].sort().values  # those that live, and others
                 problems.keep(kept)
-                history.keep(kept)
-                rows, points, move, loss, gradient, best, best_loss, live = (
-                    tensor[kept] for tensor in (rows, points, move, loss, gradient, best, best_loss, live)
-                )
-        points = torch.where(live[:, None], points + move, points)
-
+                descent.keep(kept)
+                trial = descent.trial.clone()
         # torch does not look at the point after its last step; here a breakdown there must be seen too.
-        new_loss, new_gradient = problems.evaluate(points)
-        ended.evaluations[rows] += live
-        largest = new_gradient.abs().amax(1)
-        finite = new_loss.isfinite() & largest.isfinite()
-        broken = live & ~finite
-        ended.failed[rows] |= broken
-        points = torch.where(broken[:, None], best, points)
-        better = live & finite & (new_loss < best_loss)
-        best = torch.where(better[:, None], points, best)
-        best_loss = torch.where(better, new_loss, best_loss)
-        live = live & finite
+        last = step == max_iter or step + 1 >= max_iter * 5 // 4
+        trial = descent.step(min(step, size), last, *problems.evaluate(trial))
         if callback:
-            callback(step, rows, points)
-        if step == max_iter or step + 1 >= max_iter * 5 // 4:
+            callback(step, descent.rows.clone(), descent.points.clone())
+        if last:
             break
-
-        done = (
-            (largest <= tolerance_grad)
-            | (move.abs().amax(1) <= tolerance_change)
-            | ((new_loss - loss).abs() < tolerance_change)
-        )
-        ended.converged[rows] |= live & done
-        live = live & ~done
-        with torch.autocast(start.device.type, enabled=False):  # a caller's is meant for the network
-            move = history.direction(move, new_gradient - gradient, new_gradient)
-        slope = (new_gradient * move).sum(1)
-        loss, gradient = new_loss, new_gradient
-
-    ended.points[rows] = points
+    descent.write(ended)
+    descent.give_back()
     return ended
 
 
@@ -145,98 +123,123 @@ def look_every(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 10
 
 
-class History:
-    """The remembered pairs of each problem, and the inverse Hessian that they stand for.
+def full_size(count: int, device: torch.device) -> int:
+    """Problems that a batch has while `count` are being solved: on an accelerator, which plans anew for each size of a
+    batch, the next power of two; what is more are problems that have ended."""
+    return count if device.type == "cpu" else 1 << (count - 1).bit_length()
 
-    steps S and changes Y are (B, M, N) ring buffers, filled per problem: a pair of too little curvature is not
-    remembered, and each problem forgets its own oldest. Their products S Y' and Y Y' are (B, M, M), float64 but on MPS.
+
+class Descent(Buffers):
+    """Where a batch of problems is between two evaluations; on a GPU a step is recorded.
+
+    points: (B, N), the last that were evaluated, trial: those that will be next, move: what lies between;
+    loss, gradient: at the points; best, best_loss: the least so far; live: being solved; the others as in `Minimum`.
     """
 
-    def __init__(self, like: Tensor, size: int) -> None:
-        batch, length = like.shape
-        self.size = size
-        self.used = 0  # slots that hold a pair of some problem; an upper bound that needs no look at the device
-        self.count = torch.zeros(batch, dtype=torch.long, device=like.device)  # pairs ever remembered
-        self.steps = like.new_zeros(batch, size, length)
-        self.changes = like.new_zeros(batch, size, length)
-        exact = torch.float32 if like.device.type == "mps" else torch.float64
-        self.step_change = like.new_zeros(batch, size, size, dtype=exact)
-        self.change_change = torch.zeros_like(self.step_change)
-        self.diagonal = torch.ones(batch, dtype=like.dtype, device=like.device)  # of the first inverse Hessian
+    points: Tensor
+    trial: Tensor
+    move: Tensor
+    gradient: Tensor
+    best: Tensor
+    loss: Tensor
+    best_loss: Tensor
+    live: Tensor
+    converged: Tensor
+    failed: Tensor
+    evaluations: Tensor
+    rows: Tensor  # in the start
+
+    def __init__(self, like: Tensor, size: int, tolerance_grad: float, tolerance_change: float) -> None:
+        batch = len(like)
+        self.kind = like.shape, like.dtype, like.device, size, tolerance_grad, tolerance_change
+        self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
+        self.history = History(like, size)
+        self.record = Recorder(graphs=32)  # for some sizes of the batch and some numbers of pairs
+        super().__init__(
+            **{name: torch.zeros_like(like) for name in ("points", "trial", "move", "gradient", "best")},
+            **{name: like.new_zeros(batch) for name in ("loss", "best_loss")},
+            **{name: like.new_zeros(batch, dtype=torch.bool) for name in ("live", "converged", "failed")},
+            **{name: like.new_zeros(batch, dtype=torch.long) for name in ("evaluations", "rows")},
+        )
+
+    @classmethod
+    def borrow(cls, like: Tensor, *settings: Any) -> "Descent":
+        """A new one; where steps are recorded, one whose steps are, if there is such a one."""
+        found: Descent = take_spare((like.shape, like.dtype, like.device, *settings)) or cls(like, *settings)
+        return found
+
+    def give_back(self) -> None:
+        """For the next batch of this kind. Use it no more."""
+        if self.record.records(self.rows.device):
+            self.history.clear()
+            self.first(len(self.whole["rows"]))
+            give_spare(self.kind, self)
+
+    def begin(self, start: Tensor, loss: Tensor, gradient: Tensor) -> None:
+        """All problems, evaluated at their start."""
+        self.rows.copy_(torch.arange(len(start)))
+        self.points.copy_(start)
+        self.best.copy_(start)
+        self.loss.copy_(loss)
+        self.gradient.copy_(gradient)
+        self.evaluations.fill_(1)
+        largest = gradient.abs().amax(1)  # nan or infinity where one entry is
+        finite = loss.isfinite() & largest.isfinite()
+        self.failed.copy_(~finite)
+        self.converged.copy_(finite & (largest <= self.tolerance_grad))
+        self.best_loss.copy_(torch.where(finite, loss, torch.inf))
+        self.live.copy_(finite & ~self.converged)
+        scale = (1 / gradient.abs().sum(1)).clamp(max=1)  # of torch's first step
+        self._set_off(-scale[:, None] * gradient, -gradient.square().sum(1))
 
     def keep(self, rows: Tensor) -> None:
-        """Reduce to these problems. The buffers are moved up in place: a copy would double the memory at its peak."""
-        for target, source in enumerate(rows.tolist()):
-            if target != source:
-                self.steps[target] = self.steps[source]
-                self.changes[target] = self.changes[source]
-        self.steps, self.changes = self.steps[: len(rows)], self.changes[: len(rows)]
-        self.count, self.diagonal = self.count[rows], self.diagonal[rows]
-        self.step_change, self.change_change = self.step_change[rows], self.change_change[rows]
+        super().keep(rows)
+        self.history.keep(rows)
 
-    def direction(self, step: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
-        """Remember the last step and the change of the gradient along it; minus the inverse Hessian times the gradient.
+    def write(self, ended: Minimum) -> None:
+        """Where its problems are."""
+        for name, all_of_them in vars(ended).items():
+            all_of_them[self.rows] = getattr(self, name)
 
-        With the pairs in order of age, R the upper triangle of S Y' and D its diagonal, the two loops of torch are
-            R alpha = -S g,     R' beta = D alpha + h (Y g + Y Y' alpha),     d = -h g - h Y' alpha + S' beta.
+    def step(self, pairs: int, last: bool, loss: Tensor, gradient: Tensor) -> Tensor:
+        """The next trial points, from an evaluation at those before. `pairs` are remembered by then, at most; after the
+        last step no further one is prepared."""
+        if self.record.records(self.rows.device):  # some more slots than pairs, and then a few graphs do for all steps
+            pairs = min(self.history.size, max(8, full_size(pairs, self.rows.device)))
+        (trial,) = self.record((pairs, last), partial(self._step, pairs, last), loss, gradient)
+        return trial
 
-        Args:
-            step, change, gradient: (B, N). A pair of too little curvature is not remembered.
+    def _step(self, pairs: int, last: bool, loss: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        self.evaluations += self.live
+        largest = gradient.abs().amax(1)
+        finite = loss.isfinite() & largest.isfinite()
+        broken = self.live & ~finite
+        self.failed |= broken
+        torch.where(broken[:, None], self.best, self.trial, out=self.points)
+        better = self.live & finite & (loss < self.best_loss)
+        self.best.copy_(torch.where(better[:, None], self.points, self.best))
+        self.best_loss.copy_(torch.where(better, loss, self.best_loss))
+        self.live &= finite
+        if last:
+            return (self.trial,)
+        done = (
+            (largest <= self.tolerance_grad)
+            | (self.move.abs().amax(1) <= self.tolerance_change)
+            | ((loss - self.loss).abs() < self.tolerance_change)
+        )
+        self.converged |= self.live & done
+        self.live &= ~done
+        # A caller's precision is meant for the network.
+        with torch.autocast(loss.device.type, enabled=False), computing("full", loss.device):
+            move = self.history.direction(self.move, gradient - self.gradient, gradient, pairs)
+        self.loss.copy_(loss)
+        self.gradient.copy_(gradient)
+        self._set_off(move, (gradient * move).sum(1))
+        return (self.trial,)
 
-        Returns:
-            d (B, N).
-        """
-        against_steps, against_changes = self._append(step, change, gradient)
-        steps, changes, scale = self.steps[:, : self.used], self.changes[:, : self.used], self.diagonal[:, None]
-        by_age = self._by_age()
-        row = torch.arange(len(gradient), device=gradient.device)[:, None]
-        square = (row[:, :, None], by_age[:, :, None], by_age[:, None, :])
-        upper = self.step_change[square].triu()
-        diagonal = upper.diagonal(dim1=1, dim2=2)
-        empty = torch.arange(self.used, device=gradient.device) >= self.count[:, None]
-        diagonal += empty  # an empty slot stands for the equation alpha = 0
-        alpha = torch.linalg.solve_triangular(upper, -against_steps[row, by_age][:, :, None], upper=True)
-        right = against_changes[row, by_age][:, :, None] + self.change_change[square] @ alpha
-        right = diagonal[:, :, None] * alpha + scale[:, :, None] * right
-        beta = torch.linalg.solve_triangular(upper.mT, right, upper=False)
-        weights = torch.stack([alpha.squeeze(2), beta.squeeze(2)]).to(gradient.dtype)
-        alpha, beta = torch.empty_like(weights).scatter_(2, by_age.expand(2, -1, -1), weights)
-        return -scale * (gradient + _combine(alpha, changes)) + _combine(beta, steps)
-
-    def _append(self, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember a pair; S g and Y g, (B, used) each, which cost nothing beside the products that remembering takes.
-
-        The long vectors are what takes the time: both products with each of them come from one look at it.
-        """
-        curvature = (step * change).sum(1)
-        accept = curvature > CURVATURE
-        row, slot = torch.arange(len(step), device=step.device), self.count % self.size
-        self.steps[row, slot] = torch.where(accept[:, None], step, self.steps[row, slot])
-        self.changes[row, slot] = torch.where(accept[:, None], change, self.changes[row, slot])
-        self.diagonal = torch.where(accept, curvature / change.square().sum(1), self.diagonal)
-        self.used = min(self.used + 1, self.size)
-        used = slice(0, self.used)
-        vectors = torch.stack([change, gradient], 1)  # (B, 2, N)
-        against_gradient = []
-        for buffer, products in ((self.steps, self.step_change), (self.changes, self.change_change)):
-            with_change, with_gradient = _products(buffer[:, used], vectors).to(products.dtype)
-            products[row, used, slot] = torch.where(accept[:, None], with_change, products[row, used, slot])
-            against_gradient.append(with_gradient)
-        self.change_change[row, slot] = self.change_change[row, :, slot]
-        self.count = self.count + accept
-        return tuple(against_gradient)
-
-    def _by_age(self) -> Tensor:
-        """(B, used) slots from the oldest pair to the newest; the empty ones come last."""
-        oldest = torch.where(self.count > self.size, self.count % self.size, 0)
-        return (oldest[:, None] + torch.arange(self.used, device=oldest.device)) % max(1, self.used)
-
-
-def _products(vectors: Tensor, others: Tensor) -> Tensor:
-    """(B, M, N), (B, K, N) -> (K, B, M)."""
-    return torch.matmul(vectors, others.mT).permute(2, 0, 1)
-
-
-def _combine(weights: Tensor, vectors: Tensor) -> Tensor:
-    """(B, M), (B, M, N) -> (B, N)."""
-    return torch.matmul(weights[:, None, :], vectors).squeeze(1)
+    def _set_off(self, move: Tensor, slope: Tensor) -> None:
+        downhill = ~(slope > -self.tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
+        self.converged |= self.live & ~downhill
+        self.live &= downhill
+        self.move.copy_(move)
+        torch.where(self.live[:, None], self.points + self.move, self.points, out=self.trial)

@@ -4,16 +4,16 @@ How a network is run fast is in `passes`, how an activation's distance is comput
 and what people call, with checks and batches, in `perceptual_ball`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.activations import select_layers, trace
+from perceptual_lib.core.activations import select_layers
 from perceptual_lib.core.checks import resolve_targets
-from perceptual_lib.core.distances import WeightedDistance
+from perceptual_lib.core.distances import PerceptualTerm
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.settings import Layers, Settings
@@ -85,49 +85,64 @@ class Objective:
     ) -> None:
         self.passes, self.images, self.settings = passes, images, settings
         self.margin_of = class_response if settings.multilabel else multiclass_margin
-        logits, activations, values = trace(passes.network, images)
+        logits, activations, values = passes.trace(images)
         targets = resolve_targets(logits, len(images), targets, settings.multilabel)
         problems = max(len(images), len(choices))
         self.targets = targets.expand(problems)
         self.margin_before = self.margin_of(logits, targets).expand(problems)
         self.activation_count = len(activations)
         held = [select_layers(layers, [activation.name for activation in activations]) for layers in choices]
-        self.terms = {
-            layer: self._term(values[layer], [layer in layers for layers in held])
-            for layer in sorted(set().union(*held))
-        }
+        references = {layer: values[layer] for layer in sorted(set().union(*held))}
+        holds = [[layer in layers for layers in held] for layer in references]
+        self.term = PerceptualTerm(
+            references, self._scales(references.values(), images.new_tensor(holds).view(-1, len(choices)))
+        )
 
-    def _term(self, reference: Tensor, holds: list[bool]) -> WeightedDistance:
-        """lambda' ||C_l(x') - C_l(x)||^2, a mean over elements; 0 for the problems that do not hold the layer."""
-        scale = self.settings.layer_weight / reference[0].numel()
-        scales = reference.new_full((len(reference),), scale)
-        if self.settings.normalize_layers:
-            mean_square = reference.square().flatten(1).mean(1)
+    def _scales(self, references: Collection[Tensor], holds: Tensor) -> Tensor:
+        """lambda' for a mean over elements, where a problem holds the layer: (layers, P)."""
+        weights = [self.settings.layer_weight / each[0].numel() for each in references]
+        scales = holds.new_tensor(weights)[:, None] * holds
+        if self.settings.normalize_layers and references:
+            mean_square = torch.stack([each.square().flatten(1).mean(1) for each in references])
             # A layer that is zero all over has no scale of its own: it is compared as it is.
-            scales = scale / torch.where(mean_square > 0, mean_square, 1)
-        return WeightedDistance(reference, scales * reference.new_tensor(holds))
+            scales = scales / torch.where(mean_square > 0, mean_square, 1)
+        return scales.expand(-1, len(self.targets))
 
     def loss(self, delta: Tensor) -> Tensor:
         """Eq. 5: (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2. (P, C, H, W) -> (P,)."""
-        logits, distances = self.passes.measure(self.images + delta, self.terms, self.activation_count)
+        logits, differences = self.passes.measure(self.images + delta, self.term.measures, self.activation_count)
         margin = self.margin_of(logits.to(delta.dtype), self.targets)
-        perceptual = torch.stack(distances).sum(0) if distances else 0.0
+        perceptual = self.term(differences) if differences else 0.0
         pixels = delta.square().flatten(1).mean(1)
         return (margin - self.settings.margin_target).square() + perceptual + self.settings.pixel_weight * pixels
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (P,) and their gradients (P, N) at perturbations (P, N), with one forward and one backward pass."""
+        fixed = self.settings.margin_target, self.settings.pixel_weight, self.settings.multilabel
+        name = "Eq. 5", fixed, tuple(self.term.references), self.activation_count
+        inputs = points, self.images, self.targets, self.term.scales, *self.term.references.values()
+        loss, gradient = self.passes.record(name, copy(self)._evaluate, *inputs)
+        return loss, gradient
+
+    def _evaluate(
+        self, points: Tensor, images: Tensor, targets: Tensor, scales: Tensor, *references: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The same with all that is the problems' own as arguments."""
+        at = copy(self)
+        at.images, at.targets, at.term = images, targets, self.term.at(references, scales)
         with torch.enable_grad():
-            delta = points.unflatten(1, self.images.shape[1:]).detach().requires_grad_()
-            loss = self.loss(delta)
+            delta = points.unflatten(1, images.shape[1:]).detach().requires_grad_()
+            loss = at.loss(delta)
             (gradient,) = torch.autograd.grad(loss.sum(), delta)
         return loss.detach(), gradient.flatten(1)
 
     def at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """The same at x' = x, where no activation has moved: one evaluation for all choices of an image."""
+        if self.passes.records:  # one recorded evaluation serves here, too
+            return self.evaluate(start)
         images = slice(len(self.images))
         alone = copy(self)
-        alone.targets, alone.terms = self.targets[images], {}
+        alone.targets, alone.term = self.targets[images], PerceptualTerm({}, self.term.scales[:0])
         loss, gradient = alone.evaluate(start[images])
         return loss.expand(len(start)), gradient.expand(len(start), -1)
 
@@ -135,7 +150,7 @@ class Objective:
         """Reduce to the problems at these rows."""
         self.images = self.images if len(self.images) == 1 else self.images[rows]  # one stands for all its problems
         self.targets = self.targets[rows]
-        self.terms = {layer: term.keep(rows) for layer, term in self.terms.items()}
+        self.term = self.term.keep(rows)
 
 
 def smallest_change(objective: Objective, callback: Callback | None = None) -> Perturbation:
@@ -150,9 +165,9 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     start = images.new_zeros(len(targets), shape.numel())
     steps, at_start = objective.settings.max_iter, objective.at_start(start)
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
-    objective.terms = {}  # the activations' memory, before the last pass
+    objective.term = PerceptualTerm({}, start[:0])  # the activations' memory is free for the last pass
     delta = minimum.points.unflatten(1, shape)
-    logits = objective.passes.network(images + delta)
+    (logits,) = objective.passes.record("logits", lambda changed: (objective.passes.network(changed),), images + delta)
     margin = objective.margin_of(logits.to(delta.dtype), targets)
     return Perturbation(
         delta, targets, objective.margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed

@@ -31,6 +31,7 @@ class ClassifierSection(Section):
     model: str = EMBEDDED
     weights: str = "default"
     device: str = "auto"
+    precision: Literal["full", "tf32", "bf16"] = "full"
 
 
 class PhotographsSection(Section):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.graphs import Recorder
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.methods.registry import explainer
@@ -65,31 +65,42 @@ def extremal_perturbation(
     if not (0 < radius <= 1 and 0 <= blur <= 1 and 0 <= smooth <= 1):
         raise InputError("radius, blur and smooth are shares of the image's side, at most 1; radius is above 0.")
     side = min(images.shape[2:])
-    passes, levels = Passes(network), blur_levels(images, blur * side)
+    passes, levels, record = Passes(network), blur_levels(images, blur * side), Recorder()
     generate = SmoothMask(images, radius * side)
 
-    def loss(area: float, parameter: Tensor, step: int) -> Tensor:  # (B,), nothing of one image mixed with another's
+    def loss(area: float, mirrored: bool, parameter: Tensor, growth: Tensor) -> Tensor:  # (B,), each image's own
         canvas = generate(parameter)
         off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place
         shown = between_levels(levels, generate.on_image(canvas))
-        logits = passes(shown if step % 2 else shown.flip(3))
-        growth = math.pow(AREA_GROWTH, step / steps)  # first the mask finds its place, then it gets its area
-        return AREA_WEIGHT * growth * off - target_logits(logits, len(images), targets)
+        logits = passes(shown.flip(3) if mirrored else shown)
+        return AREA_WEIGHT * growth * off - logits.gather(1, targets[:, None])[:, 0]
+
+    def gradient(area: float, parameter: Tensor, step: int) -> Tensor:
+        # First the mask finds its place, then it gets its area.
+        growth = images.new_full((), math.pow(AREA_GROWTH, step / steps))
+        mirrored = step % 2 == 0
+        return record((area, mirrored), partial(slope, partial(loss, area, mirrored)), parameter, growth)[0]
 
     # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
     whole = images.new_ones(len(images), *generate.grid)
-    masks = [generate.on_image(generate(descend(partial(loss, area), whole, steps))) for area in areas]
+    masks = [generate.on_image(generate(descend(partial(gradient, area), whole, steps))) for area in areas]
     return gaussian_blur(torch.stack(masks).sum(0), smooth * side)
 
 
-def descend(loss: Callable[[Tensor, int], Tensor], parameter: Tensor, steps: int) -> Tensor:
-    """The parameter (B, ...) after steps of gradient descent with momentum on `loss(parameter, step)` in [0, 1]."""
+def slope(loss: Callable[..., Tensor], parameter: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    """Gradient of the sum of losses `loss(parameter, *rest)` in the parameter."""
+    with torch.enable_grad():
+        parameter = parameter.detach().requires_grad_()
+        return torch.autograd.grad(loss(parameter, *rest).sum(), parameter)
+
+
+def descend(gradient: Callable[[Tensor, int], Tensor], parameter: Tensor, steps: int) -> Tensor:
+    """The parameter (B, ...) after steps with momentum against `gradient(parameter, step)`, kept in [0, 1]."""
     velocity: Tensor | None = None
     for step in range(steps):
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(loss(parameter.requires_grad_(), step).sum(), parameter)
-        velocity = gradient if velocity is None else gradient.lerp(velocity, MOMENTUM)
-        parameter = (parameter.detach() - LEARNING_RATE * velocity).clamp(0, 1)
+        latest = gradient(parameter, step)
+        velocity = latest if velocity is None else latest.lerp(velocity, MOMENTUM)
+        parameter = (parameter - LEARNING_RATE * velocity).clamp(0, 1)
     return parameter
 
 

@@ -1,6 +1,7 @@
 """Methods that read the gradient of the class's logit in the image, as it is or with other rules for its way back."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import torch
@@ -45,17 +46,24 @@ def smoothgrad(
     noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
     """
     passes = Passes(network)
-    generator = torch.Generator().manual_seed(seed)
+    draws = _normal_draws(samples, tuple(images.shape[1:]), seed, images.dtype, images.device)
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     total = torch.zeros_like(images)
-    at_once = max(1, full_batch(images.device) // len(images))  # of the samples
-    for start in range(0, samples, at_once):
-        count = min(at_once, samples - start)
-        # The same draws for all images of the batch: an image's map does not depend on its neighbours.
-        draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
-        noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
-        total += input_gradient(passes, noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
+    for some in draws.split(max(1, full_batch(images.device) // len(images))):
+        count = len(some)
+        noisy = (images[None] + spread * some[:, None]).flatten(0, 1)  # (count B, C, H, W)
+        total += passes.gradient(noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
     return (total / samples).abs().amax(1)
+
+
+@lru_cache(maxsize=1)
+def _normal_draws(samples: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(samples, *shape): the same for all images, so that a map does not depend on its neighbours, and on all devices.
+
+    Kept for the next images: on a GPU drawing them takes longer than the passes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, *shape, generator=generator, dtype=dtype).to(device)
 
 
 @explainer("integrated_gradients", source="Sundararajan et al. 2017", passes=("steps", "steps"))
@@ -65,9 +73,16 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
         from captum.attr import IntegratedGradients  # an import that takes a second
     except ImportError:
         raise InputError("integrated_gradients needs captum: pip install 'perceptual-ball[experiments]'.") from None
-    attribute = IntegratedGradients(Passes(network), multiply_by_inputs=False).attribute
+    passes = Passes(network)
+    integrated = IntegratedGradients(passes, multiply_by_inputs=False)
+
+    def of_points(*, inputs: tuple[Tensor], target_ind: Tensor, **_: Any) -> tuple[Tensor]:
+        (points,) = inputs
+        return (passes.gradient(points, target_ind.expand(len(points))),)  # one target comes for many points
+
+    integrated.gradient_func = of_points
     at_once = max(len(images), full_batch(images.device))
-    mean: Tensor = attribute(images, target=targets, n_steps=steps, internal_batch_size=at_once)
+    mean: Tensor = integrated.attribute(images, target=targets, n_steps=steps, internal_batch_size=at_once)
     return mean.abs().amax(1)
 
 

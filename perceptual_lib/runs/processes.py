@@ -20,7 +20,10 @@ def usable_cores() -> int:
 
 
 class Processes:
-    """Several processes of this machine, one per core where `workers` is None; `classifier` as for `Local`."""
+    """Several processes of this machine, one per core where `workers` is None; `classifier` as for `Local`.
+
+    Where there are GPUs they share them: one scores its maps while another computes the next ones.
+    """
 
     death = BrokenExecutor
     attempts = ATTEMPTS
@@ -39,7 +42,7 @@ class Processes:
 
     def _new_pool(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
-        return ProcessPoolExecutor(self.capacity, context, _start, (self.classifier,))
+        return ProcessPoolExecutor(self.capacity, context, _start, (self.classifier, context.Value("i", 0)))
 
     def close(self) -> None:
         for process in list((self.pool._processes or {}).values()):
@@ -47,13 +50,19 @@ class Processes:
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(classifier: Mapping[str, Any]) -> None:
-    """What a worker's process does first."""
+def _start(classifier: Mapping[str, Any], started: Any) -> None:
+    """What a worker's process does first; `started` counts those of the pool, which take the GPUs in turn."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle, which then ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
     from perceptual_lib.runs.worker import Worker
 
+    with started:
+        number, started.value = started.value, started.value + 1
+    if gpus := torch.cuda.device_count():
+        torch.cuda.set_device(number % gpus)
     _worker = Worker(classifier)
 
 

@@ -8,7 +8,7 @@ import platform
 import time
 import timeit
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.activations import Activation, freeze
+from perceptual_lib.core.precision import computing
 from perceptual_lib.methods import find_method
 from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
@@ -41,7 +42,7 @@ class Worker:
         return load_classifier(**self.arguments)
 
     def identity(self) -> dict[str, Any]:
-        """The network, its weights, its preprocessing and the kind of device, as JSON."""
+        """The network, its weights, its preprocessing, its precision and the kind of device, as JSON."""
         classifier = self.classifier
         hashed = hashlib.sha256()
         for name, tensor in classifier.network.state_dict().items():
@@ -55,6 +56,7 @@ class Worker:
             "std": classifier.std.flatten().tolist(),
             "interpolation": classifier.interpolation.name,
             "device": classifier.device.type,
+            "precision": classifier.precision,
         }
 
     def machine(self) -> str:
@@ -75,10 +77,14 @@ class Worker:
         """Seconds of a forward pass and of what a backward pass adds, for one image in a batch, on one thread."""
         images = torch.zeros(batch, 3, *self.classifier.input_size, device=self.classifier.device)
         pixels = images.clone().requires_grad_()
-        with _one_thread(), freeze(self.classifier):
+        with _one_thread(), freeze(self.classifier), self._computing():
             forward = _fastest(lambda: self.classifier(images)) / batch
             both = _fastest(lambda: torch.autograd.grad(self.classifier(pixels).sum(), pixels)[0]) / batch
         return forward, max(0.0, both - forward)
+
+    def _computing(self) -> AbstractContextManager[None]:
+        """The precision of the classifier."""
+        return computing(self.classifier.precision, self.classifier.device)
 
     def compute(
         self, kind: str, arguments: Mapping[str, Any], pictures: Sequence[Image.Image | str], needed: Arrays | None
@@ -110,7 +116,7 @@ class Worker:
                 given["needed"] = {name: array[place[rows]] for name, array in needed.items() if name not in ALWAYS}
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
-        with _one_thread():
+        with _one_thread(), self._computing():  # also where a game calls the classifier itself
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}

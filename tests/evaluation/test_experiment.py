@@ -59,6 +59,17 @@ def test_pictures_that_cannot_be_read(tmp_path, of_profiles, name, section, numb
     assert experiment.overview()
 
 
+@pytest.mark.parametrize("name", GAMES)
+def test_every_game_is_played_in_reduced_precision(tmp_path, of_profiles, of_layered, name) -> None:
+    """And says so; a network's outputs in bfloat16, which NumPy does not know, are no failure."""
+    section = {} if name == "change" else {"methods": ["gradient", "perceptual"]}
+    executor = Local({"model": Regions() if name == "pointing" else Layered(), "precision": "bf16"})
+    experiment = find_game(name)(small_profile(**{name: section}), tmp_path, executor, limit=2)
+    experiment.complete()
+    assert experiment.manifest["failures"] == [] and experiment.manifest["network"]["precision"] == "bf16"
+    assert set(experiment.table.failure) == {""} and len(experiment.table)
+
+
 def test_the_manifest_says_what_made_the_table(tmp_path, of_profiles) -> None:
     settings = localization()
     tried = finished(Localization, tmp_path, small_profile(localization=settings.localization, change={}))

@@ -31,6 +31,13 @@ def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
     assert own.items() <= settings.items()
 
 
+def test_the_classifier_computes_in_the_profiles_precision(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    for text, precision in (("", "full"), ("\nclassifier: {precision: tf32}", "tf32")):
+        path.write_text(f"description: x{text}")
+        assert load_profile(path).load_classifier().precision == precision
+
+
 def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMAGENET_ROOT", raising=False)
     with pytest.raises(InputError, match=r"\$IMAGENET_ROOT, which is not set"):
@@ -44,6 +51,7 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("description: x\nperturbation: {layer: 0-3}", r"unknown key 'perturbation.layer' \(nearest: layer"),
         ("description: x\nclassifier: {modell: a}", r"unknown key 'classifier.modell' \(nearest: model\)"),
         ("description: x\nqqq: 1", "unknown key 'qqq'; there are description"),
+        ("description: x\nclassifier: {precision: half}", "classifier.precision is 'half'"),
         ("description: x\nsigma: wide", "sigma is 'wide'"),
         ("description: x\nsigma: -1", "sigma is -1"),
         ("description: x\nbatch_size: 2.5", "batch_size is 2.5"),

@@ -45,6 +45,7 @@ def test_key_depends_on_everything_that_determines_the_result(tmp_path, photogra
         score_shard(shard, (0.0,)).key(network),
         score_shard(map_shard(photographs[:2], "smoothgrad", samples=3)).key(network),
         shard.key(network | {"device": "cuda"}),
+        *(shard.key(Worker({"model": Small(), "precision": name}).identity()) for name in ("tf32", "bf16")),
         shard.key(Worker({"model": Small(1)}).identity()),
     ]
     torch.save(Small(2).state_dict(), tmp_path / "weights.pth")
@@ -67,7 +68,7 @@ def test_key_does_not_depend_on_what_changes_no_result(photographs, network) -> 
     other = Shard(shard.kind, dict(shard.arguments), shard.photographs, label="other", passes=(5, 5))
     photographs[0].path.touch()
     assert other.key(network) == shard.key(network)
-    assert Worker({"model": Small()}).identity() == network
+    assert Worker({"model": Small(), "precision": "full"}).identity() == network
 
 
 def test_key_of_a_mosaic_depends_on_all_that_it_is_made_of(photographs, network, monkeypatch) -> None:

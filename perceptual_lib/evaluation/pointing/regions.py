@@ -52,12 +52,12 @@ def class_responses(classifier: Classifier) -> nn.Module:
 
     The classifier itself where it returns that, and `ResponseMaps` of one that pools. Raises InputError as that does.
     """
-    return classifier if _returns_regions(classifier) else ResponseMaps(classifier.network)
+    return classifier if _returns_regions(classifier) else ResponseMaps(classifier.network, classifier.precision)
 
 
 def class_scores(classifier: Classifier) -> nn.Module:
     """For `explain`: images (B, 3, H, W) of any size to (B, K), summed over regions where a network does not pool."""
-    return SummedRegions(classifier.network) if _returns_regions(classifier) else classifier
+    return SummedRegions(classifier.network, classifier.precision) if _returns_regions(classifier) else classifier
 
 
 def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1.0) -> Tensor:
@@ -84,11 +84,12 @@ def _returns_regions(classifier: Classifier) -> bool:
 class SummedRegions(nn.Module):
     """A network's responses (B, K, h, w) summed over the regions: what TorchRay differentiates. Shares the network."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, precision: str = "full") -> None:
         super().__init__()
         for name, child in network.named_children():
             self.add_module(name, child)  # before the network: its layers keep the names that they have there
         self.network = network
+        self.precision = precision  # that it is explained in
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images).sum((2, 3))
@@ -102,13 +103,14 @@ class ResponseMaps(nn.Module):
     for another network than one of timm's EfficientNet family, or one with another pooling.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, precision: str = "full") -> None:
         from timm.models import EfficientNet  # slow to import
 
         super().__init__()
         if not isinstance(network, EfficientNet) or network.global_pool.pool_type != "avg":
             raise InputError(f"{type(network).__name__} is not an EfficientNet of timm that averages over places.")
         self.network = network
+        self.precision = precision  # that it is explained in
 
     def forward(self, images: Tensor) -> Tensor:
         head = self.network.classifier

@@ -65,6 +65,13 @@ def test_a_perturbation_takes_the_largest_response(embedded: Classifier) -> None
     assert ((result.margin + 2).abs() < (result.margin_before + 2).abs()).all()
 
 
+def test_regions_are_explained_in_the_classifiers_precision(embedded: Classifier) -> None:
+    reduced, regions = Classifier(embedded.network, precision="bf16"), Classifier(Regions(), precision="bf16")
+    assert class_responses(embedded).precision == "full"
+    assert class_responses(reduced).precision == class_responses(regions).precision == "bf16"
+    assert class_scores(reduced).precision == class_scores(regions).precision == "bf16"
+
+
 def test_other_networks_are_refused() -> None:
     with pytest.raises(InputError, match="Small is not an EfficientNet"):
         class_responses(load_classifier(Small()))

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Measures everything that needs a GPU in one go: tests marked `gpu`, the benchmark's rows, the demo's experiments, the
+# book. Run it in the root of the clone, with the environment's Python first on the path:
+#
+#     benchmarks/gpu.sh [FOLDER]
+#
+# FOLDER (_build/gpu) gets a log of each part and summary.json: seconds and exit status of each, and the rows.
+set -u
+out=${1:-_build/gpu}
+mkdir -p "$out"
+: > "$out/parts"
+
+part() { # name, command...
+    name=$1; shift
+    start=$(date +%s)
+    "$@" > "$out/$name.log" 2>&1
+    status=$?
+    echo "$name $(($(date +%s) - start)) $status" >> "$out/parts"
+    echo "$name: $(($(date +%s) - start)) s, exit status $status (log: $out/$name.log)"
+}
+
+part tests python3 -m pytest -m gpu -q tests
+part rows python3 -m pytest benchmarks --scale gpu -q --benchmark-quiet --benchmark-json="$out/rows.json"
+part experiments python3 -m perceptual_lib.cli run demo --engine processes --workers "${WORKERS:-8}" --store "$out/store"
+part book python3 -m perceptual_lib.cli book demo
+python3 - "$out" << 'END'
+import json, pathlib, sys
+out = pathlib.Path(sys.argv[1])
+parts = {name: {"seconds": int(s), "status": int(code)} for name, s, code in map(str.split, open(out / "parts"))}
+rows = out / "rows.json"
+found = json.loads(rows.read_text()) if rows.exists() else {"benchmarks": [], "machine_info": {}}
+extra = [each["extra_info"] for each in found["benchmarks"]]
+summary = {"machine": found["machine_info"].get("speed"), "parts": parts, "rows": extra}
+(out / "summary.json").write_text(json.dumps(summary, indent=1))
+END

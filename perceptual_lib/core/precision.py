@@ -1,0 +1,93 @@
+"""How exactly a network computes: float32 in full, float32 rounded to TF32 by a GPU, or bfloat16.
+
+Torch has one set of switches for all threads of a process, and before 2.9 another interface to them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from perceptual_lib.core.errors import InputError
+
+PRECISIONS = ("full", "tf32", "bf16")
+"""Names of what `computing` knows."""
+
+
+def check_precision(precision: str) -> str:
+    """The name itself. Raises InputError for an unknown one."""
+    if precision not in PRECISIONS:
+        raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}.")
+    return precision
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Context in which networks compute in this precision; on leaving, torch's switches are as they were.
+
+    "full" and "tf32" say what convolutions, matrix products and recurrent layers of float32 do on CUDA; they do not
+    touch the switches of the CPU, nor an autocast around. "bf16" is an autocast of the device, and "full" for what that
+    leaves in float32. From torch 2.9 on, the older switches (`allow_tf32`) cannot be read inside, as torch has it
+    whenever they disagree with the newer ones (`fp32_precision`). Raises InputError for an unknown name.
+    """
+    rounded = check_precision(precision) == "tf32"
+    switches = _switches(rounded) if hasattr(torch.backends, "fp32_precision") else _older_switches(rounded, device)
+    with switches, torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
+        yield
+
+
+@contextmanager
+def _switches(rounded: bool) -> Iterator[None]:
+    """Of torch 2.9 and later: each kind of operation has its own, or follows that of CUDA, or that of all backends."""
+    backends: Any = torch.backends
+    wanted = "tf32" if rounded else "ieee"
+    kinds = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    if all(kind.fp32_precision == wanted for kind in kinds):  # also by another thread, which will put back what was
+        yield
+        return
+    before, fixed = _own_switch_of_cuda(), []
+    try:
+        backends.cudnn.fp32_precision = wanted  # of all of CUDA, in spite of its place
+        # Those that do not follow have been set. The others are left alone: they are free, or torch's own TF32, which
+        # gives way to what is said of CUDA. One that was set does not, so what is once set is never again that.
+        fixed = [(kind, kind.fp32_precision) for kind in kinds if kind.fp32_precision != wanted]
+        for kind, _ in fixed:
+            kind.fp32_precision = wanted
+        yield
+    finally:
+        for kind, own in fixed:
+            kind.fp32_precision = own
+        backends.cudnn.fp32_precision = before
+
+
+def _own_switch_of_cuda() -> str:
+    """What it is itself, "none" where it follows that of all backends: reading it gives that one's value then."""
+    backends: Any = torch.backends
+    general = backends.fp32_precision
+    backends.fp32_precision = "none"
+    own: str = backends.cudnn.fp32_precision
+    backends.fp32_precision = general
+    return own
+
+
+@contextmanager
+def _older_switches(rounded: bool, device: torch.device) -> Iterator[None]:
+    """Before torch 2.9: one of convolutions and recurrent layers, one of matrix products, which the CPU reads, too."""
+    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    try:
+        torch.backends.cudnn.allow_tf32 = rounded
+        if device.type != "cpu":
+            torch.set_float32_matmul_precision("high" if rounded else "highest")
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+def switches() -> tuple[str | bool, ...]:
+    """What is in use on CUDA now: of convolutions and of matrix products."""
+    backends: Any = torch.backends
+    if hasattr(backends, "fp32_precision"):
+        return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision
+    return backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()

@@ -1,0 +1,246 @@
+"""Recording, with a graph that calls its function again: what is copied, kept and forgotten is the same on a CPU."""
+
+import gc
+import threading
+
+import pytest
+import torch
+from stand_ins import TinyNetwork
+from torch import Tensor, nn
+
+from perceptual_lib import explain, perceptual_ball
+from perceptual_lib.core import batches, lbfgs
+from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Kept, Recorder
+
+
+class Again(Graph):
+    """As a graph does, it reads its inputs where they were when it was recorded, and writes its outputs where it did.
+
+    It holds what a graph holds: addresses. What its function reads beside its inputs is what is there at a replay.
+    """
+
+    made: list["Again"] = []
+
+    def record(self, function):
+        self.made.append(self)
+        self.replays = 0
+
+        def replay() -> None:
+            self.replays += 1
+            new = function(*self.inputs)
+            if self.replays == 1:
+                self.outputs = tuple(each.clone() for each in new)
+            for own, each in zip(self.outputs, new, strict=True):
+                own.copy_(each)
+
+        self.replay = replay
+        return ()  # nothing is done while it is recorded
+
+    def in_turn(self):
+        return torch.no_grad()
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """As if the CPU were a device that records: batches are of few sizes, too. Yields the graphs made."""
+    monkeypatch.setattr(Recorder, "make", Again)
+    monkeypatch.setattr(Recorder, "records", lambda self, device: True)
+    monkeypatch.setattr(lbfgs, "look_every", lambda device: 10)
+    monkeypatch.setattr(lbfgs, "full_size", lambda count, device: 1 << (count - 1).bit_length())
+    monkeypatch.setattr(Again, "made", [])
+    Kept.networks.clear()
+    yield Again.made
+    Kept.networks.clear()
+
+
+def add(one: Tensor, other: Tensor) -> tuple[Tensor]:
+    return (one + other,)
+
+
+def test_recorded_when_asked_for_a_few_times(recording) -> None:
+    recorder = Recorder()
+    for call in range(ASKED + 2):
+        one, other = torch.full((2,), float(call)), torch.ones(2)
+        assert recorder("add", add, one, other)[0].tolist() == [call + 1, call + 1]
+        assert len(recording) == (call + 1 >= ASKED)
+    recorder("add", add, torch.ones(3), torch.ones(3))  # another shape
+    recorder("another", add, torch.ones(2), torch.ones(2))
+    assert len(recording) == 1
+
+
+def test_inputs_that_are_there_already_are_not_copied(recording) -> None:
+    recorder = Recorder()
+    fixed = torch.ones(2)
+    for call in range(5):
+        recorder("add", add, torch.full((2,), float(call)), fixed)
+    (graph,) = recording
+    versions = [each._version for each in graph.inputs]
+    recorder("add", add, torch.zeros(2), fixed)
+    assert [each._version for each in graph.inputs] == [versions[0] + 1, versions[1]]
+    fixed.mul_(3)  # written since
+    assert recorder("add", add, torch.zeros(2), fixed)[0].tolist() == [3, 3]
+
+
+def test_outputs_are_the_callers(recording) -> None:
+    recorder = Recorder()
+    answers = [recorder("add", add, torch.full((1,), float(call)), torch.zeros(1))[0] for call in range(6)]
+    assert torch.cat(answers).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_oldest_graph_gives_way(recording) -> None:
+    recorder = Recorder()
+    for size in range(1, GRAPHS + 3):
+        for _ in range(ASKED):
+            recorder("add", add, torch.ones(size), torch.ones(size))
+    assert len(recorder.graphs) == GRAPHS
+    assert min(shapes[0][0][0] for _, _, shapes in recorder.graphs) == 3
+
+
+@pytest.mark.parametrize("error", [RuntimeError("operation not permitted"), torch.cuda.OutOfMemoryError("no memory")])
+def test_what_cannot_be_recorded_is_called(recording, monkeypatch, error) -> None:
+    def fail(*_) -> Graph:
+        raise error
+
+    monkeypatch.setattr(Recorder, "make", fail)
+    recorder, calls = Recorder(), []
+
+    def counted(*inputs: Tensor) -> tuple[Tensor]:
+        calls.append(0)
+        return add(*inputs)
+
+    with pytest.warns(UserWarning, match="operation not permitted") if "memory" not in str(error) else _nothing():
+        for _ in range(6):
+            assert recorder("add", counted, torch.ones(1), torch.ones(1))[0].item() == 2
+    assert len(calls) == 6
+
+
+class _nothing:
+    def __enter__(self): ...
+
+    def __exit__(self, *_): ...
+
+
+def small(network: nn.Module, images: Tensor, **settings):
+    return perceptual_ball(network, images, layers=[0, 1], layer_weight=1.0, **settings)
+
+
+def test_a_search_is_the_same_recorded(recording, tiny, images, monkeypatch) -> None:
+    """In the first call, where it is recorded on the way, and in the second, where it is there."""
+    calls = [small(tiny, images, max_iter=30) for _ in range(3)]
+    assert recording and sum(graph.replays for graph in recording) > 50
+    made = len(recording)
+    small(tiny, images, max_iter=30)
+    assert len(recording) <= made + 1  # the last pass, asked for once in a call
+    monkeypatch.undo()
+    plain = small(tiny, images, max_iter=30)
+    for found in calls:
+        torch.testing.assert_close(found.delta, plain.delta, rtol=1e-6, atol=1e-9)
+        assert torch.equal(found.evaluations, plain.evaluations) and torch.equal(found.converged, plain.converged)
+
+
+CHANGES = {
+    "weights": lambda network: network.first.weight.data.mul_(1.5),  # which no counter sees
+    "module": lambda network: setattr(network, "second", nn.Conv2d(8, 8, 3, padding=1).double()),
+    "hook": lambda network: network.first.register_forward_hook(lambda module, inputs, output: 1.5 * output),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_has_changed_is_recorded_anew(recording, tiny, images, change, monkeypatch) -> None:
+    class Frozen(Again):
+        """As a graph: its function has the network's answers of when it was recorded."""
+
+        def record(self, function):
+            outputs = super().record(function)
+            replay, weights = self.replay, [each.detach().clone() for each in tiny.parameters()]
+            modules, its_hooks = dict(tiny.named_children()), dict(tiny.first._forward_hooks)
+
+            def as_it_was() -> None:
+                now = [each.detach().clone() for each in tiny.parameters()]
+                children, hooks = dict(tiny.named_children()), dict(tiny.first._forward_hooks)
+                try:
+                    for name, module in modules.items():
+                        setattr(tiny, name, module)
+                    tiny.first._forward_hooks.clear()
+                    tiny.first._forward_hooks.update(its_hooks)
+                    for own, old in zip(tiny.parameters(), weights, strict=True):
+                        own.data.copy_(old)
+                    replay()
+                finally:
+                    for own, new in zip(tiny.parameters(), now, strict=True):
+                        own.data.copy_(new)
+                    for name, module in children.items():
+                        setattr(tiny, name, module)
+                    tiny.first._forward_hooks.clear()
+                    tiny.first._forward_hooks.update(hooks)
+
+            self.replay = as_it_was
+            return outputs
+
+    monkeypatch.setattr(Recorder, "make", Frozen)
+    for _ in range(2):
+        before = small(tiny, images, max_iter=8)
+    CHANGES[change](tiny)
+    found = small(tiny, images, max_iter=8)
+    monkeypatch.undo()
+    expected = small(tiny, images, max_iter=8)
+    torch.testing.assert_close(found.delta, expected.delta, rtol=1e-6, atol=1e-9)
+    assert not torch.allclose(found.delta, before.delta, rtol=1e-3)
+
+
+def test_what_is_kept_goes_with_the_network(recording, images) -> None:
+    network = TinyNetwork().double()
+    small(network, images, max_iter=1)
+    assert len(Kept.networks) == 1
+    del network
+    gc.collect()
+    assert len(Kept.networks) == 0
+
+
+@pytest.mark.parametrize("method", ["rise", "smoothgrad", "integrated_gradients", "extremal_perturbation"])
+def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypatch) -> None:
+    settings = {
+        "rise": {"count": 40, "batch_size": 4},
+        "smoothgrad": {"samples": 30},
+        "integrated_gradients": {"steps": 30},
+        "extremal_perturbation": {"steps": 12},
+    }[method]
+    monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda device: 8)
+    found = explain(tiny, images, method=method, **settings)
+    assert any(graph.replays for graph in recording)
+    monkeypatch.setattr(Recorder, "records", lambda self, device: False)
+    torch.testing.assert_close(found, explain(tiny, images, method=method, **settings), rtol=1e-9, atol=1e-12)
+
+
+def test_one_network_in_two_threads(recording, tiny, images) -> None:
+    recorder = Recorder()
+    answers: dict[int, list[float]] = {}
+
+    def work(number: int) -> None:
+        own = torch.full((1,), float(number))
+        answers[number] = [recorder("add", add, torch.full((1,), 10.0 * call), own)[0].item() for call in range(200)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in (1, 2):
+        assert answers[number] == [10 * call + number for call in range(200)]
+
+
+def test_lack_of_memory_frees_what_is_kept(recording, tiny, images) -> None:
+    for _ in range(2):
+        small(tiny, images, max_iter=5)
+    assert any(kept.recorder.graphs for kept in Kept.networks.values())
+    held = []
+
+    def solve(rows: Tensor):
+        held.append(any(kept.recorder.graphs for kept in Kept.networks.values()))
+        if len(held) == 1:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return small(tiny, images[rows], max_iter=1)
+
+    with pytest.warns(UserWarning, match="halves"):
+        batches.in_halves(solve, images, len(images), None)
+    assert held == [True, False, False]
