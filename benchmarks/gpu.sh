@@ -21,6 +21,7 @@ part() { # name, command...
 
 part tests python3 -m pytest -m gpu -q tests
 part rows python3 -m pytest benchmarks --scale gpu -q --benchmark-quiet --benchmark-json="$out/rows.json"
+part busy python3 -m benchmarks.busy "$out/busy.json"
 part experiments python3 -m perceptual_lib.cli run demo --engine processes --workers "${WORKERS:-8}" --store "$out/store"
 part book python3 -m perceptual_lib.cli book demo
 python3 - "$out" << 'END'
@@ -30,6 +31,8 @@ parts = {name: {"seconds": int(s), "status": int(code)} for name, s, code in map
 rows = out / "rows.json"
 found = json.loads(rows.read_text()) if rows.exists() else {"benchmarks": [], "machine_info": {}}
 extra = [each["extra_info"] for each in found["benchmarks"]]
+busy = out / "busy.json"
 summary = {"machine": found["machine_info"].get("speed"), "parts": parts, "rows": extra}
+summary["whole"] = json.loads(busy.read_text()) if busy.exists() else None
 (out / "summary.json").write_text(json.dumps(summary, indent=1))
 END

@@ -126,13 +126,15 @@ def growth_table(run: SpeedRun) -> pd.DataFrame:
     return pd.DataFrame(lines, columns="axis values n what at_zero per_unit worst".split())
 
 
-def study_hours(run: SpeedRun, images: int, ranges: int, evaluations: int, workers: int) -> float | None:
+def study_hours(
+    run: SpeedRun, images: int, ranges: int, evaluations: int, workers: int, gpu_row: str = "2b"
+) -> float | None:
     """Hours that explaining images with ranges of layers held takes on so many workers like those measured.
 
-    A worker is a GPU where the run had one, with the median of row 2b. Elsewhere it is one of two workers of Ray, each
+    A worker is a GPU where the run had one, with the median of `gpu_row`. Elsewhere it is one of two workers of Ray, each
     on one thread, so that what they take from each other is in it. None where the row was not measured.
     """
-    row = run.row("2b" if run.machine["gpu"] else "workers")
+    row = run.row(gpu_row if run.machine["gpu"] else "workers")
     if row is None:
         return None
     seconds = (  # of one worker, for one evaluation

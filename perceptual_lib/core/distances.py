@@ -88,7 +88,7 @@ class SquaredNorms(torch.autograd.Function):
 
 def _norms(values: Tensor) -> Tensor:
     """(P, ...), without gaps in memory -> (P,)."""
-    if len(values) == 1 and values.device.type == "cpu":  # of one row `vector_norm` uses one thread
+    if len(values) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
         row = values.as_strided((values.numel(),), (1,))
         return torch.dot(row, row).sqrt()[None]
     norms: Tensor = torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)))

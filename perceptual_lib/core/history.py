@@ -57,7 +57,9 @@ class History(Buffers):
         batch, self.length = like.shape
         self.size = size
         # (B, pieces, M, length of a piece): a GPU multiplies pieces of long vectors side by side.
-        pieces = 1 if like.device.type == "cpu" else -(-self.length // PIECE)
+        fewest = 1 if like.device.type == "cpu" else -(-self.length // PIECE)
+        even = (pieces for pieces in range(fewest, 2 * fewest) if self.length % pieces == 0)  # nothing is to be padded
+        pieces = next(even, fewest)
         long = batch, pieces, size, -(-self.length // pieces)
         exact = torch.float32 if like.device.type == "mps" else torch.float64
         super().__init__(
