@@ -152,8 +152,9 @@ def floors(
         "floor", the network called as it is, and "floor, folded", called as ours calls it; on a GPU also "floor, as a
         graph", folded passes that are recorded and replayed.
     """
+    passes = Passes(network)
     with freeze(network):
-        plain, folded = (_pass_of(call) for call in (network, Passes(network).unrecorded))
+        plain, folded = (_pass_of(call) for call in (network, lambda batch: passes.measure(batch)[0]))
         ways = {"floor": plain, "floor, folded": folded}
         if images.device.type == "cuda":
             ways["floor, as a graph"] = _recorded(folded)

@@ -125,7 +125,7 @@ def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
     gradient = pair()[0]
     pairs = [pair() for _ in range(size)]
     for step, change in pairs:
-        history.direction(step, change, gradient, size)
+        history.direction(step, change, gradient)
     buffers = torch.stack([history.steps, history.changes])
     more = [pair() for _ in range(5)]
     everything = [*pairs, *more][-size:]
@@ -149,7 +149,7 @@ def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
     def ours() -> Tensor:
         remembered.extend(more)
         for step, change in more:
-            direction = history.direction(step, change, gradient, size)
+            direction = history.direction(step, change, gradient)
         return direction
 
     def theirs() -> Tensor:

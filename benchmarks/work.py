@@ -97,12 +97,12 @@ def optimizer(size: int, batch: int) -> Pieces:
         histories.append(History(more[0], size))
         for _ in range(size):
             step = vector()
-            histories[0].direction(step, 2 * step, step, size)
+            histories[0].direction(step, 2 * step, step)
         ten_steps()
 
     def ten_steps() -> None:
         for step in more:
-            histories[0].direction(step, 2 * step, step, size)
+            histories[0].direction(step, 2 * step, step)
 
     return fill, ten_steps
 

@@ -131,8 +131,8 @@ def study_hours(
 ) -> float | None:
     """Hours that explaining images with ranges of layers held takes on so many workers like those measured.
 
-    A worker is a GPU where the run had one, with the median of `gpu_row`. Elsewhere it is one of two workers of Ray, each
-    on one thread, so that what they take from each other is in it. None where the row was not measured.
+    A worker is a GPU where the run had one, with the median of `gpu_row`. Elsewhere it is one of two workers of Ray,
+    each on one thread, so that what they take from each other is in it. None where the row was not measured.
     """
     row = run.row(gpu_row if run.machine["gpu"] else "workers")
     if row is None:

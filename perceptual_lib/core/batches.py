@@ -33,12 +33,17 @@ def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, bat
     return [part for rows in batches for part in _halved(solve, images, rows)]
 
 
-def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor) -> list[Result]:
+def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, again: bool = True) -> list[Result]:
     try:
         return [solve(rows)]
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
+    kept = release()
+    if rows.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if kept and again:  # what earlier calls have left was in the way
+        return _halved(solve, images, rows, again=False)
     problem = f"{len(rows)} x {' x '.join(map(str, images.shape[1:]))}"
     if len(rows) == 1:
         raise InputError(
@@ -46,9 +51,6 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor) -> 
             "fewer layers, a smaller max_iter or another device."
         )
     warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves.", stacklevel=5)
-    release()
-    if rows.device.type == "cuda":
-        torch.cuda.empty_cache()
     return [part for half in rows.chunk(2) for part in _halved(solve, images, half)]
 
 

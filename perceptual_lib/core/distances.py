@@ -42,27 +42,22 @@ class PerceptualTerm:
         term: Tensor = SquaredNorms.apply(self.scales, *differences)
         return term
 
-    def at(self, references: Sequence[Tensor], scales: Tensor) -> "PerceptualTerm":
-        """The same with these in the place of its own."""
-        return replace(self, references=dict(zip(self.references, references, strict=True)), scales=scales)
-
     def keep(self, rows: Tensor) -> "PerceptualTerm":
         """The same for the problems at these rows."""
-        kept = [each if len(each) == 1 else each[rows] for each in self.references.values()]
-        return self.at(kept, self.scales[:, rows])
+        kept = {layer: each if len(each) == 1 else each[rows] for layer, each in self.references.items()}
+        return replace(self, references=kept, scales=self.scales[:, rows])
 
 
 class Difference(torch.autograd.Function):
     """value - reference, written into `room` where there is one; what comes back goes to the value as it is."""
 
     @staticmethod
-    def forward(context: Any, value: Tensor, reference: Tensor, room: Tensor | None) -> Tensor:
-        context.dtype = value.dtype
+    def forward(_: Any, value: Tensor, reference: Tensor, room: Tensor | None) -> Tensor:
         return torch.sub(value, reference) if room is None else torch.sub(value, reference, out=room).detach()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient.to(context.dtype), None, None
+    def backward(_: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient, None, None
 
 
 class SquaredNorms(torch.autograd.Function):
@@ -76,8 +71,7 @@ class SquaredNorms(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, scales: Tensor, *differences: Tensor) -> Tensor:
         context.scales, context.differences = scales, differences
-        norms = torch.stack([_norms(each) for each in differences])
-        return (scales * norms.square()).sum(0)
+        return (scales * torch.stack([_squared_norm(each) for each in differences])).sum(0)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -86,10 +80,10 @@ class SquaredNorms(torch.autograd.Function):
         return None, *(each.mul_(factor.view(-1, *[1] * (each.ndim - 1))) for each, factor in each_with_its_own)
 
 
-def _norms(values: Tensor) -> Tensor:
+def _squared_norm(values: Tensor) -> Tensor:
     """(P, ...), without gaps in memory -> (P,)."""
     if len(values) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
         row = values.as_strided((values.numel(),), (1,))
-        return torch.dot(row, row).sqrt()[None]
+        return torch.dot(row, row)[None]
     norms: Tensor = torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)))
-    return norms
+    return norms.square()

@@ -7,10 +7,9 @@ waits, unless the batch is large; a graph of them takes a tenth of the time.
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from itertools import chain
-from threading import Lock
+from collections.abc import Callable, Hashable
+from functools import cache
+from threading import Lock, RLock
 from typing import Any, ClassVar
 
 import torch
@@ -20,7 +19,32 @@ from perceptual_lib.core.precision import computing, switches
 
 Function = Callable[..., tuple[Tensor, ...]]
 ASKED = 3  # times for one function and one shape, before it is recorded
-GRAPHS = 8  # that are kept for a network: each holds the memory of its activations
+GRAPHS = 32  # of one recorder, which share their memory
+
+
+SPARE: dict[Hashable, Any] = {}
+"""What serves again, by kind: a recorded function reads and writes in the memory of what it was recorded with."""
+
+
+def records(device: torch.device) -> bool:
+    """Whether functions are recorded there."""
+    return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+
+
+def stream_of(device: torch.device) -> Hashable:
+    """The device's current stream, which what is recorded belongs to: what is done there is done in order."""
+    return device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+
+
+def full_size(count: int, device: torch.device) -> int:
+    """The size that a batch of `count` is filled up to: on a GPU, which plans anew for each size, a power of two."""
+    return count if device.type == "cpu" else 1 << (count - 1).bit_length()
+
+
+@cache
+def _aside(stream: Hashable) -> torch.cuda.Stream:
+    """The stream on which functions of another one are recorded; libraries keep room for each."""
+    return torch.cuda.Stream(stream[0])  # type: ignore[index]
 
 
 class Graph:
@@ -30,40 +54,31 @@ class Graph:
     Its inputs are copied to where the graph reads them. One that is the very tensor of the last call is there already.
     """
 
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
+    recording: ClassVar[Lock] = Lock()  # torch records one graph at a time
+
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...], pool: Any = None) -> None:
         self.inputs = [each.detach().clone() for each in inputs]
         self.given: list[Callable[[], Tensor | None]] = [lambda: None] * len(inputs)  # weak references
         self.written = [0] * len(inputs)  # how often each had been
-        self.device = inputs[0].device
-        self.outputs = self.record(function)
+        with self.recording:
+            self.outputs = self.record(function, inputs[0].device, pool)
 
-    def record(self, function: Function) -> tuple[Tensor, ...]:
+    def record(self, function: Function, device: torch.device, pool: Any) -> tuple[Tensor, ...]:
         """The outputs, into which `replay` writes anew what the function makes of the inputs as they are then."""
-        with torch.cuda.device(self.device):
-            graph, self.done = torch.cuda.CUDAGraph(), torch.cuda.Event()
-            # Other threads may go on; what they do is not recorded.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                outputs = function(*self.inputs)
-            self.done.record()
+        graph, aside = torch.cuda.CUDAGraph(), _aside(stream_of(device))
+        # Other threads may go on; what they do is not recorded.
+        with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
+            outputs = function(*self.inputs)
         self.replay = graph.replay
         return outputs
 
-    @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """On the device, behind the last call, which may have been on another stream."""
-        with torch.cuda.device(self.device):
-            torch.cuda.current_stream().wait_event(self.done)
-            yield
-            self.done.record()
-
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        with self.in_turn():
-            for place, tensor in enumerate(inputs):
-                if self.given[place]() is not tensor or self.written[place] != tensor._version:
-                    self.inputs[place].copy_(tensor)
-                    self.given[place], self.written[place] = weakref.ref(tensor), tensor._version
-            self.replay()
-            return tuple(each.clone() for each in self.outputs)  # the next call writes over them
+        for place, tensor in enumerate(inputs):
+            if self.given[place]() is not tensor or self.written[place] != tensor._version:
+                self.inputs[place].copy_(tensor)
+                self.given[place], self.written[place] = weakref.ref(tensor), tensor._version
+        self.replay()
+        return tuple(each.clone() for each in self.outputs)  # the next call writes over them
 
 
 class Recorder:
@@ -74,51 +89,58 @@ class Recorder:
 
     make: Callable[..., Graph] = Graph
 
-    def __init__(self, graphs: int = GRAPHS) -> None:
-        self.most = graphs
+    def __init__(self) -> None:
         self.asked: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, Graph] = {}
+        self.pools: dict[Hashable, Any] = {}  # of memory, by stream
         self.refused: set[Hashable] = set()
-        self.lock = Lock()  # a graph has one place for its inputs
+        self.lock = RLock()  # a graph has one place for its inputs
 
     def __call__(self, name: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What `function(*inputs)` returns, a tuple of tensors.
 
-        Nothing but the inputs, and what lives as long as the network, may be read by it: `name` says all that is fixed.
+        Nothing but the inputs, and what lives as long as this recorder or until it is cleared, may be read by it:
+        `name` says all that is fixed.
         """
-        if not self.records(inputs[0].device):
+        device = inputs[0].device
+        if not records(device):
             return function(*inputs)
-        key = name, mode_of(inputs[0].device.type), tuple((each.shape, each.dtype, each.device) for each in inputs)
+        shapes = tuple((each.shape, each.dtype, each.device) for each in inputs)
+        key = name, mode_of(device.type), stream_of(device), shapes
         with self.lock:
-            if key not in self.graphs and not self._record(key, function, inputs):
-                return function(*inputs)
-            return self.graphs[key](*inputs)
+            if (graph := self.graphs.pop(key, None) or self._recorded(key, function, inputs)) is not None:
+                self.graphs[key] = graph  # behind those that were not asked for lately
+                while len(self.graphs) > GRAPHS:
+                    del self.graphs[next(iter(self.graphs))]
+                return graph(*inputs)
+        return function(*inputs)
 
-    def records(self, device: torch.device) -> bool:
-        """Whether functions are recorded there."""
-        return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
-
-    def _record(self, key: Hashable, function: Function, inputs: tuple[Tensor, ...]) -> bool:
+    def _recorded(self, key: Any, function: Function, inputs: tuple[Tensor, ...]) -> Graph | None:
         self.asked[key] += 1
         if self.asked[key] < ASKED or key in self.refused:
-            return False
+            return None
         try:
-            self.graphs[key] = self.make(function, inputs)
+            return self.make(function, inputs, self._pool(key[2]))
         except torch.cuda.OutOfMemoryError:
             self.clear()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             warnings.warn(f"not recorded as a CUDA graph, and slower for it: {reason}", stacklevel=4)
-        else:
-            while len(self.graphs) > self.most:
-                del self.graphs[next(iter(self.graphs))]  # the oldest
-            return True
         self.refused.add(key)
-        return False
+        return None
 
-    def clear(self) -> None:
-        """Let go of all graphs and their memory."""
-        self.graphs.clear()
+    def _pool(self, stream: Hashable) -> Any:
+        if stream not in self.pools:
+            self.pools[stream] = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+        return self.pools[stream]
+
+    def clear(self) -> bool:
+        """Let go of all graphs and their memory; whether there were some."""
+        with self.lock:
+            some = bool(self.graphs)
+            self.graphs.clear()
+            self.pools.clear()
+            return some
 
 
 class Kept:
@@ -130,9 +152,8 @@ class Kept:
         self.state = state_of(network)
         self.probe = images[:1].clone()
         self.answer = self._ask(network)
-        self.recorder = Recorder()
+        self.record = Recorder()
         self.folds: dict[bool, Any] = {}
-        self.activations: dict[tuple[int, ...], Any] = {}  # by the shape of an image
 
     @classmethod
     def of(cls, network: nn.Module, images: Tensor) -> "Kept":
@@ -153,27 +174,14 @@ class Kept:
         return answer
 
 
-_spare: dict[Hashable, Any] = {}
-SPARE = 2  # things that are kept for the next who needs one of their kind
+def release() -> bool:
+    """Let go of what is kept on GPUs between calls, graphs and their memory; whether there was some.
 
-
-def take_spare(kind: Hashable) -> Any:
-    """What was given back of this kind, None where there is none: a graph reads and writes where it was recorded."""
-    return _spare.pop(kind, None)
-
-
-def give_spare(kind: Hashable, thing: Any) -> None:
-    """Keep it for the next who needs one of its kind; the oldest gives way."""
-    _spare[kind] = thing
-    while len(_spare) > SPARE:
-        del _spare[next(iter(_spare))]
-
-
-def release() -> None:
-    """Let go of the memory of all graphs, and of what they work on."""
-    _spare.clear()
-    for kept in Kept.networks.values():
-        kept.recorder.clear()
+    Calls after it are right, and slower until functions have been recorded anew.
+    """
+    some = [bool(SPARE), *(kept.record.clear() for kept in list(Kept.networks.values()))]
+    SPARE.clear()
+    return any(some)
 
 
 def mode_of(device: str) -> Hashable:
@@ -182,12 +190,14 @@ def mode_of(device: str) -> Hashable:
     return autocast, torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(), switches()
 
 
+HOOKS = "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks".split()
+
+
 def state_of(network: nn.Module) -> Hashable:
-    """Tells whether a network is the same as before: its modules and their hooks, where its tensors are, and how often
-    each was written."""
-    modules = tuple(
-        (id(module), type(module), *map(tuple, (module._forward_hooks, module._forward_pre_hooks)))
-        for module in network.modules()
-    )
-    tensors = chain(network.parameters(), network.buffers())
-    return modules, tuple((each.data_ptr(), each._version) for each in tensors)
+    """Tells whether a network is the same as before: its modules and their hooks, where its tensors are, also those
+    that are plain attributes, and how often each was written."""
+    modules, tensors = [], [*network.parameters(), *network.buffers()]
+    for module in network.modules():
+        modules.append((id(module), type(module), *(tuple(getattr(module, name)) for name in HOOKS)))
+        tensors += [each for each in vars(module).values() if isinstance(each, Tensor)]
+    return tuple(modules), tuple((each.data_ptr(), each._version) for each in tensors)

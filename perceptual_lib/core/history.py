@@ -1,41 +1,18 @@
 """What L-BFGS remembers of a batch of problems, and the inverse Hessian that it stands for."""
 
-from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perceptual_lib.core.graphs import SPARE, Recorder, full_size, records, stream_of
+
 CURVATURE = 1e-10  # torch's least product of step and gradient change for a pair to be remembered
 PIECE = 2048  # numbers of a long vector that a GPU multiplies at once
 
 
-class Buffers:
-    """Tensors with a row for each problem of a batch. Reduced to some rows, they are the first of where they were: what
-    is recorded on a GPU reads and writes there."""
-
-    def __init__(self, **whole: Tensor) -> None:
-        self.whole: Mapping[str, Tensor] = whole
-        self.first(len(next(iter(whole.values()))))
-
-    def first(self, count: int) -> None:
-        """What is in use: the first rows."""
-        for name, each in self.whole.items():
-            setattr(self, name, each[:count])
-
-    def keep(self, rows: Tensor) -> None:
-        """Reduce to these rows, in ascending order."""
-        for each in self.whole.values():
-            if each.ndim <= 2:
-                each[: len(rows)] = each[rows]
-            else:  # one by one: a copy would double the memory at its peak
-                for target, source in enumerate(rows.tolist()):
-                    if target != source:
-                        each[target] = each[source]
-        self.first(len(rows))
-
-
-class History(Buffers):
+class History:
     """The remembered pairs of each problem, and the inverse Hessian that they stand for.
 
     Steps S and changes Y are ring buffers of M slots, filled per problem: a pair of too little curvature is not
@@ -45,41 +22,58 @@ class History(Buffers):
     one that is computed from it; the oldest pair takes its row and column along.
     """
 
-    steps: Tensor
-    changes: Tensor
-    inverse: Tensor
-    change_change: Tensor
-    curvature: Tensor  # the diagonal of R, (B, M)
-    scale: Tensor  # of the first inverse Hessian, (B,)
-    count: Tensor  # pairs ever remembered, (B,)
-
     def __init__(self, like: Tensor, size: int) -> None:
         batch, self.length = like.shape
         self.size = size
+        self.used = 0  # slots that hold a pair of some problem; an upper bound that needs no look at the device
         # (B, pieces, M, length of a piece): a GPU multiplies pieces of long vectors side by side.
         fewest = 1 if like.device.type == "cpu" else -(-self.length // PIECE)
         even = (pieces for pieces in range(fewest, 2 * fewest) if self.length % pieces == 0)  # nothing is to be padded
         pieces = next(even, fewest)
-        long = batch, pieces, size, -(-self.length // pieces)
+        self.steps = like.new_zeros(batch, pieces, size, -(-self.length // pieces))
+        self.changes = torch.zeros_like(self.steps)
         exact = torch.float32 if like.device.type == "mps" else torch.float64
-        super().__init__(
-            steps=like.new_zeros(long),
-            changes=like.new_zeros(long),
-            inverse=like.new_zeros(batch, size, size, dtype=exact),
-            change_change=like.new_zeros(batch, size, size, dtype=exact),
-            curvature=like.new_zeros(batch, size, dtype=exact),
-            scale=like.new_ones(batch),
-            count=like.new_zeros(batch, dtype=torch.long),
-        )
+        self.inverse = like.new_zeros(batch, size, size, dtype=exact)
+        self.change_change = torch.zeros_like(self.inverse)
+        self.curvature = like.new_zeros(batch, size, dtype=exact)  # the diagonal of R
+        self.scale = like.new_ones(batch)  # of the first inverse Hessian
+        self.count = like.new_zeros(batch, dtype=torch.long)  # pairs ever remembered
+        self.whole = {name: each for name, each in vars(self).items() if isinstance(each, Tensor)}
+        self.record = Recorder()
+        self.kind: object = None
 
-    def clear(self) -> None:
-        """As new."""
-        for each in self.whole.values():
-            each.zero_()
-        self.whole["scale"].fill_(1)
-        self.first(len(self.whole["count"]))
+    @classmethod
+    def borrow(cls, like: Tensor, size: int) -> "History":
+        """An empty one; on a GPU one that has served before, if there is one of this kind."""
+        kind = like.shape, like.dtype, stream_of(like.device), size
+        history: History = SPARE.pop(kind, None) or cls(like, size)
+        history.kind = kind
+        return history
 
-    def direction(self, step: Tensor, change: Tensor, gradient: Tensor, used: int) -> Tensor:
+    def give_back(self) -> None:
+        """Let it serve again. Use it no more."""
+        if records(self.count.device):
+            vars(self).update(self.whole, used=0)
+            for each in self.whole.values():
+                each.zero_()
+            self.scale.fill_(1)
+            SPARE.clear()  # one is much memory
+            SPARE[self.kind] = self
+
+    def keep(self, rows: Tensor) -> None:
+        """Reduce to these problems, in ascending order, in place: what is recorded reads and writes there, and a copy
+        of the long vectors would double the memory at its peak."""
+        for name in self.whole:
+            each = getattr(self, name)
+            if each.ndim == 4:
+                for target, source in enumerate(rows.tolist()):
+                    if target != source:
+                        each[target] = each[source]
+            else:
+                each[: len(rows)] = each[rows]
+            setattr(self, name, each[: len(rows)])
+
+    def direction(self, step: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
         """Remember the last step and the change of the gradient along it; minus the inverse Hessian times the gradient.
 
         With D the diagonal of R, the two loops of torch are
@@ -87,21 +81,27 @@ class History(Buffers):
 
         Args:
             step, change, gradient: (B, N). A pair of too little curvature is not remembered.
-            used: slots that are looked at, at least as many as there are pairs, with this one; empty ones do no harm.
 
         Returns:
             d (B, N).
         """
-        filled = slice(0, used)
-        against_steps, against_changes = self._append(filled, step, change, gradient)
-        inverse, scale = self.inverse[:, filled, filled], self.scale[:, None]
-        alpha = -_apply(inverse, against_steps)
-        right = against_changes + _apply(self.change_change[:, filled, filled], alpha)
-        beta = _apply(inverse.mT, self.curvature[:, filled] * alpha + scale * right)
-        stepped = self._combine(beta, self.steps[:, :, filled])
-        return stepped - scale * (gradient + self._combine(alpha, self.changes[:, :, filled]))
+        self.used = min(self.used + 1, self.size)
+        used = self.used
+        if records(step.device):  # empty slots do no harm, and then a few graphs do for all steps
+            used = min(self.size, max(8, full_size(used, step.device)))
+        (direction,) = self.record(used, partial(self._direction, slice(0, used)), step, change, gradient)
+        return direction
 
-    def _append(self, filled: slice, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def _direction(self, used: slice, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor]:
+        against_steps, against_changes = self._append(used, step, change, gradient)
+        inverse, scale = self.inverse[:, used, used], self.scale[:, None]
+        alpha = -_apply(inverse, against_steps)
+        right = against_changes + _apply(self.change_change[:, used, used], alpha)
+        beta = _apply(inverse.mT, self.curvature[:, used] * alpha + scale * right)
+        stepped, changed = self._combine(beta, self.steps[:, :, used]), self._combine(alpha, self.changes[:, :, used])
+        return (stepped - scale * (gradient + changed),)
+
+    def _append(self, used: slice, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Remember a pair; S g and Y g, (B, used) each, which cost nothing beside the products that remembering takes.
 
         The long vectors are what takes the time: both products with each of them come from one look at it.
@@ -116,19 +116,19 @@ class History(Buffers):
 
         vectors = torch.stack([self._in_pieces(change), self._in_pieces(gradient)], 2)  # (B, pieces, 2, length)
         (step_change, step_gradient), (change_change, change_gradient) = (
-            torch.matmul(buffer[:, :, filled], vectors.mT).sum(1).to(self.inverse.dtype).unbind(2)
+            torch.matmul(buffer[:, :, used], vectors.mT).sum(1).to(self.inverse.dtype).unbind(2)
             for buffer in (self.steps, self.changes)
         )
-        here = (torch.arange(filled.stop, device=step.device) == slot[:, None]) & accept[:, None]  # (B, used)
+        here = (torch.arange(used.stop, device=step.device) == slot[:, None]) & accept[:, None]  # (B, used)
         in_row, in_column = here[:, :, None], here[:, None, :]
-        inverse, products = self.inverse[:, filled, filled], self.change_change[:, filled, filled]
+        inverse, products = self.inverse[:, used, used], self.change_change[:, used, used]
         inverse.masked_fill_(in_row | in_column, 0)  # the pair that was here before
         pivot = (step_change * here).sum(1, keepdim=True)
         column = torch.where(here, 1, -_apply(inverse, step_change)) / pivot
         inverse.copy_(torch.where(in_column, column[:, :, None], inverse))
         products.copy_(torch.where(in_row, change_change[:, None, :], products))
         products.copy_(torch.where(in_column, change_change[:, :, None], products))
-        self.curvature[:, filled] = torch.where(here, pivot, self.curvature[:, filled])
+        self.curvature[:, used] = torch.where(here, pivot, self.curvature[:, used])
         return step_gradient, change_gradient
 
     def _in_pieces(self, vectors: Tensor) -> Tensor:

@@ -8,15 +8,14 @@ history, and the long vectors are read twice instead of written a hundred times.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.graphs import Recorder, give_spare, take_spare
-from perceptual_lib.core.history import Buffers, History
+from perceptual_lib.core.graphs import full_size
+from perceptual_lib.core.history import History
 from perceptual_lib.core.losses import Differentiated, Losses, kind
 from perceptual_lib.core.precision import computing
 
@@ -26,7 +25,7 @@ class Problems(Protocol):
     """A batch of independent minimization problems."""
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (B,) and gradients (B, N) at points (B, N)."""
+        """Losses (B,) and gradients (B, N) at points (B, N), in new tensors each time."""
 
     def keep(self, rows: Tensor) -> None:
         """Reduce the batch to the problems at these rows, in this order; their points come alone from now on."""
@@ -49,6 +48,7 @@ class Minimum:
     failed: Tensor
 
 
+@torch.inference_mode(False)
 def minimize(
     problems: Problems | Losses,
     start: Tensor,
@@ -63,8 +63,8 @@ def minimize(
     """Minimize independent problems at once, each from its row of `start`.
 
     But for rounding, each takes the very steps of `torch.optim.LBFGS` without line search, computed as Byrd, Nocedal
-    and Schnabel (1994) do. One that has converged or failed keeps its point from then on and leaves the batch at the
-    next look (see `look_every`).
+    and Schnabel (1994) do. One that has converged or failed keeps its point from then on and leaves the batch; on a GPU
+    not at once, and some stay to fill it up to a power of two.
 
     Args:
         problems: a function `losses(points, rows)` of torch operations, which autograd differentiates: from points
@@ -86,160 +86,83 @@ def minimize(
         raise InputError(f"start must be a floating-point tensor (B, N), not {kind(start)}.")
     if not isinstance(problems, Problems):
         problems = Differentiated(problems, start)
+    if history_size < 1:
+        raise InputError(f"history_size must be at least 1, not {history_size}.")
     start = start.detach()
-    size = min(history_size, max(1, max_iter - 1))
-    loss, gradient = problems.evaluate(start.clone()) if at_start is None else at_start
-    descent = Descent.borrow(start, size, tolerance_grad, tolerance_change)
-    descent.begin(start, loss, gradient)
-    ended = Minimum(start.clone(), *(each.clone() for each in (descent.evaluations, descent.converged, descent.failed)))
+    device = start.device
+    ended = Minimum(
+        start.clone(),
+        torch.ones(len(start), dtype=torch.long, device=device),
+        *(torch.zeros(len(start), dtype=torch.bool, device=device) for _ in range(2)),
+    )
+    rows = torch.arange(len(start), device=device)
+    points = start.clone()
+    loss, gradient = problems.evaluate(points) if at_start is None else at_start
+    largest = gradient.abs().amax(1)  # nan or infinity where one entry is
+    finite = loss.isfinite() & largest.isfinite()
+    ended.failed[:] = ~finite
+    ended.converged[:] = finite & (largest <= tolerance_grad)
+    best, best_loss = points.clone(), torch.where(finite, loss, torch.inf)
+    live = finite & ~ended.converged
+    history = History.borrow(points, min(history_size, max(1, max_iter - 1)))
     if callback:
-        callback(0, descent.rows.clone(), start.clone())
-    trial = descent.trial.clone()
+        callback(0, rows, points)
+
+    scale = (1 / gradient.abs().sum(1)).clamp(max=1)  # of torch's first step
+    move, slope = -scale[:, None] * gradient, -gradient.square().sum(1)
     for step in range(1, max_iter + 1):
-        if (step - 1) % look_every(start.device) == 0:
-            count = int(descent.live.sum())
+        downhill = ~(slope > -tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
+        ended.converged[rows] |= live & ~downhill
+        live = live & downhill
+        if (step - 1) % look_every(device) == 0:
+            count = int(live.sum())
             if count == 0:
                 break
-            if (fewer := full_size(count, start.device)) < len(descent.rows):
-                descent.write(ended)
-                kept = (~descent.live).byte().argsort(stable=True)[:fewer].sort().values  # those that live, and others
+            if (size := full_size(count, device)) < len(rows):
+                kept = (~live).byte().argsort(stable=True)[:size].sort().values  # those that live, and others to fill
+                ended.points[rows] = points
                 problems.keep(kept)
-                descent.keep(kept)
-                trial = descent.trial.clone()
+                history.keep(kept)
+                rows, points, move, loss, gradient, best, best_loss, live = (
+                    tensor[kept] for tensor in (rows, points, move, loss, gradient, best, best_loss, live)
+                )
+        points = torch.where(live[:, None], points + move, points)
+
         # torch does not look at the point after its last step; here a breakdown there must be seen too.
-        last = step == max_iter or step + 1 >= max_iter * 5 // 4
-        trial = descent.step(min(step, size), last, *problems.evaluate(trial))
+        new_loss, new_gradient = problems.evaluate(points)
+        ended.evaluations[rows] += live
+        largest = new_gradient.abs().amax(1)
+        finite = new_loss.isfinite() & largest.isfinite()
+        broken = live & ~finite
+        ended.failed[rows] |= broken
+        points = torch.where(broken[:, None], best, points)
+        better = live & finite & (new_loss < best_loss)
+        best = torch.where(better[:, None], points, best)
+        best_loss = torch.where(better, new_loss, best_loss)
+        live = live & finite
         if callback:
-            callback(step, descent.rows.clone(), descent.points.clone())
-        if last:
+            callback(step, rows, points)
+        if step == max_iter or step + 1 >= max_iter * 5 // 4:
             break
-    descent.write(ended)
-    descent.give_back()
+
+        done = (
+            (largest <= tolerance_grad)
+            | (move.abs().amax(1) <= tolerance_change)
+            | ((new_loss - loss).abs() < tolerance_change)
+        )
+        ended.converged[rows] |= live & done
+        live = live & ~done
+        # A caller's precision is meant for the network.
+        with torch.autocast(device.type, enabled=False), computing("full", device):
+            move = history.direction(move, new_gradient - gradient, new_gradient.detach())
+        slope = (new_gradient * move).sum(1)
+        loss, gradient = new_loss, new_gradient
+
+    ended.points[rows] = points
+    history.give_back()
     return ended
 
 
 def look_every(device: torch.device) -> int:
     """Steps between two looks at which problems have ended; on an accelerator each look waits for the device."""
     return 1 if device.type == "cpu" else 10
-
-
-def full_size(count: int, device: torch.device) -> int:
-    """Problems that a batch has while `count` are being solved: on an accelerator, which plans anew for each size of a
-    batch, the next power of two; what is more are problems that have ended."""
-    return count if device.type == "cpu" else 1 << (count - 1).bit_length()
-
-
-class Descent(Buffers):
-    """Where a batch of problems is between two evaluations; on a GPU a step is recorded.
-
-    points: (B, N), the last that were evaluated, trial: those that will be next, move: what lies between;
-    loss, gradient: at the points; best, best_loss: the least so far; live: being solved; the others as in `Minimum`.
-    """
-
-    points: Tensor
-    trial: Tensor
-    move: Tensor
-    gradient: Tensor
-    best: Tensor
-    loss: Tensor
-    best_loss: Tensor
-    live: Tensor
-    converged: Tensor
-    failed: Tensor
-    evaluations: Tensor
-    rows: Tensor  # in the start
-
-    def __init__(self, like: Tensor, size: int, tolerance_grad: float, tolerance_change: float) -> None:
-        batch = len(like)
-        self.kind = like.shape, like.dtype, like.device, size, tolerance_grad, tolerance_change
-        self.tolerance_grad, self.tolerance_change = tolerance_grad, tolerance_change
-        self.history = History(like, size)
-        self.record = Recorder(graphs=32)  # for some sizes of the batch and some numbers of pairs
-        super().__init__(
-            **{name: torch.zeros_like(like) for name in ("points", "trial", "move", "gradient", "best")},
-            **{name: like.new_zeros(batch) for name in ("loss", "best_loss")},
-            **{name: like.new_zeros(batch, dtype=torch.bool) for name in ("live", "converged", "failed")},
-            **{name: like.new_zeros(batch, dtype=torch.long) for name in ("evaluations", "rows")},
-        )
-
-    @classmethod
-    def borrow(cls, like: Tensor, *settings: Any) -> "Descent":
-        """A new one; where steps are recorded, one whose steps are, if there is such a one."""
-        found: Descent = take_spare((like.shape, like.dtype, like.device, *settings)) or cls(like, *settings)
-        return found
-
-    def give_back(self) -> None:
-        """For the next batch of this kind. Use it no more."""
-        if self.record.records(self.rows.device):
-            self.history.clear()
-            self.first(len(self.whole["rows"]))
-            give_spare(self.kind, self)
-
-    def begin(self, start: Tensor, loss: Tensor, gradient: Tensor) -> None:
-        """All problems, evaluated at their start."""
-        self.rows.copy_(torch.arange(len(start)))
-        self.points.copy_(start)
-        self.best.copy_(start)
-        self.loss.copy_(loss)
-        self.gradient.copy_(gradient)
-        self.evaluations.fill_(1)
-        largest = gradient.abs().amax(1)  # nan or infinity where one entry is
-        finite = loss.isfinite() & largest.isfinite()
-        self.failed.copy_(~finite)
-        self.converged.copy_(finite & (largest <= self.tolerance_grad))
-        self.best_loss.copy_(torch.where(finite, loss, torch.inf))
-        self.live.copy_(finite & ~self.converged)
-        scale = (1 / gradient.abs().sum(1)).clamp(max=1)  # of torch's first step
-        self._set_off(-scale[:, None] * gradient, -gradient.square().sum(1))
-
-    def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
-        self.history.keep(rows)
-
-    def write(self, ended: Minimum) -> None:
-        """Where its problems are."""
-        for name, all_of_them in vars(ended).items():
-            all_of_them[self.rows] = getattr(self, name)
-
-    def step(self, pairs: int, last: bool, loss: Tensor, gradient: Tensor) -> Tensor:
-        """The next trial points, from an evaluation at those before. `pairs` are remembered by then, at most; after the
-        last step no further one is prepared."""
-        if self.record.records(self.rows.device):  # some more slots than pairs, and then a few graphs do for all steps
-            pairs = min(self.history.size, max(8, full_size(pairs, self.rows.device)))
-        (trial,) = self.record((pairs, last), partial(self._step, pairs, last), loss, gradient)
-        return trial
-
-    def _step(self, pairs: int, last: bool, loss: Tensor, gradient: Tensor) -> tuple[Tensor]:
-        self.evaluations += self.live
-        largest = gradient.abs().amax(1)
-        finite = loss.isfinite() & largest.isfinite()
-        broken = self.live & ~finite
-        self.failed |= broken
-        torch.where(broken[:, None], self.best, self.trial, out=self.points)
-        better = self.live & finite & (loss < self.best_loss)
-        self.best.copy_(torch.where(better[:, None], self.points, self.best))
-        self.best_loss.copy_(torch.where(better, loss, self.best_loss))
-        self.live &= finite
-        if last:
-            return (self.trial,)
-        done = (
-            (largest <= self.tolerance_grad)
-            | (self.move.abs().amax(1) <= self.tolerance_change)
-            | ((loss - self.loss).abs() < self.tolerance_change)
-        )
-        self.converged |= self.live & done
-        self.live &= ~done
-        # A caller's precision is meant for the network.
-        with torch.autocast(loss.device.type, enabled=False), computing("full", loss.device):
-            move = self.history.direction(self.move, gradient - self.gradient, gradient, pairs)
-        self.loss.copy_(loss)
-        self.gradient.copy_(gradient)
-        self._set_off(move, (gradient * move).sum(1))
-        return (self.trial,)
-
-    def _set_off(self, move: Tensor, slope: Tensor) -> None:
-        downhill = ~(slope > -self.tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
-        self.converged |= self.live & ~downhill
-        self.live &= downhill
-        self.move.copy_(move)
-        torch.where(self.live[:, None], self.points + self.move, self.points, out=self.trial)

@@ -4,18 +4,17 @@ On a CPU convolutions do the work of what stands beside them (`folding`). So the
 for launches instead of computing: there what is asked for again and again is recorded (`graphs`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from itertools import count
 
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Activation, by_image, trace
+from perceptual_lib.core.activations import by_image, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Folds, PathChanged, fold
-from perceptual_lib.core.graphs import Function, Kept, Recorder
+from perceptual_lib.core.graphs import Kept, Recorder, records
 
 Measure = Callable[[Tensor], Tensor]
 
@@ -29,25 +28,21 @@ class Passes:
     """
 
     def __init__(self, network: nn.Module, backward: bool = True) -> None:
-        self.network = network
+        self.network = network_of(network)
         self.backward = backward
-        self.folds: Folds | None = None  # not looked for
-        self.recorder = Recorder()
+        self.folds: dict[bool, Folds] = {}  # by whether there are backward passes
+        self.record = Recorder()
         weight = next(network.parameters(), None)
-        self.records = weight is not None and self.recorder.records(weight.device)
-        self.kept: Kept | None = None
+        self.records = weight is not None and records(weight.device)
+        self.looked_up = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the network returns."""
+        self.look_up(images)
         if torch.is_grad_enabled():
-            return self.unrecorded(images)
-        self._look_up(images)
-        (output,) = self.record(("output", self.backward), lambda images: (self.unrecorded(images),), images)
+            return self.measure(images)[0]
+        (output,) = self.record(("output", self.backward), lambda images: (self.measure(images)[0],), images)
         return output
-
-    def unrecorded(self, images: Tensor) -> Tensor:
-        """The same, by launches of their own on a GPU, too."""
-        return self.measure(images)[0]
 
     def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
         """(B, C, H, W), of each image's own logit of its target (B,)."""
@@ -55,44 +50,23 @@ class Passes:
         def gradient_of(images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
             with torch.enable_grad():
                 images = images.detach().requires_grad_()
-                logits = self.unrecorded(images).gather(1, targets[:, None])
+                logits = self.measure(images)[0].gather(1, targets[:, None])
                 return torch.autograd.grad(logits.sum(), images)
 
-        self._look_up(images)
+        self.look_up(images)
         (gradient,) = self.record("gradient", gradient_of, images, targets)
         return gradient
 
-    def trace(self, images: Tensor) -> tuple[Tensor, Sequence[Activation], Sequence[Tensor]]:
-        """See `activations.trace`."""
-        self._look_up(images)
-        shape = tuple(images.shape[1:])
-        if self.kept is None or shape not in self.kept.activations:
-            logits, activations, values = trace(self.network, images)
-            if self.kept is not None:
-                self.kept.activations[shape] = activations
-            return logits, activations, values
-        activations = self.kept.activations[shape]
-
-        def values_of(images: Tensor) -> tuple[Tensor, ...]:
-            copies = {
-                index: partial(torch.clone, memory_format=torch.contiguous_format) for index in range(len(activations))
-            }
-            with torch.enable_grad():
-                output, values = self.measure(images.detach().requires_grad_(), copies, len(activations))
-            return tuple(each.detach().to(images.dtype) for each in (output, *values))
-
-        logits, *values = self.record("trace", values_of, images)
-        return logits, activations, values
-
-    def record(self, name: object, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """What a function of these passes returns, recorded where it pays: see `Recorder`."""
-        return self.recorder(name, function, *inputs)
-
-    def _look_up(self, images: Tensor) -> None:
-        """What is kept of the network, once for these passes."""
-        if self.records and self.kept is None:
-            self.kept = Kept.of(self.network, images)
-            self.folds, self.recorder = self.kept.folds.get(self.backward), self.kept.recorder
+    def look_up(self, images: Tensor) -> None:
+        """Before the first pass of images like these: what can be folded, and what a GPU keeps of the network."""
+        if self.looked_up:
+            return
+        self.looked_up = True
+        if self.records:
+            kept = Kept.of(self.network, images)
+            self.folds, self.record = kept.folds, kept.record
+        if self.backward not in self.folds:
+            self.folds[self.backward] = find_folds(self.network, images, self.backward)
 
     def measure(
         self, images: Tensor, at: Mapping[int, Measure] | None = None, activation_count: int = 0
@@ -105,18 +79,13 @@ class Passes:
                 computed, so that an in-place operation behind it does no harm.
             activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
         """
-        if self.folds is None:
-            self._fold(find_folds(self.network, images, self.backward))
+        self.look_up(images)
         try:
-            return self._pass(self.folds or NOTHING, images, at or {}, activation_count)
+            return self._pass(self.folds[self.backward], images, at or {}, activation_count)
         except PathChanged:  # a network that looks at its data; from here on it is called as it is
-            self._fold(NOTHING)
+            self.folds[self.backward] = NOTHING
+            self.record.clear()  # graphs read the folded weights
             return self._pass(NOTHING, images, at or {}, activation_count)
-
-    def _fold(self, folds: Folds) -> None:
-        self.folds = folds
-        if self.kept is not None:
-            self.kept.folds[self.backward] = folds
 
     def _pass(
         self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int

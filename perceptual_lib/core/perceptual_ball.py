@@ -40,7 +40,8 @@ def perceptual_ball(
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
         callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
-            with the indices in `inputs` of the images still being optimized and their perturbations.
+            with the indices in `inputs` of the images in the batch and their perturbations; those that have converged
+            leave it, on a GPU not at once.
         settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`.
 
     Raises:

@@ -7,11 +7,12 @@ and what people call, with checks and batches, in `perceptual_ball`.
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.activations import select_layers
+from perceptual_lib.core.activations import select_layers, trace
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
 from perceptual_lib.core.lbfgs import minimize
@@ -83,9 +84,10 @@ class Objective:
     def __init__(
         self, passes: Passes, images: Tensor, targets: Tensor | None, choices: Sequence[Layers], settings: Settings
     ) -> None:
+        passes.look_up(images)
         self.passes, self.images, self.settings = passes, images, settings
         self.margin_of = class_response if settings.multilabel else multiclass_margin
-        logits, activations, values = passes.trace(images)
+        logits, activations, values = trace(passes.network, images)
         targets = resolve_targets(logits, len(images), targets, settings.multilabel)
         problems = max(len(images), len(choices))
         self.targets = targets.expand(problems)
@@ -119,17 +121,19 @@ class Objective:
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (P,) and their gradients (P, N) at perturbations (P, N), with one forward and one backward pass."""
         fixed = self.settings.margin_target, self.settings.pixel_weight, self.settings.multilabel
-        name = "Eq. 5", fixed, tuple(self.term.references), self.activation_count
+        layers = tuple(self.term.references)
+        name = "Eq. 5", fixed, layers, self.activation_count
         inputs = points, self.images, self.targets, self.term.scales, *self.term.references.values()
-        loss, gradient = self.passes.record(name, copy(self)._evaluate, *inputs)
+        loss, gradient = self.passes.record(name, partial(self._evaluate, layers), *inputs)
         return loss, gradient
 
     def _evaluate(
-        self, points: Tensor, images: Tensor, targets: Tensor, scales: Tensor, *references: Tensor
+        self, layers: Sequence[int], points: Tensor, images: Tensor, targets: Tensor, scales: Tensor, *held: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The same with all that is the problems' own as arguments."""
         at = copy(self)
-        at.images, at.targets, at.term = images, targets, self.term.at(references, scales)
+        at.images, at.targets = images, targets
+        at.term = PerceptualTerm(dict(zip(layers, held, strict=True)), scales, self.term.rooms)
         with torch.enable_grad():
             delta = points.unflatten(1, images.shape[1:]).detach().requires_grad_()
             loss = at.loss(delta)

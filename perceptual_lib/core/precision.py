@@ -4,7 +4,9 @@ Torch has one set of switches for all threads of a process, and before 2.9 anoth
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import torch
@@ -32,9 +34,42 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     whenever they disagree with the newer ones (`fp32_precision`). Raises InputError for an unknown name.
     """
     rounded = check_precision(precision) == "tf32"
-    switches = _switches(rounded) if hasattr(torch.backends, "fp32_precision") else _older_switches(rounded, device)
-    with switches, torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext():
+    half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    with _shared(rounded, device), half:
         yield
+
+
+@dataclass
+class _Users:
+    """Those who are inside with the same switches, also in other threads: the last one puts back what was."""
+
+    context: ExitStack
+    switches: tuple[str | bool, ...]
+    count: int = 0
+
+
+_inside: dict[tuple[bool, str], _Users] = {}
+_lock = Lock()
+
+
+@contextmanager
+def _shared(rounded: bool, device: torch.device) -> Iterator[None]:
+    with _lock:
+        users = _inside.get((rounded, device.type))
+        if users is None or users.switches != switches():
+            context, newer = ExitStack(), hasattr(torch.backends, "fp32_precision")
+            context.enter_context(_switches(rounded) if newer else _older_switches(rounded, device))
+            users = _inside[rounded, device.type] = _Users(context, switches())
+        users.count += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            users.count -= 1
+            if users.count == 0:
+                users.context.close()
+                if _inside.get((rounded, device.type)) is users:
+                    del _inside[rounded, device.type]
 
 
 @contextmanager
@@ -43,7 +78,7 @@ def _switches(rounded: bool) -> Iterator[None]:
     backends: Any = torch.backends
     wanted = "tf32" if rounded else "ieee"
     kinds = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-    if all(kind.fp32_precision == wanted for kind in kinds):  # also by another thread, which will put back what was
+    if all(kind.fp32_precision == wanted for kind in kinds):
         yield
         return
     before, fixed = _own_switch_of_cuda(), []

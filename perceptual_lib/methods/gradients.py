@@ -1,7 +1,6 @@
 """Methods that read the gradient of the class's logit in the image, as it is or with other rules for its way back."""
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, TypeGuard
 
 import torch
@@ -46,24 +45,17 @@ def smoothgrad(
     noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
     """
     passes = Passes(network)
-    draws = _normal_draws(samples, tuple(images.shape[1:]), seed, images.dtype, images.device)
+    generator = torch.Generator().manual_seed(seed)
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
     total = torch.zeros_like(images)
-    for some in draws.split(max(1, full_batch(images.device) // len(images))):
-        count = len(some)
-        noisy = (images[None] + spread * some[:, None]).flatten(0, 1)  # (count B, C, H, W)
+    at_once = max(1, full_batch(images.device) // len(images))  # of the samples
+    for start in range(0, samples, at_once):
+        count = min(at_once, samples - start)
+        # The same draws for all images of the batch: an image's map does not depend on its neighbours.
+        draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
+        noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
         total += passes.gradient(noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
     return (total / samples).abs().amax(1)
-
-
-@lru_cache(maxsize=1)
-def _normal_draws(samples: int, shape: tuple[int, ...], seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(samples, *shape): the same for all images, so that a map does not depend on its neighbours, and on all devices.
-
-    Kept for the next images: on a GPU drawing them takes longer than the passes.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(samples, *shape, generator=generator, dtype=dtype).to(device)
 
 
 @explainer("integrated_gradients", source="Sundararajan et al. 2017", passes=("steps", "steps"))

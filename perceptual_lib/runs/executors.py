@@ -17,14 +17,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import torch
-
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.runs.processes import ATTEMPTS, Processes, usable_cores
+from perceptual_lib.runs.processes import ATTEMPTS, Processes, room
 from perceptual_lib.runs.worker import Worker
-
-PER_GPU = 8  # workers: more of them only take turns
-WORKER_MEMORY = 6e9  # bytes of a GPU, for one worker's batches of 64 and its graphs
 
 
 class Local:
@@ -138,9 +133,5 @@ def make_executor(
 
 
 def all_of_this_machine(classifier: Mapping[str, Any]) -> Executor:
-    """A worker on each core, but no more than the memory of its GPUs has room for; this process where that is one."""
-    workers = usable_cores()
-    if classifier["device"] != "cpu" and torch.cuda.is_available():
-        memory = [torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count())]
-        workers = min(workers, sum(min(PER_GPU, int(each / WORKER_MEMORY)) for each in memory))
-    return make_executor("local", classifier) if workers <= 1 else make_executor("processes", classifier, workers)
+    """As many workers as it has room for; this process where that is one."""
+    return make_executor("local" if room(classifier) == 1 else "processes", classifier)

@@ -12,6 +12,9 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from typing import Any
 
 ATTEMPTS = 3  # to compute a shard whose worker dies
+ANY_GPU = "auto", "cuda"  # names of devices that leave open which one
+PER_GPU = 8  # workers: more of them only take turns
+WORKER_MEMORY = 6e9  # bytes of a GPU, for one worker
 
 
 def usable_cores() -> int:
@@ -19,8 +22,21 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def room(classifier: Mapping[str, Any]) -> int:
+    """Workers that this machine has room for: one per core, and no more than share its GPUs well."""
+    import torch
+
+    device = classifier.get("device", "auto")
+    if device == "cpu" or not torch.cuda.is_available():
+        return usable_cores()
+    memory = [torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count())]
+    if device not in ANY_GPU:
+        memory = memory[:1]
+    return max(1, min(usable_cores(), sum(min(PER_GPU, int(each / WORKER_MEMORY)) for each in memory)))
+
+
 class Processes:
-    """Several processes of this machine, one per core where `workers` is None; `classifier` as for `Local`.
+    """Several processes of this machine, as many as have `room` where `workers` is None; `classifier` as for `Local`.
 
     Where there are GPUs they share them: one scores its maps while another computes the next ones.
     """
@@ -29,7 +45,7 @@ class Processes:
     attempts = ATTEMPTS
 
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
-        self.capacity = workers or usable_cores()
+        self.capacity = workers or room(classifier)
         self.classifier = dict(classifier)
         self.pool = self._new_pool()
 
@@ -59,10 +75,10 @@ def _start(classifier: Mapping[str, Any], started: Any) -> None:
 
     from perceptual_lib.runs.worker import Worker
 
-    with started:
-        number, started.value = started.value, started.value + 1
-    if gpus := torch.cuda.device_count():
-        torch.cuda.set_device(number % gpus)
+    if classifier.get("device", "auto") in ANY_GPU and torch.cuda.is_available():
+        with started:
+            torch.cuda.set_device(started.value % torch.cuda.device_count())
+            started.value += 1
     _worker = Worker(classifier)
 
 

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.activations import Activation, freeze
+from perceptual_lib.core.graphs import release
 from perceptual_lib.core.precision import computing
 from perceptual_lib.methods import find_method
 from perceptual_lib.networks.classifier import Classifier, stages
@@ -135,6 +136,7 @@ def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures
         if len(rows) == 1:
             failures[rows[0]] = " ".join(f"{type(error).__name__}: {error}".split())
             return []
+    release()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(rows) // 2

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib import explain, load_classifier, load_photographs, minimize, perceptual_ball
-from perceptual_lib.core import lbfgs
+from perceptual_lib.core import graphs, history, lbfgs, passes
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.graphs import ASKED, Kept, Recorder, release
 from perceptual_lib.core.passes import Passes
@@ -44,7 +44,12 @@ def forgotten():
 @pytest.fixture
 def eager(monkeypatch):
     """Call to have nothing recorded from then on."""
-    return lambda: monkeypatch.setattr(Recorder, "records", lambda self, device: False)
+
+    def launch() -> None:
+        for module in (graphs, history, passes):
+            monkeypatch.setattr(module, "records", lambda device: False)
+
+    return launch
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -56,7 +61,7 @@ def test_recorded_searches_are_those_launched(lite, pictures, eager) -> None:
     few = {"max_iter": 4}  # rounding parts the searches later
     first = [perceptual_ball(lite, images, **SETTINGS, **few) for images in (pictures, pictures.flip(0), pictures)]
     (kept,) = Kept.networks.values()
-    assert kept.recorder.graphs and not kept.recorder.refused
+    assert kept.record.graphs and not kept.record.refused
     eager()
     for images, found in zip((pictures, pictures.flip(0), pictures), first, strict=True):
         plain = perceptual_ball(lite, images, **SETTINGS, **few)
@@ -70,19 +75,21 @@ def test_one_recorded_evaluation(lite, pictures, batch) -> None:
     """Losses and gradients to rounding, away from the start, for problems that come one after the other."""
     settings = Settings(**SETTINGS)
     with ready(lite, pictures, None) as (images, _):
-        passes = Passes(lite.network)
+        own = Passes(lite.network)
         for turn in range(4):
             some = images.roll(turn, 0)[:batch]
-            objective = Objective(passes, some, None, [settings.layers], settings)
+            objective = Objective(own, some, None, [settings.layers], settings)
             for call in range(4):
                 points = (
                     1e-3 * torch.randn(batch, some[0].numel(), generator=torch.Generator().manual_seed(call)).cuda()
                 )
                 inputs = points, objective.images, objective.targets, objective.term.scales
-                expected = objective._evaluate(*inputs, *objective.term.references.values())
+                expected = objective._evaluate(
+                    tuple(objective.term.references), *inputs, *objective.term.references.values()
+                )
                 for found, plain in zip(objective.evaluate(points), expected, strict=True):
                     assert relative(found[:, None] if found.ndim == 1 else found, plain.view(batch, -1)) < 1e-3
-        assert passes.recorder.graphs and not passes.recorder.refused
+        assert own.record.graphs and not own.record.refused
 
 
 def test_recorded_directions(pictures) -> None:
@@ -97,6 +104,8 @@ def test_recorded_directions(pictures) -> None:
 
         found.append(minimize(losses, torch.zeros_like(goal), max_iter=40))
         assert relative(found[-1].points, goal) < 1e-3 and found[-1].converged.all()
+        (spare,) = graphs.SPARE.values()
+        assert spare.record.graphs and not spare.record.refused
     assert all(torch.equal(each.evaluations, found[0].evaluations) for each in found)
 
 
@@ -109,7 +118,8 @@ def test_a_graph_has_the_precision_it_is_asked_in(lite, pictures, precision) -> 
         if name == "full" and len(found) == 1:
             exact = found[name]
     lite.precision = "full"
-    assert relative(found["full"], exact) < NEAR and relative(found[precision], exact) > 1e-4
+    noise = relative(found["full"], exact)
+    assert noise < NEAR and relative(found[precision], exact) > 2 * noise
 
 
 def test_batches_of_few_sizes(lite, pictures, monkeypatch) -> None:
@@ -117,11 +127,12 @@ def test_batches_of_few_sizes(lite, pictures, monkeypatch) -> None:
     sizes = set()
 
     def found(**more) -> Tensor:
-        return perceptual_ball(lite, pictures, max_iter=40, **more).delta
+        return perceptual_ball(lite, pictures, max_iter=60, **more).delta
 
     bucketed = found(callback=lambda step, rows, delta: sizes.add(len(rows)))
-    monkeypatch.setattr(lbfgs, "full_size", lambda count, device: count)
-    assert sizes <= {8, 4, 2, 1} and relative(bucketed, found()) < 0.05
+    for module in (lbfgs, history):
+        monkeypatch.setattr(module, "full_size", lambda count, device: count)
+    assert len(sizes) > 1 and sizes <= {8, 4, 2, 1} and relative(bucketed, found()) < 0.05
 
 
 def test_no_transfer_in_a_step(lite, pictures) -> None:
@@ -207,7 +218,7 @@ def test_memory_goes_with_the_network(pictures) -> None:
     for _ in range(2):
         perceptual_ball(network, pictures, **SETTINGS, max_iter=2 * ASKED)
     (kept,) = Kept.networks.values()
-    assert kept.recorder.graphs
+    assert kept.record.graphs
     del network, kept
     gc.collect()
     assert not Kept.networks

@@ -2,15 +2,17 @@
 
 import gc
 import threading
+import weakref
 
 import pytest
 import torch
 from stand_ins import TinyNetwork
 from torch import Tensor, nn
 
-from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core import batches, lbfgs
-from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Kept, Recorder
+from perceptual_lib import explain, minimize, perceptual_ball
+from perceptual_lib.core import batches, graphs, history, lbfgs, passes
+from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Kept, Recorder, state_of
+from perceptual_lib.core.passes import Passes
 
 
 class Again(Graph):
@@ -21,7 +23,7 @@ class Again(Graph):
 
     made: list["Again"] = []
 
-    def record(self, function):
+    def record(self, function, device, pool):
         self.made.append(self)
         self.replays = 0
 
@@ -36,21 +38,22 @@ class Again(Graph):
         self.replay = replay
         return ()  # nothing is done while it is recorded
 
-    def in_turn(self):
-        return torch.no_grad()
-
 
 @pytest.fixture
 def recording(monkeypatch):
     """As if the CPU were a device that records: batches are of few sizes, too. Yields the graphs made."""
     monkeypatch.setattr(Recorder, "make", Again)
-    monkeypatch.setattr(Recorder, "records", lambda self, device: True)
+    for module in (graphs, history, passes):
+        monkeypatch.setattr(module, "records", lambda device: True)
+    for module in (lbfgs, history):
+        monkeypatch.setattr(module, "full_size", lambda count, device: 1 << (count - 1).bit_length())
     monkeypatch.setattr(lbfgs, "look_every", lambda device: 10)
-    monkeypatch.setattr(lbfgs, "full_size", lambda count, device: 1 << (count - 1).bit_length())
     monkeypatch.setattr(Again, "made", [])
     Kept.networks.clear()
+    graphs.SPARE.clear()
     yield Again.made
     Kept.networks.clear()
+    graphs.SPARE.clear()
 
 
 def add(one: Tensor, other: Tensor) -> tuple[Tensor]:
@@ -93,7 +96,7 @@ def test_the_oldest_graph_gives_way(recording) -> None:
         for _ in range(ASKED):
             recorder("add", add, torch.ones(size), torch.ones(size))
     assert len(recorder.graphs) == GRAPHS
-    assert min(shapes[0][0][0] for _, _, shapes in recorder.graphs) == 3
+    assert min(key[-1][0][0][0] for key in recorder.graphs) == 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError("operation not permitted"), torch.cuda.OutOfMemoryError("no memory")])
@@ -150,8 +153,8 @@ def test_a_network_that_has_changed_is_recorded_anew(recording, tiny, images, ch
     class Frozen(Again):
         """As a graph: its function has the network's answers of when it was recorded."""
 
-        def record(self, function):
-            outputs = super().record(function)
+        def record(self, function, device, pool):
+            outputs = super().record(function, device, pool)
             replay, weights = self.replay, [each.detach().clone() for each in tiny.parameters()]
             modules, its_hooks = dict(tiny.named_children()), dict(tiny.first._forward_hooks)
 
@@ -208,7 +211,8 @@ def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypa
     monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda device: 8)
     found = explain(tiny, images, method=method, **settings)
     assert any(graph.replays for graph in recording)
-    monkeypatch.setattr(Recorder, "records", lambda self, device: False)
+    for module in (graphs, history, passes):
+        monkeypatch.setattr(module, "records", lambda device: False)
     torch.testing.assert_close(found, explain(tiny, images, method=method, **settings), rtol=1e-9, atol=1e-12)
 
 
@@ -232,15 +236,68 @@ def test_one_network_in_two_threads(recording, tiny, images) -> None:
 def test_lack_of_memory_frees_what_is_kept(recording, tiny, images) -> None:
     for _ in range(2):
         small(tiny, images, max_iter=5)
-    assert any(kept.recorder.graphs for kept in Kept.networks.values())
+    assert any(kept.record.graphs for kept in Kept.networks.values())
     held = []
 
     def solve(rows: Tensor):
-        held.append(any(kept.recorder.graphs for kept in Kept.networks.values()))
-        if len(held) == 1:
+        held.append(any(kept.record.graphs for kept in Kept.networks.values()))
+        if len(held) <= 2:
             raise torch.cuda.OutOfMemoryError("no memory")
         return small(tiny, images[rows], max_iter=1)
 
     with pytest.warns(UserWarning, match="halves"):
         batches.in_halves(solve, images, len(images), None)
-    assert held == [True, False, False]
+    assert held == [True, False, False, False]  # all of it again, then in halves
+
+
+STATES = {
+    "written": lambda network: network.first.weight.mul_(2),
+    "replaced": lambda network: setattr(network.first, "weight", nn.Parameter(network.first.weight.clone())),
+    "module": lambda network: setattr(network, "relu", nn.ReLU(inplace=True)),
+    "forward hook": lambda network: network.first.register_forward_hook(lambda *_: None),
+    "backward hook": lambda network: network.first.register_full_backward_hook(lambda *_: None),
+    "backward pre-hook": lambda network: network.first.register_full_backward_pre_hook(lambda *_: None),
+    "plain tensor": lambda network: setattr(network, "mean", torch.ones(1)),
+}
+
+
+@pytest.mark.parametrize("change", STATES)
+def test_a_change_is_seen_from_outside(tiny, change) -> None:
+    tiny.mean = torch.ones(1)
+    before = state_of(tiny)
+    assert state_of(tiny) == before
+    with torch.no_grad():
+        STATES[change](tiny)
+    assert state_of(tiny) != before
+
+
+def test_graphs_go_with_the_folded_weights_that_they_read(recording) -> None:
+    """A network with another path for larger images: what is folded for one does not serve the other."""
+
+    class ByFolds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small, self.norm, self.large = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, images: Tensor) -> Tensor:
+            images = self.large(images) if images.shape[-1] > 12 else images
+            return self.norm(self.small(images)).relu().mean((2, 3))
+
+    network = ByFolds().eval().requires_grad_(False)
+    with torch.no_grad():
+        own = Passes(network, backward=False)
+        for _ in range(ASKED):
+            own(torch.ones(1, 3, 12, 12))
+        assert own.record.graphs and own.folds[False]
+        folded = weakref.ref(own.folds[False].convolutions[0].weight)
+        own(torch.ones(1, 3, 16, 16))
+        assert not own.folds[False] and folded() is None and not own.record.graphs
+
+
+def test_memory_that_serves_again_after_inference_mode(recording) -> None:
+    goal = torch.linspace(0, 1, 6).repeat(2, 1)
+    for inference in (True, False, True):
+        with torch.inference_mode(inference):
+            found = minimize(lambda points, rows: (points - goal[rows]).square().sum(1), torch.zeros(2, 6))
+        assert torch.allclose(found.points, goal, atol=1e-4)
+    assert len(graphs.SPARE) == 1

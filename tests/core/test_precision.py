@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from itertools import product
 
 import pytest
@@ -10,7 +11,7 @@ from stand_ins import Small
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
-from perceptual_lib.core.precision import PRECISIONS, _older_switches, computing
+from perceptual_lib.core.precision import PRECISIONS, _older_switches, computing, switches
 from perceptual_lib.core.saliency import class_gradient
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -314,3 +315,26 @@ def test_a_gpu_rounds_where_it_may(kind: str) -> None:
     layer, given = layer.float().cuda(), given.cuda()
     error = {name: float((gradient(name, layer, given) - exact).abs().max() / exact.abs().max()) for name in PRECISIONS}
     assert error["full"] < 1e-5 < 1e-4 < error["tf32"] < error["bf16"]
+
+
+def test_the_last_of_two_threads_puts_back_what_was() -> None:
+    """The second comes while the first is inside, and goes on in its precision when the first has left."""
+    device, before = torch.device("cpu"), switches()
+    first_left, second_in = threading.Event(), threading.Event()
+    seen = []
+
+    def second() -> None:
+        with computing("tf32", device):
+            seen.append(switches())
+            second_in.set()
+            first_left.wait()
+            seen.append(switches())
+
+    thread = threading.Thread(target=second)
+    with computing("tf32", device):
+        inside = switches()
+        thread.start()
+        second_in.wait()
+    first_left.set()
+    thread.join()
+    assert inside != before and seen == [inside, inside] and switches() == before
