@@ -19,7 +19,7 @@ from benchmarks.peers import two_loops  # noqa: E402
 
 FLOORS = {"times the floor", "times the floor, folded"}
 ROWS = {
-    "2a": ("test_perturbation.py::test_lite[1]", FLOORS),
+    "2a": ("test_perturbation.py::test_lite[2a-1]", FLOORS),
     "2c": ("test_perturbation.py::test_optimizer[1]", {"times as fast as two loops", "times as fast as reading"}),
     "2f": ("test_minimize.py::test_batched_problems", {"times as fast as BoTorch", "times as fast as SciPy"}),
     "4c": ("test_methods.py::test_captum[1-gradient]", {"times as fast as captum"}),

@@ -74,10 +74,15 @@ class Wrapper(nn.Module):
         super().__init__()
         self.network = network
 
+    def forward(self, inputs: Tensor) -> Tensor:
+        output: Tensor = self.network(inputs)
+        return output
+
 
 def network_of(model: nn.Module) -> nn.Module:
-    """The network inside a `Wrapper`, such as a `Classifier`; another module as it is."""
-    return model.network if isinstance(model, Wrapper) else model
+    """The network inside a `Wrapper` that only calls it, such as a `Classifier`; another module, and a subclass with a
+    `forward` of its own, as it is."""
+    return model.network if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward else model
 
 
 @contextmanager

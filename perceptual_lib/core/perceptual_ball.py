@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import list_layers, network_of
+from perceptual_lib.core.activations import list_layers
 from perceptual_lib.core.batches import in_halves, join
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
@@ -49,7 +49,7 @@ def perceptual_ball(
     """
     chosen = Settings(layers=list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(network_of(model))
+        passes = Passes(model)
 
         def solve(rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[rows]
@@ -89,7 +89,7 @@ def perturbations_by_layers(
         raise InputError("there are no layers to choose from; give one choice or more.")
     chosen = Settings(**settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(network_of(model))
+        passes = Passes(model)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[image]

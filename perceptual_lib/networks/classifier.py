@@ -63,10 +63,6 @@ class Classifier(Wrapper):
         self.interpolation = interpolation
         self.precision = check_precision(precision)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = self.network(inputs)
-        return logits
-
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters(), torch.empty(0)).device

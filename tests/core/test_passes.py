@@ -8,7 +8,7 @@ from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
 
-from perceptual_lib import perceptual_ball
+from perceptual_lib import Classifier, explain, perceptual_ball
 from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Bounded, PathChanged, fold
@@ -148,3 +148,17 @@ def test_a_network_that_hides_a_part_is_explained_as_it_is(images: torch.Tensor)
     hidden = perceptual_ball(network, images, layers=0, max_iter=10)
     network.hides = False
     assert torch.allclose(hidden.delta, perceptual_ball(network, images, layers=0, max_iter=10).delta, atol=1e-9)
+
+
+def test_a_classifier_with_a_forward_of_its_own_is_obeyed(tiny, images) -> None:
+    """The natural adapter: all that explains asks it, and not the network inside."""
+
+    class Twice(Classifier):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return 2 * self.network(inputs)
+
+    own, plain = Twice(tiny), Classifier(tiny)
+    found, expected = (perceptual_ball(each, images, max_iter=1) for each in (own, plain))
+    torch.testing.assert_close(found.margin_before, 2 * expected.margin_before)
+    for method in ("gradient", "smoothgrad"):
+        torch.testing.assert_close(explain(own, images, method=method), 2 * explain(plain, images, method=method))
