@@ -7,15 +7,17 @@ functions and methods alike, and leaves nothing on the network.
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.settings import Layers
@@ -55,7 +57,7 @@ class watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = self.run(func, args, kwargs or {})
-        name = getattr(func, "__name__", "").rstrip("_")
+        name = getattr(func, "__name__", "").strip("_")  # "_threshold", "relu_"
         # An activation of parameters alone (Swin V2's position bias) has no gradient towards the input.
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.see(name, output)
@@ -75,8 +77,27 @@ class Wrapper(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        output: Tensor = self.network(inputs)
+        return logits_of(self.network(inputs))
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a network returns, where that is one tensor, or it is plain which one is meant: by the name `logits`, or as
+    the only tensor with a row of scores for each image. Raises InputError for others."""
+    if isinstance(output, Tensor):
         return output
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    parts = list(output.values() if isinstance(output, Mapping) else output if isinstance(output, Iterable) else ())
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
+    if len(scores) != 1:
+        shapes = ", ".join(str(tuple(part.shape)) for part in tensors) or "none"
+        raise InputError(
+            f"the network must return a tensor of logits, not {type(output).__name__} (tensors in it: {shapes}); wrap "
+            "it in a module that returns the logits alone."
+        )
+    return scores[0]
 
 
 def network_of(model: nn.Module) -> nn.Module:
@@ -85,36 +106,57 @@ def network_of(model: nn.Module) -> nn.Module:
     return model.network if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward else model
 
 
+_locks = WeakIdKeyDictionary()  # of networks, by their first weight, which all modules around a network share
+
+
 @contextmanager
 def freeze(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for the weights, both put back as they were on leaving, also by an error."""
-    training = [module for module in network.modules() if module.training]
-    wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        if training:
-            network.eval()
-        for parameter in wanting:
-            parameter.requires_grad = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
-        for parameter in wanting:
-            parameter.requires_grad = True
+    """Evaluation mode and no gradients for the weights; on leaving all is put back as it was, also by an error.
+
+    Other threads that want to freeze the same weights wait. The network's own `train` is called both ways, and what one
+    that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
+    """
+    with _locks.setdefault(next(network.parameters(), network), RLock()):
+        modes = [(module, module.training) for module in network.modules()]
+        training = any(mode for _, mode in modes)
+        theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
+        values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
+        wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        try:
+            if training:
+                network.eval()
+            for parameter in wanting:
+                parameter.requires_grad = False
+            yield
+        finally:
+            for module, mode in modes:  # outer ones first
+                if module.training != mode:
+                    module.train(mode)
+            with torch.no_grad():
+                for each, value in values:
+                    if not torch.equal(each, value):
+                        each.copy_(value)
+            for parameter in wanting:
+                parameter.requires_grad = True
 
 
 @contextmanager
 def module_paths(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The stack of modules being called, outermost first. Uses torch's global hooks, none on the network."""
+    """The stack of modules that this thread is calling, outermost first. By torch's hooks, none of the network's."""
     paths = {module: path for path, module in network.named_modules()}
     stack: list[tuple[str, nn.Module]] = []
-    enter = register_module_forward_pre_hook(lambda module, _: stack.append((paths.get(module, ""), module)))
-    leave = register_module_forward_hook(lambda module, *_: stack.pop() and None, always_call=True)
-    try:
+    thread = get_ident()
+
+    def enter(module: nn.Module, _: Any) -> None:
+        if get_ident() == thread:
+            stack.append((paths.get(module, ""), module))
+
+    def leave(*_: Any) -> None:
+        if get_ident() == thread:
+            stack.pop()
+
+    with register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True):
         yield stack
-    finally:
-        enter.remove()
-        leave.remove()
 
 
 def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
@@ -150,7 +192,7 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
         calls[name] += 1
 
     with torch.enable_grad(), module_paths(network) as stack, watch(see):
-        output = network(inputs.detach().requires_grad_())
+        output = logits_of(network(inputs.detach().requires_grad_()))
     return output.detach().to(inputs.dtype), found, values
 
 
@@ -215,7 +257,13 @@ def parse_span(layers: str) -> tuple[int, int] | None:
     return int(first), int(last or first)
 
 
+UNSEEN = (
+    "no activation of the network is seen (calls of PyTorch's functions and modules are, as ReLU, SiLU and GELU; what is "
+    "written out, as x * x.sigmoid(), or compiled to TorchScript is not)"
+)
+
+
 def _extent(names: Sequence[str]) -> str:
     if not names:
-        return "no activations that are known"
+        return f"no activations that are known: {UNSEEN}"
     return f"{len(names)} activations, from 0 ({names[0]}) to {len(names) - 1} ({names[-1]})"

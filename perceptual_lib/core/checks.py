@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.activations import freeze, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.precision import computing
 
@@ -23,7 +23,7 @@ def ready(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}.")
     check_inputs(model, inputs)
-    own = getattr(model, "precision", "full")
+    own = getattr(model, "precision", getattr(network_of(model), "precision", "full"))
     precision = own if isinstance(own, str) else "full"  # another module may mean something else by the word
     # Inference tensors take no gradient.
     with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision, inputs.device):
@@ -70,8 +70,6 @@ def check_targets(targets: None | int | Tensor, inputs: Tensor) -> Tensor | None
 
 def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
     """Raise InputError unless the network's output suits the margin."""
-    if not isinstance(logits, Tensor):
-        raise InputError(f"the network must return a tensor of logits, not {type(logits).__name__}.")
     if multilabel:
         fits, wanted = logits.ndim in (2, 4), "(B, K) or (B, K, h, w)"
     else:

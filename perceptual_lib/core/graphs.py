@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from perceptual_lib.core.activations import logits_of
 from perceptual_lib.core.precision import computing, switches
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -170,8 +171,7 @@ class Kept:
 
     def _ask(self, network: nn.Module) -> Tensor:
         with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):
-            answer: Tensor = network(self.probe)
-        return answer
+            return logits_of(network(self.probe))
 
 
 def release() -> bool:

@@ -10,7 +10,7 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import by_image, network_of
+from perceptual_lib.core.activations import by_image, logits_of, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Folds, PathChanged, fold
@@ -91,7 +91,7 @@ class Passes:
         self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int
     ) -> tuple[Tensor, list[Tensor]]:
         if not at and not folds:
-            return self.network(images), []
+            return logits_of(self.network(images)), []
         calls, found = count(), []
 
         def see(_: str, output: Tensor) -> None:
@@ -99,7 +99,7 @@ class Passes:
                 found.append(measure(by_image(output, len(images))))
 
         with fold(folds, see):
-            output = self.network(images)
+            output = logits_of(self.network(images))
         if at and (computed := next(calls)) != activation_count:
             raise InputError(
                 f"the network computed {computed} activations for the changed image and {activation_count} for the "

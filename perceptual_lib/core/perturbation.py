@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.activations import select_layers, trace
+from perceptual_lib.core.activations import logits_of, select_layers, trace
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
 from perceptual_lib.core.lbfgs import minimize
@@ -171,7 +171,8 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
     objective.term = PerceptualTerm({}, start[:0])  # the activations' memory is free for the last pass
     delta = minimum.points.unflatten(1, shape)
-    (logits,) = objective.passes.record("logits", lambda changed: (objective.passes.network(changed),), images + delta)
+    network = objective.passes.network
+    (logits,) = objective.passes.record("logits", lambda changed: (logits_of(network(changed)),), images + delta)
     margin = objective.margin_of(logits.to(delta.dtype), targets)
     return Perturbation(
         delta, targets, objective.margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed

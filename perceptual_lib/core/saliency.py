@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perceptual_lib.core.activations import logits_of
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
 
@@ -76,7 +77,7 @@ def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets:
     """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `target_logits`."""
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        return torch.autograd.grad(target_logits(network(images), len(images), targets).sum(), images)[0]
+        return torch.autograd.grad(target_logits(logits_of(network(images)), len(images), targets).sum(), images)[0]
 
 
 def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, watch
+from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, UNSEEN, watch
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.passes import Passes
@@ -26,8 +26,10 @@ def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tens
 @explainer("deconvnet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
-    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, _let_positive_back)):
-        return input_gradient(network, images, targets).abs().amax(1)
+    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, _let_positive_back)) as seen:
+        gradient = input_gradient(network, images, targets)
+    _check_seen(seen.answered, "deconvnet")
+    return gradient.abs().amax(1)
 
 
 @explainer("guided_backprop", source="Springenberg et al. 2015", passes=(1, 1), predicts=True)
@@ -80,8 +82,22 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
 
 def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) by the rule of guided backpropagation."""
-    with watch(lambda _, output: positive_gradient(output)):
-        return input_gradient(network, images, targets)
+    seen: list[str] = []
+
+    def rule(function: str, output: Tensor) -> Tensor:
+        seen.append(function)
+        return positive_gradient(output)
+
+    with watch(rule):
+        gradient = input_gradient(network, images, targets)
+    _check_seen(len(seen), "guided backprop")
+    return gradient
+
+
+def _check_seen(count: int, method: str) -> None:
+    """Without an activation that is seen, a method that changes their gradients would silently be the gradient."""
+    if count == 0:
+        raise InputError(f"{UNSEEN}; {method} would be the plain gradient, which the method gradient gives.")
 
 
 class rules(TorchFunctionMode):
@@ -94,6 +110,7 @@ class rules(TorchFunctionMode):
     def __init__(self, table: Mapping[str, Operation]) -> None:
         super().__init__()
         self.table = table
+        self.answered = 0  # calls
 
     def __torch_function__(
         self, func: Operation, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -102,6 +119,7 @@ class rules(TorchFunctionMode):
         rule = self.table.get(getattr(func, "__name__", "").strip("_"))
         if rule is None or not any(map(is_open, (*args, *kwargs.values()))):
             return func(*args, **kwargs)
+        self.answered += 1
         return rule(func, *args, **kwargs)
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from perceptual_lib.core.activations import Wrapper
 from perceptual_lib.core.checks import all_finite, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.settings import Settings
@@ -116,6 +117,8 @@ def explain(
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:
         raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(chosen.settings) or 'none'}.")
+    if not isinstance(classifier, Wrapper):
+        classifier = Wrapper(classifier)  # which knows the logits in what a network returns
     with ready(classifier, images, targets) as (images, targets):
         if not chosen.predicts:
             seen = images if targets is None else images[:1]  # one shows what the network returns

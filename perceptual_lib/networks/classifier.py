@@ -99,8 +99,11 @@ class Classifier(Wrapper):
         """The activations in the order in which a forward pass at the input size computes them."""
         weight = next(self.network.parameters(), torch.empty(0))
         blank = torch.zeros(1, 3, *self.input_size, dtype=weight.dtype, device=weight.device)
-        with freeze(self.network):
-            return tuple(trace(self.network, blank)[1])
+        try:
+            with freeze(self.network):
+                return tuple(trace(self.network, blank)[1])
+        except AttributeError as error:  # which nn.Module would take for a sign that there is no such property
+            raise InputError(f"{self.name} fails on a blank image of {self.input_size}: {error}.") from error
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def default_settings(name: str, activation_count: int) -> dict[str, Any]:
     """
     if name in SPECIAL and SPECIAL[name].settings:
         return dict(SPECIAL[name].settings)
-    layers = range(0, activation_count * 4 // 5)
+    layers = range(0, max(1, activation_count * 4 // 5))
     return {"layers": layers, "layer_weight": 100.0, "normalize_layers": True, "max_iter": 60}
 
 

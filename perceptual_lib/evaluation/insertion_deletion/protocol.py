@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from perceptual_lib.core.activations import logits_of
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError
@@ -138,7 +139,7 @@ def _end_points(
     batch = len(images)
     logits = []
     for some in torch.cat([images, blurred, torch.zeros_like(images[:1])]).split(batch_size):
-        logits.append(classifier(some))
+        logits.append(logits_of(classifier(some)))
         check_logits(logits[-1], len(some), multilabel=False)
     scores = torch.cat(logits).softmax(1, images.dtype)  # (2 B + 1, K), in full precision also inside autocast
     targets = resolve_targets(scores[:batch], batch, targets)

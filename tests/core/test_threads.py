@@ -1,0 +1,129 @@
+"""Several threads, and networks whose modes are their own: nothing of one call is seen by another, or left behind."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib import explain, perceptual_ball
+from perceptual_lib.core.activations import freeze, trace
+
+
+def together(*works: Callable[[], None]) -> list[BaseException]:
+    """Run in a thread each, and what went wrong."""
+    wrong: list[BaseException] = []
+    start = threading.Barrier(len(works))
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            start.wait()
+            work()
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad_cam", "guided_backprop", "normgrad", "perceptual"])
+def test_threads_that_explain_with_one_network(tiny, images, method) -> None:
+    settings = {"max_iter": 3, "layers": [0, 1]} if method == "perceptual" else {}
+    expected = [explain(tiny, images * scale, method=method, **settings) for scale in (1, 2)]
+    found: dict[int, list[Tensor]] = {0: [], 1: []}
+
+    def work(number: int) -> None:
+        for _ in range(15):
+            found[number].append(explain(tiny, images * (number + 1), method=method, **settings))
+
+    assert together(lambda: work(0), lambda: work(1)) == []
+    for number, maps in found.items():
+        for each in maps:
+            torch.testing.assert_close(each, expected[number])
+
+
+def test_another_network_in_another_thread_is_left_alone(tiny, images) -> None:
+    other = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5)).double()
+    expected, done = other(images), threading.Event()
+
+    def forward() -> None:
+        while not done.is_set():
+            assert torch.equal(other(images), expected)
+
+    def look() -> None:
+        try:
+            with freeze(tiny):
+                names = [[each.name for each in trace(tiny, images)[1]] for _ in range(60)]
+            assert all(each == names[0] for each in names)
+        finally:
+            done.set()
+
+    assert together(forward, look) == []
+
+
+def test_statistics_of_a_network_in_training_mode(tiny, images) -> None:
+    """The first to leave puts back training mode, in which the second would change what a batch norm remembers."""
+    tiny.train()
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+
+    def work() -> None:
+        for _ in range(15):
+            perceptual_ball(tiny, images, max_iter=2)
+
+    assert together(work, work) == []
+    assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
+    assert all(module.training for module in tiny.modules())
+
+
+class Merging(nn.Linear):
+    """As LoRA's layers: in evaluation mode the product of its small matrices is added to the weight."""
+
+    def __init__(self, size: int, classes: int) -> None:
+        super().__init__(size, classes)
+        self.down, self.up = nn.Parameter(torch.randn(2, size)), nn.Parameter(torch.randn(classes, 2))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> nn.Module:
+        super().train(mode)
+        if mode == self.merged:
+            self.weight.data += (-1 if mode else 1) * self.up.data @ self.down.data
+            self.merged = not mode
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits = super().forward(features)
+        return logits if self.merged else logits + features @ self.down.T @ self.up.T
+
+
+class KeepsEvaluating(nn.BatchNorm2d):
+    """A batch norm that stays in evaluation mode, whatever it is told."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        return super().train(False)
+
+
+def test_modes_of_their_own_are_put_back() -> None:
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), KeepsEvaluating(8), nn.ReLU(), nn.Dropout(), *flat, Merging(8, 5))
+    network.train()
+    network[3].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    modes = [module.training for module in network.modules()]
+    perceptual_ball(network, torch.randn(2, 3, 12, 12), layers=[0], max_iter=2)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [module.training for module in network.modules()] == modes
+    assert not network[-1].merged
+
+
+def test_threshold_is_an_activation(images) -> None:
+    for functional in (nn.Threshold(0.1, 0.0), nn.Threshold(0.1, 0.0, inplace=True)):
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), functional, nn.Flatten(), nn.Linear(400, 5)).double()
+        with freeze(network):
+            (found,) = trace(network, images)[1]
+        assert (found.name, found.function) == ("1", "threshold")

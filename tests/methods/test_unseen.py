@@ -1,0 +1,63 @@
+"""An activation that is not seen must not make another method of one, silently."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib import Classifier, InputError, explain, perceptual_ball
+from perceptual_lib.networks.classifier import default_settings
+
+
+class WrittenOut(nn.Module):
+    """SiLU, as its formula."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * values.sigmoid()
+
+
+class Clipped(nn.Module):
+    """ReLU, as a comparison."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.where(values > 0, values, 0.0)
+
+
+def network(activation: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), activation, nn.Flatten(), nn.Linear(400, 5)).double().eval()
+
+
+def scripted() -> nn.Module:
+    return torch.jit.trace(network(nn.ReLU()), torch.zeros(1, 3, 12, 12, dtype=torch.double))
+
+
+UNSEEN = {"written out": lambda: network(WrittenOut()), "compared": lambda: network(Clipped()), "scripted": scripted}
+
+
+@pytest.mark.parametrize("make", UNSEEN.values(), ids=UNSEEN)
+@pytest.mark.parametrize(
+    "method", ["guided_backprop", "deconvnet", "guided_grad_cam", "perceptual", "perceptual_guided"]
+)
+def test_nothing_seen_is_said(images, make, method) -> None:
+    layer = {"layer": "0"} if method == "guided_grad_cam" else {}
+    if layer and make is scripted:
+        pytest.skip("its modules are not seen either")
+    with pytest.raises(InputError, match="no activation of the network is seen"):
+        explain(make(), images, 0, method=method, **layer)
+
+
+@pytest.mark.parametrize("make", UNSEEN.values(), ids=UNSEEN)
+def test_what_needs_none_goes_on(images, make) -> None:
+    unseen = make()
+    for method, settings in {"gradient": {}, "no_perceptual": {"max_iter": 2}, "rise": {"count": 4}}.items():
+        assert explain(unseen, images, 0, method=method, **settings).isfinite().all()
+    assert perceptual_ball(unseen, images, max_iter=1).delta.isfinite().all()
+
+
+def test_one_seen_activation_is_held_by_default(images) -> None:
+    """Four fifths of one would be none."""
+    assert list(default_settings("", 1)["layers"]) == [0]
+    own = Classifier(network(nn.ReLU()), input_size=(12, 12))
+    held = explain(own, images, method="perceptual", max_iter=3)
+    free = explain(own, images, method="no_perceptual", max_iter=3)
+    assert not torch.allclose(held, free)
