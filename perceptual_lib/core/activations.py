@@ -231,6 +231,8 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
             yield from _indices(index, names)
     elif isinstance(layer, str) and layer in names:
         yield names.index(layer)
+    elif isinstance(layer, str) and layer.startswith("-") and layer[1:].isdecimal():
+        yield from _indices(int(layer), names)
     elif isinstance(layer, str):
         span = parse_span(layer)
         if span is None:
@@ -258,8 +260,8 @@ def parse_span(layers: str) -> tuple[int, int] | None:
 
 
 UNSEEN = (
-    "no activation of the network is seen (calls of PyTorch's functions and modules are, as ReLU, SiLU and GELU; what is "
-    "written out, as x * x.sigmoid(), or compiled to TorchScript is not)"
+    "no activation of the network is seen (calls of PyTorch's functions and modules are, as ReLU, SiLU and GELU; what "
+    "is written out, as x * x.sigmoid(), or compiled to TorchScript is not)"
 )
 
 

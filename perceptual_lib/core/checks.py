@@ -1,6 +1,6 @@
 """What every explanation asks of its images, targets and network: one clear sentence where it does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,10 +10,13 @@ from perceptual_lib.core.activations import freeze, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.precision import computing
 
+Targets = None | int | Sequence[int] | Tensor
+"""The class explained: None for the prediction, one index for all images, or (B,) of them, also as NumPy's."""
+
 
 @contextmanager
 def ready(
-    model: nn.Module, inputs: Tensor, targets: None | int | Tensor, batch_size: int | None = None
+    model: nn.Module, inputs: Tensor, targets: Targets, batch_size: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Context in which a model can be explained: frozen, without gradients, in its precision, and on leaving as it was.
 
@@ -56,16 +59,18 @@ def all_finite(values: Tensor) -> bool:
     return bool(torch.stack(values.aminmax()).isfinite().all())
 
 
-def check_targets(targets: None | int | Tensor, inputs: Tensor) -> Tensor | None:
+def check_targets(targets: Targets, inputs: Tensor) -> Tensor | None:
     """Targets for inputs (B, ...), where given a new (B,) int64 on their device. Raises InputError for others."""
-    batch = len(inputs)
     if targets is None:
         return None
-    if isinstance(targets, int) and not isinstance(targets, bool):
-        return torch.full((batch,), targets, device=inputs.device)
-    if isinstance(targets, Tensor) and targets.dtype == torch.long and targets.shape == (batch,):
-        return targets.clone().to(inputs.device)
-    raise InputError(f"targets must be None, one class index, or an int64 tensor of shape ({batch},).")
+    try:
+        classes = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError):  # words, lists of unequal lengths
+        classes = torch.empty(0)
+    whole = not (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool)
+    if whole and classes.shape in ((), (len(inputs),)):
+        return classes.to(inputs.device, torch.long).expand(len(inputs)).clone()
+    raise InputError(f"targets must be None, one class index, or {len(inputs)} of them, one for each image.")
 
 
 def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:

@@ -58,7 +58,10 @@ def _passing_through(
         wanted = modules[place]
         return _at_modules(lambda each, output: keep(output) if each is wanted and torch.is_tensor(output) else None)
     if layer is not None:
-        place = select_layers(layer, [activation.name for activation in _look(network, images)[0]])[0]
+        places = select_layers(layer, [activation.name for activation in _look(network, images)[0]])
+        if len(places) != 1:
+            raise InputError(f"this method looks at one layer, and {layer!r} names {len(places)}; name one.")
+        (place,) = places
     calls = itertools.count()
     return watch(lambda _, output: keep(output) if next(calls) == place else None)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from io import IOBase
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from perceptual_lib.core.activations import Activation, Wrapper, freeze, network_of, trace
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
-from perceptual_lib.networks.pictures import Source, open_picture
+from perceptual_lib.networks.pictures import PictureLike, open_picture
 from perceptual_lib.networks.special import SPECIAL, special
-
-PictureLike = Source | Image.Image
 
 
 class Classifier(Wrapper):
@@ -71,18 +70,20 @@ class Classifier(Wrapper):
         """Read pictures, warp them to the input size (aspect ratio not kept, as in the paper) and normalize them.
 
         Args:
-            pictures: PIL images or paths, or one of them. Raises InputError for one that cannot be read, or none.
+            pictures: PIL images, paths, open files or arrays (see `open_picture`), or one of them. Raises InputError
+                for one that cannot be read, or none.
             size: (height, width) in place of the network's own.
 
         Returns:
             (B, 3, height, width) float32 on the network's device.
         """
-        if isinstance(pictures, (str, os.PathLike, Image.Image)):
-            pictures = [pictures]
+        one = isinstance(pictures, (str, os.PathLike, Image.Image, IOBase))
+        one = one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
+        given: Any = [pictures] if one else pictures
         height, width = size or self.input_size
         pixels = [
             torch.from_numpy(np.array(open_picture(picture).resize((width, height), self.interpolation)))
-            for picture in pictures
+            for picture in given
         ]
         if not pixels:
             raise InputError("there is no picture to preprocess; give one or more.")

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -11,28 +12,29 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from perceptual_lib.core.errors import InputError
 
 Source = str | os.PathLike[str]
+PictureLike = Source | BinaryIO | Image.Image | np.ndarray
 MAX_PIXELS = 100_000_000  # no photograph is larger, a decompression bomb is
 
 
-def open_picture(source: Source | Image.Image) -> Image.Image:
-    """A picture file (or PIL image, which stays as it is) as 8-bit RGB: transparency over white, the first frame.
+def open_picture(source: PictureLike) -> Image.Image:
+    """A picture file, an open one, a PIL image (which stays as it is) or an array (H, W), (H, W, 3) or (H, W, 4) of
+    uint8, or of floats from 0 to 1: as 8-bit RGB, transparency over white, the first frame.
 
     An EXIF orientation is followed, unless the source is a `Photograph` whose boxes refer to the pixels as stored.
     Raises InputError for a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
     """
-    with opening(source) as image:
+    with opening(_from_array(source) if isinstance(source, np.ndarray) else source) as image:
         picture = _to_rgb(ImageOps.exif_transpose(image) if getattr(source, "upright", True) else image)
     picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
     return picture
 
 
 @contextmanager
-def opening(source: Source | Image.Image) -> Iterator[Image.Image]:
+def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     """A picture, not yet decoded. Whatever Pillow raises in the block becomes one clear sentence."""
-    if isinstance(source, Image.Image):
-        given, name = source, "the picture"
-    else:
-        given, name = None, os.fspath(source)
+    name = "the picture"
+    if isinstance(source, (str, os.PathLike)):
+        source = name = os.fspath(source)
         if os.path.isdir(name):
             raise InputError(f"{name} is a folder; give a picture file.")
         if not os.path.exists(name):
@@ -42,7 +44,7 @@ def opening(source: Source | Image.Image) -> Iterator[Image.Image]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of sizes below our limit, of damaged metadata
-            with Image.open(name) if given is None else nullcontext(given) as image:
+            with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 if 0 in image.size:
@@ -54,6 +56,17 @@ def opening(source: Source | Image.Image) -> Iterator[Image.Image]:
         raise InputError(f"{name} has more than {MAX_PIXELS:,} pixels; give a smaller one.") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    if np.issubdtype(pixels.dtype, np.floating) and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
+        pixels = np.rint(255 * pixels).astype(np.uint8)
+    if pixels.dtype != np.uint8 or (pixels.shape[2:] or (3,))[0] not in (3, 4) or pixels.ndim not in (2, 3):
+        raise InputError(
+            f"a picture as an array is (H, W), (H, W, 3) or (H, W, 4), of uint8 or of floats from 0 to 1, not "
+            f"{pixels.dtype} {pixels.shape}."
+        )
+    return Image.fromarray(pixels)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -215,7 +215,7 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
     ):
         import timm
 
-        state = timm.models.load_state_dict(os.fspath(path), use_ema=False, weights_only=True)
+        state = _unwrapped(timm.models.load_state_dict(os.fspath(path), use_ema=False, weights_only=True), own.keys())
         if isinstance(classifier.network, vgg16_voc.RegionVGG16):  # whose linear layers are convolutions
             for key in own.keys() & state.keys():
                 if own[key].numel() == state[key].numel():
@@ -227,3 +227,12 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
             f"are missing, unknown or of another shape, {min(wrong)!r} for one."
         )
     classifier.network.load_state_dict(state)
+
+
+def _unwrapped(state: dict[str, torch.Tensor], wanted: Collection[str]) -> dict[str, torch.Tensor]:
+    """Without what all keys begin with, where they are the wanted ones then: of a network that was compiled, trained in
+    parallel, or a part of another module ("_orig_mod.", "module.", "model.backbone.")."""
+    found = state
+    while found.keys() != wanted and len({key.partition(".")[0] for key in found}) == 1:
+        found = {rest: value for key, value in found.items() if (rest := key.partition(".")[2])}
+    return found if found.keys() == wanted else state

@@ -212,7 +212,7 @@ def test_without_captum_one_sentence_says_what_to_install(tiny: TinyNetwork, ima
         ({"method": "perceptual", "margin_target": 1.0}, "margin_target must be below 0"),
         ({"targets": 5}, "5 classes"),
         ({"targets": torch.tensor([0, 1, -1, 2]), "method": "deconvnet"}, "5 classes"),
-        ({"targets": torch.tensor([1])}, "int64 tensor of shape"),
+        ({"targets": torch.tensor([1])}, "one class index, or 4 of them"),
         ({"images": torch.zeros(2, 12, 12, 3, dtype=torch.double)}, "must have shape"),
         ({"images": torch.full((2, 3, 12, 12), torch.nan, dtype=torch.double)}, "NaN"),
     ],

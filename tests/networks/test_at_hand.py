@@ -1,0 +1,110 @@
+"""Pictures, targets, layers and weights in the forms in which people have them at hand."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
+from perceptual_lib.core.activations import select_layers
+from perceptual_lib.networks.pictures import open_picture
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def stream(format: str = "PNG") -> BytesIO:
+    file = BytesIO()
+    Image.fromarray(PIXELS).save(file, format)
+    file.seek(0)
+    return file
+
+
+AT_HAND = {
+    "array": lambda: PIXELS,
+    "floats": lambda: PIXELS / 255,
+    "float32": lambda: (PIXELS / 255).astype(np.float32),
+    "four channels": lambda: np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, dtype=np.uint8)]),
+    "BytesIO": stream,
+}
+
+
+@pytest.mark.parametrize("make", AT_HAND.values(), ids=AT_HAND)
+def test_pictures_that_are_no_files(make) -> None:
+    assert np.array_equal(np.asarray(open_picture(make())), PIXELS)
+    classifier = Classifier(nn.Flatten(), input_size=(20, 30))
+    one = classifier.preprocess(make())
+    assert one.shape == (1, 3, 20, 30)
+    assert torch.equal(classifier.preprocess([make(), make()]), torch.cat([one, one]))
+
+
+def test_a_batch_of_arrays_and_a_grey_one() -> None:
+    classifier = Classifier(nn.Flatten(), input_size=(20, 30))
+    assert classifier.preprocess(np.stack([PIXELS] * 3)).shape == (3, 3, 20, 30)
+    grey = classifier.pixels(classifier.preprocess(PIXELS[..., 0]))[0]
+    assert torch.allclose(grey[..., 0] * 255, torch.from_numpy(PIXELS[..., 0]).float(), atol=0.01)
+
+
+@pytest.mark.parametrize("wrong", [PIXELS.astype(int), PIXELS * 1.0, PIXELS.transpose(2, 0, 1), PIXELS[0, 0]])
+def test_arrays_that_are_no_pictures(wrong) -> None:
+    with pytest.raises(InputError, match="a picture as an array is"):
+        open_picture(wrong)
+
+
+def test_a_stream_that_is_no_picture() -> None:
+    with pytest.raises(InputError, match="the picture is not a picture that Pillow can read"):
+        open_picture(BytesIO(b"not a picture"))
+
+
+TARGETS = [2, np.int64(2), torch.tensor(2), [2] * 4, (2,) * 4, np.full(4, 2), np.full(4, 2, np.int32)]
+
+
+@pytest.mark.parametrize("targets", [*TARGETS, torch.full((4,), 2, dtype=torch.uint8)], ids=repr)
+def test_targets(tiny, images, targets) -> None:
+    assert perceptual_ball(tiny, images, targets, max_iter=1).targets.tolist() == [2] * 4
+    assert torch.equal(explain(tiny, images, targets, method="gradient"), explain(tiny, images, 2, method="gradient"))
+
+
+@pytest.mark.parametrize(
+    "targets", [True, 2.0, [2, 2], [2.0] * 4, [[2]] * 4, ["cat"] * 4, "cat", np.float64(2)], ids=repr
+)
+def test_targets_that_are_no_classes(tiny, images, targets) -> None:
+    with pytest.raises(InputError, match="targets must be None, one class index, or 4 of them"):
+        perceptual_ball(tiny, images, targets, max_iter=1)
+
+
+def test_layers_in_words_are_those_in_numbers() -> None:
+    names = list("abcdef")
+    assert select_layers("-1", names) == select_layers(-1, names) == [5]
+    assert select_layers(["-2", "0"], names) == [0, 4]
+    with pytest.raises(InputError, match="out of range"):
+        select_layers("-7", names)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "normgrad", "excitation_backprop"])
+@pytest.mark.parametrize("layer", ["0-1", [], range(2)], ids=repr)
+def test_one_layer_is_one_layer(tiny, images, method, layer) -> None:
+    with pytest.raises(InputError, match="looks at one layer"):
+        explain(tiny, images, method=method, layer=layer)
+
+
+PREFIXES = ["_orig_mod.", "module.", "module._orig_mod.", "model.backbone."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}, lambda state: {"model": state}])
+def test_weights_of_a_wrapped_network(tmp_path, prefix, wrap) -> None:
+    torch.manual_seed(0)
+    network, same = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()) for _ in range(2))
+    torch.save(wrap({prefix + name: value for name, value in network.state_dict().items()}), tmp_path / "weights.pth")
+    load_classifier(same, weights=tmp_path / "weights.pth")
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_weights_of_another_network_are_still_refused(tmp_path) -> None:
+    state: dict[str, Tensor] = {"module.other": torch.ones(1)}
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="weights of another network"):
+        load_classifier(nn.Sequential(nn.Conv2d(3, 4, 3)), weights=tmp_path / "weights.pth")
