@@ -7,12 +7,15 @@ from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from perceptual_lib.core.errors import InputError
 
 Source = str | os.PathLike[str]
 PictureLike = Source | BinaryIO | Image.Image | np.ndarray
+_names = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
+TURNS = {orientation: Image.Transpose[name] for orientation, name in enumerate(_names, 2)}
+"""What makes a picture of an EXIF orientation upright."""
 MAX_PIXELS = 100_000_000  # no photograph is larger, a decompression bomb is
 
 
@@ -24,7 +27,7 @@ def open_picture(source: PictureLike) -> Image.Image:
     Raises InputError for a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
     """
     with opening(_from_array(source) if isinstance(source, np.ndarray) else source) as image:
-        picture = _to_rgb(ImageOps.exif_transpose(image) if getattr(source, "upright", True) else image)
+        picture = _to_rgb(_upright(image) if getattr(source, "upright", True) else image)
     picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
     return picture
 
@@ -58,6 +61,13 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
         raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its orientation says. `ImageOps.exif_transpose` writes all other tags anew, too, and fails at bad ones."""
+    image.load()  # some formats are turned here, and say so by the tag
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
+
+
 def _from_array(pixels: np.ndarray) -> Image.Image:
     if np.issubdtype(pixels.dtype, np.floating) and pixels.size and pixels.min() >= 0 and pixels.max() <= 1:
         pixels = np.rint(255 * pixels).astype(np.uint8)
@@ -84,6 +94,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     White is the smallest of the mode's usual white values that is not exceeded, or else the largest value.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)  # (H, W)
-    whites = {"I": (65535, 2**31 - 1), "F": (1, 255, 65535)}.get(image.mode, (65535,))
+    deep = 2**12 - 1, 2**14 - 1, 2**16 - 1  # cameras and scanners fill the lower bits of 16
+    whites = {"I": (*deep, 2**31 - 1), "F": (1, 255, *deep)}.get(image.mode, deep)
     white = min((white for white in whites if white >= values.max()), default=values.max())
     return Image.fromarray(np.rint(values.clip(0) / white * 255).astype(np.uint8))

@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
@@ -108,3 +108,30 @@ def test_weights_of_another_network_are_still_refused(tmp_path) -> None:
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="weights of another network"):
         load_classifier(nn.Sequential(nn.Conv2d(3, 4, 3)), weights=tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["png", "tif", "jpg"])
+def test_an_orientation_beside_a_bad_tag_is_followed(tmp_path, orientation, format) -> None:
+    """As Pillow follows it where all tags are good."""
+    smooth = Image.fromarray(PIXELS).resize((32, 48), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth.save(tmp_path / f"good.{format}", exif=exif)
+    with Image.open(tmp_path / f"good.{format}") as good:
+        expected = np.asarray(ImageOps.exif_transpose(good).convert("RGB"))
+    assert np.array_equal(np.asarray(open_picture(tmp_path / f"good.{format}")), expected)
+    with Image.open(tmp_path / f"good.{format}") as bad:
+        bad.getexif()[0x010E] = object()  # a tag that cannot be written again
+        assert np.array_equal(np.asarray(open_picture(bad)), expected)
+
+
+@pytest.mark.parametrize(("bits", "mode"), [(12, "I;16"), (14, "I;16"), (16, "I;16"), (12, "I")])
+def test_significant_bits_of_deep_pictures(bits, mode) -> None:
+    """White is the largest value that so many bits can hold, and not that of the file's sixteen."""
+    values = np.linspace(0, 2**bits - 1, 64).reshape(8, 8)
+    image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.int32))
+    assert image.mode == mode
+    grey = np.asarray(open_picture(image))[..., 0]
+    assert grey.min() == 0 and grey.max() == 255
+    assert np.abs(grey - values / (2**bits - 1) * 255).max() <= 1
