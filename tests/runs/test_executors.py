@@ -7,12 +7,14 @@ import subprocess
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from stand_ins import Small, kept, leftovers, local_run, work
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.runs import processes
 from perceptual_lib.runs.executors import Executor, Processes, Ray, make_executor
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard
@@ -135,3 +137,23 @@ def test_ray_cluster_that_is_too_small_or_not_there_is_one_sentence() -> None:
         Ray({"model": Small()}, 2, gpus=100)
     with pytest.raises(InputError, match="Ray cannot be started or reached at nowhere"):
         Ray({"model": Small()}, 2, "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "workers"),
+    [
+        ("cpu", [80e9], 16),
+        ("auto", [], 16),
+        ("auto", [80e9], 8),  # more would only take turns
+        ("cuda", [80e9, 80e9], 16),
+        ("cuda:1", [80e9, 80e9], 8),
+        ("auto", [24e9], 4),
+        ("auto", [4e9], 1),  # one all the same
+    ],
+)
+def test_as_many_workers_as_have_room(monkeypatch, device, gpus, workers) -> None:
+    monkeypatch.setattr(processes, "usable_cores", lambda: 16)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: bool(gpus))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: len(gpus))
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda gpu: SimpleNamespace(total_memory=gpus[gpu]))
+    assert processes.room({"device": device}) == workers
