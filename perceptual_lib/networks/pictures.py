@@ -62,7 +62,7 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its orientation says. `ImageOps.exif_transpose` also writes the other tags anew, and fails at bad ones."""
+    """Turned as its orientation says. `ImageOps.exif_transpose` also writes all other tags anew: a bad one fails."""
     image.load()  # some formats are turned here, and say so by the tag
     turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)

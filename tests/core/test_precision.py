@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-import threading
 from itertools import product
 
 import pytest
 import torch
 from stand_ins import Small
-from torch import Tensor, nn
+from torch import Tensor
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
-from perceptual_lib.core.precision import PRECISIONS, _older_switches, computing, switches
+from perceptual_lib.core.precision import PRECISIONS, _older_switches, computing
 from perceptual_lib.core.saliency import class_gradient
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -288,53 +287,3 @@ def test_a_precision_that_is_no_name_is_the_networks_own_affair(images: Tensor) 
 
 
 # ---- on a GPU
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
-@pytest.mark.skipif(
-    torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0), reason="this GPU has no TF32"
-)
-@pytest.mark.parametrize("kind", ["convolution", "product", "recurrent"])
-def test_a_gpu_rounds_where_it_may(kind: str) -> None:
-    torch.manual_seed(0)
-    if kind == "convolution":
-        layer, given = nn.Conv2d(64, 64, 3), torch.randn(8, 64, 32, 32)
-    elif kind == "product":
-        layer, given = nn.Linear(512, 512), torch.randn(64, 512)
-    else:
-        layer, given = nn.LSTM(64, 64), torch.randn(8, 16, 64)
-
-    def gradient(precision: str, layer: nn.Module, given: Tensor) -> Tensor:
-        given = given.clone().requires_grad_()
-        with computing(precision, given.device):
-            output = layer(given)
-            output = output[0] if isinstance(output, tuple) else output
-            return torch.autograd.grad(output.square().sum(), given)[0].double().cpu()
-
-    exact = gradient("full", layer.double(), given.double())
-    layer, given = layer.float().cuda(), given.cuda()
-    error = {name: float((gradient(name, layer, given) - exact).abs().max() / exact.abs().max()) for name in PRECISIONS}
-    assert error["full"] < 1e-5 < 1e-4 < error["tf32"] < error["bf16"]
-
-
-def test_the_last_of_two_threads_puts_back_what_was() -> None:
-    """The second comes while the first is inside, and goes on in its precision when the first has left."""
-    device, before = torch.device("cpu"), switches()
-    first_left, second_in = threading.Event(), threading.Event()
-    seen = []
-
-    def second() -> None:
-        with computing("tf32", device):
-            seen.append(switches())
-            second_in.set()
-            first_left.wait()
-            seen.append(switches())
-
-    thread = threading.Thread(target=second)
-    with computing("tf32", device):
-        inside = switches()
-        thread.start()
-        second_in.wait()
-    first_left.set()
-    thread.join()
-    assert inside != before and seen == [inside, inside] and switches() == before

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.core.activations import freeze, trace
+from perceptual_lib.core.precision import computing, switches
 
 
 def together(*works: Callable[[], None]) -> list[BaseException]:
@@ -127,3 +128,26 @@ def test_threshold_is_an_activation(images) -> None:
         with freeze(network):
             (found,) = trace(network, images)[1]
         assert (found.name, found.function) == ("1", "threshold")
+
+
+def test_the_last_of_two_threads_puts_back_what_was() -> None:
+    """The second comes while the first is inside, and goes on in its precision when the first has left."""
+    device, before = torch.device("cpu"), switches()
+    first_left, second_in = threading.Event(), threading.Event()
+    seen = []
+
+    def second() -> None:
+        with computing("tf32", device):
+            seen.append(switches())
+            second_in.set()
+            first_left.wait()
+            seen.append(switches())
+
+    thread = threading.Thread(target=second)
+    with computing("tf32", device):
+        inside = switches()
+        thread.start()
+        second_in.wait()
+    first_left.set()
+    thread.join()
+    assert inside != before and seen == [inside, inside] and switches() == before
