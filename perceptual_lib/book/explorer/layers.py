@@ -220,7 +220,9 @@ class Explorer(Widget):
         """
         _, name, method, layers = key.split("/")
         subject, known = self._known(name), find_method(method)
-        settings = ({"sigma": 0.0} if known.ours else {}) | ({"layers": layers} if layers else {})
+        settings: dict[str, Any] = {"sigma": 0.0} if known.ours else {}
+        if layers or (known.ours and not self.classifier.activations):  # of which the notice speaks
+            settings["layers"] = layers or ()
         passes, done = max(1, known.passes({})[0]), count()
         network = network_of(self.classifier)
         handle = network.register_forward_pre_hook(lambda *_: report(next(done) / passes))
