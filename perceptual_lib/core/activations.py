@@ -134,7 +134,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
                     module.train(mode)
             with torch.no_grad():
                 for each, value in values:
-                    if not torch.equal(each, value):
+                    if not (each.is_meta or torch.equal(each, value)):
                         each.copy_(value)
             for parameter in wanting:
                 parameter.requires_grad = True

@@ -140,7 +140,8 @@ def test_select_layers(layers, expected: list[int]) -> None:
         (-5, "out of range"),
         ("0-9", "out of range"),
         ("tail", "no layer 'tail'"),
-        ("-2", "no layer"),
+        ("-5", "out of range"),
+        ("--2", "no layer"),
         ([1.5], "not 1.5"),
     ],
 )
