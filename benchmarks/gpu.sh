@@ -4,7 +4,8 @@
 #
 #     benchmarks/gpu.sh [FOLDER]
 #
-# FOLDER (_build/gpu) gets a log of each part and summary.json: seconds and exit status of each, and the rows.
+# FOLDER (_build/gpu) gets a log of each part, rows.json and whole.json, which the page Speed reads from
+# results/speed-h100: seconds and exit status of each part, how busy the GPU was, and what less precision takes.
 set -u
 out=${1:-_build/gpu}
 mkdir -p "$out"
@@ -28,11 +29,7 @@ python3 - "$out" << 'END'
 import json, pathlib, sys
 out = pathlib.Path(sys.argv[1])
 parts = {name: {"seconds": int(s), "status": int(code)} for name, s, code in map(str.split, open(out / "parts"))}
-rows = out / "rows.json"
-found = json.loads(rows.read_text()) if rows.exists() else {"benchmarks": [], "machine_info": {}}
-extra = [each["extra_info"] for each in found["benchmarks"]]
 busy = out / "busy.json"
-summary = {"machine": found["machine_info"].get("speed"), "parts": parts, "rows": extra}
-summary["whole"] = json.loads(busy.read_text()) if busy.exists() else None
-(out / "summary.json").write_text(json.dumps(summary, indent=1))
+whole = (json.loads(busy.read_text()) if busy.exists() else {}) | {"parts": parts}
+(out / "whole.json").write_text(json.dumps(whole, indent=1) + "\n")
 END

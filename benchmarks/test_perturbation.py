@@ -26,7 +26,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
     return float(((ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
 
 
-def agreed(early: float, late: float | None = None, at_most: float = 0.05) -> str:
+def agreed(early: float, late: float | None = None, at_most: float = 0.01) -> str:
     """What is said of distances after a few steps, which must be small, and after all."""
     assert early < at_most
     words = f"changes x' - x differ by {early:.0e} of their norm after {EARLY['max_iter']} steps"
@@ -88,7 +88,8 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
         ours = perceptual_ball(lite, images, **settings).delta[-1:]
         theirs = copy.deepcopy(lite.network).to(memory_format=torch.contiguous_format)
         held = [module for module in theirs.modules() if isinstance(module, nn.ReLU6)][: len(settings.pop("layers"))]
-        return agreed(apart(ours, plain_perturbation(theirs, hooked_features(theirs, held), images[-1:], **settings)))
+        plain = plain_perturbation(theirs, hooked_features(theirs, held), images[-1:], **settings)
+        return agreed(apart(ours, plain), at_most=0.01 if batch < 64 else 0.05)  # among many images there are bent ones
 
     contest(
         row,

@@ -1,7 +1,9 @@
 """Stand-ins of the tests: small networks and their state, photographs, shards, and what a store holds."""
 
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -214,3 +216,23 @@ def assert_same_state(before: dict, after: dict) -> None:
         assert torch.equal(value, after["tensors"][name][0]) and version == after["tensors"][name][1], name
     after.pop("tensors")
     assert before == after
+
+
+def together(*works: Callable[[], None]) -> list[BaseException]:
+    """Run in a thread each, and what went wrong."""
+    wrong: list[BaseException] = []
+    start = threading.Barrier(len(works))
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            start.wait()
+            work()
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong

@@ -259,13 +259,13 @@ def parse_span(layers: str) -> tuple[int, int] | None:
     return int(first), int(last or first)
 
 
-UNSEEN = (
-    "no activation of the network is seen (calls of PyTorch's functions and modules are, as ReLU, SiLU and GELU; what "
-    "is written out, as x * x.sigmoid(), or compiled to TorchScript is not)"
+SEEN = (
+    "seen are calls of PyTorch's functions and modules, as ReLU, SiLU and GELU, and not what is written out, as "
+    "x * x.sigmoid(), or compiled to TorchScript"
 )
 
 
 def _extent(names: Sequence[str]) -> str:
     if not names:
-        return f"no activations that are known: {UNSEEN}"
+        return f"no activations that are known ({SEEN})"
     return f"{len(names)} activations, from 0 ({names[0]}) to {len(names) - 1} ({names[-1]})"

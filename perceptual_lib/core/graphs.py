@@ -57,16 +57,20 @@ class Graph:
 
     recording: ClassVar[Lock] = Lock()  # torch records one graph at a time
 
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...], pool: Any = None) -> None:
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...], pools: dict[Hashable, Any]) -> None:
         self.inputs = [each.detach().clone() for each in inputs]
         self.given: list[Callable[[], Tensor | None]] = [lambda: None] * len(inputs)  # weak references
         self.written = [0] * len(inputs)  # how often each had been
         with self.recording:
-            self.outputs = self.record(function, inputs[0].device, pool)
+            self.outputs = self.record(function, stream_of(inputs[0].device), pools)
 
-    def record(self, function: Function, device: torch.device, pool: Any) -> tuple[Tensor, ...]:
-        """The outputs, into which `replay` writes anew what the function makes of the inputs as they are then."""
-        graph, aside = torch.cuda.CUDAGraph(), _aside(stream_of(device))
+    def record(self, function: Function, stream: Hashable, pools: dict[Hashable, Any]) -> tuple[Tensor, ...]:
+        """The outputs, into which `replay` writes anew what the function makes of the inputs as they are then.
+
+        Graphs of one stream, which run one after the other, share the memory of what lies between.
+        """
+        graph, aside = torch.cuda.CUDAGraph(), _aside(stream)
+        pool = pools.setdefault(stream, torch.cuda.graph_pool_handle())
         # Other threads may go on; what they do is not recorded.
         with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
             outputs = function(*self.inputs)
@@ -116,12 +120,12 @@ class Recorder:
                 return graph(*inputs)
         return function(*inputs)
 
-    def _recorded(self, key: Any, function: Function, inputs: tuple[Tensor, ...]) -> Graph | None:
+    def _recorded(self, key: Hashable, function: Function, inputs: tuple[Tensor, ...]) -> Graph | None:
         self.asked[key] += 1
         if self.asked[key] < ASKED or key in self.refused:
             return None
         try:
-            return self.make(function, inputs, self._pool(key[2]))
+            return self.make(function, inputs, self.pools)
         except torch.cuda.OutOfMemoryError:
             self.clear()
         except RuntimeError as error:
@@ -129,11 +133,6 @@ class Recorder:
             warnings.warn(f"not recorded as a CUDA graph, and slower for it: {reason}", stacklevel=4)
         self.refused.add(key)
         return None
-
-    def _pool(self, stream: Hashable) -> Any:
-        if stream not in self.pools:
-            self.pools[stream] = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
-        return self.pools[stream]
 
     def clear(self) -> bool:
         """Let go of all graphs and their memory; whether there were some."""

@@ -1,5 +1,6 @@
 """What L-BFGS remembers of a batch of problems, and the inverse Hessian that it stands for."""
 
+from collections.abc import Hashable
 from functools import partial
 
 import torch
@@ -23,6 +24,7 @@ class History:
     """
 
     def __init__(self, like: Tensor, size: int) -> None:
+        self.kind = self.kind_of(like, size)
         batch, self.length = like.shape
         self.size = size
         self.used = 0  # slots that hold a pair of some problem; an upper bound that needs no look at the device
@@ -40,15 +42,17 @@ class History:
         self.count = like.new_zeros(batch, dtype=torch.long)  # pairs ever remembered
         self.whole = {name: each for name, each in vars(self).items() if isinstance(each, Tensor)}
         self.record = Recorder()
-        self.kind: object = None
 
     @classmethod
     def borrow(cls, like: Tensor, size: int) -> "History":
         """An empty one; on a GPU one that has served before, if there is one of this kind."""
-        kind = like.shape, like.dtype, stream_of(like.device), size
-        history: History = SPARE.pop(kind, None) or cls(like, size)
-        history.kind = kind
+        history: History = SPARE.pop(cls.kind_of(like, size), None) or cls(like, size)
         return history
+
+    @staticmethod
+    def kind_of(like: Tensor, size: int) -> Hashable:
+        """What must be the same of problems that one serves."""
+        return like.shape, like.dtype, stream_of(like.device), size
 
     def give_back(self) -> None:
         """Let it serve again. Use it no more."""

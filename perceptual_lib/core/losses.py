@@ -1,4 +1,4 @@
-"""Problems that are given to L-BFGS by their losses alone: autograd takes the gradients."""
+"""Losses and their gradients, by autograd; problems that are given to L-BFGS by their losses alone."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,15 @@ from perceptual_lib.core.errors import InputError
 
 Losses = Callable[[Tensor, Tensor], Tensor]
 """Of points (B, N) and the numbers (B,) of the problems that they belong to: the losses (B,)."""
+
+
+def with_gradient(loss: Callable[..., Tensor], points: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (B,) that `loss(points, *rest)` gives, each of its own row, and their gradients in the points (B, ...)."""
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        losses = loss(points, *rest)
+        (gradient,) = torch.autograd.grad(losses.sum(), points)
+    return losses.detach(), gradient
 
 
 class Differentiated:

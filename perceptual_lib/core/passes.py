@@ -5,6 +5,7 @@ for launches instead of computing: there what is asked for again and again is re
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 
 import torch
@@ -15,6 +16,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Folds, PathChanged, fold
 from perceptual_lib.core.graphs import Kept, Recorder, records
+from perceptual_lib.core.losses import with_gradient
 
 Measure = Callable[[Tensor], Tensor]
 
@@ -47,15 +49,11 @@ class Passes:
     def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
         """(B, C, H, W), of each image's own logit of its target (B,)."""
 
-        def gradient_of(images: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-            with torch.enable_grad():
-                images = images.detach().requires_grad_()
-                logits = self.measure(images)[0].gather(1, targets[:, None])
-                return torch.autograd.grad(logits.sum(), images)
+        def logit(images: Tensor, targets: Tensor) -> Tensor:
+            return self.measure(images)[0].gather(1, targets[:, None])[:, 0]
 
         self.look_up(images)
-        (gradient,) = self.record("gradient", gradient_of, images, targets)
-        return gradient
+        return self.record("gradient", partial(with_gradient, logit), images, targets)[1]
 
     def look_up(self, images: Tensor) -> None:
         """Before the first pass of images like these: what can be folded, and what a GPU keeps of the network."""

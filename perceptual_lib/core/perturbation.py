@@ -16,6 +16,7 @@ from perceptual_lib.core.activations import logits_of, select_layers, trace
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
 from perceptual_lib.core.lbfgs import minimize
+from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.settings import Layers, Settings
 
@@ -134,11 +135,8 @@ class Objective:
         at = copy(self)
         at.images, at.targets = images, targets
         at.term = PerceptualTerm(dict(zip(layers, held, strict=True)), scales, self.term.rooms)
-        with torch.enable_grad():
-            delta = points.unflatten(1, images.shape[1:]).detach().requires_grad_()
-            loss = at.loss(delta)
-            (gradient,) = torch.autograd.grad(loss.sum(), delta)
-        return loss.detach(), gradient.flatten(1)
+        loss, gradient = with_gradient(at.loss, points.unflatten(1, images.shape[1:]))
+        return loss, gradient.flatten(1)
 
     def at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """The same at x' = x, where no activation has moved: one evaluation for all choices of an image."""

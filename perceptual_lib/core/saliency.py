@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import logits_of
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.losses import with_gradient
 
 
 def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None) -> Tensor:
@@ -75,9 +76,7 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
 
 def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `target_logits`."""
-    with torch.enable_grad():
-        images = images.detach().requires_grad_()
-        return torch.autograd.grad(target_logits(logits_of(network(images)), len(images), targets).sum(), images)[0]
+    return with_gradient(lambda images: target_logits(logits_of(network(images)), len(images), targets), images)[1]
 
 
 def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.graphs import Recorder
+from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.methods.registry import explainer
@@ -79,19 +80,12 @@ def extremal_perturbation(
         # First the mask finds its place, then it gets its area.
         growth = images.new_full((), math.pow(AREA_GROWTH, step / steps))
         mirrored = step % 2 == 0
-        return record((area, mirrored), partial(slope, partial(loss, area, mirrored)), parameter, growth)[0]
+        return record((area, mirrored), partial(with_gradient, partial(loss, area, mirrored)), parameter, growth)[1]
 
     # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
     whole = images.new_ones(len(images), *generate.grid)
     masks = [generate.on_image(generate(descend(partial(gradient, area), whole, steps))) for area in areas]
     return gaussian_blur(torch.stack(masks).sum(0), smooth * side)
-
-
-def slope(loss: Callable[..., Tensor], parameter: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    """Gradient of the sum of losses `loss(parameter, *rest)` in the parameter."""
-    with torch.enable_grad():
-        parameter = parameter.detach().requires_grad_()
-        return torch.autograd.grad(loss(parameter, *rest).sum(), parameter)
 
 
 def descend(gradient: Callable[[Tensor, int], Tensor], parameter: Tensor, steps: int) -> Tensor:

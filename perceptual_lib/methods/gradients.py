@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, UNSEEN, watch
+from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, watch
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.passes import Passes
@@ -97,7 +97,9 @@ def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) 
 def _check_seen(count: int, method: str) -> None:
     """Without an activation that is seen, a method that changes their gradients would silently be the gradient."""
     if count == 0:
-        raise InputError(f"{UNSEEN}; {method} would be the plain gradient, which the method gradient gives.")
+        raise InputError(
+            f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method."
+        )
 
 
 class rules(TorchFunctionMode):

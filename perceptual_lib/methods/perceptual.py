@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import UNSEEN, list_layers, trace
+from perceptual_lib.core.activations import SEEN, list_layers, trace
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
@@ -32,7 +32,10 @@ def perturb(network: nn.Module, images: Tensor, targets: None | int | Tensor = N
         with ready(network, images, None) as (copies, _):
             count = len(known.activations if known else trace(network, copies[:1])[1])
         if count == 0:
-            raise InputError(f"{UNSEEN}; so none can be held. With layers=() none is, which is the paper's NoPer.")
+            raise InputError(
+                f"no activation of the network is seen ({SEEN}), so none can be held; with layers=() none is, which is "
+                "the paper's NoPer."
+            )
     return perceptual_ball(network, images, targets, **default_settings(known.name if known else "", count) | given)
 
 

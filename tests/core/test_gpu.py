@@ -1,10 +1,10 @@
 """What only a GPU shows: graphs against launches, sizes of batches, streams, memory."""
 
 import gc
-import threading
 
 import pytest
 import torch
+from stand_ins import together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, load_classifier, load_photographs, minimize, perceptual_ball
@@ -181,11 +181,7 @@ def test_two_threads_record_and_replay_functions_of_their_own(pictures) -> None:
             answers[number] = torch.stack(sums).tolist()
 
     torch.cuda.synchronize()
-    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert together(lambda: work(1), lambda: work(2)) == []
     for number in (1, 2):
         expected = [float(((pictures[:1] + call) * number).sum()) for call in range(50)]
         assert answers[number] == pytest.approx(expected, rel=1e-4, abs=1e-1)

@@ -1,13 +1,12 @@
 """Recording, with a graph that calls its function again: what is copied, kept and forgotten is the same on a CPU."""
 
 import gc
-import threading
 import weakref
 from contextlib import nullcontext
 
 import pytest
 import torch
-from stand_ins import TinyNetwork
+from stand_ins import TinyNetwork, together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, minimize, perceptual_ball
@@ -19,12 +18,12 @@ from perceptual_lib.core.passes import Passes
 class Again(Graph):
     """As a graph does, it reads its inputs where they were when it was recorded, and writes its outputs where it did.
 
-    It holds what a graph holds: addresses. What its function reads beside its inputs is what is there at a replay.
+    Unlike one it calls its function again: what that reads beside its inputs lives on, and is as it is at a replay.
     """
 
     made: list["Again"] = []
 
-    def record(self, function, device, pool):
+    def record(self, function, stream, pools):
         self.made.append(self)
         self.replays = 0
 
@@ -148,8 +147,8 @@ def test_a_network_that_has_changed_is_recorded_anew(recording, tiny, images, ch
     class Frozen(Again):
         """As a graph: its function has the network's answers of when it was recorded."""
 
-        def record(self, function, device, pool):
-            outputs = super().record(function, device, pool)
+        def record(self, function, stream, pools):
+            outputs = super().record(function, stream, pools)
             replay, weights = self.replay, [each.detach().clone() for each in tiny.parameters()]
             modules, its_hooks = dict(tiny.named_children()), dict(tiny.first._forward_hooks)
 
@@ -219,11 +218,7 @@ def test_one_network_in_two_threads(recording, tiny, images) -> None:
         own = torch.full((1,), float(number))
         answers[number] = [recorder("add", add, torch.full((1,), 10.0 * call), own)[0].item() for call in range(200)]
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in (1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    assert together(lambda: work(1), lambda: work(2)) == []
     for number in (1, 2):
         assert answers[number] == [10 * call + number for call in range(200)]
 

@@ -1,35 +1,15 @@
 """Several threads, and networks whose modes are their own: nothing of one call is seen by another, or left behind."""
 
 import threading
-from collections.abc import Callable
 
 import pytest
 import torch
+from stand_ins import together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.core.activations import freeze, trace
 from perceptual_lib.core.precision import computing, switches
-
-
-def together(*works: Callable[[], None]) -> list[BaseException]:
-    """Run in a thread each, and what went wrong."""
-    wrong: list[BaseException] = []
-    start = threading.Barrier(len(works))
-
-    def run(work: Callable[[], None]) -> None:
-        try:
-            start.wait()
-            work()
-        except BaseException as error:
-            wrong.append(error)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return wrong
 
 
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "guided_backprop", "normgrad", "perceptual"])
