@@ -1,8 +1,18 @@
-"""A kind of shard that kills the process that computes it."""
+"""A kind of shard that kills the process that computes it: at once, or in the middle of its answer."""
 
 import os
 import signal
+import struct
+from multiprocessing.connection import Connection
 
 
-def compute(classifier, pictures, **arguments):
+def compute(classifier, pictures, halfway=False):
+    if halfway:
+        Connection._send_bytes = _send_half
+        return {}
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _send_half(connection: Connection, message: bytes) -> None:
+    os.write(connection.fileno(), struct.pack("!i", len(message)) + message[: len(message) // 2])
     os.kill(os.getpid(), signal.SIGKILL)

@@ -143,7 +143,7 @@ def keep_a_worker_busy(pipe) -> None:
     executor = Processes({"model": Small()}, 1)
     executor.submit("identity").result()
     executor.submit("pass_seconds", 100_000)
-    pipe.send(next(iter(executor.pool._processes)))
+    pipe.send(executor.workers[0].process.pid)
     time.sleep(600)
 
 

@@ -7,8 +7,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Mapping
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import LifoQueue
 from typing import Any
 
 ATTEMPTS = 3  # to compute a shard whose worker dies
@@ -38,7 +42,9 @@ def room(classifier: Mapping[str, Any]) -> int:
 class Processes:
     """Several processes of this machine, as many as have `room` where `workers` is None; `classifier` as for `Local`.
 
-    Where there are GPUs they share them: one scores its maps while another computes the next ones.
+    Where there are GPUs they share them: one scores its maps while another computes the next ones. Each has a
+    connection of its own, which ends with it: the standard library's pool loses all of its processes with one of them,
+    and waits for ever where that one was killed while it wrote its answer.
     """
 
     death = BrokenExecutor
@@ -47,46 +53,92 @@ class Processes:
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
         self.capacity = workers or room(classifier)
         self.classifier = dict(classifier)
-        self.pool = self._new_pool()
+        self.threads = ThreadPoolExecutor(self.capacity)  # each waits for a worker's answer
+        self.workers: dict[int, _Worker] = {}
+        self.idle: LifoQueue[int] = LifoQueue()  # numbers of workers; the last one has its network loaded
+        for number in reversed(range(self.capacity)):
+            self.idle.put(number)
+        self.lock, self.closed = threading.Lock(), False
 
     def submit(self, name: str, *arguments: Any) -> Future:
-        try:
-            return self.pool.submit(_call, name, *arguments)
-        except BrokenExecutor:  # a worker was killed, and with it the pool
-            self.pool = self._new_pool()
-            return self.pool.submit(_call, name, *arguments)
+        return self.threads.submit(self._call, name, arguments)
 
-    def _new_pool(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
-        return ProcessPoolExecutor(self.capacity, context, _start, (self.classifier, context.Value("i", 0)))
+    def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        number = self.idle.get()
+        try:
+            error, answer = self._worker(number).ask(name, arguments)
+        except (EOFError, OSError):
+            if (dead := self.workers.pop(number, None)) is not None:
+                dead.process.join()
+            raise BrokenExecutor from None
+        finally:
+            self.idle.put(number)
+        if error is not None:
+            raise error
+        return answer
+
+    def _worker(self, number: int) -> "_Worker":
+        """The worker of this number, started where there is none."""
+        with self.lock:
+            if self.closed:
+                raise BrokenExecutor
+            if number not in self.workers:
+                self.workers[number] = _Worker(self.classifier, number)
+            return self.workers[number]
 
     def close(self) -> None:
-        for process in list((self.pool._processes or {}).values()):
-            process.terminate()
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        with self.lock:
+            self.closed = True
+            for worker in list(self.workers.values()):
+                worker.process.terminate()
+        self.threads.shutdown()
 
 
-def _start(classifier: Mapping[str, Any], started: Any) -> None:
-    """What a worker's process does first; `started` counts those of the pool, which take the GPUs in turn."""
-    global _worker
+class _Worker:
+    """A process that answers, and the connection to it; `number` says which one it is of several.
+
+    Raises EOFError or OSError as soon as the process is no longer there.
+    """
+
+    def __init__(self, classifier: Mapping[str, Any], number: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_answer, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.connection.send((classifier, number))
+
+    def ask(self, name: str, arguments: tuple[Any, ...]) -> tuple[Exception | None, Any]:
+        """What the worker's method raises, and what it returns."""
+        self.connection.send((name, arguments))
+        return self.connection.recv()
+
+
+def _answer(connection: Connection) -> None:
+    """What a worker's process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle, which then ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    classifier, number = connection.recv()
     import torch
 
     from perceptual_lib.runs.worker import Worker
 
     if classifier.get("device", "auto") in ANY_GPU and torch.cuda.is_available():
-        with started:
-            torch.cuda.set_device(started.value % torch.cuda.device_count())
-            started.value += 1
-    _worker = Worker(classifier)
+        torch.cuda.set_device(number % torch.cuda.device_count())
+    worker = Worker(classifier)
+    with suppress(EOFError, OSError):  # the run has ended
+        while True:
+            name, arguments = connection.recv()
+            try:
+                answer = None, getattr(worker, name)(*arguments)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                answer = error, None
+            connection.send(answer)
 
 
 def _end_with_parent() -> None:
     """A run that is killed cannot end its workers: they would compute, and wait for more, for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _call(name: str, *arguments: Any) -> Any:
-    return getattr(_worker, name)(*arguments)

@@ -48,7 +48,7 @@ def test_a_worker_uses_freed_memory_again() -> None:
 def pids(executor: Executor) -> list[int]:
     """Of the workers' processes."""
     if isinstance(executor, Processes):
-        return list(executor.pool._processes)
+        return [worker.process.pid for worker in executor.workers.values()]
     ask = executor.ray.get
     return [ask(actor.__ray_call__.remote(lambda worker: os.getpid())) for actor in executor.actors]
 
@@ -89,8 +89,12 @@ def test_processes_give_the_same_bits_also_when_workers_die(tmp_path, photograph
         for pid in pids(executor):
             os.kill(pid, signal.SIGINT)  # as Ctrl-C does in a terminal; what it means is the run's to say
         assert run.ask("identity") == run.network and all(map(alive, pids(executor)))
-        with pytest.raises(InputError, match="a worker died while it was asked for its compute"):
-            run.ask("compute", "deadly", {}, [""], None)
+        for halfway in (False, True):
+            with pytest.raises(InputError, match="a worker died while it was asked for its compute"):
+                run.ask("compute", "deadly", {"halfway": halfway}, [""], None)
+        with pytest.raises(ModuleNotFoundError) as raised:
+            run.ask("compute", "nowhere", {}, [""], None)
+        assert "import_module" in raised.value.__notes__[0]  # where it was raised
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
