@@ -1,9 +1,11 @@
 """The command line: perceptual-ball explain | methods | run | status | results | data | book."""
 
 import shutil
+import signal
 import sys
 from collections import Counter
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,7 @@ def explain(
     photos: Annotated[list[Path], typer.Argument(help="picture files, or folders of them", show_default=False)],
     model: Annotated[str, typer.Option(help="a torchvision or timm network, by name")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or the path of a state dict")] = "default",
+    method: Annotated[str, typer.Option(help="what explains: see perceptual-ball methods")] = "perceptual",
     layers: Annotated[str, typer.Option(help="held: 0-25, or names, by commas; or none", show_default="its own")] = "",
     sigma: Annotated[float, typer.Option(help="blur of the map, in pixels of the network's input", min=0)] = 5.0,
     target: Annotated[str, typer.Option(help="class, by index or name", show_default="the prediction")] = "",
@@ -38,59 +41,97 @@ def explain(
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
+    from perceptual_lib.core.batches import full_batch
+    from perceptual_lib.methods import find_method
+    from perceptual_lib.networks.pictures import open_picture
+
+    photos = [photo for source in photos for photo in _expand(source)]
+    find_method(method)
     classifier = perceptual_lib.load_classifier(model, weights, device, precision)
     index = classifier.class_index(target) if target else None
-    settings = classifier.settings
-    if layers:
-        settings["layers"] = [] if layers == "none" else [layer.strip() for layer in layers.split(",")]
+    settings = {"layers": [] if layers == "none" else [each.strip() for each in layers.split(",")]} if layers else {}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be made: {error.strerror}.") from error
-    status = 0
-    photos = [photo for source in photos for photo in _expand(source)]
-    stems = [photo.stem for photo in photos]
-    for number, photo in enumerate(photos, 1):
-        stem = photo.stem if stems.count(photo.stem) == 1 else f"{photo.stem}_{number}"
-        title = f"[{number}/{len(photos)}] {photo.name}"
-        try:
-            _explain_photo(classifier, photo, index, settings, sigma, out / f"{stem}_explained.png", title)
-        except InputError as error:  # one bad photo does not cost the others
-            status = _say(str(error), 2)
+    pairs = list(zip(photos, _overlays(photos, out), strict=True))
+    status, size = 0, full_batch(classifier.device)
+    for start in range(0, len(pairs), size):
+        read = []
+        for photo, overlay in pairs[start : start + size]:
+            try:
+                read.append((photo, overlay, open_picture(photo)))
+            except InputError as error:  # one bad photo does not cost the others
+                status = _say(str(error), 2)
+        if read:
+            title = f"[{min(start + size, len(pairs))}/{len(pairs)}]"
+            _explain_batch(classifier, read, index, method, settings, sigma, title)
     raise typer.Exit(status)
 
 
 def _expand(source: Path) -> list[Path]:
     """The photos of a folder, without the overlays of an earlier run; a file as it is."""
+    from perceptual_lib.photographs.sources import pictures_in
+
     if not source.is_dir():
         return [source]
-    photos = (photo.path for photo in perceptual_lib.load_photographs(source))
-    return [photo for photo in photos if not photo.stem.endswith("_explained")]
+    photos = [path for path in pictures_in(source) if not path.stem.endswith("_explained")]
+    if not photos:
+        raise InputError(f"{source} has no pictures but overlays of an earlier run; give a folder with photos.")
+    return photos
 
 
-def _explain_photo(classifier, photo: Path, target, settings: dict, sigma: float, written: Path, title: str) -> None:
-    """Explain one photo: a line of results, and the overlay as a picture."""
+def _overlays(photos: list[Path], folder: Path) -> list[Path]:
+    """Where each photo's overlay is written: on none of the photos, and no two on one, whether or not case counts."""
+    taken = {str(photo.resolve()).casefold() for photo in photos}
+    written = []
+    for photo in photos:
+        names = chain([photo.stem], (f"{photo.stem}_{number}" for number in count(2)))
+        paths = (folder / f"{name}_explained.png" for name in names)
+        written.append(next(path for path in paths if str(path.resolve()).casefold() not in taken))
+        taken.add(str(written[-1].resolve()).casefold())
+    return written
+
+
+def _explain_batch(classifier, read, target, method: str, settings: dict, sigma: float, title: str) -> None:
+    """Explain photos at once: for each a line of results, and the overlay as a picture."""
     import torch
 
     from perceptual_lib.book.panels import overlay
-    from perceptual_lib.networks.pictures import open_picture
+    from perceptual_lib.core.first_look import class_probabilities
+    from perceptual_lib.core.saliency import gaussian_blur
+    from perceptual_lib.core.settings import suited
 
-    picture = open_picture(photo)
-    inputs = classifier.preprocess(picture)
-    with tqdm(total=settings["max_iter"], desc=title, unit="step", leave=False, disable=None) as bar:
-        result = perceptual_lib.perceptual_ball(
-            classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings
-        )
+    inputs = classifier.preprocess([picture for _, _, picture in read])
     with torch.no_grad():
-        probability = classifier(inputs).softmax(1)[0, result.targets[0]]
-    try:
-        overlay(picture, perceptual_lib.saliency_map(result.delta, sigma)[0].cpu().numpy()).save(written)
-    except OSError as error:
-        raise InputError(f"{written} cannot be written: {error.strerror or error}.") from error
-    typer.echo(
-        f"{photo.name}: {classifier.class_name(int(result.targets[0]))} ({probability:.1%}), margin "
-        f"{result.margin_before[0]:.2f} -> {result.margin[0]:.2f} in {result.evaluations[0]} evaluations"
-        f"{'' if result.flipped[0] else ' (not flipped)'}{' (broke down)' if result.failed[0] else ''}; {written}"
+        scores = classifier(inputs)
+    found = [""] * len(read)
+    if method == "perceptual":
+        steps = suited(classifier.network).max_iter
+        with tqdm(total=steps, desc=title, unit="step", leave=False, disable=None) as bar:
+            result = perceptual_lib.perceptual_ball(
+                classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings
+            )
+        targets, maps = result.targets, perceptual_lib.saliency_map(result.delta, sigma)
+        found = [_in_words(result, row) for row in range(len(read))]
+    else:
+        targets = scores.argmax(1) if target is None else torch.full((len(read),), target)
+        maps = perceptual_lib.explain(classifier, inputs, targets, method=method, **settings)
+        maps = gaussian_blur(maps, sigma)
+    probabilities = class_probabilities(classifier, scores, torch.float32)
+    for row, (photo, written, picture) in enumerate(read):
+        try:
+            overlay(picture, maps[row].float().cpu().numpy()).save(written)
+        except OSError as error:
+            raise InputError(f"{written} cannot be written: {error.strerror or error}.") from error
+        name, share = classifier.class_name(int(targets[row])), probabilities[row, targets[row]]
+        typer.echo(f"{photo.name}: {name} ({share:.1%}){found[row]}; {written}")
+
+
+def _in_words(result, row: int) -> str:
+    return (
+        f", margin {result.margin_before[row]:.2f} -> {result.margin[row]:.2f} in {result.evaluations[row]} evaluations"
+        f"{'' if result.flipped[row] else ' (not flipped)'}{' (broke down)' if result.failed[row] else ''}"
     )
 
 
@@ -181,9 +222,9 @@ def _complete(experiments, profile: str) -> None:
         with bar:
             for experiment in experiments:
                 experiment.complete()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         sentence = f"interrupted, {bar.left} shards are left; the same command goes on from here."
-        raise typer.Exit(_say(sentence, 130)) from None
+        raise typer.Exit(_say(sentence, _status(error))) from None
     failures = [each | {"on": each[one.unit]} for one in experiments for each in one.manifest["failures"]]
     for each in failures[:10]:
         typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
@@ -268,8 +309,20 @@ def book(
     raise typer.Exit(build(profile, Path.cwd(), only))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers and containers send: it ends a command as Ctrl-C does."""
+
+
+def _terminate(*_) -> None:
+    raise Terminated
+
+
 def main() -> None:
     """Entry point: bad input is one sentence on standard error and exit status 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a photo's name may hold what a terminal cannot show
     try:
         app()
     except InputError as error:
@@ -279,8 +332,13 @@ def main() -> None:
             raise
         extra = "book" if sys.argv[1] == "book" else "experiments"
         sys.exit(_say(f"it needs {package}: pip install 'perceptual-ball[{extra}]'.", 2))
-    except KeyboardInterrupt:
-        sys.exit(_say("interrupted", 130))
+    except KeyboardInterrupt as error:
+        sys.exit(_say("interrupted", _status(error)))
+
+
+def _status(error: KeyboardInterrupt) -> int:
+    """As shells have it: 128 and the number of the signal."""
+    return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def _say(sentence: str, status: int) -> int:

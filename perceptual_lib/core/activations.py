@@ -6,8 +6,9 @@ functions and methods alike, and leaves nothing on the network.
 """
 
 import operator
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import RLock, get_ident
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.settings import Layers
 
 # The pointwise functions whose outputs are features. Sigmoid, its hard form and softmax are gates and
@@ -29,14 +31,17 @@ ACTIVATION_FUNCTIONS = frozenset(
 )
 
 
+OUTPUT = "output"  # in the place of a function's name: what a module returns, held because it was named
+
+
 @dataclass(frozen=True)
 class Activation:
-    """One activation call of a forward pass.
+    """One activation call of a forward pass, or what a module returns.
 
     Attributes:
         name: path of the module that was called ("features.2"); of the enclosing module and the function where the
             function was called directly ("Mixed_5b.branch1x1.relu"). The second call of one name ends in "_1".
-        function: the function's name ("relu").
+        function: the function's name ("relu"), or OUTPUT.
         shape: shape of the output for one image, without the batch dimension.
     """
 
@@ -77,7 +82,16 @@ class Wrapper(nn.Module):
         self.network = network
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return logits_of(self.network(inputs))
+        return ask(self.network, inputs)
+
+
+HALF = torch.bfloat16, torch.float16
+
+
+def ask(network: nn.Module, images: Tensor) -> Tensor:
+    """The logits of images (B, C, H, W); a network of half precision gets them in its own type."""
+    weight = next(network.parameters(), images)
+    return logits_of(network(images.to(weight.dtype) if weight.dtype in HALF else images))
 
 
 def logits_of(output: Any) -> Tensor:
@@ -95,17 +109,43 @@ def logits_of(output: Any) -> Tensor:
         shapes = ", ".join(str(tuple(part.shape)) for part in tensors) or "none"
         raise InputError(
             f"the network must return a tensor of logits, not {type(output).__name__} (tensors in it: {shapes}); wrap "
-            "it in a module that returns the logits alone."
+            f"it in a module that returns the logits alone{see('What a network returns')}."
         )
     return scores[0]
 
 
 def network_of(model: nn.Module) -> nn.Module:
-    """The network inside a `Wrapper` that only calls it, such as a `Classifier`; another module, and a subclass with a
-    `forward` of its own, as it is."""
-    return model.network if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward else model
+    """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
+    of it; another module, and a subclass with a `forward` of its own, as it is."""
+    if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward:
+        return network_of(model.network)
+    return network_of(model._orig_mod) if "_orig_mod" in model._modules else model  # type: ignore[arg-type]
 
 
+class _Eagerly:
+    """Context in which what `torch.compile` has made is called as it was written: compiled code has no activations.
+
+    Torch has one switch for all threads; the last one to leave puts it back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = RLock(), 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:  # loading the compiler takes a second: where it is not, nothing is compiled
+                self.stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None
+
+    def __exit__(self, *error: Any) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0 and self.stance is not None:
+                self.stance.__exit__(*error)
+
+
+_eagerly = _Eagerly()
 _locks = WeakIdKeyDictionary()  # of networks, by their first weight, which all modules around a network share
 
 
@@ -113,22 +153,29 @@ _locks = WeakIdKeyDictionary()  # of networks, by their first weight, which all 
 def freeze(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for the weights; on leaving all is put back as it was, also by an error.
 
+    Half precision is computed in float32 inside: a small change of an image vanishes between its numbers.
+
     Other threads that want to freeze the same weights wait. The network's own `train` is called both ways, and what one
     that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
     """
-    with _locks.setdefault(next(network.parameters(), network), RLock()):
+    with _locks.setdefault(next(network.parameters(), network), RLock()), _eagerly:
         modes = [(module, module.training) for module in network.modules()]
         training = any(mode for _, mode in modes)
         theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
         values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
+        halves = [(each, each.data) for each in (*network.parameters(), *network.buffers()) if each.dtype in HALF]
         wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
         try:
             if training:
                 network.eval()
             for parameter in wanting:
                 parameter.requires_grad = False
+            for each, value in halves:
+                each.data = value.float()
             yield
         finally:
+            for each, value in halves:
+                each.data = value
             for module, mode in modes:  # outer ones first
                 if module.training != mode:
                     module.train(mode)
@@ -166,12 +213,39 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
     return path if is_pure and path else f"{path}.{function}".lstrip(".")
 
 
-def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation], list[Tensor]]:
+def at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
+    """Context in which `see(module, output)` may replace what a module returns. Nothing is left on the network.
+
+    The hook is torch's global one: what another thread computes is not shown.
+    """
+    thread = get_ident()
+    return register_module_forward_hook(
+        lambda module, _, output: see(module, output) if get_ident() == thread else None
+    )
+
+
+def outputs_of(network: nn.Module, paths: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
+    """Context in which `see(path, output)` is called with what modules return. InputError where that is no tensor."""
+    wanted = {network.get_submodule(path): path for path in paths}
+
+    def look(module: nn.Module, output: Any) -> None:
+        if (path := wanted.get(module)) is not None:
+            if not isinstance(output, Tensor):
+                raise InputError(f"{path} returns no tensor but {type(output).__name__}; hold another module.")
+            see(path, output)
+
+    return at_modules(look)
+
+
+def trace(
+    network: nn.Module, inputs: Tensor, modules: Collection[str] = ()
+) -> tuple[Tensor, list[Activation], list[Tensor]]:
     """One forward pass in which all activations are kept.
 
     Args:
         network: any module; call it inside `freeze`.
         inputs: (B, C, H, W).
+        modules: paths of those whose outputs are kept, too.
 
     Returns:
         The network's output, the activations' descriptions in forward order, and their values, each with a
@@ -185,14 +259,17 @@ def trace(network: nn.Module, inputs: Tensor) -> tuple[Tensor, list[Activation],
     calls: Counter[str] = Counter()
 
     def see(function: str, output: Tensor) -> None:
-        name = call_name(stack, function)
+        keep(call_name(stack, function), function, output)
+
+    def keep(name: str, function: str, output: Tensor) -> None:
         value = by_image(output, len(inputs), name)
         found.append(Activation(name + (f"_{calls[name]}" if calls[name] else ""), function, tuple(value.shape[1:])))
         values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
         calls[name] += 1
 
-    with torch.enable_grad(), module_paths(network) as stack, watch(see):
-        output = logits_of(network(inputs.detach().requires_grad_()))
+    at_outputs = outputs_of(network, modules, lambda path, output: keep(path, OUTPUT, output))
+    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(see):
+        output = ask(network, inputs.detach().requires_grad_())
     return output.detach().to(inputs.dtype), found, values
 
 
@@ -201,9 +278,34 @@ def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
     if value.ndim == 0 or value.shape[0] % batch:
         raise InputError(
             f"{name} has shape {tuple(value.shape)}, whose first dimension is not a multiple of the batch's {batch}; "
-            "networks that keep the batch first can be explained."
+            f"networks that keep the batch first can be explained{see('What a network returns')}."
         )
     return value if value.shape[0] == batch else value.unflatten(0, (batch, -1))
+
+
+def held_modules(choices: Iterable[Layers | None], names: Collection[str], network: nn.Module) -> tuple[str, ...]:
+    """Paths of modules that choices of layers name, where these are not names of activations."""
+    words = {layer for layers in choices for layer in list_layers(layers) if isinstance(layer, str)}
+    return tuple(sorted(words.difference(names) & {path for path, _ in network.named_modules() if path}))
+
+
+def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> list[int]:
+    """Indices of what is held: of the activations that `select_layers` finds, and of outputs of modules by their paths.
+
+    None stands for all but the top fifth of the activations, and at least one; InputError where there are none.
+    """
+    own = [index for index, each in enumerate(activations) if each.function != OUTPUT]
+    if layers is None:
+        if not own:
+            raise InputError(
+                f"no activation of the network is seen ({SEEN}), so none can be held: name modules as layers, whose "
+                f"outputs are held then; with layers=() nothing is, which is the paper's NoPer{see('Nothing is seen')}."
+            )
+        layers = range(max(1, len(own) * 4 // 5))
+    outputs = {each.name: index for index, each in enumerate(activations) if each.function == OUTPUT}
+    wanted = list_layers(layers)
+    plain = select_layers([each for each in wanted if each not in outputs], [activations[index].name for index in own])
+    return sorted({own[index] for index in plain} | {outputs[each] for each in wanted if each in outputs})
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
@@ -220,8 +322,10 @@ def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
     return sorted({index for layer in list_layers(layers) for index in _indices(layer, names)})
 
 
-def list_layers(layers: Layers) -> list[int | str | range]:
-    """The layers one by one, to be read more than once."""
+def list_layers(layers: Layers | None) -> list[int | str | range]:
+    """The layers one by one, to be read more than once; none of None."""
+    if layers is None:
+        return []
     return [layers] if isinstance(layers, (int, str, range)) or not isinstance(layers, Iterable) else list(layers)
 
 
@@ -237,8 +341,8 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
         span = parse_span(layer)
         if span is None:
             raise InputError(
-                f"there is no layer {layer!r}; the network has {_extent(names)}: give their names, indices, or an "
-                "inclusive range such as 4-9."
+                f"there is no layer {layer!r}; the network has {_extent(names)}: give their names, indices, an "
+                "inclusive range such as 4-9, or for the perturbation the path of a module that is called."
             )
         yield from _indices(range(span[0], span[1] + 1), names)
     else:

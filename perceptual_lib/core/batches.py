@@ -8,28 +8,38 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import MachineError, see
+from perceptual_lib.core.first_look import one_by_one
 from perceptual_lib.core.graphs import release
 
 Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
 
-def full_batch(device: torch.device) -> int:
-    """How many pictures a network gets at once, where the caller does not say: 64; on the CPU six.
+def full_batch(device: torch.device, asked: int | None = None) -> int:
+    """How many pictures a network gets at once: what was asked for, or 64; on the CPU six. One alone, where it must be.
 
     More than a few gain nothing there, and tensors above 32 MB lose: glibc gives their memory back and asks for it
     again each time. (The largest of EfficientNet-Lite0 have 4.8 MB a picture of 224 x 224.)
     """
-    return 6 if device.type == "cpu" else 64
+    if one_by_one():
+        return 1
+    return asked or (6 if device.type == "cpu" else 64)
+
+
+def portions(images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+    """All images with their targets, or where the network must get them so each alone."""
+    if not one_by_one():
+        return [(images, targets)]
+    return [(images[row : row + 1], None if targets is None else targets[row : row + 1]) for row in range(len(images))]
 
 
 def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:
     """The results of consecutive batches of `count` problems; in halves where memory is too small for a whole batch.
 
     `solve`, from numbers of problems (P,) int64 to their result, must hold nothing when it has failed. `images` are
-    there for their shape and device. Raises InputError where memory is too small for a single problem.
+    there for their shape and device. Raises MachineError where memory is too small for a single problem.
     """
-    batches = torch.arange(count, device=images.device).split(batch_size or full_batch(images.device))
+    batches = torch.arange(count, device=images.device).split(full_batch(images.device, batch_size))
     return [part for rows in batches for part in _halved(solve, images, rows)]
 
 
@@ -37,7 +47,7 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
     try:
         return [solve(rows)]
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     kept = release()
     if rows.device.type == "cuda":
@@ -46,15 +56,19 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
         return _halved(solve, images, rows, again=False)
     problem = f"{len(rows)} x {' x '.join(map(str, images.shape[1:]))}"
     if len(rows) == 1:
-        raise InputError(
+        raise MachineError(
             f"there is not enough memory to explain one image ({problem}) on {rows.device}; use a smaller image, "
-            "fewer layers, a smaller max_iter or another device."
+            f"fewer layers, a smaller max_iter or another device{see('Not enough memory')}."
         )
-    warnings.warn(f"not enough memory for a batch of {problem}; it is explained in halves.", stacklevel=5)
+    warnings.warn(
+        f"not enough memory for a batch of {problem}; it is explained in halves{see('Not enough memory')}.",
+        stacklevel=5,
+    )
     return [part for half in rows.chunk(2) for part in _halved(solve, images, half)]
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Of the processor or a GPU."""
     # The CPU's allocator raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
     return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import freeze, network_of
+from perceptual_lib.core.activations import HALF, freeze, network_of
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.first_look import looked_at
 from perceptual_lib.core.precision import computing
 
 Targets = None | int | Sequence[int] | Tensor
@@ -20,8 +21,8 @@ def ready(
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Context in which a model can be explained: frozen, without gradients, in its precision, and on leaving as it was.
 
-    Yields copies of the images (B, C, H, W), and targets (B,) on their device, or None for the predictions; the range
-    of the classes is not known yet. Raises InputError for what does not fit.
+    Yields copies of the images (B, C, H, W), in float32 those of half precision, and targets (B,) on their device, or
+    None for the predictions; the range of the classes is not known yet. Raises InputError for what does not fit.
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be at least 1, not {batch_size}.")
@@ -30,21 +31,24 @@ def ready(
     precision = own if isinstance(own, str) else "full"  # another module may mean something else by the word
     # Inference tensors take no gradient.
     with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision, inputs.device):
-        yield inputs.clone(), check_targets(targets, inputs)
+        images = inputs.to(torch.float32 if inputs.dtype in HALF else inputs.dtype, copy=True)
+        with looked_at(model, images):
+            yield images, check_targets(targets, inputs)
 
 
 def check_inputs(network: nn.Module, inputs: Tensor) -> None:
     """Raise InputError unless `inputs` is a finite batch (B, C, H, W) of the network's kind and on its device."""
     if not isinstance(inputs, Tensor):
         raise InputError(
-            f"inputs must be a tensor (B, 3, H, W), not {type(inputs).__name__}; preprocess pictures first."
+            f"inputs must be a tensor (B, C, H, W), not {type(inputs).__name__}; preprocess pictures first."
         )
     if inputs.ndim != 4 or 0 in inputs.shape or (inputs.shape[3] == 3 != inputs.shape[1]):
-        raise InputError(f"inputs must have shape (B, 3, H, W), not {tuple(inputs.shape)}.")
+        raise InputError(f"inputs must have shape (B, C, H, W), not {tuple(inputs.shape)}.")
     if not inputs.is_floating_point():
         raise InputError(f"inputs must be normalized floating-point images, not {inputs.dtype}.")
     weight = next(network.parameters(), inputs)
-    if weight.dtype != inputs.dtype or weight.device != inputs.device:
+    alike = weight.dtype == inputs.dtype or (weight.dtype in HALF and inputs.dtype == torch.float32)
+    if not alike or weight.device != inputs.device:
         raise InputError(
             f"inputs are {inputs.dtype} on {inputs.device} but the network's weights are {weight.dtype} on "
             f"{weight.device}; make them alike."

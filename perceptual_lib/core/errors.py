@@ -11,6 +11,15 @@ class InputError(ValueError):
     """
 
 
+class MachineError(InputError):
+    """What is wrong is the machine's (memory, disk, permissions, a missing package), and may be mended: no result."""
+
+
+def see(section: str) -> str:
+    """The end of a sentence that some may not understand: where in the book it has a longer one."""
+    return f' (see "{section}" on the page "When something is wrong")'
+
+
 def nearest(word: str, names: Iterable[str]) -> str:
     """The end of a sentence about an unknown name: " (nearest: a, b)", or "" where no name resembles it."""
     close = difflib.get_close_matches(word.casefold(), list(names), n=3, cutoff=0.5)

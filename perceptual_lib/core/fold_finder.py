@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from perceptual_lib.core.activations import logits_of
+from perceptual_lib.core.activations import ask
 from perceptual_lib.core.folding import ANSWERS, NOTHING, Amounts, Fold, Folds, PathChanged, fold, version_of
 
 TOLERANCE = 1e-3  # of the largest logit, between folded and plain
@@ -27,11 +27,11 @@ def find_folds(network: nn.Module, inputs: Tensor, backward: bool = True) -> Fol
     with torch.set_grad_enabled(backward), torch.autocast(inputs.device.type, enabled=False):
         image = inputs[:1].detach().requires_grad_(backward)
         with Finder(backward) as finder:
-            answer = logits_of(network(image))
+            answer = ask(network, image)
         folds = finder.folds()
         try:
             with fold(folds):
-                distance = (logits_of(network(image)) - answer).detach().abs().max() if folds else 0.0
+                distance = (ask(network, image) - answer).detach().abs().max() if folds else 0.0
         except PathChanged:
             return NOTHING
     return folds if folds and distance <= TOLERANCE * answer.detach().abs().max() else NOTHING

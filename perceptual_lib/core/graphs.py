@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import logits_of
+from perceptual_lib.core.activations import ask
+from perceptual_lib.core.errors import see
 from perceptual_lib.core.precision import computing, switches
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -130,7 +131,9 @@ class Recorder:
             self.clear()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            warnings.warn(f"not recorded as a CUDA graph, and slower for it: {reason}", stacklevel=4)
+            warnings.warn(
+                f"not recorded as a CUDA graph, and slower for it: {reason}{see('Not recorded')}.", stacklevel=4
+            )
         self.refused.add(key)
         return None
 
@@ -170,7 +173,7 @@ class Kept:
 
     def _ask(self, network: nn.Module) -> Tensor:
         with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):
-            return logits_of(network(self.probe))
+            return ask(network, self.probe)
 
 
 def release() -> bool:

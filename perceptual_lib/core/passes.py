@@ -4,15 +4,16 @@ On a CPU convolutions do the work of what stands beside them (`folding`). So the
 for launches instead of computing: there what is asked for again and again is recorded (`graphs`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import by_image, logits_of, network_of
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.activations import ask, by_image, network_of, outputs_of
+from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Folds, PathChanged, fold
 from perceptual_lib.core.graphs import Kept, Recorder, records
@@ -67,7 +68,11 @@ class Passes:
             self.folds[self.backward] = find_folds(self.network, images, self.backward)
 
     def measure(
-        self, images: Tensor, at: Mapping[int, Measure] | None = None, activation_count: int = 0
+        self,
+        images: Tensor,
+        at: Mapping[int, Measure] | None = None,
+        activation_count: int = 0,
+        modules: Collection[str] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         """What the network returns, and in forward order what is measured of its activations on the way.
 
@@ -76,31 +81,34 @@ class Passes:
             at: by the activation's index, a function of its value (B, ...). It is called when the activation is
                 computed, so that an in-place operation behind it does no harm.
             activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
+            modules: paths of those whose outputs count as activations, too.
         """
         self.look_up(images)
+        folds = NOTHING if modules else self.folds[self.backward]  # a folded module returns something else
         try:
-            return self._pass(self.folds[self.backward], images, at or {}, activation_count)
+            return self._pass(folds, images, at or {}, activation_count, modules)
         except PathChanged:  # a network that looks at its data; from here on it is called as it is
             self.folds[self.backward] = NOTHING
             self.record.clear()  # graphs read the folded weights
-            return self._pass(NOTHING, images, at or {}, activation_count)
+            return self._pass(NOTHING, images, at or {}, activation_count, modules)
 
     def _pass(
-        self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int
+        self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int, modules: Collection[str]
     ) -> tuple[Tensor, list[Tensor]]:
         if not at and not folds:
-            return logits_of(self.network(images)), []
+            return ask(self.network, images), []
         calls, found = count(), []
 
-        def see(_: str, output: Tensor) -> None:
+        def look(_: str, output: Tensor) -> None:
             if measure := at.get(next(calls)):
                 found.append(measure(by_image(output, len(images))))
 
-        with fold(folds, see):
-            output = logits_of(self.network(images))
+        with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
+            output = ask(self.network, images)
         if at and (computed := next(calls)) != activation_count:
             raise InputError(
                 f"the network computed {computed} activations for the changed image and {activation_count} for the "
-                "original: only networks that take the same path for both can be held in their activations."
+                f"original: only networks that take the same path for both can be held in their activations"
+                f"{see('Another path')}."
             )
         return output, found

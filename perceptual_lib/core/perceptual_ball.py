@@ -7,20 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import list_layers
+from perceptual_lib.core.activations import list_layers, network_of
 from perceptual_lib.core.batches import in_halves, join
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.first_look import check_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
-from perceptual_lib.core.settings import Layers, Settings
+from perceptual_lib.core.settings import Layers, suited
 
 
 def perceptual_ball(
     model: nn.Module,
     inputs: Tensor,
     targets: None | int | Tensor = None,
-    layers: Layers = (),
+    layers: Layers | None = None,
     *,
     batch_size: int | None = None,
     callback: Callback | None = None,
@@ -35,20 +36,23 @@ def perceptual_ball(
         model: a `Classifier` or any module from images to logits; left as it was, also after an error.
         inputs: (B, C, H, W) floating point, in the network's normalized space.
         targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
-        layers: the activations that are held, by index, name or range (see `select_layers`); none is the paper's
-            "NoPer" (Eq. 4).
+        layers: the activations that are held, by index, name or range (see `select_layers`), or modules whose outputs
+            are, by their paths; `()` is the paper's "NoPer" (Eq. 4), None what suits the network.
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
         callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
             with the indices in `inputs` of the images in the batch and their perturbations; those that have converged
             leave it, on a GPU not at once.
-        settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`.
+        settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`. What is not given, or None,
+            is what suits the network: the authors' for VGG19 with batch normalization; for others lambda' = 100 with
+            layers normalized, and 60 steps.
 
     Raises:
         InputError: inputs, targets, layers or settings that do not fit, or not enough memory for a single image.
     """
-    chosen = Settings(layers=list_layers(layers), **settings)
+    chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
+        check_gradient(model)
         passes = Passes(model)
 
         def solve(rows: Tensor) -> Perturbation:
@@ -62,7 +66,7 @@ def perceptual_ball(
 def perturbations_by_layers(
     model: nn.Module,
     inputs: Tensor,
-    choices: Iterable[Layers],
+    choices: Iterable[Layers | None],
     targets: None | int | Tensor = None,
     *,
     batch_size: int | None = None,
@@ -84,11 +88,12 @@ def perturbations_by_layers(
     Raises:
         InputError: no choices, and as `perceptual_ball`.
     """
-    held = [list_layers(layers) for layers in choices]
+    held = [layers if layers is None else list_layers(layers) for layers in choices]
     if not held:
         raise InputError("there are no layers to choose from; give one choice or more.")
-    chosen = Settings(**settings)
+    chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
+        check_gradient(model)
         passes = Passes(model)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:

@@ -12,9 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.activations import logits_of, select_layers, trace
+from perceptual_lib.core.activations import ask, held_layers, held_modules, trace
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
+from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
@@ -83,18 +84,26 @@ class Objective:
     """
 
     def __init__(
-        self, passes: Passes, images: Tensor, targets: Tensor | None, choices: Sequence[Layers], settings: Settings
+        self,
+        passes: Passes,
+        images: Tensor,
+        targets: Tensor | None,
+        choices: Sequence[Layers | None],
+        settings: Settings,
     ) -> None:
         passes.look_up(images)
         self.passes, self.images, self.settings = passes, images, settings
         self.margin_of = class_response if settings.multilabel else multiclass_margin
         logits, activations, values = trace(passes.network, images)
+        self.modules = held_modules(choices, [activation.name for activation in activations], passes.network)
+        if self.modules:
+            logits, activations, values = trace(passes.network, images, self.modules)
         targets = resolve_targets(logits, len(images), targets, settings.multilabel)
         problems = max(len(images), len(choices))
         self.targets = targets.expand(problems)
         self.margin_before = self.margin_of(logits, targets).expand(problems)
         self.activation_count = len(activations)
-        held = [select_layers(layers, [activation.name for activation in activations]) for layers in choices]
+        held = [held_layers(layers, activations) for layers in choices]
         references = {layer: values[layer] for layer in sorted(set().union(*held))}
         holds = [[layer in layers for layers in held] for layer in references]
         self.term = PerceptualTerm(
@@ -113,7 +122,8 @@ class Objective:
 
     def loss(self, delta: Tensor) -> Tensor:
         """Eq. 5: (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2. (P, C, H, W) -> (P,)."""
-        logits, differences = self.passes.measure(self.images + delta, self.term.measures, self.activation_count)
+        measures = self.term.measures, self.activation_count, self.modules
+        logits, differences = self.passes.measure(self.images + delta, *measures)
         margin = self.margin_of(logits.to(delta.dtype), self.targets)
         perceptual = self.term(differences) if differences else 0.0
         pixels = delta.square().flatten(1).mean(1)
@@ -123,7 +133,7 @@ class Objective:
         """Losses (P,) and their gradients (P, N) at perturbations (P, N), with one forward and one backward pass."""
         fixed = self.settings.margin_target, self.settings.pixel_weight, self.settings.multilabel
         layers = tuple(self.term.references)
-        name = "Eq. 5", fixed, layers, self.activation_count
+        name = "Eq. 5", fixed, layers, self.activation_count, self.modules
         inputs = points, self.images, self.targets, self.term.scales, *self.term.references.values()
         loss, gradient = self.passes.record(name, partial(self._evaluate, layers), *inputs)
         return loss, gradient
@@ -166,11 +176,12 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
     start = images.new_zeros(len(targets), shape.numel())
     steps, at_start = objective.settings.max_iter, objective.at_start(start)
+    say_what_is_flat(at_start[1], "the margin's gradient")
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
     objective.term = PerceptualTerm({}, start[:0])  # the activations' memory is free for the last pass
     delta = minimum.points.unflatten(1, shape)
     network = objective.passes.network
-    (logits,) = objective.passes.record("logits", lambda changed: (logits_of(network(changed)),), images + delta)
+    (logits,) = objective.passes.record("logits", lambda changed: (ask(network, changed),), images + delta)
     margin = objective.margin_of(logits.to(delta.dtype), targets)
     return Perturbation(
         delta, targets, objective.margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed

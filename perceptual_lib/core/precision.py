@@ -6,7 +6,7 @@ Torch has one set of switches for all threads of a process, and before 2.9 anoth
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class _Users:
 
 
 _inside: dict[tuple[bool, str], _Users] = {}
-_lock = Lock()
+_lock = RLock()  # a context that is collected in here closes in here
 
 
 @contextmanager

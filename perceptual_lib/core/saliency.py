@@ -1,14 +1,14 @@
 """From perturbation to saliency map (paper Sec. 3, end, and the guided variant of Sec. 4.2)."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import logits_of
+from perceptual_lib.core.activations import ask
+from perceptual_lib.core.batches import portions
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.first_look import check_gradient
 from perceptual_lib.core.losses import with_gradient
 
 
@@ -74,9 +74,9 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     return matrix
 
 
-def input_gradient(network: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor | None) -> Tensor:
+def input_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `target_logits`."""
-    return with_gradient(lambda images: target_logits(logits_of(network(images)), len(images), targets), images)[1]
+    return with_gradient(lambda images: target_logits(ask(network, images), len(images), targets), images)[1]
 
 
 def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:
@@ -94,4 +94,5 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
         InputError: inputs or targets that do not fit.
     """
     with ready(model, inputs, targets) as (images, classes):
-        return input_gradient(model, images, classes)
+        check_gradient(model)
+        return torch.cat([input_gradient(model, *each) for each in portions(images, classes)])

@@ -1,12 +1,13 @@
-"""The hyperparameters of the perturbation. Imports no torch."""
+"""The hyperparameters of the perturbation, and which suit a network. Imports no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from perceptual_lib.core.errors import InputError
 
 Layers = int | str | range | Iterable[int | str | range]
-"""Activations, see `activations.select_layers`."""
+"""Activations, see `activations.select_layers`; outputs of modules, by their paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +15,8 @@ class Settings:
     """What Eq. 5 is minimized with; the defaults are the authors'.
 
     Attributes:
-        layers: the activations that are held, by index, name or range (see `select_layers`); none is the paper's
-            "NoPer" (Eq. 4).
+        layers: what is held: activations by index, name or range (see `select_layers`), and the outputs of modules by
+            their paths. Nothing is the paper's "NoPer" (Eq. 4), None all but the top fifth of the activations.
         margin_target: T, the margin aimed at, below zero.
         layer_weight: lambda', for all layers. It multiplies squared activations, so it is not scale-free.
         pixel_weight: lambda.
@@ -29,7 +30,7 @@ class Settings:
         InputError: a margin that is not below zero, a negative weight, no step.
     """
 
-    layers: Layers = ()
+    layers: Layers | None = ()
     margin_target: float = -2.0
     layer_weight: float = 10_000.0
     pixel_weight: float = 1.0
@@ -42,3 +43,29 @@ class Settings:
             raise InputError("margin_target must be below 0, and weights at least 0.")
         if self.max_iter < 1:
             raise InputError(f"max_iter must be at least 1, not {self.max_iter}.")
+
+
+VGG_CHANNELS = {
+    "vgg16": (64, 64, 128, 128, *[256] * 3, *[512] * 6),
+    "vgg19": (64, 64, 128, 128, *[256] * 4, *[512] * 8),
+}
+AUTHORS: dict[str, Any] = {"layers": "0-12", "layer_weight": 10_000.0, "normalize_layers": False, "max_iter": 200}
+"""Of Sec. 4.3, for VGG19 with batch normalization, whose activations lambda' = 10000 fits."""
+SCALE_FREE: dict[str, Any] = {"layers": None, "layer_weight": 100.0, "normalize_layers": True, "max_iter": 60}
+"""Of any other network."""
+
+
+def architecture(network: Any) -> str:
+    """ "vgg16", "vgg19_bn" and so on, of torchvision or timm, by its convolutions and batch norms; "" for another."""
+    parts = [type(module).__name__ for module in network.modules()]
+    channels = tuple(module.out_channels for module in network.modules() if type(module).__name__ == "Conv2d")
+    for name, own in VGG_CHANNELS.items():
+        if channels in (own, (*own, 4096, 4096)):  # timm's has convolutions for linear layers
+            return name + ("_bn" if parts.count("BatchNorm2d") == len(own) else "")
+    return ""
+
+
+def suited(network: Any, **given: Any) -> Settings:
+    """What is given, and for each hyperparameter that is not, or None, what suits the network."""
+    own = AUTHORS if architecture(network) == "vgg19_bn" else SCALE_FREE
+    return Settings(**{**own, **{name: value for name, value in given.items() if value is not None}})

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.saliency import class_gradient, saliency_map
-from perceptual_lib.methods.perceptual import perturb
 from perceptual_lib.methods.registry import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
 
@@ -30,7 +30,7 @@ def compute(
             targets = classifier(images).argmax(1)
         maps = explain(classifier, images, targets, method=method, **settings)
         return {"targets": targets.cpu().numpy(), **pack_maps(maps)}
-    result = perturb(classifier, images, **settings)
+    result = perceptual_ball(classifier, images, **settings)
     gradient = class_gradient(classifier, images, result.targets)
     facts = ("targets", "margin_before", "margin", "evaluations", "converged", "failed")
     return {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.graphs import Recorder
 from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
@@ -26,7 +27,7 @@ LEARNING_RATE, MOMENTUM = 0.01, 0.9  # of steps along a running mean of the grad
 @explainer(
     "extremal_perturbation",
     source="Fong, Patrick and Vedaldi 2019",
-    passes=lambda settings: (settings["steps"] * len(settings["areas"]),) * 2,
+    passes=lambda settings: (settings["steps"] * len(settings["areas"]) + 1,) * 2,
 )
 def extremal_perturbation(
     network: nn.Module,
@@ -68,6 +69,7 @@ def extremal_perturbation(
     side = min(images.shape[2:])
     passes, levels, record = Passes(network), blur_levels(images, blur * side), Recorder()
     generate = SmoothMask(images, radius * side)
+    say_what_is_flat(passes.gradient(images, targets), "the gradient of the class's score")
 
     def loss(area: float, mirrored: bool, parameter: Tensor, growth: Tensor) -> Tensor:  # (B,), each image's own
         canvas = generate(parameter)

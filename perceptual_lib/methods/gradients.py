@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, watch
 from perceptual_lib.core.batches import full_batch
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import input_gradient
 from perceptual_lib.methods.registry import explainer
@@ -66,7 +66,7 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
     try:
         from captum.attr import IntegratedGradients  # an import that takes a second
     except ImportError:
-        raise InputError("integrated_gradients needs captum: pip install 'perceptual-ball[experiments]'.") from None
+        raise MachineError("integrated_gradients needs captum: pip install 'perceptual-ball[experiments]'.") from None
     passes = Passes(network)
     integrated = IntegratedGradients(passes, multiply_by_inputs=False)
 
@@ -98,7 +98,8 @@ def _check_seen(count: int, method: str) -> None:
     """Without an activation that is seen, a method that changes their gradients would silently be the gradient."""
     if count == 0:
         raise InputError(
-            f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method."
+            f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method"
+            f"{see('Nothing is seen')}."
         )
 
 

@@ -4,18 +4,15 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from threading import get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.module import register_module_forward_hook
-from torch.utils.hooks import RemovableHandle
 
-from perceptual_lib.core.activations import Activation, network_of, select_layers, trace, watch
+from perceptual_lib.core.activations import Activation, at_modules, network_of, select_layers, trace, watch
 from perceptual_lib.core.checks import target_logits
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, see
 
 Layer = None | int | str
 """A module by its path, an activation by index or name, or None for the `default_layer`."""
@@ -42,7 +39,9 @@ def layer_gradient(
     with torch.enable_grad(), _passing_through(keep, network, images, layer, stride):
         logits = network(images.detach().requires_grad_())
         if not caught:
-            raise InputError(f"the network gets no tensor from its layer {layer!r}; name another.")
+            raise InputError(
+                f"the network gets no tensor from its layer {layer!r}; name another{see('No spatial map')}."
+            )
         (gradient,) = torch.autograd.grad(target_logits(logits, len(images), targets).sum(), caught[0])
     activation, gradient = (_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
     return activation, gradient
@@ -56,7 +55,7 @@ def _passing_through(
     place = default_layer(network, images, stride) if layer is None else layer
     if isinstance(place, str) and place in modules:
         wanted = modules[place]
-        return _at_modules(lambda each, output: keep(output) if each is wanted and torch.is_tensor(output) else None)
+        return at_modules(lambda each, output: keep(output) if each is wanted and torch.is_tensor(output) else None)
     if layer is not None:
         places = select_layers(layer, [activation.name for activation in _look(network, images)[0]])
         if len(places) != 1:
@@ -82,7 +81,7 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     if not grids:
         raise InputError(
             "the network has no activation that is a spatial map, which this method needs (transformers have tokens); "
-            "name a layer, or use a method that needs none."
+            f"name a layer, or use a method that needs none{see('No spatial map')}."
         )
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
     index = (fine or list(grids))[-1]
@@ -108,19 +107,8 @@ def _look(network: nn.Module, images: Tensor) -> tuple[list[Activation], dict[st
         if isinstance(output, Tensor) and module in paths:
             shapes[paths[module]] = tuple(output.shape[1:])
 
-    with _at_modules(see):
+    with at_modules(see):
         return trace(network_of(network), images[:1])[1], shapes
-
-
-def _at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
-    """Context in which `see(module, output)` may replace what a module returns. Nothing is left on the network.
-
-    The hook is torch's global one: what another thread computes is not shown.
-    """
-    thread = get_ident()
-    return register_module_forward_hook(
-        lambda module, _, output: see(module, output) if get_ident() == thread else None
-    )
 
 
 def _grid(shape: tuple[int, ...], images: Tensor) -> tuple[int, int] | None:
@@ -137,5 +125,7 @@ def _channels_first(value: Tensor, images: Tensor) -> Tensor:
     shape = tuple(value.shape[1:])
     grid = _grid(shape, images)
     if grid is None:
-        raise InputError(f"the layer's output {shape} is no spatial map of the image; name another layer.")
+        raise InputError(
+            f"the layer's output {shape} is no spatial map of the image; name another layer{see('No spatial map')}."
+        )
     return value if grid == shape[1:] else value.permute(0, 3, 1, 2)

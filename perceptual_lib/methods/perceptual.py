@@ -6,42 +6,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import SEEN, list_layers, trace
-from perceptual_lib.core.checks import ready
+from perceptual_lib.core.activations import list_layers
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
-from perceptual_lib.core.perturbation import Perturbation
 from perceptual_lib.core.saliency import input_gradient, saliency_map
-from perceptual_lib.core.settings import Layers
+from perceptual_lib.core.settings import SCALE_FREE, Layers
 from perceptual_lib.methods.registry import explainer
-from perceptual_lib.networks.classifier import Classifier, default_settings
 from perceptual_lib.networks.special import special
 
 FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rule
 
 
-def perturb(network: nn.Module, images: Tensor, targets: None | int | Tensor = None, **settings: Any) -> Perturbation:
-    """`perceptual_ball` with what suits the network for each setting that is None or not given (`default_settings`).
-
-    settings: the hyperparameters of `Settings`, and what else `perceptual_ball` takes.
-    """
-    given = {name: value for name, value in settings.items() if value is not None}
-    known = network if isinstance(network, Classifier) else None
-    count = 0
-    if "layers" not in given:  # the default is a share of all activations
-        with ready(network, images, None) as (copies, _):
-            count = len(known.activations if known else trace(network, copies[:1])[1])
-        if count == 0:
-            raise InputError(
-                f"no activation of the network is seen ({SEEN}), so none can be held; with layers=() none is, which is "
-                "the paper's NoPer."
-            )
-    return perceptual_ball(network, images, targets, **default_settings(known.name if known else "", count) | given)
-
-
 def search_passes(settings: Mapping[str, Any], gradients: int = 0) -> tuple[int, int]:
     """Forward and backward: C_l(x); an evaluation at the start and one a step; the margin at the end; gradients."""
-    steps = settings["max_iter"] or default_settings("", 0)["max_iter"]
+    steps: int = settings["max_iter"] or SCALE_FREE["max_iter"]
     free = settings["layers"] is not None and not list_layers(settings["layers"])
     if free and not settings["multilabel"]:  # whose margin (Eq. 2) is farther from its target
         steps = min(steps, FREE_STEPS)
@@ -63,7 +41,7 @@ def no_perceptual(
     """Size of the smallest change that takes the class away, no activation held. Settings as for `perceptual`."""
     if list_layers(layers):
         raise InputError(f"no_perceptual holds no activation, but got layers {layers!r}; perceptual holds them.")
-    result = perturb(network, images, targets, layers=(), max_iter=max_iter, **settings)
+    result = perceptual_ball(network, images, targets, layers=(), max_iter=max_iter, **settings)
     return saliency_map(result.delta, sigma, root=root)
 
 
@@ -79,9 +57,9 @@ def perceptual(
 ) -> Tensor:
     """Size of the smallest change on the perceptual ball that takes the class away.
 
-    sigma, root: see `saliency_map`; settings: see `perturb`.
+    sigma, root: see `saliency_map`; settings: see `perceptual_ball`.
     """
-    return saliency_map(perturb(network, images, targets, **settings).delta, sigma, root=root)
+    return saliency_map(perceptual_ball(network, images, targets, **settings).delta, sigma, root=root)
 
 
 @explainer(
@@ -102,7 +80,7 @@ def perceptual_guided(
 ) -> Tensor:
     """The perceptual change times the gradient of the class's logit. Settings as for `perceptual`."""
     layers = special(network).guided_layers if layers is None else layers
-    result = perturb(network, images, targets, layers=layers, **settings)
+    result = perceptual_ball(network, images, targets, layers=layers, **settings)
     return saliency_map(result.delta, sigma, gradient=input_gradient(network, images, result.targets))
 
 
@@ -111,7 +89,7 @@ class PerceptualBall:
 
     Args:
         model: a `Classifier` or any module from images to logits.
-        layers: the activations held; None for `default_settings`.
+        layers: what is held; None for what suits the network.
         settings: further arguments of `perceptual_ball`.
     """
 
@@ -125,4 +103,4 @@ class PerceptualBall:
 
         target: None for the prediction, one class index for all, or (B,) int64.
         """
-        return perturb(self.model, inputs, target, layers=self.layers, **self.settings).delta.square()
+        return perceptual_ball(self.model, inputs, target, layers=self.layers, **self.settings).delta.square()

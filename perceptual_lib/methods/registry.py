@@ -5,11 +5,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from perceptual_lib.core.activations import Wrapper
+from perceptual_lib.core.batches import portions
 from perceptual_lib.core.checks import all_finite, ready, resolve_targets
-from perceptual_lib.core.errors import InputError, nearest
+from perceptual_lib.core.errors import InputError, nearest, see
+from perceptual_lib.core.first_look import check_gradient, say_what_is_flat
 from perceptual_lib.core.settings import Settings
 
 Passes = tuple[int | str, int | str] | Callable[[Mapping[str, Any]], tuple[int, int]]
@@ -120,10 +124,28 @@ def explain(
     if not isinstance(classifier, Wrapper):
         classifier = Wrapper(classifier)  # which knows the logits in what a network returns
     with ready(classifier, images, targets) as (images, targets):
-        if not chosen.predicts:
-            seen = images if targets is None else images[:1]  # one shows what the network returns
-            targets = resolve_targets(classifier(seen), len(seen), targets)
-        maps = chosen.function(classifier, images, targets, **settings).detach()
+        if chosen.passes(settings)[1]:
+            check_gradient(classifier)
+        maps = torch.cat([_maps(chosen, classifier, *each, settings) for each in portions(images, targets)])
     if not all_finite(maps):
-        raise InputError(f"{method} gave a map with NaN or infinity; the network's scores may overflow.")
+        raise InputError(
+            f"{method} gave a map with NaN or infinity; the network's scores may overflow{see('NaN or infinity')}."
+        )
+    if not chosen.ours:  # which says it itself
+        say_what_is_flat(maps, f"the map of {method}")
     return maps
+
+
+def _maps(
+    method: Method, network: nn.Module, images: Tensor, targets: Tensor | None, settings: Mapping[str, Any]
+) -> Tensor:
+    if not method.predicts:
+        seen = images if targets is None else images[:1]  # one shows what the network returns
+        targets = resolve_targets(network(seen), len(seen), targets)
+    try:
+        return method.function(network, images, targets, **settings).detach()
+    except CheckpointError as error:
+        raise InputError(
+            f"the network computes its activations a second time (checkpointing), and {method.name} changes what that "
+            f"gives; switch it off, as with network.set_grad_checkpointing(False){see('Checkpointing')}."
+        ) from error

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods.registry import explainer
 
@@ -43,16 +44,16 @@ def rise(
     Returns:
         (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
     """
-    batch_size = full_batch(images.device) if batch_size is None else batch_size
-    if min(count, cells, batch_size) < 1:
+    if min(count, cells, 1 if batch_size is None else batch_size) < 1:
         raise InputError("count, cells and batch_size must be at least 1.")
+    batch_size = full_batch(images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")
     passes = Passes(network, backward=False)
     maps = torch.zeros_like(images[:, 0])
     for block in random_masks(images, count, cells, share, seed, batch_size):  # (n, H, W)
         for one, target, map in zip(images, targets, maps, strict=True):  # full batches, whatever the number of images
-            scores = passes(one * block[:, None]).softmax(1, images.dtype)[:, target]  # (n,)
+            scores = class_probabilities(network, passes(one * block[:, None]), images.dtype)[:, target]  # (n,)
             with torch.autocast(images.device.type, enabled=False):
                 map += torch.tensordot(scores, block, 1)
     return maps / (count * share)

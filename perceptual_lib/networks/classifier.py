@@ -12,11 +12,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from perceptual_lib.core.activations import Activation, Wrapper, freeze, network_of, trace
+from perceptual_lib.core.activations import Activation, Wrapper, freeze, held_layers, network_of, trace
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
+from perceptual_lib.core.settings import SCALE_FREE, architecture, suited
 from perceptual_lib.networks.pictures import PictureLike, open_picture
-from perceptual_lib.networks.special import SPECIAL, special
+from perceptual_lib.networks.special import special
+
+MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 
 
 class Classifier(Wrapper):
@@ -28,38 +31,44 @@ class Classifier(Wrapper):
     less. A call of the classifier itself is one of the network: torch's switches hold.
 
     Args:
-        network: module from normalized images (B, 3, H, W) to logits (B, K).
+        network: module from normalized images (B, C, H, W) to logits (B, K). What is None below is what a network of
+            timm says of itself, or else as torchvision has it for ImageNet.
         name: what messages and results call it.
         class_names: K names; classes beyond them are called "class 7".
         input_size: (height, width) that pictures are warped to.
-        mean, std: per channel, of pixels in [0, 1].
+        mean, std: for each of the C channels, of pixels in [0, 1].
         interpolation: Pillow's filter for the warp.
         precision: what it is explained in: "full", "tf32" (the rounding of above, on CUDA) or "bf16" (an autocast, on
             any device); kept as an attribute.
 
     Raises:
-        InputError: an unknown precision.
+        InputError: an unknown precision, a mean and a standard deviation for different channels.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        name: str = "network",
-        class_names: Sequence[str] = (),
-        input_size: tuple[int, int] = (224, 224),
-        mean: Sequence[float] = (0.485, 0.456, 0.406),
-        std: Sequence[float] = (0.229, 0.224, 0.225),
-        interpolation: Image.Resampling = Image.Resampling.BILINEAR,
+        name: str | None = None,
+        class_names: Sequence[str] | None = None,
+        input_size: tuple[int, int] | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        interpolation: Image.Resampling | None = None,
         precision: str = "full",
     ) -> None:
         super().__init__(network)
-        self.name = name
-        self.class_names = tuple(class_names)
-        self.input_size = tuple(input_size)
-        self.mean = torch.tensor(mean).view(3, 1, 1)
-        self.std = torch.tensor(std).view(3, 1, 1)
-        self.interpolation = interpolation
+        own = _own_preprocessing(network)
+        self.name = own["name"] if name is None else name
+        self.class_names = tuple(own["class_names"] if class_names is None else class_names)
+        self.input_size = tuple(own["input_size"] if input_size is None else input_size)
+        self.mean, self.std = (
+            torch.tensor(own[key] if given is None else given).view(-1, 1, 1)
+            for key, given in (("mean", mean), ("std", std))
+        )
+        if len(self.mean) != len(self.std):
+            raise InputError(f"mean and std are for {len(self.mean)} and {len(self.std)} channels; give one each.")
+        self.interpolation = own["interpolation"] if interpolation is None else interpolation
         self.precision = check_precision(precision)
 
     @property
@@ -75,31 +84,41 @@ class Classifier(Wrapper):
             size: (height, width) in place of the network's own.
 
         Returns:
-            (B, 3, height, width) float32 on the network's device.
+            (B, C, height, width) float32 on the network's device: RGB, or grey for a network of one channel.
         """
+        if len(self.mean) not in MODES:
+            raise InputError(
+                f"pictures have one channel or three, and {self.name} takes {len(self.mean)}: make tensors."
+            )
         one = isinstance(pictures, (str, os.PathLike, Image.Image, IOBase))
         one = one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
         given: Any = [pictures] if one else pictures
         height, width = size or self.input_size
+        mode = MODES[len(self.mean)]
         pixels = [
-            torch.from_numpy(np.array(open_picture(picture).resize((width, height), self.interpolation)))
+            torch.from_numpy(np.array(open_picture(picture).convert(mode).resize((width, height), self.interpolation)))
             for picture in given
         ]
         if not pixels:
             raise InputError("there is no picture to preprocess; give one or more.")
-        images = torch.stack(pixels).to(self.device).permute(0, 3, 1, 2) / 255  # (B, 3, H, W) in [0, 1]
+        images = (
+            torch.stack(pixels).to(self.device).view(len(pixels), height, width, -1).permute(0, 3, 1, 2) / 255
+        )  # (B, C, H, W) in [0, 1]
         return ((images - self.mean.to(self.device)) / self.std.to(self.device)).contiguous()
 
     def pixels(self, inputs: Tensor) -> Tensor:
-        """The pictures that normalized inputs (B, 3, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU, to show."""
-        images = inputs.detach().cpu() * self.std + self.mean
-        return images.clamp(0, 1).permute(0, 2, 3, 1)
+        """The pictures that normalized inputs (B, C, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU, to show.
+
+        Grey where there are not three channels.
+        """
+        images = (inputs.detach().cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
+        return images if images.shape[3] == 3 else images.mean(3, keepdim=True).expand(-1, -1, -1, 3)
 
     @cached_property
     def activations(self) -> tuple[Activation, ...]:
         """The activations in the order in which a forward pass at the input size computes them."""
         weight = next(self.network.parameters(), torch.empty(0))
-        blank = torch.zeros(1, 3, *self.input_size, dtype=weight.dtype, device=weight.device)
+        blank = torch.zeros(1, len(self.mean), *self.input_size, dtype=weight.dtype, device=weight.device)
         try:
             with freeze(self.network):
                 return tuple(trace(self.network, blank)[1])
@@ -108,8 +127,10 @@ class Classifier(Wrapper):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments of `perceptual_ball` that suit this network: see `default_settings`."""
-        return default_settings(self.name, len(self.activations))
+        """What `perceptual_ball` takes where nothing is given: arguments that suit this network, see `suited`."""
+        chosen = suited(self.network)
+        layers = range(len(held_layers(None, self.activations))) if chosen.layers is None else chosen.layers
+        return {name: getattr(chosen, name) for name in SCALE_FREE} | {"layers": layers}
 
     def class_name(self, index: int) -> str:
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
@@ -117,32 +138,57 @@ class Classifier(Wrapper):
     def class_index(self, label: str | int) -> int:
         """Index of a class given by index ("22" or 22), whose range is not checked, or by name ("bald eagle").
 
-        Raises InputError for an unknown name, answered with the nearest ones.
+        Raises InputError for an unknown name, answered with the nearest ones, and for one of several classes.
         """
         if str(label).isdecimal():
             return int(label)
         names = [name.casefold() for name in self.class_names]
-        if str(label).casefold() in names:
-            return names.index(str(label).casefold())
+        found = [index for index, name in enumerate(names) if name == str(label).casefold()]
+        if len(found) > 1:
+            raise InputError(
+                f"{label} is the name of the classes {' and '.join(map(str, found))}; give the index of one."
+            )
+        if found:
+            return found[0]
         raise InputError(f"{self.name} knows no class {label!r}{nearest(str(label), names)}; give a name or an index.")
 
 
-def default_settings(name: str, activation_count: int) -> dict[str, Any]:
-    """Arguments of `perceptual_ball` that suit a network.
+def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
+    """Arguments of `Classifier` that a network of timm brings along; for others as torchvision has it for ImageNet."""
+    inner = network_of(network)
+    first = next((module for module in inner.modules() if isinstance(module, nn.Conv2d)), None)
+    found: dict[str, Any] = {
+        "name": architecture(inner) or type(inner).__name__,
+        "class_names": (),
+        "input_size": (224, 224),
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "interpolation": Image.Resampling.BILINEAR,
+    }
+    published: Any = getattr(inner, "pretrained_cfg", None)
+    if isinstance(published, dict):
+        import timm
 
-    The paper's for VGG19 with batch normalization. For any other network all but the top fifth of the activations,
-    each divided by its own mean square, with lambda' = 100.
-    """
-    if name in SPECIAL and SPECIAL[name].settings:
-        return dict(SPECIAL[name].settings)
-    layers = range(0, max(1, activation_count * 4 // 5))
-    return {"layers": layers, "layer_weight": 100.0, "normalize_layers": True, "max_iter": 60}
+        config = timm.data.resolve_model_data_config(inner)
+        subset = timm.data.infer_imagenet_subset(inner)
+        labels = timm.data.ImageNetInfo(subset).label_descriptions() if subset else ()
+        found |= {
+            "name": published.get("architecture") or found["name"],
+            "class_names": [label.split(",")[0] for label in labels],
+            "input_size": config["input_size"][1:],
+            "mean": config["mean"],
+            "std": config["std"],
+            "interpolation": Image.Resampling[config["interpolation"].upper()],
+        }
+    if first is not None and first.in_channels == 1:
+        found |= {key: (sum(found[key]) / len(found[key]),) for key in ("mean", "std")}
+    return found
 
 
 def stages(model: nn.Module) -> tuple[str, ...]:
     """The layers that are randomized one after the other in sanity checks, from the last to the first.
 
-    Those in the table of special networks for a `Classifier` of that name. For any other network its children, and in
+    Those in the table of special networks, where the network has them. For any other network its children, and in
     place of a `Sequential` among them its own children: EfficientNet's head, its blocks, its stem. Only those with
     weights, and without batch norms, which go with the layer before them.
     """
@@ -151,4 +197,5 @@ def stages(model: nn.Module) -> tuple[str, ...]:
         parts = [(f"{path}.{name}", part) for name, part in child.named_children()]
         found += parts if isinstance(child, nn.Sequential) else [(path, child)]
     own = tuple(path for path, part in reversed(found) if part.state_dict() and not isinstance(part, _BatchNorm))
-    return special(model).stages or own
+    known = special(model).stages
+    return known if set(known) <= {path for path, _ in network_of(model).named_modules()} and known else own

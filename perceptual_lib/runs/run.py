@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.runs.executors import Executor
 from perceptual_lib.runs.processes import ATTEMPTS
 from perceptual_lib.runs.shard import Picture, Shard
@@ -46,7 +46,9 @@ class Run:
         try:
             return self.executor.submit(name, *arguments).result()
         except self.executor.death:
-            raise InputError(f"a worker died while it was asked for its {name}; it may need more memory.") from None
+            raise InputError(
+                f"a worker died while it was asked for its {name}; it may need more memory{see('Workers that die')}."
+            ) from None
 
     def key(self, shard: Shard) -> str:
         """The shard's key on this run's network, with its photographs as they are now."""
@@ -125,7 +127,7 @@ class Run:
             else:
                 raise InputError(
                     f"workers died {ATTEMPTS} times in a row, computing {shard.label}; they may need more memory: "
-                    "use fewer workers, or smaller batches in the profile."
+                    f"use fewer workers, or smaller batches in the profile{see('Workers that die')}."
                 )
             self.store.save(key, call.result())
         self.report(shard, "finished")
@@ -135,5 +137,7 @@ def _open(photograph: Picture) -> Image.Image | str:
     """The picture, or the reason why it cannot be read."""
     try:
         return photograph.open()
+    except MachineError:
+        raise
     except InputError as error:
         return str(error)

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 import timeit
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
@@ -17,6 +18,8 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.activations import Activation, freeze
+from perceptual_lib.core.batches import is_out_of_memory
+from perceptual_lib.core.errors import MachineError, see
 from perceptual_lib.core.graphs import release
 from perceptual_lib.core.precision import computing
 from perceptual_lib.methods import find_method
@@ -76,7 +79,9 @@ class Worker:
 
     def pass_seconds(self, batch: int) -> tuple[float, float]:
         """Seconds of a forward pass and of what a backward pass adds, for one image in a batch, on one thread."""
-        images = torch.zeros(batch, 3, *self.classifier.input_size, device=self.classifier.device)
+        images = torch.zeros(
+            batch, len(self.classifier.mean), *self.classifier.input_size, device=self.classifier.device
+        )
         pixels = images.clone().requires_grad_()
         with _one_thread(), freeze(self.classifier), self._computing():
             forward = _fastest(lambda: self.classifier(images)) / batch
@@ -97,7 +102,8 @@ class Worker:
             pictures: n, or in the place of one the reason why there is none.
             needed: the arrays of the shard that it needs.
 
-        Raises InputError for a network that cannot be loaded, or a method that is not known in this process.
+        Raises InputError for a network that cannot be loaded, a method that is not known in this process, or too little
+        memory, no permission, no package: what is wrong with the machine and not with an image.
         """
         classifier = self.classifier
         if "method" in arguments:
@@ -117,7 +123,8 @@ class Worker:
                 given["needed"] = {name: array[place[rows]] for name, array in needed.items() if name not in ALWAYS}
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
-        with _one_thread(), self._computing():  # also where a game calls the classifier itself
+        with _one_thread(), self._computing(), warnings.catch_warnings():  # a game may call the classifier itself
+            warnings.filterwarnings("ignore", ".* everywhere for the images")  # which tables show
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
@@ -127,20 +134,32 @@ class Worker:
 
 
 def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures: list[str]) -> list[Arrays]:
-    """Results of these rows: of all at once, or else in halves, down to the one image that fails."""
+    """Results of these rows: of all at once, or else in halves, down to the one image that fails.
+
+    Raises MachineError for what is wrong with the machine: stored it would be the image's, for ever.
+    """
     if not rows:
         return []
     try:
         return [compute(rows)]
     except Exception as error:  # too little memory for all, or something wrong with one
+        if isinstance(error, (OSError, ImportError, MachineError)) or (len(rows) == 1 and is_out_of_memory(error)):
+            raise MachineError(
+                f"this machine cannot compute it ({_sentence(error)}); mend that and run the same command again"
+                f"{see('The machine')}."
+            ) from error
         if len(rows) == 1:
-            failures[rows[0]] = " ".join(f"{type(error).__name__}: {error}".split())
+            failures[rows[0]] = _sentence(error)
             return []
     release()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(rows) // 2
     return _in_halves(compute, rows[:middle], failures) + _in_halves(compute, rows[middle:], failures)
+
+
+def _sentence(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _fastest(work: Callable[[], torch.Tensor]) -> float:

@@ -51,12 +51,12 @@ from perceptual_lib import perceptual_ball
 torch.manual_seed(0)
 network = nn.Sequential(nn.Conv2d(3, 4, 16, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 images = torch.randn(4, 3, 512, 512)
-perceptual_ball(network, images[:1], max_iter=2)  # threads and libraries take their share first
+perceptual_ball(network, images[:1], layers=(), max_iter=2)  # threads and libraries take their share first
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 1_000_000_000,) * 2)
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
-    result = perceptual_ball(network, images, max_iter=60)  # its history alone takes 1.5 GB
+    result = perceptual_ball(network, images, layers=(), max_iter=60)  # its history alone takes 1.5 GB
 print(len(result.delta), bool(result.flipped.all()), [str(warning.message) for warning in caught])
 """
 

@@ -7,11 +7,11 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from perceptual_lib import perceptual_ball
+from perceptual_lib import InputError, perceptual_ball
 from perceptual_lib.core.activations import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.passes import Passes
-from perceptual_lib.methods import explain
+from perceptual_lib.methods import METHODS, explain
 
 
 class Own(torch.autograd.Function):
@@ -86,3 +86,30 @@ def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
         found, expected = (logits_and_gradient(each, images) for each in (Passes(network), network))
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
     assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("method", [name for name, each in METHODS.items() if each.passes({"max_iter": 2})[1]])
+def test_every_method_is_as_without_checkpoints_or_says_why_not(images, method, reentrant) -> None:
+    class Again(nn.Module):
+        def __init__(self, wrapped: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.wrapped = wrapped
+            self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2), nn.ReLU())
+            self.block = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1), nn.ReLU())
+            self.head = nn.Linear(6, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            value = self.stem(images)
+            value = checkpoint(self.block, value, use_reentrant=reentrant) if self.wrapped else self.block(value)
+            return self.head(value.mean((2, 3)))
+
+    settings = {key: 3 for key in METHODS[method].settings if key in ("steps", "samples", "max_iter")}
+    expected = explain(Again(False).double(), images, 1, method=method, **settings)
+    try:
+        found = explain(Again(True).double(), images, 1, method=method, **settings)
+    except InputError as error:
+        assert 'see "Checkpointing"' in str(error)
+    else:
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)

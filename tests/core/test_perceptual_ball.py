@@ -5,7 +5,7 @@ import torch
 from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 
-from perceptual_lib import InputError, perceptual_ball, perturbations_by_layers
+from perceptual_lib import InputError, class_gradient, perceptual_ball, perturbations_by_layers
 
 CHOICES = [[], "0-2", "1-2", 2, [0, 2]]
 SETTINGS = {"layer_weight": 0.3, "max_iter": 15}
@@ -51,6 +51,8 @@ def test_layers_that_can_be_read_once(tiny: TinyNetwork, images: torch.Tensor) -
 def test_choices_that_end_early_leave_the_batch(images: torch.Tensor) -> None:
     """It sees the image once for the references, once at the start, once for each later evaluation and at the end."""
     network, choices = Smooth(), [[], 0, 1, "0-1"]
+    class_gradient(network, images[:1])  # the first call of all looks at the network
+    network.seen = 0
     found = perturbations_by_layers(network, images[:1], choices, layer_weight=100.0)
     shared, network.seen = network.seen, 0
     evaluations = [int(result.evaluations) for result in found]

@@ -72,7 +72,7 @@ def test_no_layers_has_a_closed_form() -> None:
     images = torch.randn(3, 3, 4, 4, dtype=torch.double)
     targets = torch.tensor([0, 1, 1])
     weight, bias = network[1].weight.detach(), network[1].bias.detach()
-    result = perceptual_ball(network, images, targets, margin_target=-3.0, pixel_weight=5.0)
+    result = perceptual_ball(network, images, targets, (), margin_target=-3.0, pixel_weight=5.0)
     for row, label in enumerate(targets.tolist()):
         w = weight[label] - weight[1 - label]
         margin = w @ images[row].flatten() + bias[label] - bias[1 - label]
@@ -88,7 +88,8 @@ def test_multilabel_pulls_every_region_down() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3)).double()
     images = torch.randn(2, 3, 9, 11, dtype=torch.double)
-    result = perceptual_ball(network, images, 1, margin_target=-1.0, pixel_weight=1e-6, multilabel=True, max_iter=300)
+    settings = {"margin_target": -1.0, "pixel_weight": 1e-6, "multilabel": True, "max_iter": 300}
+    result = perceptual_ball(network, images, 1, (), **settings)
     regions = network(images + result.delta)[:, 1].flatten(1)
     assert torch.allclose(result.margin, regions.max(1).values)
     assert ((regions.max(1).values + 1).abs() < 0.05).all()
@@ -130,8 +131,8 @@ def test_holding_the_activations_holds_them(tiny: TinyNetwork, images: torch.Ten
             before, after = trace(tiny, images)[2][2], trace(tiny, images + delta)[2][2]
         return float((after - before).square().mean())
 
-    free = perceptual_ball(tiny, images, max_iter=60).delta
-    held = perceptual_ball(tiny, images, layers=2, layer_weight=1000.0, max_iter=60).delta
+    free = perceptual_ball(tiny, images, layers=(), max_iter=60).delta
+    held = perceptual_ball(tiny, images, layers=2, layer_weight=1000.0, normalize_layers=False, max_iter=60).delta
     assert change(held) < 0.5 * change(free)
 
 
@@ -151,11 +152,11 @@ def test_breakdown_in_one_image_spares_the_others() -> None:
     network = Fragile()
     images = torch.randn(3, 3, 2, 2, dtype=torch.double)
     images[1, 0, 0, 0], images[1, 0, 0, 1] = 100, 0
-    result = perceptual_ball(network, images, max_iter=20)
+    result = perceptual_ball(network, images, layers=(), max_iter=20)
     assert result.failed.tolist() == [False, True, False]
     assert torch.equal(result.delta[1], torch.zeros_like(result.delta[1]))  # the start is the best finite iterate
     assert result.margin.isfinite().all() and not result.flipped[1]
-    alone = perceptual_ball(network, images[[0, 2]], max_iter=20)
+    alone = perceptual_ball(network, images[[0, 2]], layers=(), max_iter=20)
     assert torch.allclose(result.delta[[0, 2]], alone.delta, atol=1e-12)
 
 
@@ -228,7 +229,7 @@ NAN_IMAGE[1, 0, 0, 0] = torch.nan
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"inputs": torch.zeros(3, 8, 8, dtype=torch.double)}, r"shape \(B, 3, H, W\), not \(3, 8, 8\)"),
+        ({"inputs": torch.zeros(3, 8, 8, dtype=torch.double)}, r"shape \(B, C, H, W\), not \(3, 8, 8\)"),
         ({"inputs": torch.zeros(2, 8, 8, 3, dtype=torch.double)}, r"not \(2, 8, 8, 3\)"),
         ({"inputs": torch.zeros(0, 3, 8, 8, dtype=torch.double)}, "not"),
         ({"inputs": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "floating-point images, not torch.uint8"),

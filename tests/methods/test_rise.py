@@ -75,6 +75,7 @@ def test_memory_does_not_grow_with_the_masks(tiny: TinyNetwork, images: torch.Te
 
 
 def test_full_batches(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    explain(tiny, images, method="center")  # the first call of all looks at the network
     sizes = []
     handle = tiny.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
     explain(tiny, images[:3], 0, method="rise", count=20, batch_size=8)

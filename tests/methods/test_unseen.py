@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball
-from perceptual_lib.networks.classifier import default_settings
 
 
 class WrittenOut(nn.Module):
@@ -51,13 +50,13 @@ def test_what_needs_none_goes_on(images, make) -> None:
     unseen = make()
     for method, settings in {"gradient": {}, "no_perceptual": {"max_iter": 2}, "rise": {"count": 4}}.items():
         assert explain(unseen, images, 0, method=method, **settings).isfinite().all()
-    assert perceptual_ball(unseen, images, max_iter=1).delta.isfinite().all()
+    assert perceptual_ball(unseen, images, layers=(), max_iter=1).delta.isfinite().all()
 
 
 def test_one_seen_activation_is_held_by_default(images) -> None:
     """Four fifths of one would be none."""
-    assert list(default_settings("", 1)["layers"]) == [0]
     own = Classifier(network(nn.ReLU()), input_size=(12, 12))
+    assert list(own.settings["layers"]) == [0]
     held = explain(own, images, method="perceptual", max_iter=3)
     free = explain(own, images, method="no_perceptual", max_iter=3)
     assert not torch.allclose(held, free)

@@ -1,10 +1,12 @@
 """The explorer of layers, blur and thresholds (Secs. 3, 4.2): on finished maps, on any photograph and network."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
+from io import BytesIO, IOBase
 from itertools import chain, count
+from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from perceptual_lib.evaluation.localization.table import table_scores
 from perceptual_lib.evaluation.sections import ALL_METHODS
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
-from perceptual_lib.networks.pictures import Source, open_picture
+from perceptual_lib.networks.pictures import PictureLike, open_picture
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.photographs.boxes import Box
 from perceptual_lib.photographs.photographs import Photograph
@@ -37,6 +39,24 @@ NOTHING_TO_HOLD = (
     "This network has no activations that are known here: nothing can be held, and the perceptual maps are those "
     "without the perceptual term."
 )
+
+
+IMAGENET_CLASSES = 1000
+
+
+def _named(images: PictureLike | Iterable[PictureLike] | None) -> list[tuple[str, PictureLike]]:
+    """Pictures with their names: of files their stems, of others "picture"."""
+    if images is None or isinstance(images, (str, os.PathLike)):
+        return [(photograph.name, photograph) for photograph in load_photographs(images)]
+    if isinstance(images, (Image.Image, IOBase)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        images = [images]
+    named = []
+    for each in images:
+        if isinstance(each, (str, os.PathLike)):
+            (each,) = load_photographs([each])
+        file = getattr(each, "name", "") or getattr(each, "filename", "")
+        named.append((each.name if isinstance(each, Photograph) else Path(str(file)).stem or "picture", each))
+    return named
 
 
 class Subject(NamedTuple):
@@ -56,7 +76,8 @@ class Explorer(Widget):
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (taken as by `load_classifier`).
-        images: paths of pictures or photographs, or a folder; None for the embedded photographs.
+        images: paths of pictures or photographs, PIL images or arrays, or a folder; None for the embedded photographs.
+            Their classes are those of ImageNet: what explains a network of other classes begins with its predictions.
         methods: names of the methods to choose from; None for all of Table 1 and two more.
         traits: what is chosen at first.
 
@@ -79,14 +100,16 @@ class Explorer(Widget):
     def __init__(
         self,
         classifier: nn.Module,
-        images: Source | Iterable[Source] | None = None,
+        images: PictureLike | Iterable[PictureLike] | None = None,
         methods: Sequence[str] | None = None,
         **traits: Any,
     ) -> None:
         self.classifier = classifier if isinstance(classifier, Classifier) else load_classifier(classifier)
         known = {name: find_method(name) for name in (ALL_METHODS if methods is None else methods)}
         self.maps: dict[str, np.ndarray] = {}
-        self.subjects = {photograph.name: self._subject(photograph) for photograph in load_photographs(images)}
+        self.subjects: dict[str, Subject] = {}
+        for name, picture in _named(images):
+            self.subjects[self._free(name)] = self._subject(picture)
         self._executor = ThreadPoolExecutor(max_workers=1)
         self._cancelled = Event()  # of the map that was asked for last
         held = len(self.classifier.activations)
@@ -136,12 +159,13 @@ class Explorer(Widget):
         made.about = made.about | known
         return made
 
-    def _subject(self, photograph: Image.Image | Photograph) -> Subject:
+    def _subject(self, photograph: PictureLike) -> Subject:
         images = self.classifier.preprocess(photograph)
+        with torch.no_grad():
+            scores = self.classifier(images)
         target = getattr(photograph, "target", None)
-        if target is None:
-            with torch.no_grad():
-                target = int(self.classifier(images).argmax(1))
+        if target is None or scores.shape[1] != IMAGENET_CLASSES:
+            target = int(scores.argmax(1))
         boxes = photograph.scaled_boxes(*images.shape[2:]) if isinstance(photograph, Photograph) else ()
         return Subject(images, target, boxes)
 
@@ -232,6 +256,12 @@ class Explorer(Widget):
             handle.remove()
         return maps[0].cpu().numpy()
 
+    def _free(self, name: str) -> str:
+        """The name, or where another photograph has it, with a number."""
+        name = name.replace("/", "_")
+        free = chain([name], (f"{name} ({number})" for number in count(2)))
+        return next(each for each in free if each not in self.subjects)
+
     def add(self, name: str, data: bytes) -> None:
         """Add the picture in a file's bytes by the file's name, and show it.
 
@@ -243,9 +273,7 @@ class Explorer(Widget):
             subject = self._subject(open_picture(Image.open(BytesIO(data))))
         except (UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"{name} is not a picture that can be read here; give a JPEG or PNG file.") from error
-        name = name.replace("/", "_")
-        free = chain([name], (f"{name} ({number})" for number in count(2)))
-        name = next(each for each in free if each not in self.subjects)
+        name = self._free(name)
         self.subjects[name] = subject
         self.about = {**self.about, "photographs": [self._photograph(each) for each in self.subjects]}
         self.photograph = name

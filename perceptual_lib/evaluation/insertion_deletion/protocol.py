@@ -17,10 +17,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perceptual_lib.core.activations import logits_of
+from perceptual_lib.core.activations import ask
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.networks.classifier import Classifier
@@ -66,7 +67,7 @@ def insertion_deletion(
     """
     with ready(classifier, images, targets, batch_size) as (images, targets):
         _check_game(images, maps, step)
-        batch_size = batch_size or full_batch(images.device)
+        batch_size = full_batch(images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
         blurred, grey = impulse_blur(images, SIGMA), torch.zeros_like(images)
         targets, whole, soft, none = _end_points(classifier, images, blurred, targets, batch_size)
@@ -81,7 +82,7 @@ def insertion_deletion(
             image, which, game, done = torch.unravel_index(count, between.shape)
             changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
             pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
-            scores = passes(pictures).softmax(1, curves.dtype)
+            scores = class_probabilities(classifier, passes(pictures), curves.dtype)
             between[image, which, game, done] = scores.gather(1, targets[image, None])[:, 0]
     return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
 
@@ -139,9 +140,9 @@ def _end_points(
     batch = len(images)
     logits = []
     for some in torch.cat([images, blurred, torch.zeros_like(images[:1])]).split(batch_size):
-        logits.append(logits_of(classifier(some)))
+        logits.append(ask(classifier, some))
         check_logits(logits[-1], len(some), multilabel=False)
-    scores = torch.cat(logits).softmax(1, images.dtype)  # (2 B + 1, K), in full precision also inside autocast
+    scores = class_probabilities(classifier, torch.cat(logits), images.dtype)  # (2 B + 1, K), also inside autocast
     targets = resolve_targets(scores[:batch], batch, targets)
     rows = torch.arange(batch, device=scores.device)
     return targets, scores[rows, targets], scores[rows + batch, targets], scores[-1, targets]

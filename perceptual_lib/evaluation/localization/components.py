@@ -3,11 +3,21 @@
 Importing numba takes a third of a second and the first call compiles: import this module where it is used.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
 
-@njit(cache=True)
+def compiled(function: Callable) -> Callable:
+    """By numba, which keeps what it makes where this package lies or in the user's folder, if one can be written."""
+    try:
+        return njit(cache=True)(function)
+    except RuntimeError:  # neither can
+        return njit(function)
+
+
+@compiled
 def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int) -> np.ndarray:
     """The box of the largest 8-connected component of each cut of a map.
 
@@ -51,7 +61,7 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
     return boxes
 
 
-@njit(cache=True)
+@compiled
 def _join_around(component: np.ndarray, parent: np.ndarray, records: np.ndarray, place: int, ring: np.ndarray) -> int:
     """The root of the components around a place, made one; 0 where there is none."""
     root = 0
@@ -63,7 +73,7 @@ def _join_around(component: np.ndarray, parent: np.ndarray, records: np.ndarray,
     return root
 
 
-@njit(cache=True)
+@compiled
 def _root(parent: np.ndarray, component: int) -> int:
     while parent[component] != component:
         parent[component] = parent[parent[component]]  # halves the way for the next time
@@ -71,7 +81,7 @@ def _root(parent: np.ndarray, component: int) -> int:
     return component
 
 
-@njit(cache=True)
+@compiled
 def _join(parent: np.ndarray, records: np.ndarray, one: int, other: int) -> int:
     """The root of two roots made one; 0 stands for no component."""
     if one == other or one == 0:
@@ -84,7 +94,7 @@ def _join(parent: np.ndarray, records: np.ndarray, one: int, other: int) -> int:
     return one
 
 
-@njit(cache=True)
+@compiled
 def _grow(records: np.ndarray, root: int, size: int, first: int, left: int, right: int, bottom: int) -> None:
     record = records[root]
     record[0] += size
@@ -94,7 +104,7 @@ def _grow(records: np.ndarray, root: int, size: int, first: int, left: int, righ
     record[4] = max(record[4], bottom)
 
 
-@njit(cache=True)
+@compiled
 def _larger(records: np.ndarray, one: int, other: int) -> bool:
     size, first = records[one, 0], records[one, 1]
     return size > records[other, 0] or (size == records[other, 0] and first < records[other, 1])

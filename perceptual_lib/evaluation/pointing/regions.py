@@ -76,7 +76,7 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
 
 
 def _returns_regions(classifier: Classifier) -> bool:
-    blank = torch.zeros(1, 3, *classifier.input_size, device=classifier.device)
+    blank = torch.zeros(1, len(classifier.mean), *classifier.input_size, device=classifier.device)
     with torch.no_grad(), freeze(classifier):
         return classifier(blank).ndim == 4
 

@@ -1,0 +1,153 @@
+"""What is found out about a network when it is first explained: whether what it says can be taken at its word."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib.core.activations import HALF, ask, network_of
+from perceptual_lib.core.errors import InputError, see
+
+
+@dataclass(frozen=True)
+class Findings:
+    """About a network.
+
+    Attributes:
+        depends: its answer for an image depends on the others in the batch (batch norm without running statistics).
+        probabilities: its outputs are those of a softmax, no logits.
+        no_gradient: why they have none in the image; "" where they have one.
+    """
+
+    depends: bool = False
+    probabilities: bool = False
+    no_gradient: str = ""
+
+
+_found: WeakKeyDictionary[nn.Module, Findings] = WeakKeyDictionary()
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
+
+def findings(model: nn.Module) -> Findings:
+    """What was found out so far."""
+    return _found.get(network_of(model), Findings())
+
+
+def one_by_one() -> bool:
+    """Whether the network that is being explained must get each image alone."""
+    return _alone.get()
+
+
+@contextmanager
+def looked_at(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Context in which a frozen network is explained; what users should know of it is said the first time."""
+    network = network_of(model)
+    if network not in _found:
+        _found[network] = _look(network, images[:1])
+    token = _alone.set(findings(network).depends)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def _look(network: nn.Module, image: Tensor) -> Findings:
+    """Ask for one image (1, C, H, W) beside another, and alone."""
+    pair = torch.cat([image, 1 - 2 * image])
+    try:
+        with torch.enable_grad():
+            beside = ask(network, pair.requires_grad_())
+    except Exception:  # it takes batches of another size, or fails for one image, too, where that is said
+        return Findings()
+    try:
+        alone = ask(network, image)
+    except Exception as error:
+        raise InputError(
+            f"the network cannot be asked for one image alone ({' '.join(str(error).split())}), so its answers depend "
+            f"on the batch; give its batch norms running statistics{see('Neighbours that matter')}."
+        ) from error
+    beside, no_gradient = beside.detach(), _why_no_gradient(beside)
+    depends = not _near(beside[:1], alone)
+    again = ask(network, image) if depends else alone
+    if not _near(again, alone):
+        depends = False
+        warnings.warn(
+            "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
+            f"what explains it is as random{see('Answers at random')}.",
+            stacklevel=7,
+        )
+    if depends:
+        warnings.warn(
+            "the network's answer for an image depends on the others in the batch (batch norm without running "
+            f"statistics?): each image is passed alone, which is right and slow{see('Neighbours that matter')}.",
+            stacklevel=7,
+        )
+    if probabilities := _are_probabilities(beside):
+        warnings.warn(
+            "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
+            f"-2 is never reached; explain it without its last softmax{see('Probabilities')}.",
+            stacklevel=7,
+        )
+    return Findings(depends, probabilities, no_gradient)
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """But for rounding, which is that of half precision in an autocast, too."""
+    tolerance = (0.05 if one.dtype in HALF else 0.01) * other.abs().amax()
+    return one.shape == other.shape and not bool((one - other).abs().amax() > tolerance)
+
+
+def _are_probabilities(scores: Tensor) -> bool:
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        return False
+    return bool((scores >= 0).all() and ((scores.float().sum(1) - 1).abs() < 1e-2).all())
+
+
+def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype) -> Tensor:
+    """Of what a network that has been looked at returns, (B, K): its softmax, unless it is that already."""
+    return scores.to(dtype) if findings(model).probabilities else scores.softmax(1, dtype)
+
+
+def _why_no_gradient(scores: Tensor) -> str:
+    if not scores.requires_grad:
+        return (
+            "the network's outputs have no gradient in the image (torch.no_grad, detach or NumPy on the way, or "
+            "quantized weights?); use a network that can be trained, or a method that needs none, as rise"
+            f"{see('No gradient')}."
+        )
+    nodes, met = [scores.grad_fn], set()
+    while nodes:
+        if (node := nodes.pop()) is None or node in met:
+            continue
+        if node.name() == "CheckpointFunctionBackward":
+            return (
+                "the network computes its activations a second time (checkpoint with use_reentrant=True), which gives no "
+                f"gradient in the image; switch it off, or use use_reentrant=False{see('Checkpointing')}."
+            )
+        met.add(node)
+        nodes += [each for each, _ in node.next_functions]
+    return ""
+
+
+def check_gradient(model: nn.Module) -> None:
+    """Raise InputError for a network that has been looked at and whose outputs have no gradient in the image."""
+    if why := findings(model).no_gradient:
+        raise InputError(why)
+
+
+def say_what_is_flat(values: Tensor, what: str) -> None:
+    """Warn of the images for which what was found (B, ...) is the same everywhere: that looks like an answer."""
+    rows = values.flatten(1)
+    flat = (rows.amax(1) == rows.amin(1)).nonzero().flatten().tolist()
+    if flat:
+        warnings.warn(
+            f"{what} is {'the same' if rows[flat].any() else 'zero'} everywhere for the images {flat}: the score does "
+            "not depend on the pixels there, as behind a softmax that is sure, or nothing speaks for the class"
+            f"{see('The same everywhere')}.",
+            stacklevel=3,
+        )

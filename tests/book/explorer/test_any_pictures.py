@@ -1,0 +1,31 @@
+"""An explorer of whatever pictures and classes people have."""
+
+import numpy as np
+from PIL import Image
+from stand_ins import Layered
+
+from perceptual_lib import Classifier
+from perceptual_lib.book.explorer import Explorer
+
+
+def test_pictures_at_hand(tmp_path) -> None:
+    """Images without files, arrays, and files of one stem: each is there under a name of its own."""
+    paths = [tmp_path / folder / "cat.png" for folder in "ab"]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        path.parent.mkdir()
+        Image.new("RGB", (30, 20), colour).save(path)
+    pictures = [*paths, Image.new("RGB", (8, 8)), np.zeros((5, 6, 3), np.uint8), Image.open(paths[0])]
+    explorer = Explorer(Layered(), pictures, ["gradient"])
+    assert list(explorer.subjects) == ["cat", "cat (2)", "picture", "picture (2)", "cat (3)"]
+    assert [each["name"] for each in explorer.about["photographs"]] == list(explorer.subjects)
+    assert explorer.compute("map/cat (2)/gradient/").shape == (224, 224)
+    assert list(Explorer(Layered(), Image.new("RGB", (8, 8)), ["gradient"]).subjects) == ["picture"]
+    assert list(Explorer(Layered(), np.zeros((5, 6), np.uint8), ["gradient"]).subjects) == ["picture"]
+
+
+def test_a_network_of_other_classes_begins_with_its_predictions() -> None:
+    """The embedded photographs are of ImageNet: their classes are none of its five."""
+    own = Classifier(Layered(), class_names=["ant", "bee", "cat", "dog", "eel"])
+    explorer = Explorer(own, methods=["gradient"])
+    assert {each["title"] for each in explorer.about["photographs"]} <= set(own.class_names)
+    assert explorer.compute(f"map/{explorer.photograph}/gradient/").any()

@@ -1,0 +1,132 @@
+"""`perceptual-ball explain` with photos as people have them: names, folders, methods, signals."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from perceptual_lib import Classifier, InputError, cli, load_classifier
+from perceptual_lib.core.settings import SCALE_FREE
+
+
+@pytest.fixture
+def explain(monkeypatch, capsys):
+    """Run the command in this process, with two steps; returns (status, stdout, stderr)."""
+    monkeypatch.setitem(SCALE_FREE, "max_iter", 2)
+
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["perceptual-ball", "explain", *map(str, arguments), "--device", "cpu"])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+def make(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def overlays(*names: str, folder: str = "out") -> list[str]:
+    return [path.name for path in cli._overlays([Path(name) for name in names], Path(folder))]
+
+
+def test_no_overlay_is_written_on_another_or_on_a_photo() -> None:
+    assert overlays("a/cat.jpg", "b/cat.jpg") == ["cat_explained.png", "cat_2_explained.png"]
+    mixed = overlays("a/cat.jpg", "b/cat_2.jpg", "c/cat.png", "d/CAT.jpg", "cat_3.jpg")
+    assert len({name.casefold() for name in mixed}) == 5
+    assert overlays("cat.jpg", "cat_explained.png", folder=".")[0] == "cat_2_explained.png"
+    assert overlays("x/cat.jpg", "x/cat.jpg") == ["cat_explained.png", "cat_2_explained.png"]
+
+
+def test_several_photos_are_one_batch_and_as_alone(explain, tmp_path) -> None:
+    photos = [make(tmp_path / folder / "cat.png", seed) for seed, folder in enumerate("abc")]
+    status, out, _ = explain(*photos, "--out", tmp_path / "all")
+    assert status == 0 and len(out.splitlines()) == 3
+    for photo, line, name in zip(photos, out.splitlines(), ["cat", "cat_2", "cat_3"], strict=True):
+        alone = explain(photo, "--out", tmp_path / "one")[1]
+        assert line.split("; ")[0] == alone.split("; ")[0]
+        pictures = [
+            Image.open(tmp_path / "all" / f"{name}_explained.png"),
+            Image.open(tmp_path / "one" / "cat_explained.png"),
+        ]
+        first, second = (np.asarray(each, dtype=float) for each in pictures)
+        assert np.abs(first - second).max() <= 3
+
+
+@pytest.mark.parametrize("method", ["gradient", "center", "no_perceptual", "grad_cam"])
+def test_any_method(explain, tmp_path, method) -> None:
+    photo = make(tmp_path / "photo.png")
+    status, out, err = explain(photo, "--method", method, "--out", tmp_path)
+    assert status == 0 and out.startswith("photo.png: ") and "margin" not in out, err
+
+
+def test_methods_and_settings_that_do_not_fit(explain, tmp_path) -> None:
+    photo = make(tmp_path / "photo.png")
+    assert "there is no method 'grad-cam' (nearest: grad_cam" in explain(photo, "--method", "grad-cam")[2]
+    status, _, err = explain(photo, "--method", "gradient", "--layers", "0-3", "--out", tmp_path)
+    assert status == 2 and "gradient has no setting 'layers'" in err and len(err.splitlines()) == 1
+
+
+def test_folders(explain, tmp_path) -> None:
+    """Pictures of ImageNet need no boxes here; a folder with nothing to do is said."""
+    make(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+    make(tmp_path / "val" / "other.png")
+    status, out, _ = explain(tmp_path / "val", "--out", tmp_path / "out")
+    assert status == 0 and len(out.splitlines()) == 2
+    (tmp_path / "empty").mkdir()
+    for folder, sentence in ((tmp_path / "empty", "has no pictures"), (tmp_path / "out", "overlays of an earlier run")):
+        status, out, err = explain(folder, "--out", tmp_path / "new")
+        assert status == 2 and sentence in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_name_that_cannot_be_printed(tmp_path) -> None:
+    folder = os.fsencode(tmp_path)
+    for name in (b"\xff\xfe.png", "fl\u00fc\u00df.png".encode(), b"plain.png"):
+        make(tmp_path / "some.png").rename(os.fsdecode(folder + b"/" + name))
+    code = (
+        "import sys; from perceptual_lib.core.settings import SCALE_FREE; SCALE_FREE['max_iter'] = 1\n"
+        "from perceptual_lib.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "explain", str(tmp_path), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3 and len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_a_name_of_several_classes() -> None:
+    classifier = load_classifier("efficientnet_lite0", device="cpu")
+    with pytest.raises(InputError, match="Crane is the name of the classes 134 and 517; give the index of one"):
+        classifier.class_index("Crane")
+    assert classifier.class_index("517") == 517
+    own = Classifier(classifier.network, class_names=["a", "b", "a", "A"])
+    with pytest.raises(InputError, match="classes 0 and 2 and 3"):
+        own.class_index("a")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["local", "processes"])
+def test_sigterm_ends_a_run_as_interrupt_does(tmp_path, engine) -> None:
+    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path), "--engine", engine]
+    command += ["--experiment", "localization"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("??/*.npz")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.splitlines()[-1].startswith("perceptual-ball: interrupted, ") and err.endswith("from here.\n")
+    assert "Traceback" not in err and "leaked" not in err
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".npz"] == []
