@@ -35,7 +35,7 @@ def test_rise(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
         f"RISE, {count} masks, one image, EfficientNet-Lite0",
         units=count,
         unit="mask",
-        ours=lambda: explain(lite, image, target, method="rise", count=count),
+        ours=lambda: explain(lite, image, target, method="rise", samples=count),
         others={
             "all masks at hand": Turn(
                 lambda: plain_rise(lite, image, target, masks, 0.5, 100),

@@ -115,7 +115,7 @@ def rise(count: int) -> Pieces:
     image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(classifier.device)
 
     def run() -> object:
-        return explain(classifier, image, 0, method="rise", count=count)
+        return explain(classifier, image, 0, method="rise", samples=count)
 
     return run, run
 

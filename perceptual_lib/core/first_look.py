@@ -126,8 +126,8 @@ def _why_no_gradient(scores: Tensor) -> str:
             continue
         if node.name() == "CheckpointFunctionBackward":
             return (
-                "the network computes its activations a second time (checkpoint with use_reentrant=True), which gives no "
-                f"gradient in the image; switch it off, or use use_reentrant=False{see('Checkpointing')}."
+                "the network computes its activations a second time (checkpoint with use_reentrant=True), which gives "
+                f"no gradient in the image; switch it off, or use use_reentrant=False{see('Checkpointing')}."
             )
         met.add(node)
         nodes += [each for each, _ in node.next_functions]

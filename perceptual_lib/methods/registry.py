@@ -1,8 +1,9 @@
 """One shape for everything that explains: `explain(classifier, images, targets, method=...)` -> maps."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import torch
@@ -36,6 +37,7 @@ class Method:
             classes where it gets none. For the others a pass is made before.
         ours: the map is that of a perturbation on the perceptual ball, and the hyperparameters of `Settings` are among
             the keyword arguments.
+        renamed: what settings are called now, by names that they had.
     """
 
     name: str
@@ -44,6 +46,11 @@ class Method:
     counts: Passes = (0, 0)
     predicts: bool = False
     ours: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def current(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by the names that they have now."""
+        return {self.renamed.get(name, name): value for name, value in settings.items()}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -54,7 +61,7 @@ class Method:
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Passes of the network for one image with these settings, the others as they are: forward and backward."""
-        chosen = self.settings | dict(settings)
+        chosen = self.settings | self.current(settings)
         if callable(self.counts):
             return self.counts(chosen)
         forward, backward = (int(chosen[count]) if isinstance(count, str) else count for count in self.counts)
@@ -71,16 +78,23 @@ METHODS: dict[str, Method] = {}
 
 
 def explainer(
-    name: str, *, source: str, passes: Passes = (0, 0), predicts: bool = False, ours: bool = False
+    name: str,
+    *,
+    source: str,
+    passes: Passes = (0, 0),
+    predicts: bool = False,
+    ours: bool = False,
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Decorator that adds a method to the registry, under a new name or in place of another.
 
     `passes` of the network are for estimates of time: `(1, 1)`, `("samples", "samples")`, see `Passes`; the others see
-    `Method`.
+    `Method`. Settings are called alike: `samples` are random draws, `steps` an exact number of them, `max_iter` a limit
+    of iterations that may end earlier.
     """
 
     def add(function: Function) -> Function:
-        METHODS[name] = Method(name, function, source, passes, predicts, ours)
+        METHODS[name] = Method(name, function, source, passes, predicts, ours, renamed or {})
         return function
 
     return add
@@ -118,6 +132,9 @@ def explain(
             use, or a map that is not finite.
     """
     chosen = find_method(method)
+    for old in chosen.renamed.keys() & settings.keys():
+        warnings.warn(f"{old} of {method} is called {chosen.renamed[old]} now.", DeprecationWarning, stacklevel=2)
+    settings = chosen.current(settings)
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:
         raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(chosen.settings) or 'none'}.")

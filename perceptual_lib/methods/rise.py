@@ -14,13 +14,13 @@ from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods.registry import explainer
 
 
-@explainer("rise", source="Petsiuk et al. 2018", passes=("count", 0))
+@explainer("rise", source="Petsiuk et al. 2018", passes=("samples", 0), renamed={"count": "samples"})
 def rise(
     network: nn.Module,
     images: Tensor,
     targets: Tensor,
     *,
-    count: int = 8000,
+    samples: int = 8000,
     cells: int = 7,
     share: float = 0.5,
     seed: int = 0,
@@ -28,12 +28,12 @@ def rise(
 ) -> Tensor:
     """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
 
-    Every image of a batch sees the same masks. They are made as they are needed: memory does not grow with `count`.
+    Every image of a batch sees the same masks. They are made as they are needed: memory does not grow with `samples`.
 
     Args:
         network, images, targets: module to logits, (B, C, H, W), (B,). What is hidden is 0, in normalized space the
             mean colour.
-        count: random masks.
+        samples: random masks.
         cells: their cells along each side.
         share: the probability that a cell is visible; the map is divided by it, so that it does not depend on it on
             average.
@@ -44,19 +44,19 @@ def rise(
     Returns:
         (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
     """
-    if min(count, cells, 1 if batch_size is None else batch_size) < 1:
-        raise InputError("count, cells and batch_size must be at least 1.")
+    if min(samples, cells, 1 if batch_size is None else batch_size) < 1:
+        raise InputError("samples, cells and batch_size must be at least 1.")
     batch_size = full_batch(images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")
     passes = Passes(network, backward=False)
     maps = torch.zeros_like(images[:, 0])
-    for block in random_masks(images, count, cells, share, seed, batch_size):  # (n, H, W)
+    for block in random_masks(images, samples, cells, share, seed, batch_size):  # (n, H, W)
         for one, target, map in zip(images, targets, maps, strict=True):  # full batches, whatever the number of images
             scores = class_probabilities(network, passes(one * block[:, None]), images.dtype)[:, target]  # (n,)
             with torch.autocast(images.device.type, enabled=False):
                 map += torch.tensordot(scores, block, 1)
-    return maps / (count * share)
+    return maps / (samples * share)
 
 
 def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int, batch_size: int) -> Iterator[Tensor]:

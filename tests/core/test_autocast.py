@@ -18,7 +18,7 @@ from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, 
 from perceptual_lib.methods import METHODS
 
 SHORT = {
-    "rise": {"count": 20},
+    "rise": {"samples": 20},
     "smoothgrad": {"samples": 3},
     "integrated_gradients": {"steps": 3},
     "extremal_perturbation": {"steps": 5},

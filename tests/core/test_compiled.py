@@ -56,7 +56,7 @@ def test_maps_are_those_of_the_network_as_written(tiny: TinyNetwork, images, way
         "grad_cam ": {"layer": "relu"},
         "excitation_backprop": {"layer": 1},
         "perceptual": {"layers": 0, "max_iter": 3},
-        "rise": {"count": 5, "cells": 3},
+        "rise": {"samples": 5, "cells": 3},
     }.items():
         found, expected = (explain(each, images, method=name.strip(), **settings) for each in (compiled, plain))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-8)

@@ -16,7 +16,7 @@ METHODS = {
     "integrated_gradients": {"steps": 3},
     "grad_cam": {},
     "guided_backprop": {},
-    "rise": {"count": 9, "cells": 3},
+    "rise": {"samples": 9, "cells": 3},
     "extremal_perturbation": {"steps": 2},
     "perceptual": {"max_iter": 4, "layers": 0},
 }

@@ -252,7 +252,7 @@ def test_lack_of_memory_halves_the_batch(lite, pictures) -> None:
 
 
 CHEAP = {
-    "rise": {"count": 64, "batch_size": 16},
+    "rise": {"samples": 64, "batch_size": 16},
     "smoothgrad": {"samples": 20},
     "integrated_gradients": {"steps": 20},
     "extremal_perturbation": {"steps": 20},

@@ -197,7 +197,7 @@ def test_what_is_kept_goes_with_the_network(recording, images) -> None:
 @pytest.mark.parametrize("method", ["rise", "smoothgrad", "integrated_gradients", "extremal_perturbation"])
 def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypatch) -> None:
     settings = {
-        "rise": {"count": 40, "batch_size": 4},
+        "rise": {"samples": 40, "batch_size": 4},
         "smoothgrad": {"samples": 30},
         "integrated_gradients": {"steps": 30},
         "extremal_perturbation": {"steps": 12},

@@ -53,7 +53,7 @@ def test_what_is_plainly_meant_is_taken(tiny, images, pack, wrapped) -> None:
         "guided_backprop": {},
         "grad_cam": {},
         "smoothgrad": {"samples": 3},
-        "rise": {"count": 8},
+        "rise": {"samples": 8},
         "perceptual": {"layers": [0, 1], "max_iter": 2},
         "excitation_backprop": {},
     }.items():

@@ -111,9 +111,9 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
         ({"localization": {"methods": ["gradcam"]}}, {}, r"no method 'gradcam' \(nearest: grad_cam"),
         ({"localization": {"subsets": {"rize": 3}}}, {}, "no method 'rize'"),
         ({"localization": {"settings": {"rize": {}}}}, {}, "no method 'rize'"),
-        ({"localization": {"settings": {"rise": {"counts": 3}}}}, {}, "rise has no setting 'counts'; it has count"),
+        ({"localization": {"settings": {"rise": {"samplse": 3}}}}, {}, "rise has no setting 'samplse'; it has samples"),
         ({"methods": {"rize": {"count": 3}}}, {}, "no method 'rize'"),
-        ({"methods": {"rise": {"counts": 3}}}, {}, "rise has no setting 'counts'; it has count"),
+        ({"methods": {"rise": {"samplse": 3}}}, {}, "rise has no setting 'samplse'; it has samples"),
         ({"localization": {"methods": []}}, {}, "mine has no row of any method"),
     ],
 )

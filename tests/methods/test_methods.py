@@ -18,7 +18,7 @@ QUICK = {
     "no_perceptual": {"max_iter": 5},
     "perceptual": {"max_iter": 5},
     "perceptual_guided": {"max_iter": 5},
-    "rise": {"count": 20, "cells": 3},
+    "rise": {"samples": 20, "cells": 3},
     "smoothgrad": {"samples": 3},
 }
 NAMES = [
@@ -197,7 +197,7 @@ def test_without_captum_one_sentence_says_what_to_install(tiny: TinyNetwork, ima
     [
         ({"method": "gradcam"}, "no method 'gradcam' \\(nearest: grad_cam"),
         ({"method": "lime"}, "no method 'lime'.*; there are gradient"),
-        ({"method": "rise", "masks_": 3}, "rise has no setting 'masks_'; it has count"),
+        ({"method": "rise", "masks_": 3}, "rise has no setting 'masks_'; it has samples"),
         ({"method": "center", "sigma": 3}, "center has no setting 'sigma'; it has none"),
         ({"method": "grad_cam", "layer": "nowhere"}, "no layer 'nowhere'"),
         ({"method": "grad_cam", "layer": 9}, "layer 9 is out of range"),

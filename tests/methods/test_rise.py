@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import InputError, explain, load_photographs
+from perceptual_lib.methods import METHODS
 from perceptual_lib.methods.rise import random_masks
 
 
@@ -69,7 +70,7 @@ def test_memory_does_not_grow_with_the_masks(tiny: TinyNetwork, images: torch.Te
     largest = []
     for count in (16, 160):
         with LargestTensor() as tensors:
-            explain(tiny, images, 0, method="rise", count=count, batch_size=8)
+            explain(tiny, images, 0, method="rise", samples=count, batch_size=8)
         largest.append(tensors.elements)
     assert largest[0] == largest[1] < 16 * 3 * 12 * 12
 
@@ -78,7 +79,7 @@ def test_full_batches(tiny: TinyNetwork, images: torch.Tensor) -> None:
     explain(tiny, images, method="center")  # the first call of all looks at the network
     sizes = []
     handle = tiny.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
-    explain(tiny, images[:3], 0, method="rise", count=20, batch_size=8)
+    explain(tiny, images[:3], 0, method="rise", samples=20, batch_size=8)
     handle.remove()
     assert sizes == [1, 1, 1, 8, 8, 8, 8, 8, 8, 4, 4, 4]  # one checks the network, two find what can be folded
 
@@ -91,5 +92,12 @@ def test_rise_is_torchrays(embedded) -> None:
     network = nn.Sequential(copy.deepcopy(embedded), Odds()).eval()
     with torch.no_grad():
         theirs = rise(network, images, num_masks=24, filter_masks=masks[:, None])[0, 242]
-    ours = explain(embedded, images, 242, method="rise", count=24)[0]
+    ours = explain(embedded, images, 242, method="rise", samples=24)[0]
     assert torch.allclose(ours * 0.5, theirs, atol=1e-6)
+
+
+def test_the_old_name_of_samples(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    with pytest.warns(DeprecationWarning, match="count of rise is called samples now"):
+        found = explain(tiny, images, 0, method="rise", count=6)
+    assert torch.equal(found, explain(tiny, images, 0, method="rise", samples=6))
+    assert METHODS["rise"].passes({"count": 6}) == (6, 0)  # as published tables have it

@@ -48,7 +48,7 @@ def test_nothing_seen_is_said(images, make, method) -> None:
 @pytest.mark.parametrize("make", UNSEEN.values(), ids=UNSEEN)
 def test_what_needs_none_goes_on(images, make) -> None:
     unseen = make()
-    for method, settings in {"gradient": {}, "no_perceptual": {"max_iter": 2}, "rise": {"count": 4}}.items():
+    for method, settings in {"gradient": {}, "no_perceptual": {"max_iter": 2}, "rise": {"samples": 4}}.items():
         assert explain(unseen, images, 0, method=method, **settings).isfinite().all()
     assert perceptual_ball(unseen, images, layers=(), max_iter=1).delta.isfinite().all()
 

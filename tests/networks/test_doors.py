@@ -77,7 +77,7 @@ def test_any_number_of_channels(channels) -> None:
     for method, settings in {
         "gradient": {},
         "perceptual": {"max_iter": 2},
-        "rise": {"count": 3},
+        "rise": {"samples": 3},
         "grad_cam": {},
     }.items():
         assert explain(classifier, images, method=method, **settings).shape == (2, 12, 16)

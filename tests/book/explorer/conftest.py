@@ -79,7 +79,7 @@ def searched(eight, classifier):
     """Photographs, paths and margins of two searches."""
     inputs = classifier.preprocess(eight[:2])
     found = {
-        "without layers": perturbation_path(classifier, inputs, max_iter=6),
+        "without layers": perturbation_path(classifier, inputs, layers=(), max_iter=6),
         "perceptual": perturbation_path(classifier, inputs, layers="0-1", layer_weight=10.0, max_iter=30),
     }
     targets = found["perceptual"][0].targets
