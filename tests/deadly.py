@@ -1,4 +1,7 @@
-"""A kind of shard that kills the process that computes it: at once, or in the middle of its answer."""
+"""A kind of shard that kills the process that computes it: at once, or in the middle of its answer.
+
+Pools wait for the rest of it (python/cpython#105829, noxdafox/pebble#163).
+"""
 
 import os
 import signal

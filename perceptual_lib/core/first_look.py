@@ -29,13 +29,13 @@ class Findings:
     no_gradient: str = ""
 
 
-_found: WeakKeyDictionary[nn.Module, Findings] = WeakKeyDictionary()
+_found: WeakKeyDictionary[nn.Module, tuple[list[int], Findings]] = WeakKeyDictionary()  # with its modules then
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def findings(model: nn.Module) -> Findings:
     """What was found out so far."""
-    return _found.get(network_of(model), Findings())
+    return _found.get(network_of(model), ([], Findings()))[1]
 
 
 def one_by_one() -> bool:
@@ -45,10 +45,14 @@ def one_by_one() -> bool:
 
 @contextmanager
 def looked_at(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Context in which a frozen network is explained; what users should know of it is said the first time."""
+    """Context in which a frozen network is explained; what users should know of it is said the first time.
+
+    That is so again for one that has other modules since.
+    """
     network = network_of(model)
-    if network not in _found:
-        _found[network] = _look(network, images[:1])
+    modules = [id(module) for module in network.modules()]
+    if network not in _found or _found[network][0] != modules:
+        _found[network] = modules, _look(network, images[:1])
     token = _alone.set(findings(network).depends)
     try:
         yield

@@ -4,9 +4,10 @@ import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from PIL import Image
@@ -28,7 +29,8 @@ def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: 
     Another folder
         The pictures directly in it, without classes or boxes.
     A file, or files
-        Those pictures, in the order given; a Photograph among them stays as it is.
+        Those pictures, in the order given; of a Photograph among them all but its name stays as it is, which is its own
+        if no other has it.
 
     Raises InputError for a limit below 1, and where something is missing or cannot be read.
     """
@@ -37,10 +39,10 @@ def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: 
     if source is None:
         return _embedded()[:limit]
     if not isinstance(source, (str, os.PathLike)):
-        return [_plain(file) for file in islice(source, limit)]
+        return _distinct([_plain(file) for file in islice(source, limit)])
     if not os.path.isdir(source):
         return [_plain(source)]
-    return load_imagenet(Path(source), limit) or [_plain(path) for path in pictures_in(Path(source))][:limit]
+    return load_imagenet(Path(source), limit) or _distinct([_plain(path) for path in pictures_in(Path(source))])[:limit]
 
 
 def _embedded() -> list[Photograph]:
@@ -67,6 +69,17 @@ def _plain(source: Source) -> Photograph:
     if not os.path.isfile(source):
         raise InputError(f"{os.fspath(source)} is not an existing file; give the paths of pictures.")
     return Photograph(Path(source).stem, Path(source))
+
+
+def _distinct(photographs: list[Photograph]) -> list[Photograph]:
+    """With names of their own, which tables know them by: cat, cat (2) of two files of one stem."""
+    taken: set[str] = set()
+    found = []
+    for each in photographs:
+        names = chain([each.name], (f"{each.name} ({number})" for number in count(2)))
+        found.append(replace(each, name=next(name for name in names if name not in taken)))
+        taken.add(found[-1].name)
+    return found
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -1,4 +1,7 @@
-"""Networks of `torch.compile`: what explains them calls what was compiled as it was written."""
+"""Networks of `torch.compile`: what explains them calls what was compiled as it was written.
+
+Its code calls no hooks that came after it (pytorch/pytorch#117758, #96722).
+"""
 
 import pytest
 import torch

@@ -1,4 +1,7 @@
-"""Networks whose answers cannot be taken at their word: it is said, and what explains them is right all the same."""
+"""Networks whose answers cannot be taken at their word: it is said, and what explains them is right all the same.
+
+Asked for again and again: attributions that are zero behind a softmax (meta-pytorch/captum#91, #978, #1225).
+"""
 
 import warnings
 
@@ -126,6 +129,9 @@ def test_one_softmax_is_enough(images) -> None:
     plain, soft = Sure(nn.Identity()), Sure(nn.Softmax(1))
     pictures = images.float()
     maps = [explain(network, pictures, 1, method="rise", **METHODS["rise"]) for network in (plain, soft)]
+    soft.softmax = nn.Identity()  # as the warning says; what was found out is found out again
+    torch.testing.assert_close(explain(soft, pictures, 1, method="rise", **METHODS["rise"]), maps[0])
+    soft.softmax = nn.Softmax(1)
     torch.testing.assert_close(*maps)
     curves = [insertion_deletion(network, pictures, pictures[:, 0], 1, step=40) for network in (plain, soft)]
     torch.testing.assert_close(*curves)

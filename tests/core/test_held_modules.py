@@ -1,4 +1,7 @@
-"""The outputs of any module can be held in Eq. 5, by the module's path."""
+"""The outputs of any module can be held in Eq. 5, by the module's path.
+
+What is scripted shows no more of itself than that (jacobgil/pytorch-grad-cam#258, #531).
+"""
 
 import pytest
 import torch

@@ -128,3 +128,15 @@ def test_files_and_folders(tmp_path):
 def test_limit_must_be_positive(limit):
     with pytest.raises(InputError, match=f"limit is {limit}"):
         load_photographs(limit=limit)
+
+
+def test_files_of_one_stem_have_names_of_their_own(tmp_path):
+    """In one folder with two suffixes, and in two folders: tables know photographs by their names."""
+    for path in ("a/cat.jpg", "a/cat.png", "a/dog.png", "b/cat.jpg", "b/cat (2).jpg"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 3)).save(tmp_path / path)
+    assert [each.name for each in load_photographs(tmp_path / "a")] == ["cat", "cat (2)", "dog"]
+    given = [tmp_path / "a" / "cat.jpg", tmp_path / "b" / "cat.jpg", Photograph("cat", tmp_path / "a" / "dog.png")]
+    found = load_photographs([*given, tmp_path / "b" / "cat (2).jpg"])
+    assert [each.name for each in found] == ["cat", "cat (2)", "cat (3)", "cat (2) (2)"]
+    assert [each.path for each in found[:3]] == [*given[:2], tmp_path / "a" / "dog.png"]

@@ -63,7 +63,8 @@ print(largest_boxes(order, np.array([6, 4, 2]), 2, 3).tolist())
 """
 
 
-def test_compiled_code_needs_no_cache(tmp_path) -> None:
+def test_compiled_code_needs_no_cache() -> None:
+    """Neither the package nor the home can be written (numba/numba#4908, #5566)."""
     done = subprocess.run([sys.executable, "-c", UNCACHED], capture_output=True, text=True)
     assert done.stdout == "[[0, 0, -1, -1], [1, 1, 2, 1], [1, 0, 2, 1]]\n", done.stderr
 

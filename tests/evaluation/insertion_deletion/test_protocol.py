@@ -10,7 +10,7 @@ from scipy.signal import convolve2d
 from stand_ins import assert_same_state, model_state
 from torch import Tensor, nn
 
-from perceptual_lib import InputError, load_photographs
+from perceptual_lib import InputError, explain, load_photographs
 from perceptual_lib.evaluation.insertion_deletion import protocol
 from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, auc, impulse_blur, insertion_deletion
 
@@ -138,6 +138,8 @@ def test_several_maps_of_an_image(tiny: nn.Module, images: Tensor) -> None:
 
 def test_no_more_passes_than_needed_in_full_batches() -> None:
     network = Linear(noise(8, 9))
+    explain(network, noise(3, 1, 8, 9), method="center")  # the first call of all looks at the network
+    network.batches.clear()
     insertion_deletion(network, noise(3, 1, 8, 9), noise(3, 2, 8, 9), step=10, batch_size=16)
     ends, between = 3 + 3 + 1, 3 * 2 * 2 * 7  # 72 pixels in 8 steps, of which 7 end between the end points
     assert network.batches == [ends, *[16] * (between // 16), between % 16]
@@ -167,7 +169,7 @@ def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.zeros(3, 12, 12)}, r"\(B, 3, H, W\)"),
+        ({"images": torch.zeros(3, 12, 12)}, r"\(B, C, H, W\)"),
         ({"images": torch.zeros(4, 3, 12, 12)}, "weights are torch.float64"),
         ({"maps": torch.zeros(4, 12, 11)}, r"tensor \(4, \.\.\., 12, 12\), not \(4, 12, 11\)"),
         ({"maps": torch.zeros(3, 12, 12)}, "not"),
