@@ -101,6 +101,7 @@ def _explain_batch(classifier, read, target, method: str, settings: dict, sigma:
     from perceptual_lib.core.first_look import class_probabilities
     from perceptual_lib.core.saliency import gaussian_blur
     from perceptual_lib.core.settings import suited
+    from perceptual_lib.methods import find_method
 
     inputs = classifier.preprocess([picture for _, _, picture in read])
     with torch.no_grad():
@@ -116,8 +117,9 @@ def _explain_batch(classifier, read, target, method: str, settings: dict, sigma:
         found = [_in_words(result, row) for row in range(len(read))]
     else:
         targets = scores.argmax(1) if target is None else torch.full((len(read),), target)
-        maps = perceptual_lib.explain(classifier, inputs, targets, method=method, **settings)
-        maps = gaussian_blur(maps, sigma)
+        own = {"sigma": sigma} if find_method(method).ours else {}  # a method that blurs does it itself
+        maps = perceptual_lib.explain(classifier, inputs, targets, method=method, **settings, **own)
+        maps = maps if own else gaussian_blur(maps, sigma)
     probabilities = class_probabilities(classifier, scores, torch.float32)
     for row, (photo, written, picture) in enumerate(read):
         try:
@@ -222,7 +224,7 @@ def _complete(experiments, profile: str) -> None:
         with bar:
             for experiment in experiments:
                 experiment.complete()
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Terminated) as error:
         sentence = f"interrupted, {bar.left} shards are left; the same command goes on from here."
         raise typer.Exit(_say(sentence, _status(error))) from None
     failures = [each | {"on": each[one.unit]} for one in experiments for each in one.manifest["failures"]]
@@ -309,7 +311,7 @@ def book(
     raise typer.Exit(build(profile, Path.cwd(), only))
 
 
-class Terminated(KeyboardInterrupt):
+class Terminated(BaseException):
     """SIGTERM, which schedulers and containers send: it ends a command as Ctrl-C does."""
 
 
@@ -332,11 +334,11 @@ def main() -> None:
             raise
         extra = "book" if sys.argv[1] == "book" else "experiments"
         sys.exit(_say(f"it needs {package}: pip install 'perceptual-ball[{extra}]'.", 2))
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, Terminated) as error:
         sys.exit(_say("interrupted", _status(error)))
 
 
-def _status(error: KeyboardInterrupt) -> int:
+def _status(error: BaseException) -> int:
     """As shells have it: 128 and the number of the signal."""
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 

@@ -9,7 +9,7 @@ import operator
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from threading import RLock, get_ident
 from typing import Any
@@ -27,7 +27,8 @@ from perceptual_lib.core.settings import Layers
 # The pointwise functions whose outputs are features. Sigmoid, its hard form and softmax are gates and
 # attention in the networks of today; they are not counted.
 ACTIVATION_FUNCTIONS = frozenset(
-    "celu elu gelu hardswish hardtanh leaky_relu mish prelu relu relu6 rrelu selu silu softplus tanh threshold".split()
+    """celu elu gelu hardshrink hardswish hardtanh leaky_relu log_sigmoid logsigmoid mish prelu relu relu6 rrelu selu
+    silu softplus softshrink softsign tanh tanhshrink threshold""".split()
 )
 
 
@@ -86,6 +87,7 @@ class Wrapper(nn.Module):
 
 
 HALF = torch.bfloat16, torch.float16
+FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
 
 
 def ask(network: nn.Module, images: Tensor) -> Tensor:
@@ -103,6 +105,11 @@ def logits_of(output: Any) -> Tensor:
     if isinstance(named, Tensor):
         return named
     parts = list(output.values() if isinstance(output, Mapping) else output if isinstance(output, Iterable) else ())
+    if FEATURES.intersection(output if isinstance(output, Mapping) else ()):
+        raise InputError(
+            f"the network returns features ({', '.join(map(str, output))}) and no logits: give the network with its "
+            f"classifying head{see('What a network returns')}."
+        )
     tensors = [part for part in parts if isinstance(part, Tensor)]
     scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
     if len(scores) != 1:
@@ -116,9 +123,11 @@ def logits_of(output: Any) -> Tensor:
 
 def network_of(model: nn.Module) -> nn.Module:
     """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
-    of it; another module, and a subclass with a `forward` of its own, as it is."""
+    of it; another module, and a wrapper with a `forward` or hooks of its own, as it is."""
     if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward:
-        return network_of(model.network)
+        if not ("forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks):
+            return network_of(model.network)
+        return model
     return network_of(model._orig_mod) if "_orig_mod" in model._modules else model  # type: ignore[arg-type]
 
 
@@ -146,7 +155,7 @@ class _Eagerly:
 
 
 _eagerly = _Eagerly()
-_locks = WeakIdKeyDictionary()  # of networks, by their first weight, which all modules around a network share
+_locks = WeakIdKeyDictionary()  # of weights: networks that have one in common queue
 
 
 @contextmanager
@@ -155,11 +164,15 @@ def freeze(network: nn.Module) -> Iterator[None]:
 
     Half precision is computed in float32 inside: a small change of an image vanishes between its numbers.
 
-    Other threads that want to freeze the same weights wait. The network's own `train` is called both ways, and what one
-    that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
+    Other threads that want to freeze some of the same weights wait. The network's own `train` is called both ways, and
+    what one that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
     """
-    with _locks.setdefault(next(network.parameters(), network), RLock()), _eagerly:
-        modes = [(module, module.training) for module in network.modules()]
+    with ExitStack() as held:
+        owners: list[Any] = sorted(network.parameters(), key=id) or [network]
+        for weight in owners:  # in one order, so that no two wait for each other
+            held.enter_context(_locks.setdefault(weight, RLock()))
+        held.enter_context(_eagerly)
+        modes = [(module, getattr(module, "training", False)) for module in network.modules()]
         training = any(mode for _, mode in modes)
         theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
         values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
@@ -167,7 +180,8 @@ def freeze(network: nn.Module) -> Iterator[None]:
         wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
         try:
             if training:
-                network.eval()
+                with suppress(NotImplementedError):  # exported networks have no modes
+                    network.eval()
             for parameter in wanting:
                 parameter.requires_grad = False
             for each, value in halves:
@@ -177,7 +191,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
             for each, value in halves:
                 each.data = value
             for module, mode in modes:  # outer ones first
-                if module.training != mode:
+                if training and module.training != mode:
                     module.train(mode)
             with torch.no_grad():
                 for each, value in values:
@@ -226,7 +240,7 @@ def at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
 
 def outputs_of(network: nn.Module, paths: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
     """Context in which `see(path, output)` is called with what modules return. InputError where that is no tensor."""
-    wanted = {network.get_submodule(path): path for path in paths}
+    wanted = {module: path for path, module in network.named_modules() if path in paths}
 
     def look(module: nn.Module, output: Any) -> None:
         if (path := wanted.get(module)) is not None:
@@ -284,9 +298,10 @@ def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
 
 
 def held_modules(choices: Iterable[Layers | None], names: Collection[str], network: nn.Module) -> tuple[str, ...]:
-    """Paths of modules that choices of layers name, where these are not names of activations."""
+    """Paths of modules that choices of layers name, where these are not names or indices of activations."""
     words = {layer for layers in choices for layer in list_layers(layers) if isinstance(layer, str)}
-    return tuple(sorted(words.difference(names) & {path for path, _ in network.named_modules() if path}))
+    paths = {path for path, _ in network.named_modules() if path and parse_span(path) is None}  # "3" is an index
+    return tuple(sorted(words.difference(names) & paths))
 
 
 def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> list[int]:
@@ -304,8 +319,9 @@ def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> lis
         layers = range(max(1, len(own) * 4 // 5))
     outputs = {each.name: index for index, each in enumerate(activations) if each.function == OUTPUT}
     wanted = list_layers(layers)
-    plain = select_layers([each for each in wanted if each not in outputs], [activations[index].name for index in own])
-    return sorted({own[index] for index in plain} | {outputs[each] for each in wanted if each in outputs})
+    modules = [each for each in wanted if isinstance(each, str) and each in outputs]
+    plain = select_layers([each for each in wanted if each not in modules], [activations[index].name for index in own])
+    return sorted({own[index] for index in plain} | {outputs[each] for each in modules})
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
@@ -326,6 +342,10 @@ def list_layers(layers: Layers | None) -> list[int | str | range]:
     """The layers one by one, to be read more than once; none of None."""
     if layers is None:
         return []
+    if getattr(layers, "ndim", None) == 0:  # a number of NumPy or torch
+        return [int(layers)]  # type: ignore[arg-type]
+    if isinstance(layers, (bool, slice, Mapping)):
+        raise InputError(f"layers are indices, names or ranges, not {layers!r}.")
     return [layers] if isinstance(layers, (int, str, range)) or not isinstance(layers, Iterable) else list(layers)
 
 
@@ -333,6 +353,8 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
     if isinstance(layer, range):
         for index in layer:
             yield from _indices(index, names)
+    elif isinstance(layer, bool):
+        raise InputError(f"a layer is an index, a name or a range, not {layer!r}.")
     elif isinstance(layer, str) and layer in names:
         yield names.index(layer)
     elif isinstance(layer, str) and layer.startswith("-") and layer[1:].isdecimal():

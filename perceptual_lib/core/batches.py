@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.errors import MachineError, see
+from perceptual_lib.core.errors import MachineError, is_out_of_memory, see
 from perceptual_lib.core.first_look import one_by_one
 from perceptual_lib.core.graphs import release
 
@@ -65,12 +65,6 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
         stacklevel=5,
     )
     return [part for half in rows.chunk(2) for part in _halved(solve, images, half)]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Of the processor or a GPU."""
-    # The CPU's allocator raises a plain RuntimeError: "DefaultCPUAllocator: can't allocate memory".
-    return isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)
 
 
 def join(parts: Sequence[Result], combine: Callable[[list[Tensor]], Tensor] = torch.cat) -> Result:

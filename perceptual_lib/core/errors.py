@@ -15,6 +15,13 @@ class MachineError(InputError):
     """What is wrong is the machine's (memory, disk, permissions, a missing package), and may be mended: no result."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Of the processor or a GPU. The CPU's allocator and libraries raise a plain RuntimeError."""
+    words = "allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc"
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(each in str(error) for each in words))
+
+
 def see(section: str) -> str:
     """The end of a sentence that some may not understand: where in the book it has a longer one."""
     return f' (see "{section}" on the page "When something is wrong")'

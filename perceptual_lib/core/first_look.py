@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import HALF, ask, network_of
-from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.errors import InputError, is_out_of_memory, see
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Findings:
     no_gradient: str = ""
 
 
-_found: WeakKeyDictionary[nn.Module, tuple[list[int], Findings]] = WeakKeyDictionary()  # with its modules then
+_found: WeakKeyDictionary[nn.Module, tuple[list[Any], Findings]] = WeakKeyDictionary()  # with its state then
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
@@ -47,12 +48,12 @@ def one_by_one() -> bool:
 def looked_at(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Context in which a frozen network is explained; what users should know of it is said the first time.
 
-    That is so again for one that has other modules since.
+    That is so again for one that has other modules, buffers or plain attributes since.
     """
     network = network_of(model)
-    modules = [id(module) for module in network.modules()]
-    if network not in _found or _found[network][0] != modules:
-        _found[network] = modules, _look(network, images[:1])
+    state = [(id(each), _switches(each)) for each in network.modules()]
+    if (network not in _found or _found[network][0] != state) and (found := _look(network, images[:1])) is not None:
+        _found[network] = state, found
     token = _alone.set(findings(network).depends)
     try:
         yield
@@ -60,25 +61,31 @@ def looked_at(model: nn.Module, images: Tensor) -> Iterator[None]:
         _alone.reset(token)
 
 
-def _look(network: nn.Module, image: Tensor) -> Findings:
-    """Ask for one image (1, C, H, W) beside another, and alone."""
+def _switches(module: nn.Module) -> list[object]:
+    """Attributes that its forward may ask for (numbers may be counters), and which buffers it has."""
+    plain: list[object] = [value for value in vars(module).values() if value is None or isinstance(value, (bool, str))]
+    return plain + [value is None for value in module._buffers.values()]
+
+
+def _look(network: nn.Module, image: Tensor) -> Findings | None:
+    """Ask for one image (1, C, H, W) beside another, and alone; None where memory is too small for that."""
     pair = torch.cat([image, 1 - 2 * image])
     try:
         with torch.enable_grad():
             beside = ask(network, pair.requires_grad_())
-    except Exception:  # it takes batches of another size, or fails for one image, too, where that is said
-        return Findings()
+    except Exception as error:  # it takes batches of another size, or fails for one image, too
+        return None if is_out_of_memory(error) else _look_at_one(network, image)
     try:
-        alone = ask(network, image)
+        alone = torch.cat([ask(network, each) for each in pair.detach().split(1)])
     except Exception as error:
         raise InputError(
             f"the network cannot be asked for one image alone ({' '.join(str(error).split())}), so its answers depend "
             f"on the batch; give its batch norms running statistics{see('Neighbours that matter')}."
         ) from error
     beside, no_gradient = beside.detach(), _why_no_gradient(beside)
-    depends = not _near(beside[:1], alone)
-    again = ask(network, image) if depends else alone
-    if not _near(again, alone):
+    depends = not _near(beside, alone)
+    again = ask(network, image) if depends else alone[:1]
+    if not _near(again, alone[:1]):
         depends = False
         warnings.warn(
             "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
@@ -98,6 +105,16 @@ def _look(network: nn.Module, image: Tensor) -> Findings:
             stacklevel=7,
         )
     return Findings(depends, probabilities, no_gradient)
+
+
+def _look_at_one(network: nn.Module, image: Tensor) -> Findings:
+    """Of a network that does not take two images: where it takes one, each is passed alone."""
+    try:
+        with torch.enable_grad():
+            scores = ask(network, image.clone().requires_grad_())
+    except Exception:  # what is wrong with it is said where it is asked next
+        return Findings()
+    return Findings(len(scores) == 1, _are_probabilities(scores.detach()), _why_no_gradient(scores))
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
@@ -147,11 +164,11 @@ def check_gradient(model: nn.Module) -> None:
 def say_what_is_flat(values: Tensor, what: str) -> None:
     """Warn of the images for which what was found (B, ...) is the same everywhere: that looks like an answer."""
     rows = values.flatten(1)
-    flat = (rows.amax(1) == rows.amin(1)).nonzero().flatten().tolist()
-    if flat:
+    flat = rows.amax(1) == rows.amin(1)
+    if count := int(flat.sum()):
         warnings.warn(
-            f"{what} is {'the same' if rows[flat].any() else 'zero'} everywhere for the images {flat}: the score does "
-            "not depend on the pixels there, as behind a softmax that is sure, or nothing speaks for the class"
+            f"{what} is {'the same' if rows[flat].any() else 'zero'} everywhere for {count} of {len(rows)} images: the "
+            "score does not depend on their pixels, as behind a softmax that is sure, or nothing speaks for the class"
             f"{see('The same everywhere')}.",
             stacklevel=3,
         )

@@ -4,6 +4,7 @@ How a network is run fast is in `passes`, how an activation's distance is comput
 and what people call, with checks and batches, in `perceptual_ball`.
 """
 
+import warnings
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 from perceptual_lib.core.activations import ask, held_layers, held_modules, trace
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
+from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.losses import with_gradient
@@ -179,6 +181,11 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     say_what_is_flat(at_start[1], "the margin's gradient")
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
     objective.term = PerceptualTerm({}, start[:0])  # the activations' memory is free for the last pass
+    if minimum.failed.any():
+        sentence = (
+            f"the search broke down in {int(minimum.failed.sum())} of {len(targets)} problems: the network gave NaN"
+        )
+        warnings.warn(f"{sentence} or infinity; the best before it is returned{see('NaN or infinity')}.", stacklevel=5)
     delta = minimum.points.unflatten(1, shape)
     network = objective.passes.network
     (logits,) = objective.passes.record("logits", lambda changed: (ask(network, changed),), images + delta)

@@ -1,10 +1,12 @@
 """The hyperparameters of the perturbation, and which suit a network. Imports no torch."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, nearest
 
 Layers = int | str | range | Iterable[int | str | range]
 """Activations, see `activations.select_layers`; outputs of modules, by their paths."""
@@ -39,10 +41,13 @@ class Settings:
     max_iter: int = 200
 
     def __post_init__(self) -> None:
+        numbers = self.margin_target, self.layer_weight, self.pixel_weight
+        if not all(isinstance(each, Real) and isfinite(each) for each in numbers):
+            raise InputError("margin_target, layer_weight and pixel_weight must be finite numbers.")
         if self.margin_target >= 0 or self.layer_weight < 0 or self.pixel_weight < 0:
             raise InputError("margin_target must be below 0, and weights at least 0.")
-        if self.max_iter < 1:
-            raise InputError(f"max_iter must be at least 1, not {self.max_iter}.")
+        if not isinstance(self.max_iter, Integral) or self.max_iter < 1:
+            raise InputError(f"max_iter must be a whole number, at least 1, not {self.max_iter!r}.")
 
 
 VGG_CHANNELS = {
@@ -67,5 +72,9 @@ def architecture(network: Any) -> str:
 
 def suited(network: Any, **given: Any) -> Settings:
     """What is given, and for each hyperparameter that is not, or None, what suits the network."""
+    names = [each.name for each in fields(Settings)]
+    if unknown := sorted(given.keys() - set(names)):
+        close = nearest(unknown[0], [*names, "targets"])
+        raise InputError(f"there is no setting {unknown[0]!r}{close}; there are {', '.join(names)}.")
     own = AUTHORS if architecture(network) == "vgg19_bn" else SCALE_FREE
     return Settings(**{**own, **{name: value for name, value in given.items() if value is not None}})

@@ -46,6 +46,8 @@ def smoothgrad(
 
     noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
     """
+    if not isinstance(samples, int) or samples < 1 or not noise >= 0:
+        raise InputError(f"samples is a whole number, at least 1, and noise at least 0; not {samples} and {noise}.")
     passes = Passes(network)
     generator = torch.Generator().manual_seed(seed)
     spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
@@ -63,6 +65,8 @@ def smoothgrad(
 @explainer("integrated_gradients", source="Sundararajan et al. 2017", passes=("steps", "steps"))
 def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *, steps: int = 100) -> Tensor:
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum)."""
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps is a whole number, at least 1, not {steps}.")
     try:
         from captum.attr import IntegratedGradients  # an import that takes a second
     except ImportError:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.activations import Activation, at_modules, network_of, select_layers, trace, watch
+from perceptual_lib.core.activations import SEEN, Activation, at_modules, network_of, select_layers, trace, watch
 from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see
 
@@ -33,6 +33,8 @@ def layer_gradient(
     caught: list[Tensor] = []
 
     def keep(value: Tensor) -> Tensor:
+        if not value.requires_grad:
+            return value  # of parameters alone, or cut off from the image
         caught.append(value)
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
@@ -42,7 +44,12 @@ def layer_gradient(
             raise InputError(
                 f"the network gets no tensor from its layer {layer!r}; name another{see('No spatial map')}."
             )
-        (gradient,) = torch.autograd.grad(target_logits(logits, len(images), targets).sum(), caught[0])
+        logit = target_logits(logits, len(images), targets).sum()
+        (gradient,) = torch.autograd.grad(logit, caught[0], allow_unused=True)
+    if gradient is None:
+        raise InputError(
+            f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
+        )
     activation, gradient = (_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
     return activation, gradient
 
@@ -78,6 +85,11 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     height = images.shape[2]
     activations, shapes = _look(network, images)
     grids = {index: grid for index, each in enumerate(activations) if (grid := _grid(each.shape, images))}
+    if not activations:
+        raise InputError(
+            f"no activation of the network is seen ({SEEN}), so none can be looked at: name a layer by its path"
+            f"{see('Nothing is seen')}."
+        )
     if not grids:
         raise InputError(
             "the network has no activation that is a spatial map, which this method needs (transformers have tokens); "

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from perceptual_lib.core.activations import Wrapper
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.checks import all_finite, ready, resolve_targets
+from perceptual_lib.core.checks import all_finite, check_model, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import check_gradient, say_what_is_flat
 from perceptual_lib.core.settings import Settings
@@ -133,12 +133,17 @@ def explain(
     """
     chosen = find_method(method)
     for old in chosen.renamed.keys() & settings.keys():
+        if chosen.renamed[old] in settings:
+            raise InputError(f"{old} of {method} is {chosen.renamed[old]}, which is given, too; give one of them.")
         warnings.warn(f"{old} of {method} is called {chosen.renamed[old]} now.", DeprecationWarning, stacklevel=2)
     settings = chosen.current(settings)
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:
-        raise InputError(f"{method} has no setting {unknown[0]!r}; it has {', '.join(chosen.settings) or 'none'}.")
-    if not isinstance(classifier, Wrapper):
+        advice = "; the class is targets" if unknown[0] == "target" else ""
+        known = ", ".join(chosen.settings) or "none"
+        raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
+    check_model(classifier)
+    if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
         classifier = Wrapper(classifier)  # which knows the logits in what a network returns
     with ready(classifier, images, targets) as (images, targets):
         if chosen.passes(settings)[1]:

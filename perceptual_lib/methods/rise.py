@@ -44,8 +44,9 @@ def rise(
     Returns:
         (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
     """
-    if min(samples, cells, 1 if batch_size is None else batch_size) < 1:
-        raise InputError("samples, cells and batch_size must be at least 1.")
+    numbers = samples, cells, 1 if batch_size is None else batch_size
+    if not all(isinstance(each, int) and each >= 1 for each in numbers):
+        raise InputError("samples, cells and batch_size must be whole numbers, at least 1.")
     batch_size = full_batch(images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from io import IOBase
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from perceptual_lib.core.activations import Activation, Wrapper, freeze, held_layers, network_of, trace
+from perceptual_lib.core.activations import HALF, Activation, Wrapper, freeze, held_layers, network_of, trace
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.settings import SCALE_FREE, architecture, suited
@@ -90,8 +89,13 @@ class Classifier(Wrapper):
             raise InputError(
                 f"pictures have one channel or three, and {self.name} takes {len(self.mean)}: make tensors."
             )
-        one = isinstance(pictures, (str, os.PathLike, Image.Image, IOBase))
+        one = isinstance(pictures, (str, os.PathLike, Image.Image, bytes)) or hasattr(pictures, "read")
         one = one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
+        if isinstance(pictures, Tensor) or not (one or isinstance(pictures, Iterable)):
+            raise InputError(
+                f"pictures are paths, PIL images, open files or arrays, not {type(pictures).__name__}; tensors are "
+                "explained as they are, normalized."
+            )
         given: Any = [pictures] if one else pictures
         height, width = size or self.input_size
         mode = MODES[len(self.mean)]
@@ -118,12 +122,19 @@ class Classifier(Wrapper):
     def activations(self) -> tuple[Activation, ...]:
         """The activations in the order in which a forward pass at the input size computes them."""
         weight = next(self.network.parameters(), torch.empty(0))
-        blank = torch.zeros(1, len(self.mean), *self.input_size, dtype=weight.dtype, device=weight.device)
+        kind = torch.float32 if weight.dtype in HALF else weight.dtype
+        blank = torch.zeros(1, len(self.mean), *self.input_size, dtype=kind, device=weight.device)
         try:
-            with freeze(self.network):
-                return tuple(trace(self.network, blank)[1])
-        except AttributeError as error:  # which nn.Module would take for a sign that there is no such property
-            raise InputError(f"{self.name} fails on a blank image of {self.input_size}: {error}.") from error
+            with freeze(self):
+                return tuple(trace(network_of(self), blank)[1])
+        except InputError:
+            raise
+        except Exception as error:  # an AttributeError nn.Module would take for a sign that there is no such property
+            shape = " x ".join(map(str, blank.shape[1:]))
+            raise InputError(
+                f"{self.name} fails on a blank image of {shape} ({type(error).__name__}: {error}); give Classifier the "
+                "input_size, mean and std that it was trained with."
+            ) from error
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -155,7 +166,13 @@ class Classifier(Wrapper):
 
 def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
     """Arguments of `Classifier` that a network of timm brings along; for others as torchvision has it for ImageNet."""
-    inner = network_of(network)
+    for module in network.modules():
+        if isinstance(module, Classifier):
+            keys = "name", "class_names", "input_size", "interpolation"
+            scales = {key: getattr(module, key).flatten().tolist() for key in ("mean", "std")}
+            return {key: getattr(module, key) for key in keys} | scales
+    inner = next((each for each in network.modules() if isinstance(getattr(each, "pretrained_cfg", None), dict)), None)
+    inner = network_of(network) if inner is None else inner
     first = next((module for module in inner.modules() if isinstance(module, nn.Conv2d)), None)
     found: dict[str, Any] = {
         "name": architecture(inner) or type(inner).__name__,

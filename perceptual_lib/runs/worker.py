@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.activations import Activation, freeze
-from perceptual_lib.core.batches import is_out_of_memory
-from perceptual_lib.core.errors import MachineError, see
+from perceptual_lib.core.errors import MachineError, is_out_of_memory, see
 from perceptual_lib.core.graphs import release
 from perceptual_lib.core.precision import computing
 from perceptual_lib.methods import find_method
@@ -27,6 +26,8 @@ from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.runs.store import Arrays
 
+MACHINES = "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "No CUDA GPUs", "NVIDIA driver", "can't start new thread"
+"""Words of errors that no image is to blame for."""
 ALWAYS = ("failure", "seconds")
 """Arrays (n,) with a row for every image: "" or why there is no result for it, and how long one took on average."""
 
@@ -124,7 +125,7 @@ class Worker:
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
         with _one_thread(), self._computing(), warnings.catch_warnings():  # a game may call the classifier itself
-            warnings.filterwarnings("ignore", ".* everywhere for the images")  # which tables show
+            warnings.filterwarnings("ignore", ".* everywhere for ")  # which tables show
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
@@ -143,7 +144,8 @@ def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures
     try:
         return [compute(rows)]
     except Exception as error:  # too little memory for all, or something wrong with one
-        if isinstance(error, (OSError, ImportError, MachineError)) or (len(rows) == 1 and is_out_of_memory(error)):
+        ours = isinstance(error, (OSError, ImportError, MachineError)) or any(each in str(error) for each in MACHINES)
+        if ours or (len(rows) == 1 and is_out_of_memory(error)):
             raise MachineError(
                 f"this machine cannot compute it ({_sentence(error)}); mend that and run the same command again"
                 f"{see('The machine')}."

@@ -107,10 +107,7 @@ def test_probabilities_and_their_vanished_gradients_are_said(images, method) -> 
         warnings.simplefilter("always")
         explain(Sure(nn.Softmax(1), 1e4), images.float(), method=method, **METHODS[method])
     said = " ".join(str(each.message) for each in caught)
-    assert (
-        "the network returns probabilities, not logits" in said
-        and "is zero everywhere for the images [0, 1, 2, 3]" in said
-    )
+    assert "the network returns probabilities, not logits" in said and "is zero everywhere for 4 of 4 images" in said
 
 
 def test_log_probabilities_are_logits(images) -> None:

@@ -244,8 +244,8 @@ NAN_IMAGE[1, 0, 0, 0] = torch.nan
         ({"layers": 3}, "layer 3 is out of range: the network has 3 activations"),
         ({"layers": "conv"}, "no layer 'conv'"),
         ({"margin_target": 1.0}, "margin_target must be below 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"max_iter": 0}, "max_iter must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number, at least 1, not 0"),
+        ({"max_iter": 0}, "max_iter must be a whole number, at least 1, not 0"),
     ],
 )
 def test_bad_input_is_one_sentence(tiny: TinyNetwork, change: dict, message: str) -> None:

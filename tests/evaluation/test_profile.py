@@ -56,7 +56,7 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("description: x\nsigma: -1", "sigma is -1"),
         ("description: x\nbatch_size: 2.5", "batch_size is 2.5"),
         ("description: x\nperturbation: {margin_target: 1}", "perturbation: margin_target must be below 0"),
-        ("description: x\nperturbation: {max_iter: 0}", "perturbation: max_iter must be at least 1"),
+        ("description: x\nperturbation: {max_iter: 0}", "perturbation: max_iter must be a whole number, at least 1"),
         ("description: x\nperturbation: {multilabel: true}", "unknown key 'perturbation.multilabel'"),
         ("description: x\nrandomization: {subsets: {rise: 3}}", "unknown key 'randomization.subsets'"),
         ("description: x\nrandomization: {ranges: 3}", "unknown key 'randomization.ranges'"),

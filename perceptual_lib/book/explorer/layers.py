@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
-from io import BytesIO, IOBase
+from io import BytesIO
 from itertools import chain, count
 from pathlib import Path
 from threading import Event
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from perceptual_lib.book.explorer import finished
 from perceptual_lib.book.explorer.player import PHOTOGRAPHS
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
-from perceptual_lib.core.activations import network_of
+from perceptual_lib.core.activations import freeze, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS
@@ -48,7 +48,8 @@ def _named(images: PictureLike | Iterable[PictureLike] | None) -> list[tuple[str
     """Pictures with their names: of files their stems, of others "picture"."""
     if images is None or isinstance(images, (str, os.PathLike)):
         return [(photograph.name, photograph) for photograph in load_photographs(images)]
-    if isinstance(images, (Image.Image, IOBase)) or (isinstance(images, np.ndarray) and images.ndim < 4):
+    one = isinstance(images, (Image.Image, bytes)) or hasattr(images, "read")
+    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
         images = [images]
     named = []
     for each in images:
@@ -110,6 +111,8 @@ class Explorer(Widget):
         self.subjects: dict[str, Subject] = {}
         for name, picture in _named(images):
             self.subjects[self._free(name)] = self._subject(picture)
+        if not self.subjects:
+            raise InputError("there is no picture to explore; give one or more, or none for the embedded photographs.")
         self._executor = ThreadPoolExecutor(max_workers=1)
         self._cancelled = Event()  # of the map that was asked for last
         held = len(self.classifier.activations)
@@ -161,7 +164,7 @@ class Explorer(Widget):
 
     def _subject(self, photograph: PictureLike) -> Subject:
         images = self.classifier.preprocess(photograph)
-        with torch.no_grad():
+        with torch.no_grad(), freeze(self.classifier):
             scores = self.classifier(images)
         target = getattr(photograph, "target", None)
         if target is None or scores.shape[1] != IMAGENET_CLASSES:
