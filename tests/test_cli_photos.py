@@ -70,6 +70,14 @@ def test_any_method(explain, tmp_path, method) -> None:
     assert status == 0 and out.startswith("photo.png: ") and "margin" not in out, err
 
 
+def test_a_method_that_blurs_itself_is_blurred_once(explain, tmp_path, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr("perceptual_lib.core.saliency.gaussian_blur", lambda maps, sigma: seen.append(sigma) or maps)
+    for method in ("no_perceptual", "perceptual_guided", "gradient"):
+        explain(make(tmp_path / "photo.png"), "--method", method, "--sigma", "3", "--out", tmp_path)
+    assert seen == [3.0] * 3
+
+
 def test_methods_and_settings_that_do_not_fit(explain, tmp_path) -> None:
     photo = make(tmp_path / "photo.png")
     assert "there is no method 'grad-cam' (nearest: grad_cam" in explain(photo, "--method", "grad-cam")[2]
@@ -130,3 +138,19 @@ def test_sigterm_ends_a_run_as_interrupt_does(tmp_path, engine) -> None:
     assert err.splitlines()[-1].startswith("perceptual-ball: interrupted, ") and err.endswith("from here.\n")
     assert "Traceback" not in err and "leaked" not in err
     assert [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".npz"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["perceptual", "rise"])
+def test_sigterm_ends_an_explanation_with_a_sentence(tmp_path, method) -> None:
+    photo = make(tmp_path / "photo.png")
+    code = (
+        "import os, signal; from perceptual_lib import cli\n"
+        "from perceptual_lib.core.passes import Passes; measure = Passes.measure\n"
+        "def once(*arguments):\n    os.kill(os.getpid(), signal.SIGTERM)\n    return measure(*arguments)\n"
+        "Passes.measure = once; cli.main()"
+    )
+    arguments = ["explain", str(photo), "--out", str(tmp_path), "--device", "cpu", "--method", method]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert done.returncode == 143 and done.stderr.splitlines()[-1] == "perceptual-ball: interrupted"
+    assert "Traceback" not in done.stderr and [path.name for path in tmp_path.iterdir()] == ["photo.png"]

@@ -178,3 +178,64 @@ def test_half_precision_is_searched_in_full(kind) -> None:
     found = perceptual_ball(half, images, 1, max_iter=60)
     assert {each.dtype for each in half.parameters()} == {kind}
     assert found.flipped.all() and not found.failed.any() and found.delta.dtype == torch.float32
+
+
+@pytest.mark.parametrize("way", ["of the first", "of those before"])
+def test_neighbours_that_are_seen_by_later_images_only(images, way) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inside = plain
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.inside(images + images[:1] if way == "of the first" else images.cumsum(0))
+
+    with pytest.warns(UserWarning, match="depends on the others"):
+        together = explain(Network(), images, 1, method="gradient")
+    torch.testing.assert_close(
+        together, torch.cat([explain(Network(), one[None], 1, method="gradient") for one in images])
+    )
+
+
+def test_a_network_of_batches_of_one(images) -> None:
+    """As exported ones are: several images are passed one by one."""
+    torch.manual_seed(0)
+
+    class Exported(Dependent):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images.reshape(1, 3, 12, 12))
+
+    network, free = Exported("running").double(), Dependent("running").double()
+    free.load_state_dict(network.state_dict())
+    for name, more in METHODS.items():
+        torch.testing.assert_close(
+            explain(network, images, 1, method=name, **more), explain(free, images, 1, method=name, **more)
+        )
+
+
+def test_what_changes_is_looked_at_again(images) -> None:
+    network = Dependent("running").double()
+    explain(network, images, 1, method="gradient")
+    network.norm.track_running_stats, network.norm.running_mean, network.norm.running_var = False, None, None
+    with pytest.warns(UserWarning, match="depends on the others"):
+        explain(network, images, 1, method="gradient")
+
+
+def test_a_search_that_breaks_down_is_said(images) -> None:
+    class Nan(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(432, 5).double()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(images.flatten(1)) * torch.nan
+
+    for call in (
+        lambda: perceptual_ball(Nan(), images, layers=()),
+        lambda: explain(Nan(), images, method="no_perceptual"),
+    ):
+        with pytest.warns(UserWarning, match="the search broke down in 4 of 4 problems"):
+            call()

@@ -131,3 +131,30 @@ def test_the_last_of_two_threads_puts_back_what_was() -> None:
     first_left.set()
     thread.join()
     assert inside != before and seen == [inside, inside] and switches() == before
+
+
+def test_networks_that_share_a_part_queue(images) -> None:
+    """An ensemble and one of its members: the first weight of the one is not that of the other."""
+    torch.manual_seed(0)
+    first, second = (
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5)) for _ in "ab"
+    )
+
+    class Ensemble(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = first, second
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.first(images) + self.second(images)
+
+    whole = Ensemble().double().train()
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+
+    def work(network: nn.Module) -> None:
+        for _ in range(8):
+            perceptual_ball(network, images, layers=0, max_iter=2)
+
+    assert together(lambda: work(whole), lambda: work(second)) == []
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+    assert all(module.training for module in whole.modules())

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from stand_ins import TinyNetwork
+from torch import nn
 
 from perceptual_lib import InputError, explain
 from perceptual_lib.core.activations import trace
@@ -101,3 +102,25 @@ def test_a_transformer_has_no_spatial_activation() -> None:
     for method in ("grad_cam", "excitation_backprop", "normgrad"):
         with pytest.raises(InputError, match="no activation that is a spatial map"):
             explain(network, torch.zeros(1, 3, 32, 32), method=method)
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "excitation_backprop", "normgrad"])
+@pytest.mark.parametrize("layer", ["side", "position", "behind"])
+def test_layers_that_the_score_does_not_depend_on(images: torch.Tensor, method: str, layer: str) -> None:
+    """A head beside the logits, an embedding of places, and what is cut off from the image."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.side, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 1), nn.Linear(6, 5)
+            self.position, self.behind = nn.Conv2d(1, 6, 1), nn.Conv2d(6, 6, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features = self.body(images).relu()
+            self.kept = self.side(features)
+            features = features + self.position(images.new_ones(len(images), 1, 10, 10))
+            features = features + self.behind(features.detach()).detach()
+            return self.head(features.mean((2, 3)))
+
+    with pytest.raises(InputError, match="(does not depend on the layer|gets no tensor from its layer) .*name another"):
+        explain(Network().double(), images, 1, method=method, layer=layer)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
@@ -28,6 +29,7 @@ AT_HAND = {
     "float32": lambda: (PIXELS / 255).astype(np.float32),
     "four channels": lambda: np.dstack([PIXELS, np.full(PIXELS.shape[:2], 255, dtype=np.uint8)]),
     "BytesIO": stream,
+    "bytes": lambda: stream().getvalue(),
 }
 
 
@@ -126,7 +128,9 @@ def test_an_orientation_beside_a_bad_tag_is_followed(tmp_path, orientation, form
         assert np.array_equal(np.asarray(open_picture(bad)), expected)
 
 
-@pytest.mark.parametrize(("bits", "mode"), [(12, "I;16"), (14, "I;16"), (16, "I;16"), (12, "I")])
+@pytest.mark.parametrize(
+    ("bits", "mode"), [(8, "I;16"), (10, "I;16"), (8, "I"), (12, "I;16"), (14, "I;16"), (16, "I;16"), (12, "I")]
+)
 def test_significant_bits_of_deep_pictures(bits, mode) -> None:
     """White is the largest value that so many bits can hold, and not that of the file's sixteen."""
     values = np.linspace(0, 2**bits - 1, 64).reshape(8, 8)
@@ -135,3 +139,68 @@ def test_significant_bits_of_deep_pictures(bits, mode) -> None:
     grey = np.asarray(open_picture(image))[..., 0]
     assert grey.min() == 0 and grey.max() == 255
     assert np.abs(grey - values / (2**bits - 1) * 255).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("white", "largest"), [(1.0, 1.0), (1.0, 1.05), (2.0, 2.0), (255.0, 255.0), (255.0, 256.0), (1e6, 1e6)]
+)
+def test_floats_and_what_resampling_overshoots(white, largest) -> None:
+    values = np.linspace(0, largest, 64, dtype=np.float32).reshape(8, 8)
+    grey = np.asarray(open_picture(Image.fromarray(values)))[..., 0]
+    assert np.abs(grey - (values / white * 255).clip(0, 255)).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_a_chunk_that_is_no_exif(format) -> None:
+    file = BytesIO()
+    Image.fromarray(PIXELS).save(file, format, exif=b"Exif\0\0garbage", lossless=True)
+    assert np.array_equal(np.asarray(open_picture(file)), PIXELS)
+
+
+@pytest.mark.parametrize(
+    "given", [torch.zeros(3, 4, 4), None, 7, (Image.new("RGB", (2, 2)), 3)], ids=lambda each: type(each).__name__
+)
+def test_what_is_no_picture_is_a_sentence(given) -> None:
+    with pytest.raises(InputError, match=r"(pictures are|a picture is a?) ?.*(PIL image)"):
+        Classifier(nn.Flatten()).preprocess(given)
+
+
+def averaged(network: nn.Module) -> dict:
+    return torch.optim.swa_utils.AveragedModel(network).state_dict()
+
+
+CHECKPOINTS = {
+    "plain": lambda network: network.state_dict(),
+    "of the tutorial": lambda network: {"epoch": 3, "model_state_dict": network.state_dict(), "loss": 0.1},
+    "nested": lambda network: {"state_dict": {"model": network.state_dict()}},
+    "averaged": averaged,
+    "lightning": lambda network: {
+        "state_dict": {f"model.{key}": value for key, value in network.state_dict().items()}
+        | {"criterion.weight": torch.ones(5)}
+    },
+    "before counters": lambda network: {
+        key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")
+    },
+    "parallel and compiled": lambda network: torch.compile(nn.DataParallel(network), backend="eager").state_dict(),
+}
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+@pytest.mark.parametrize("into", ["plain", "compiled", "parallel"])
+def test_checkpoints(tiny, tmp_path, kind, into, suffix) -> None:
+    saved = CHECKPOINTS[kind](tiny)
+    if suffix == "safetensors":
+        if not all(isinstance(value, Tensor) for value in saved.values()):
+            pytest.skip("it holds tensors alone")
+        save_file({key: value.clone() for key, value in saved.items()}, tmp_path / "weights.safetensors")
+    else:
+        torch.save(saved, tmp_path / "weights.pth")
+    fresh = type(tiny)().double()
+    outer = {
+        "plain": lambda net: net,
+        "compiled": lambda net: torch.compile(net, backend="eager"),
+        "parallel": nn.DataParallel,
+    }
+    load_classifier(outer[into](fresh), tmp_path / f"weights.{suffix}")
+    assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in tiny.state_dict().items())

@@ -1,5 +1,6 @@
 """A network is the same network by its name, as a module, in a classifier and in what others put around it."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -102,3 +103,88 @@ def test_grey_networks_are_known_by_their_first_convolution() -> None:
     assert grey.preprocess(Image.new("RGB", (30, 20))).shape == (1, 1, 224, 224)
     with pytest.raises(InputError, match="1 and 3 channels"):
         Classifier(grey.network, mean=[0.5], std=[0.2] * 3)
+
+
+def test_hooks_and_a_forward_on_a_classifier_are_obeyed_by_all(tiny: TinyNetwork, images: Tensor) -> None:
+    tiny.eval()
+
+    class Negative(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = tiny
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.network(-images)
+
+    hooked, replaced, answers = (Classifier(tiny, input_size=(12, 12)) for _ in range(3))
+    hooked.register_forward_pre_hook(lambda _, given: (-given[0],))
+    replaced.forward = lambda given: tiny(-given)
+    answers.__class__ = type("Answers", (Classifier,), {"forward": lambda self, given: {"logits": tiny(-given)}})
+    for settings in (
+        {"method": "gradient"},
+        {"method": "perceptual", "layers": 0, "max_iter": 4},
+        {"method": "rise", "samples": 5},
+        {"method": "grad_cam", "layer": 1},
+    ):
+        expected = explain(Negative(), images, 1, **settings)
+        for door in (hooked, replaced, answers):
+            torch.testing.assert_close(explain(door, images, 1, **settings), expected)
+    assert [each.name for each in answers.activations] == ["network.relu", "network.relu_1", "network.silu"]
+
+
+def test_preprocessing_is_found_behind_wrappers(tiny: TinyNetwork) -> None:
+    own = Classifier(tiny, mean=[0.1] * 3, std=[0.2] * 3, input_size=(12, 14), name="mine", class_names=list("abcde"))
+    for outer in (nn.DataParallel(own), torch.compile(own, backend="eager"), nn.Sequential(own)):
+        found = load_classifier(outer)
+        assert (found.name, found.input_size, found.class_names) == ("mine", (12, 14), tuple("abcde"))
+        assert torch.equal(found.mean, own.mean) and torch.equal(found.std, own.std)
+    vit = timm.create_model("vit_tiny_patch16_224")
+    for outer in (nn.DataParallel(vit), nn.Sequential(vit), torch.optim.swa_utils.AveragedModel(vit)):
+        assert load_classifier(outer).mean.flatten().tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda net, x: explain(lambda given: net(given), x), "a module, not function"),
+        (lambda net, x: perceptual_ball(net.forward, x), "a module, not method"),
+        (lambda net, x: perceptual_ball(net, x, target=1), r"no setting 'target' \(nearest: targets"),
+        (lambda net, x: explain(net, x, method="gradient", target=1), "the class is targets"),
+        (lambda net, x: PerceptualBall(net, steps=3).attribute(x), "no setting 'steps'"),
+        (lambda net, x: perceptual_ball(net, x, max_iter=5.5), "max_iter must be a whole number"),
+        (lambda net, x: perceptual_ball(net, x, margin_target=float("nan")), "finite numbers"),
+        (lambda net, x: explain(net, x, method="smoothgrad", samples=0), "samples is a whole number, at least 1"),
+        (lambda net, x: explain(net, x, method="integrated_gradients", steps=0), "steps is a whole number"),
+        (lambda net, x: explain(net, x, method="rise", samples=4, batch_size=2.5), "whole numbers, at least 1"),
+        (lambda net, x: explain(net, x, method="rise", samples=4, count=4), "give one of them"),
+        (lambda net, x: perceptual_ball(net, x, layers=True), "not True"),
+        (lambda net, x: perceptual_ball(net, x, layers=slice(0, 1)), "not slice"),
+        (lambda net, x: load_classifier(nn.Conv2d(4, 5, 3)).settings, "fails on a blank image of 3 x 224 x 224"),
+    ],
+)
+def test_what_is_no_setting_is_a_sentence(tiny: TinyNetwork, images: Tensor, call, message) -> None:
+    with pytest.raises(InputError, match=message):
+        call(tiny, images)
+
+
+def test_numbers_of_numpy_and_torch_are_layers(tiny: TinyNetwork, images: Tensor) -> None:
+    expected = perceptual_ball(tiny, images, layers=1, max_iter=3).delta
+    for layers in (np.array(1), torch.tensor(1), np.int64(1), [np.int32(1)]):
+        assert torch.equal(perceptual_ball(tiny, images, layers=layers, max_iter=3).delta, expected)
+
+
+def test_features_are_no_logits(tiny: TinyNetwork, images: Tensor) -> None:
+    class Headless(TinyNetwork):
+        def forward(self, images: Tensor) -> dict[str, Tensor]:
+            pooled = super().forward(images)
+            return {"last_hidden_state": pooled[:, None], "pooler_output": pooled}
+
+    with pytest.raises(InputError, match=r"returns features \(last_hidden_state, pooler_output\) and no logits"):
+        explain(Headless().double(), images, method="gradient")
+
+
+def test_half_a_classifier_has_its_settings() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).bfloat16()
+    own = Classifier(network, input_size=(16, 16))
+    assert list(own.settings["layers"]) == [0]
+    assert explain(own, own.preprocess(Image.new("RGB", (20, 20), "red")), max_iter=2).dtype == torch.float32

@@ -16,6 +16,9 @@ FAILURES = {
     "a package": ModuleNotFoundError("No module named 'abacus'"),
     "memory": MemoryError(),
     "torch's memory": RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    "a GPU": RuntimeError("CUDA error: out of memory"),
+    "a library": RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    "threads": RuntimeError("can't start new thread"),
     "said by a method": MachineError("it needs abacus: pip install abacus."),
 }
 
