@@ -7,6 +7,7 @@ functions and methods alike, and leaves nothing on the network.
 
 import operator
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -322,6 +323,19 @@ def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> lis
     modules = [each for each in wanted if isinstance(each, str) and each in outputs]
     plain = select_layers([each for each in wanted if each not in modules], [activations[index].name for index in own])
     return sorted({own[index] for index in plain} | {outputs[each] for each in modules})
+
+
+def say_what_is_hidden(network: nn.Module) -> None:
+    """Warn of parts whose activations cannot be seen, beside others that are."""
+    hidden = [
+        path or "the network" for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)
+    ]
+    if hidden:
+        warnings.warn(
+            f"{hidden[0]} is compiled to TorchScript: its activations are not seen, and stay as they are"
+            f"{see('Nothing is seen')}.",
+            stacklevel=2,
+        )
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:

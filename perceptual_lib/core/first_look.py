@@ -112,7 +112,12 @@ def _look_at_one(network: nn.Module, image: Tensor) -> Findings:
     try:
         with torch.enable_grad():
             scores = ask(network, image.clone().requires_grad_())
-    except Exception:  # what is wrong with it is said where it is asked next
+    except Exception as error:  # what is wrong with it is said where it is asked next
+        if "type" in str(error) and ("Half" in str(error) or "BFloat16" in str(error)):
+            raise InputError(
+                "the network casts its inputs to half precision itself, and is computed in float32 here "
+                f"({' '.join(str(error).split())}); let it cast to the type of its weights{see('Half precision')}."
+            ) from error
         return Findings()
     return Findings(len(scores) == 1, _are_probabilities(scores.detach()), _why_no_gradient(scores))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, watch
+from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, say_what_is_hidden, watch
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.core.passes import Passes
@@ -28,7 +28,7 @@ def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Ten
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
     with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, _let_positive_back)) as seen:
         gradient = input_gradient(network, images, targets)
-    _check_seen(seen.answered, "deconvnet")
+    _check_seen(network, seen.answered, "deconvnet")
     return gradient.abs().amax(1)
 
 
@@ -94,17 +94,18 @@ def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) 
 
     with watch(rule):
         gradient = input_gradient(network, images, targets)
-    _check_seen(len(seen), "guided backprop")
+    _check_seen(network, len(seen), "guided backprop")
     return gradient
 
 
-def _check_seen(count: int, method: str) -> None:
+def _check_seen(network: nn.Module, count: int, method: str) -> None:
     """Without an activation that is seen, a method that changes their gradients would silently be the gradient."""
     if count == 0:
         raise InputError(
             f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method"
             f"{see('Nothing is seen')}."
         )
+    say_what_is_hidden(network)
 
 
 class rules(TorchFunctionMode):

@@ -239,3 +239,21 @@ def test_a_search_that_breaks_down_is_said(images) -> None:
     ):
         with pytest.warns(UserWarning, match="the search broke down in 4 of 4 problems"):
             call()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_networks_that_cast_are_refused_in_a_sentence(images, mixed) -> None:
+    class Casting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 4, 3), nn.Linear(400, 5).bfloat16()
+            if not mixed:
+                self.stem.bfloat16()
+
+        def forward(self, images: Tensor) -> Tensor:
+            features = self.stem(images) if mixed else self.stem(images.bfloat16())
+            return self.head(features.bfloat16().flatten(1))
+
+    for method in ("gradient", "no_perceptual", "rise"):
+        with pytest.raises(InputError, match="casts its inputs to half precision itself"):
+            explain(Casting(), images.float(), 1, method=method)

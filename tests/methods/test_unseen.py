@@ -60,3 +60,15 @@ def test_one_seen_activation_is_held_by_default(images) -> None:
     held = explain(own, images, method="perceptual", max_iter=3)
     free = explain(own, images, method="no_perceptual", max_iter=3)
     assert not torch.allclose(held, free)
+
+
+@pytest.mark.parametrize("method", ["perceptual", "guided_backprop", "deconvnet"])
+def test_a_part_that_is_hidden_is_said(images, method) -> None:
+    """One activation is seen, and others are compiled."""
+    torch.manual_seed(0)
+    body = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()))
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+    partly = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), body, *head).double()
+    more = {"max_iter": 2} if method == "perceptual" else {}
+    with pytest.warns(UserWarning, match="2 is compiled to TorchScript: its activations are not seen"):
+        explain(partly, images, 1, method=method, **more)
