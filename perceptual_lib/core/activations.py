@@ -36,6 +36,10 @@ ACTIVATION_FUNCTIONS = frozenset(
 OUTPUT = "output"  # in the place of a function's name: what a module returns, held because it was named
 
 
+# What activations are written out with. On maps of features they may be a gate, too: see `say_what_is_hidden`.
+PARTS = frozenset("clamp clamp_min erf maximum sigmoid where".split())
+
+
 @dataclass(frozen=True)
 class Activation:
     """One activation call of a forward pass, or what a module returns.
@@ -61,6 +65,7 @@ class watch(TorchFunctionMode):
     def __init__(self, see: Callable[[str, Tensor], Tensor | None]) -> None:
         super().__init__()
         self.see = see
+        self.parts: Counter[str] = Counter()  # calls on maps of features that may be activations written out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = self.run(func, args, kwargs or {})
@@ -69,6 +74,8 @@ class watch(TorchFunctionMode):
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.see(name, output)
             return output if replacement is None else replacement
+        if name in PARTS and output.requires_grad and output.ndim == 4 and min(output.shape[1:]) > 1:
+            self.parts[name] += 1
         return output
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -273,7 +280,7 @@ def trace(
     values: list[Tensor] = []
     calls: Counter[str] = Counter()
 
-    def see(function: str, output: Tensor) -> None:
+    def look(function: str, output: Tensor) -> None:
         keep(call_name(stack, function), function, output)
 
     def keep(name: str, function: str, output: Tensor) -> None:
@@ -283,8 +290,10 @@ def trace(
         calls[name] += 1
 
     at_outputs = outputs_of(network, modules, lambda path, output: keep(path, OUTPUT, output))
-    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(see):
+    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
         output = ask(network, inputs.detach().requires_grad_())
+    if found:
+        say_what_is_hidden(network, len(found), seen.parts)
     return output.detach().to(inputs.dtype), found, values
 
 
@@ -325,17 +334,18 @@ def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> lis
     return sorted({own[index] for index in plain} | {outputs[each] for each in modules})
 
 
-def say_what_is_hidden(network: nn.Module) -> None:
-    """Warn of parts whose activations cannot be seen, beside others that are."""
-    hidden = [
-        path or "the network" for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)
-    ]
-    if hidden:
-        warnings.warn(
-            f"{hidden[0]} is compiled to TorchScript: its activations are not seen, and stay as they are"
-            f"{see('Nothing is seen')}.",
-            stacklevel=2,
+def say_what_is_hidden(network: nn.Module, seen: int, parts: Mapping[str, int]) -> None:
+    """Warn of activations that cannot be seen, beside those that are: in TorchScript, or more of them written out."""
+    scripted = [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]
+    if scripted:
+        what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"
+    elif sum(parts.values()) > seen:
+        what = (
+            f"beside {seen} activations there are calls of {', '.join(parts)} that may be others written out, not seen"
         )
+    else:
+        return
+    warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.activations import ask, held_layers, held_modules, say_what_is_hidden, trace
+from perceptual_lib.core.activations import ask, held_layers, held_modules, trace
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
 from perceptual_lib.core.errors import see
@@ -106,8 +106,6 @@ class Objective:
         self.margin_before = self.margin_of(logits, targets).expand(problems)
         self.activation_count = len(activations)
         held = [held_layers(layers, activations) for layers in choices]
-        if any(held):
-            say_what_is_hidden(passes.network)
         references = {layer: values[layer] for layer in sorted(set().union(*held))}
         holds = [[layer in layers for layers in held] for layer in references]
         self.term = PerceptualTerm(

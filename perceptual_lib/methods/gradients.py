@@ -28,7 +28,7 @@ def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Ten
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
     with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, _let_positive_back)) as seen:
         gradient = input_gradient(network, images, targets)
-    _check_seen(network, seen.answered, "deconvnet")
+    _check_seen(network, seen.answered, "deconvnet", {})
     return gradient.abs().amax(1)
 
 
@@ -92,20 +92,20 @@ def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) 
         seen.append(function)
         return positive_gradient(output)
 
-    with watch(rule):
+    with watch(rule) as watched:
         gradient = input_gradient(network, images, targets)
-    _check_seen(network, len(seen), "guided backprop")
+    _check_seen(network, len(seen), "guided backprop", watched.parts)
     return gradient
 
 
-def _check_seen(network: nn.Module, count: int, method: str) -> None:
+def _check_seen(network: nn.Module, count: int, method: str, parts: Mapping[str, int]) -> None:
     """Without an activation that is seen, a method that changes their gradients would silently be the gradient."""
     if count == 0:
         raise InputError(
             f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method"
             f"{see('Nothing is seen')}."
         )
-    say_what_is_hidden(network)
+    say_what_is_hidden(network, count, parts)
 
 
 class rules(TorchFunctionMode):

@@ -165,14 +165,18 @@ def test_relative_changes_of_a_linear_network_by_hand() -> None:
 
 def names_on_meta(make) -> list[str]:
     """Activation names of a network without weights: only the path through it is followed."""
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes that their library will rename
+    with (
+        torch.device("meta"),
+        warnings.catch_warnings(record=True) as caught,
+    ):  # libraries warn of what they will rename
         network = make()
         size = 299 if type(network).__name__ == "Inception3" else 224
         if hasattr(network, "pretrained_cfg"):
             size = timm.data.resolve_model_data_config(network)["input_size"][1]
         with freeze(network):
-            return [activation.name for activation in trace(network, torch.zeros(2, 3, size, size))[1]]
+            names = [activation.name for activation in trace(network, torch.zeros(2, 3, size, size))[1]]
+    assert not any("not seen" in str(each.message) for each in caught)
+    return names
 
 
 @pytest.mark.slow

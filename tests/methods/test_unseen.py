@@ -62,6 +62,22 @@ def test_one_seen_activation_is_held_by_default(images) -> None:
     assert not torch.allclose(held, free)
 
 
+@pytest.mark.parametrize("method", ["perceptual", "guided_backprop"])
+def test_one_seen_activation_of_many_is_said(images, method) -> None:
+    class Swish(nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return features * features.sigmoid()
+
+    torch.manual_seed(0)
+    body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), Swish(), nn.Conv2d(4, 4, 3), Swish()
+    network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
+    more = {"max_iter": 2} if method == "perceptual" else {}
+    with pytest.warns(
+        UserWarning, match="beside 1 activations there are calls of sigmoid that may be others, written out"
+    ):
+        explain(network, images, 1, method=method, **more)
+
+
 @pytest.mark.parametrize("method", ["perceptual", "guided_backprop", "deconvnet"])
 def test_a_part_that_is_hidden_is_said(images, method) -> None:
     """One activation is seen, and others are compiled."""
