@@ -340,9 +340,7 @@ def say_what_is_hidden(network: nn.Module, seen: int, parts: Mapping[str, int]) 
     if scripted:
         what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"
     elif sum(parts.values()) > seen:
-        what = (
-            f"beside {seen} activations there are calls of {', '.join(parts)} that may be others written out, not seen"
-        )
+        what = f"beside {seen} activations, calls of {', '.join(parts)} may be others, written out, which are not seen"
     else:
         return
     warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)

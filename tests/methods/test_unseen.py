@@ -72,9 +72,7 @@ def test_one_seen_activation_of_many_is_said(images, method) -> None:
     body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), Swish(), nn.Conv2d(4, 4, 3), Swish()
     network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
     more = {"max_iter": 2} if method == "perceptual" else {}
-    with pytest.warns(
-        UserWarning, match="beside 1 activations there are calls of sigmoid that may be others, written out"
-    ):
+    with pytest.warns(UserWarning, match="beside 1 activations, calls of sigmoid may be others, written out"):
         explain(network, images, 1, method=method, **more)
 
 
