@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import HALF, freeze, network_of
+from perceptual_lib.core.calling import HALF, freeze, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import looked_at
 from perceptual_lib.core.precision import computing

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import HALF, ask, network_of
+from perceptual_lib.core.calling import HALF, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from perceptual_lib.core.activations import ask
+from perceptual_lib.core.calling import ask
 from perceptual_lib.core.folding import ANSWERS, NOTHING, Amounts, Fold, Folds, PathChanged, fold, version_of
 
 TOLERANCE = 1e-3  # of the largest logit, between folded and plain

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import ask
+from perceptual_lib.core.calling import ask
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.precision import computing, switches
 

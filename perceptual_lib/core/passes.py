@@ -12,7 +12,8 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import ask, by_image, network_of, outputs_of
+from perceptual_lib.core.activations import by_image, outputs_of
+from perceptual_lib.core.calling import ask, network_of
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Folds, PathChanged, fold

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import list_layers, network_of
 from perceptual_lib.core.batches import in_halves, join
+from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.checks import check_model, ready
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import check_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
+from perceptual_lib.core.selection import list_layers
 from perceptual_lib.core.settings import Layers, suited
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import ask
 from perceptual_lib.core.batches import portions
+from perceptual_lib.core.calling import ask
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import check_gradient

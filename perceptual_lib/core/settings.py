@@ -9,7 +9,7 @@ from typing import Any
 from perceptual_lib.core.errors import InputError, nearest
 
 Layers = int | str | range | Iterable[int | str | range]
-"""Activations, see `activations.select_layers`; outputs of modules, by their paths."""
+"""Activations, see `selection.select_layers`; outputs of modules, by their paths."""
 
 
 @dataclass(frozen=True, kw_only=True)

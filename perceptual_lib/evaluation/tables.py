@@ -25,7 +25,7 @@ def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statisti
 
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
     """The first and last layer that settings (JSON) hold: (0, -1) for none, Nones for a method that knows no layers."""
-    from perceptual_lib.core.activations import parse_span  # an import of PyTorch
+    from perceptual_lib.core.selection import parse_span  # an import of PyTorch
 
     layers = json.loads(settings).get("layers")
     if layers is None:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.activations import SEEN, Activation, at_modules, network_of, select_layers, trace, watch
+from perceptual_lib.core.activations import SEEN, Activation, at_modules, trace, watch
+from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.selection import select_layers
 
 Layer = None | int | str
 """A module by its path, an activation by index or name, or None for the `default_layer`."""

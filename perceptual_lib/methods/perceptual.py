@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import list_layers
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.saliency import input_gradient, saliency_map
+from perceptual_lib.core.selection import list_layers
 from perceptual_lib.core.settings import SCALE_FREE, Layers
 from perceptual_lib.methods.registry import explainer
 from perceptual_lib.networks.special import special

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from perceptual_lib.core.activations import Wrapper
 from perceptual_lib.core.batches import portions
+from perceptual_lib.core.calling import Wrapper
 from perceptual_lib.core.checks import all_finite, check_model, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import check_gradient, say_what_is_flat

@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from perceptual_lib.core.activations import HALF, Activation, Wrapper, freeze, held_layers, network_of, trace
+from perceptual_lib.core.activations import Activation, trace
+from perceptual_lib.core.calling import HALF, Wrapper, freeze, network_of
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
+from perceptual_lib.core.selection import held_layers
 from perceptual_lib.core.settings import SCALE_FREE, architecture, suited
 from perceptual_lib.networks.pictures import PictureLike, open_picture
 from perceptual_lib.networks.special import special

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from perceptual_lib.core.activations import network_of
+from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.networks import vgg16_voc

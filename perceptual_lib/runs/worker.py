@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual_lib.core.activations import Activation, freeze
+from perceptual_lib.core.activations import Activation
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.errors import MachineError, is_out_of_memory, see
 from perceptual_lib.core.graphs import release
 from perceptual_lib.core.precision import computing

@@ -8,7 +8,7 @@ from stand_ins import TinyNetwork
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes

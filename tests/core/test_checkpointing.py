@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import InputError, perceptual_ball
-from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods import METHODS, explain

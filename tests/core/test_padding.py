@@ -6,7 +6,7 @@ from passes import logits_and_gradient, unsettled
 from torch import nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.passes import Passes
 

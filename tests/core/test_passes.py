@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import Classifier, explain, perceptual_ball
-from perceptual_lib.core.activations import freeze
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.folding import NOTHING, Bounded, PathChanged, fold
 from perceptual_lib.core.passes import Passes

@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import InputError, perceptual_ball
+from perceptual_lib.core.activations import trace
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.perturbation import class_response, multiclass_margin
 from perceptual_lib.evaluation.change.protocol import perturbation_path
 
@@ -124,8 +126,6 @@ def test_target_defaults_to_the_prediction(tiny: TinyNetwork, images: torch.Tens
 
 
 def test_holding_the_activations_holds_them(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    from perceptual_lib.core.activations import freeze, trace
-
     def change(delta: torch.Tensor) -> float:
         with freeze(tiny):
             before, after = trace(tiny, images)[2][2], trace(tiny, images + delta)[2][2]

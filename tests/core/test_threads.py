@@ -8,7 +8,8 @@ from stand_ins import together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core.activations import freeze, trace
+from perceptual_lib.core.activations import trace
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.precision import computing, switches
 
 

@@ -23,7 +23,7 @@ def test_paper_profile_is_the_papers() -> None:
 
 
 def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
-    from perceptual_lib.core.activations import select_layers
+    from perceptual_lib.core.selection import select_layers
 
     names = [activation.name for activation in embedded.activations]
     settings, own = load_profile("demo").settings, embedded.settings

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
-from perceptual_lib.core.activations import select_layers
+from perceptual_lib.core.selection import select_layers
 from perceptual_lib.networks.pictures import open_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.core.activations import select_layers
+from perceptual_lib.core.selection import select_layers
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import THRESHOLDS
 from perceptual_lib.evaluation.localization.table import Scores, trials

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from perceptual_lib.book.explorer import finished
 from perceptual_lib.book.explorer.player import PHOTOGRAPHS
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
-from perceptual_lib.core.activations import freeze, network_of
+from perceptual_lib.core.calling import freeze, network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import freeze, trace
+from perceptual_lib.core.activations import trace
+from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import Perturbation
 from perceptual_lib.evaluation.places import share_inside

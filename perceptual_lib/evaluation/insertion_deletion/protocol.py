@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perceptual_lib.core.activations import ask
 from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.calling import ask
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import class_probabilities

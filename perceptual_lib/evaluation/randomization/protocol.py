@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from perceptual_lib.core.activations import network_of
+from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps

@@ -1,0 +1,140 @@
+"""How a network is called: in evaluation mode, without gradients for its weights, for its logits; and what is inside of
+what others have put around it."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from perceptual_lib.core.errors import InputError, see
+
+
+HALF = torch.bfloat16, torch.float16
+FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
+
+
+class Wrapper(nn.Module):
+    """A module around a network, in which layers have their own names."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return ask(self.network, inputs)
+
+
+def ask(network: nn.Module, images: Tensor) -> Tensor:
+    """The logits of images (B, C, H, W); a network of half precision gets them in its own type."""
+    weight = next(network.parameters(), images)
+    return logits_of(network(images.to(weight.dtype) if weight.dtype in HALF else images))
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a network returns, where that is one tensor, or it is plain which one is meant: by the name `logits`, or as
+    the only tensor with a row of scores for each image. Raises InputError for others."""
+    if isinstance(output, Tensor):
+        return output
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    parts = list(output.values() if isinstance(output, Mapping) else output if isinstance(output, Iterable) else ())
+    if FEATURES.intersection(output if isinstance(output, Mapping) else ()):
+        raise InputError(
+            f"the network returns features ({', '.join(map(str, output))}) and no logits: give the network with its "
+            f"classifying head{see('What a network returns')}."
+        )
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
+    if len(scores) != 1:
+        shapes = ", ".join(str(tuple(part.shape)) for part in tensors) or "none"
+        raise InputError(
+            f"the network must return a tensor of logits, not {type(output).__name__} (tensors in it: {shapes}); wrap "
+            f"it in a module that returns the logits alone{see('What a network returns')}."
+        )
+    return scores[0]
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
+    of it; another module, and a wrapper with a `forward` or hooks of its own, as it is."""
+    if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward:
+        if not ("forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks):
+            return network_of(model.network)
+        return model
+    return network_of(model._orig_mod) if "_orig_mod" in model._modules else model  # type: ignore[arg-type]
+
+
+class _Eagerly:
+    """Context in which what `torch.compile` has made is called as it was written: compiled code has no activations.
+
+    Torch has one switch for all threads; the last one to leave puts it back.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside = RLock(), 0
+        self.stance: Any = None
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:  # loading the compiler takes a second: where it is not, nothing is compiled
+                self.stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None
+
+    def __exit__(self, *error: Any) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0 and self.stance is not None:
+                self.stance.__exit__(*error)
+
+
+_eagerly = _Eagerly()
+_locks = WeakIdKeyDictionary()  # of weights: networks that have one in common queue
+
+
+@contextmanager
+def freeze(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for the weights; on leaving all is put back as it was, also by an error.
+
+    Half precision is computed in float32 inside: a small change of an image vanishes between its numbers.
+
+    Other threads that want to freeze some of the same weights wait. The network's own `train` is called both ways, and
+    what one that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
+    """
+    with ExitStack() as held:
+        owners: list[Any] = sorted(network.parameters(), key=id) or [network]
+        for weight in owners:  # in one order, so that no two wait for each other
+            held.enter_context(_locks.setdefault(weight, RLock()))
+        held.enter_context(_eagerly)
+        modes = [(module, getattr(module, "training", False)) for module in network.modules()]
+        training = any(mode for _, mode in modes)
+        theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
+        values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
+        halves = [(each, each.data) for each in (*network.parameters(), *network.buffers()) if each.dtype in HALF]
+        wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        try:
+            if training:
+                with suppress(NotImplementedError):  # exported networks have no modes
+                    network.eval()
+            for parameter in wanting:
+                parameter.requires_grad = False
+            for each, value in halves:
+                each.data = value.float()
+            yield
+        finally:
+            for each, value in halves:
+                each.data = value
+            for module, mode in modes:  # outer ones first
+                if training and module.training != mode:
+                    module.train(mode)
+            with torch.no_grad():
+                for each, value in values:
+                    if not (each.is_meta or torch.equal(each, value)):
+                        each.copy_(value)
+            for parameter in wanting:
+                parameter.requires_grad = True

@@ -1,0 +1,104 @@
+"""Which layers are meant: activations by index, name or range, and outputs of modules by their paths."""
+
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from torch import nn
+
+from perceptual_lib.core.activations import OUTPUT, SEEN, Activation
+from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.settings import Layers
+
+
+def held_modules(choices: Iterable[Layers | None], names: Collection[str], network: nn.Module) -> tuple[str, ...]:
+    """Paths of modules that choices of layers name, where these are not names or indices of activations."""
+    words = {layer for layers in choices for layer in list_layers(layers) if isinstance(layer, str)}
+    paths = {path for path, _ in network.named_modules() if path and parse_span(path) is None}  # "3" is an index
+    return tuple(sorted(words.difference(names) & paths))
+
+
+def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> list[int]:
+    """Indices of what is held: of the activations that `select_layers` finds, and of outputs of modules by their paths.
+
+    None stands for all but the top fifth of the activations, and at least one; InputError where there are none.
+    """
+    own = [index for index, each in enumerate(activations) if each.function != OUTPUT]
+    if layers is None:
+        if not own:
+            raise InputError(
+                f"no activation of the network is seen ({SEEN}), so none can be held: name modules as layers, whose "
+                f"outputs are held then; with layers=() nothing is, which is the paper's NoPer{see('Nothing is seen')}."
+            )
+        layers = range(max(1, len(own) * 4 // 5))
+    outputs = {each.name: index for index, each in enumerate(activations) if each.function == OUTPUT}
+    wanted = list_layers(layers)
+    modules = [each for each in wanted if isinstance(each, str) and each in outputs]
+    plain = select_layers([each for each in wanted if each not in modules], [activations[index].name for index in own])
+    return sorted({own[index] for index in plain} | {outputs[each] for each in modules})
+
+
+def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
+    """Indices of the activations that `layers` names, ascending and without repeats.
+
+    Args:
+        layers: an index (negative from the end), a name, a `range`, a string "4-9" (both ends included, as the
+            paper writes ranges), or any number of these together. An empty collection selects none.
+        names: the activations' names in forward order.
+
+    Raises:
+        InputError: an index out of range or an unknown name.
+    """
+    return sorted({index for layer in list_layers(layers) for index in _indices(layer, names)})
+
+
+def list_layers(layers: Layers | None) -> list[int | str | range]:
+    """The layers one by one, to be read more than once; none of None."""
+    if layers is None:
+        return []
+    if getattr(layers, "ndim", None) == 0:  # a number of NumPy or torch
+        return [int(layers)]  # type: ignore[arg-type]
+    if isinstance(layers, (bool, slice, Mapping)):
+        raise InputError(f"layers are indices, names or ranges, not {layers!r}.")
+    return [layers] if isinstance(layers, (int, str, range)) or not isinstance(layers, Iterable) else list(layers)
+
+
+def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
+    if isinstance(layer, range):
+        for index in layer:
+            yield from _indices(index, names)
+    elif isinstance(layer, bool):
+        raise InputError(f"a layer is an index, a name or a range, not {layer!r}.")
+    elif isinstance(layer, str) and layer in names:
+        yield names.index(layer)
+    elif isinstance(layer, str) and layer.startswith("-") and layer[1:].isdecimal():
+        yield from _indices(int(layer), names)
+    elif isinstance(layer, str):
+        span = parse_span(layer)
+        if span is None:
+            raise InputError(
+                f"there is no layer {layer!r}; the network has {_extent(names)}: give their names, indices, an "
+                "inclusive range such as 4-9, or for the perturbation the path of a module that is called."
+            )
+        yield from _indices(range(span[0], span[1] + 1), names)
+    else:
+        try:
+            index = operator.index(layer)
+        except TypeError:
+            raise InputError(f"a layer is an index, a name or a range, not {layer!r}.") from None
+        if not -len(names) <= index < len(names):
+            raise InputError(f"layer {index} is out of range: the network has {_extent(names)}.")
+        yield index % len(names)
+
+
+def parse_span(layers: str) -> tuple[int, int] | None:
+    """First and last layer of a range as the paper writes it: (4, 9) of "4-9", (4, 4) of "4"; None for other words."""
+    first, dash, last = layers.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        return None
+    return int(first), int(last or first)
+
+
+def _extent(names: Sequence[str]) -> str:
+    if not names:
+        return f"no activations that are known ({SEEN})"
+    return f"{len(names)} activations, from 0 ({names[0]}) to {len(names) - 1} ({names[-1]})"
