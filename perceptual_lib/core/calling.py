@@ -13,7 +13,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from perceptual_lib.core.errors import InputError, see
 
-
 HALF = torch.bfloat16, torch.float16
 FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
 
