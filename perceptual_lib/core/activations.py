@@ -49,6 +49,11 @@ class Activation:
     shape: tuple[int, ...]
 
 
+def function_name(func: Any) -> str:
+    """ "relu" of all its forms: in place ("relu_"), inside ("_threshold"), in exported networks ("relu.default")."""
+    return getattr(func, "__name__", "").partition(".")[0].strip("_")
+
+
 class watch(TorchFunctionMode):
     """Context in which `see(function name, output)` is called at each activation that depends on the input.
 
@@ -62,7 +67,7 @@ class watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = self.run(func, args, kwargs or {})
-        name = getattr(func, "__name__", "").strip("_")  # "_threshold", "relu_"
+        name = function_name(func)
         # An activation of parameters alone (Swin V2's position bias) has no gradient towards the input.
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.see(name, output)

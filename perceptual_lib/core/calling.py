@@ -130,7 +130,8 @@ def freeze(network: nn.Module) -> Iterator[None]:
                 each.data = value
             for module, mode in modes:  # outer ones first
                 if training and module.training != mode:
-                    module.train(mode)
+                    with suppress(NotImplementedError):
+                        module.train(mode)
             with torch.no_grad():
                 for each, value in values:
                     if not (each.is_meta or torch.equal(each, value)):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from perceptual_lib.core.calling import HALF, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see
+from perceptual_lib.core.losses import NO_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,11 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
         alone = torch.cat([ask(network, each) for each in pair.detach().split(1)])
     except Exception as error:
         raise InputError(
-            f"the network cannot be asked for one image alone ({' '.join(str(error).split())}), so its answers depend "
-            f"on the batch; give its batch norms running statistics{see('Neighbours that matter')}."
+            f"the network cannot be asked for one image alone ({' '.join(str(error).split())}), so its answers are of "
+            "a batch; give its batch norms running statistics, or export it for any batch"
+            f"{see('Neighbours that matter')}."
         ) from error
-    beside, no_gradient = beside.detach(), _why_no_gradient(beside)
+    beside, no_gradient = beside.detach(), _why_no_gradient(beside, pair)
     depends = not _near(beside, alone)
     again = ask(network, image) if depends else alone[:1]
     if not _near(again, alone[:1]):
@@ -111,7 +113,8 @@ def _look_at_one(network: nn.Module, image: Tensor) -> Findings:
     """Of a network that does not take two images: where it takes one, each is passed alone."""
     try:
         with torch.enable_grad():
-            scores = ask(network, image.clone().requires_grad_())
+            leaf = image.clone().requires_grad_()
+            scores = ask(network, leaf)
     except Exception as error:  # what is wrong with it is said where it is asked next
         if "type" in str(error) and ("Half" in str(error) or "BFloat16" in str(error)):
             raise InputError(
@@ -119,7 +122,7 @@ def _look_at_one(network: nn.Module, image: Tensor) -> Findings:
                 f"({' '.join(str(error).split())}); let it cast to the type of its weights{see('Half precision')}."
             ) from error
         return Findings()
-    return Findings(len(scores) == 1, _are_probabilities(scores.detach()), _why_no_gradient(scores))
+    return Findings(len(scores) == 1, _are_probabilities(scores.detach()), _why_no_gradient(scores, leaf))
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
@@ -139,14 +142,9 @@ def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype) ->
     return scores.to(dtype) if findings(model).probabilities else scores.softmax(1, dtype)
 
 
-def _why_no_gradient(scores: Tensor) -> str:
-    if not scores.requires_grad:
-        return (
-            "the network's outputs have no gradient in the image (torch.no_grad, detach or NumPy on the way, or "
-            "quantized weights?); use a network that can be trained, or a method that needs none, as rise"
-            f"{see('No gradient')}."
-        )
-    nodes, met = [scores.grad_fn], set()
+def _why_no_gradient(scores: Tensor, images: Tensor) -> str:
+    """Of outputs, and the images that they were computed of as a leaf; "" where they have a gradient there."""
+    nodes, met, reached = [scores.grad_fn], set(), False
     while nodes:
         if (node := nodes.pop()) is None or node in met:
             continue
@@ -155,9 +153,10 @@ def _why_no_gradient(scores: Tensor) -> str:
                 "the network computes its activations a second time (checkpoint with use_reentrant=True), which gives "
                 f"no gradient in the image; switch it off, or use use_reentrant=False{see('Checkpointing')}."
             )
+        reached = reached or getattr(node, "variable", None) is images
         met.add(node)
         nodes += [each for each, _ in node.next_functions]
-    return ""
+    return "" if reached or scores is images else NO_GRADIENT
 
 
 def check_gradient(model: nn.Module) -> None:

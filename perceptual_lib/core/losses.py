@@ -5,8 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, see
 
+NO_GRADIENT = (
+    "the network's outputs have no gradient in the image (torch.no_grad, detach or NumPy on the way, or quantized "
+    f"weights?); use a network that can be trained, or a method that needs none, as rise{see('No gradient')}."
+)
 Losses = Callable[[Tensor, Tensor], Tensor]
 """Of points (B, N) and the numbers (B,) of the problems that they belong to: the losses (B,)."""
 
@@ -16,7 +20,9 @@ def with_gradient(loss: Callable[..., Tensor], points: Tensor, *rest: Tensor) ->
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         losses = loss(points, *rest)
-        (gradient,) = torch.autograd.grad(losses.sum(), points)
+        (gradient,) = torch.autograd.grad(losses.sum(), points, allow_unused=True)
+    if gradient is None:
+        raise InputError(NO_GRADIENT)
     return losses.detach(), gradient
 
 

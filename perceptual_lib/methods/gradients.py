@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, say_what_is_hidden, watch
+from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, function_name, say_what_is_hidden, watch
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.core.passes import Passes
@@ -124,7 +124,7 @@ class rules(TorchFunctionMode):
         self, func: Operation, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        rule = self.table.get(getattr(func, "__name__", "").strip("_"))
+        rule = self.table.get(function_name(func))
         if rule is None or not any(map(is_open, (*args, *kwargs.values()))):
             return func(*args, **kwargs)
         self.answered += 1

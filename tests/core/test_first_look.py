@@ -143,12 +143,15 @@ class WithoutGradient(Sure):
         if self.way == "no_grad":
             with torch.no_grad():
                 return super().forward(images)
+        if self.way == "a parameter alone":  # as quantized layers do: it has a gradient, and not in the image
+            self.head.bias.requires_grad = True
+            return super().forward(images.detach())
         if self.way == "numpy":
             return torch.from_numpy(super().forward(images.detach()).detach().numpy())
         return super().forward(images.detach())
 
 
-@pytest.mark.parametrize("way", ["no_grad", "detach", "numpy"])
+@pytest.mark.parametrize("way", ["no_grad", "detach", "numpy", "a parameter alone"])
 def test_no_gradient_is_a_sentence(images, way) -> None:
     network = WithoutGradient(way)
     for method, settings in METHODS.items():

@@ -159,3 +159,12 @@ def test_networks_that_share_a_part_queue(images) -> None:
     assert together(lambda: work(whole), lambda: work(second)) == []
     assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
     assert all(module.training for module in whole.modules())
+
+
+def test_a_network_without_modes(images) -> None:
+    """Exported ones refuse to be told."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(400, 5)).double()
+    exported = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    for method, settings in {"gradient": {}, "perceptual": {"max_iter": 2}}.items():
+        found, expected = (explain(each, images, 1, method=method, **settings) for each in (exported, network))
+        torch.testing.assert_close(found, expected)
