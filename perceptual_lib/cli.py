@@ -5,7 +5,6 @@ import signal
 import sys
 from collections import Counter
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +40,7 @@ def explain(
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
+    from perceptual_lib.book.overlays import explain_batch, overlay_paths
     from perceptual_lib.core.batches import full_batch
     from perceptual_lib.methods import find_method
     from perceptual_lib.networks.pictures import open_picture
@@ -54,7 +54,7 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {out} cannot be made: {error.strerror}.") from error
-    pairs = list(zip(photos, _overlays(photos, out), strict=True))
+    pairs = list(zip(photos, overlay_paths(photos, out), strict=True))
     status, size = 0, full_batch(classifier.device)
     for start in range(0, len(pairs), size):
         read = []
@@ -65,7 +65,8 @@ def explain(
                 status = _say(str(error), 2)
         if read:
             title = f"[{min(start + size, len(pairs))}/{len(pairs)}]"
-            _explain_batch(classifier, read, index, method, settings, sigma, title)
+            for line in explain_batch(classifier, read, index, method, settings, sigma, title):
+                typer.echo(line)
     raise typer.Exit(status)
 
 
@@ -79,62 +80,6 @@ def _expand(source: Path) -> list[Path]:
     if not photos:
         raise InputError(f"{source} has no pictures but overlays of an earlier run; give a folder with photos.")
     return photos
-
-
-def _overlays(photos: list[Path], folder: Path) -> list[Path]:
-    """Where each photo's overlay is written: on none of the photos, and no two on one, whether or not case counts."""
-    taken = {str(photo.resolve()).casefold() for photo in photos}
-    written = []
-    for photo in photos:
-        names = chain([photo.stem], (f"{photo.stem}_{number}" for number in count(2)))
-        paths = (folder / f"{name}_explained.png" for name in names)
-        written.append(next(path for path in paths if str(path.resolve()).casefold() not in taken))
-        taken.add(str(written[-1].resolve()).casefold())
-    return written
-
-
-def _explain_batch(classifier, read, target, method: str, settings: dict, sigma: float, title: str) -> None:
-    """Explain photos at once: for each a line of results, and the overlay as a picture."""
-    import torch
-
-    from perceptual_lib.book.panels import overlay
-    from perceptual_lib.core.first_look import class_probabilities
-    from perceptual_lib.core.saliency import gaussian_blur
-    from perceptual_lib.core.settings import suited
-    from perceptual_lib.methods import find_method
-
-    inputs = classifier.preprocess([picture for _, _, picture in read])
-    with torch.no_grad():
-        scores = classifier(inputs)
-    found = [""] * len(read)
-    if method == "perceptual":
-        steps = suited(classifier.network).max_iter
-        with tqdm(total=steps, desc=title, unit="step", leave=False, disable=None) as bar:
-            result = perceptual_lib.perceptual_ball(
-                classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings
-            )
-        targets, maps = result.targets, perceptual_lib.saliency_map(result.delta, sigma)
-        found = [_in_words(result, row) for row in range(len(read))]
-    else:
-        targets = scores.argmax(1) if target is None else torch.full((len(read),), target)
-        own = {"sigma": sigma} if find_method(method).ours else {}  # a method that blurs does it itself
-        maps = perceptual_lib.explain(classifier, inputs, targets, method=method, **settings, **own)
-        maps = maps if own else gaussian_blur(maps, sigma)
-    probabilities = class_probabilities(classifier, scores, torch.float32)
-    for row, (photo, written, picture) in enumerate(read):
-        try:
-            overlay(picture, maps[row].float().cpu().numpy()).save(written)
-        except OSError as error:
-            raise InputError(f"{written} cannot be written: {error.strerror or error}.") from error
-        name, share = classifier.class_name(int(targets[row])), probabilities[row, targets[row]]
-        typer.echo(f"{photo.name}: {name} ({share:.1%}){found[row]}; {written}")
-
-
-def _in_words(result, row: int) -> str:
-    return (
-        f", margin {result.margin_before[row]:.2f} -> {result.margin[row]:.2f} in {result.evaluations[row]} evaluations"
-        f"{'' if result.flipped[row] else ' (not flipped)'}{' (broke down)' if result.failed[row] else ''}"
-    )
 
 
 @app.command()

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from perceptual_lib import Classifier, InputError, cli, load_classifier
+from perceptual_lib.book.overlays import overlay_paths
 from perceptual_lib.core.settings import SCALE_FREE
 
 
@@ -37,7 +38,7 @@ def make(path: Path, seed: int = 0) -> Path:
 
 
 def overlays(*names: str, folder: str = "out") -> list[str]:
-    return [path.name for path in cli._overlays([Path(name) for name in names], Path(folder))]
+    return [path.name for path in overlay_paths([Path(name) for name in names], Path(folder))]
 
 
 def test_no_overlay_is_written_on_another_or_on_a_photo() -> None:
@@ -72,7 +73,8 @@ def test_any_method(explain, tmp_path, method) -> None:
 
 def test_a_method_that_blurs_itself_is_blurred_once(explain, tmp_path, monkeypatch) -> None:
     seen = []
-    monkeypatch.setattr("perceptual_lib.core.saliency.gaussian_blur", lambda maps, sigma: seen.append(sigma) or maps)
+    for module in ("core.saliency", "book.overlays"):
+        monkeypatch.setattr(f"perceptual_lib.{module}.gaussian_blur", lambda maps, sigma: seen.append(sigma) or maps)
     for method in ("no_perceptual", "perceptual_guided", "gradient"):
         explain(make(tmp_path / "photo.png"), "--method", method, "--sigma", "3", "--out", tmp_path)
     assert seen == [3.0] * 3

@@ -61,7 +61,9 @@ def logits_of(output: Any) -> Tensor:
 
 def network_of(model: nn.Module) -> nn.Module:
     """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
-    of it; another module, and a wrapper with a `forward` or hooks of its own, as it is."""
+    of it; another module, and a wrapper with a `forward` or hooks of its own, as it is. InputError for no module."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"what is explained is a module, not {type(model).__name__}; call it in the forward of one.")
     if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward:
         if not ("forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks):
             return network_of(model.network)
@@ -130,7 +132,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
                 each.data = value
             for module, mode in modes:  # outer ones first
                 if training and module.training != mode:
-                    with suppress(NotImplementedError):
+                    with suppress(NotImplementedError):  # see above
                         module.train(mode)
             with torch.no_grad():
                 for each, value in values:

@@ -24,23 +24,17 @@ def ready(
     Yields copies of the images (B, C, H, W), in float32 those of half precision, and targets (B,) on their device, or
     None for the predictions; the range of the classes is not known yet. Raises InputError for what does not fit.
     """
-    check_model(model)
+    network = network_of(model)
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise InputError(f"batch_size must be a whole number, at least 1, not {batch_size}.")
     check_inputs(model, inputs)
-    own = getattr(model, "precision", getattr(network_of(model), "precision", "full"))
+    own = getattr(model, "precision", getattr(network, "precision", "full"))
     precision = own if isinstance(own, str) else "full"  # another module may mean something else by the word
     # Inference tensors take no gradient.
     with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision, inputs.device):
         images = inputs.to(torch.float32 if inputs.dtype in HALF else inputs.dtype, copy=True)
         with looked_at(model, images):
             yield images, check_targets(targets, inputs)
-
-
-def check_model(model: object) -> None:
-    """Raise InputError for what is no module."""
-    if not isinstance(model, nn.Module):
-        raise InputError(f"what is explained is a module, not {type(model).__name__}; call it in the forward of one.")
 
 
 def check_inputs(network: nn.Module, inputs: Tensor) -> None:

@@ -22,6 +22,12 @@ def is_out_of_memory(error: Exception) -> bool:
     return named or (isinstance(error, RuntimeError) and any(each in str(error) for each in words))
 
 
+def is_the_machines(error: Exception) -> bool:
+    """Whether no image is to blame: disk, permissions, packages, drivers, threads."""
+    words = "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "No CUDA GPUs", "NVIDIA driver", "can't start new thread"
+    return isinstance(error, (OSError, ImportError, MachineError)) or any(each in str(error) for each in words)
+
+
 def see(section: str) -> str:
     """The end of a sentence that some may not understand: where in the book it has a longer one."""
     return f' (see "{section}" on the page "When something is wrong")'

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perceptual_lib.core.batches import in_halves, join
 from perceptual_lib.core.calling import network_of
-from perceptual_lib.core.checks import check_model, ready
+from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import check_gradient
 from perceptual_lib.core.passes import Passes
@@ -51,7 +51,6 @@ def perceptual_ball(
     Raises:
         InputError: inputs, targets, layers or settings that do not fit, or not enough memory for a single image.
     """
-    check_model(model)
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
         check_gradient(model)
@@ -93,7 +92,6 @@ def perturbations_by_layers(
     held = [layers if layers is None else list_layers(layers) for layers in choices]
     if not held:
         raise InputError("there are no layers to choose from; give one choice or more.")
-    check_model(model)
     chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
         check_gradient(model)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.calling import Wrapper
-from perceptual_lib.core.checks import all_finite, check_model, ready, resolve_targets
+from perceptual_lib.core.calling import Wrapper, network_of
+from perceptual_lib.core.checks import all_finite, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import check_gradient, say_what_is_flat
 from perceptual_lib.core.settings import Settings
@@ -142,9 +142,8 @@ def explain(
         advice = "; the class is targets" if unknown[0] == "target" else ""
         known = ", ".join(chosen.settings) or "none"
         raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
-    check_model(classifier)
     if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
-        classifier = Wrapper(classifier)  # which knows the logits in what a network returns
+        classifier = Wrapper(network_of(classifier))  # which knows the logits in what a network returns
     with ready(classifier, images, targets) as (images, targets):
         if chosen.passes(settings)[1]:
             check_gradient(classifier)

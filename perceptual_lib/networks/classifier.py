@@ -1,6 +1,5 @@
 """A network with what is needed to explain it: preprocessing, class names, activations in forward order."""
 
-import os
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,7 @@ from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.selection import held_layers
 from perceptual_lib.core.settings import SCALE_FREE, architecture, suited
-from perceptual_lib.networks.pictures import PictureLike, open_picture
+from perceptual_lib.networks.pictures import PictureLike, list_pictures, open_picture
 from perceptual_lib.networks.special import special
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
@@ -91,19 +90,11 @@ class Classifier(Wrapper):
             raise InputError(
                 f"pictures have one channel or three, and {self.name} takes {len(self.mean)}: make tensors."
             )
-        one = isinstance(pictures, (str, os.PathLike, Image.Image, bytes)) or hasattr(pictures, "read")
-        one = one or (isinstance(pictures, np.ndarray) and pictures.ndim < 4)
-        if isinstance(pictures, Tensor) or not (one or isinstance(pictures, Iterable)):
-            raise InputError(
-                f"pictures are paths, PIL images, open files or arrays, not {type(pictures).__name__}; tensors are "
-                "explained as they are, normalized."
-            )
-        given: Any = [pictures] if one else pictures
         height, width = size or self.input_size
         mode = MODES[len(self.mean)]
         pixels = [
             torch.from_numpy(np.array(open_picture(picture).convert(mode).resize((width, height), self.interpolation)))
-            for picture in given
+            for picture in list_pictures(pictures)
         ]
         if not pixels:
             raise InputError("there is no picture to preprocess; give one or more.")

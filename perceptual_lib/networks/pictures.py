@@ -2,10 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -37,6 +37,20 @@ def open_picture(source: PictureLike) -> Image.Image:
         picture = _to_rgb(_upright(image) if getattr(source, "upright", True) else image)
     picture.info.clear()  # its orientation above all: whoever opens the result again must not follow it
     return picture
+
+
+def list_pictures(pictures: Any) -> Iterable[PictureLike]:
+    """Pictures, also where one is given alone. Raises InputError for what is none, such as a tensor."""
+    if isinstance(pictures, (str, os.PathLike, Image.Image, bytes)) or hasattr(pictures, "read"):
+        return [pictures]
+    if isinstance(pictures, np.ndarray) and pictures.ndim < 4:
+        return [pictures]
+    if type(pictures).__name__ == "Tensor" or not isinstance(pictures, Iterable):
+        raise InputError(
+            f"pictures are paths, PIL images, open files or arrays, not {type(pictures).__name__}; tensors are "
+            "explained as they are, normalized."
+        )
+    return pictures
 
 
 @contextmanager

@@ -5,7 +5,9 @@ boxes nor the networks' training followed: a photograph with boxes opens as stor
 """
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,12 @@ class Photograph:
     def box_mask(self, height: int, width: int) -> np.ndarray:
         """(height, width) bool: the pixels of the warped picture whose centre lies inside a box."""
         return box_mask(self.scaled_boxes(height, width), height, width)
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """The name, with a number where another has it: cat, cat (2)."""
+    names = chain([name], (f"{name} ({number})" for number in count(2)))
+    return next(each for each in names if each not in taken)
 
 
 def stored_size(path: Path) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
-from itertools import chain, count, islice
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -15,7 +15,7 @@ from PIL import Image
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.photographs.imagenet import load_imagenet
-from perceptual_lib.photographs.photographs import Photograph, stored_size
+from perceptual_lib.photographs.photographs import Photograph, stored_size, unused
 
 
 def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: int | None = None) -> list[Photograph]:
@@ -73,13 +73,11 @@ def _plain(source: Source) -> Photograph:
 
 def _distinct(photographs: list[Photograph]) -> list[Photograph]:
     """With names of their own, which tables know them by: cat, cat (2) of two files of one stem."""
-    taken: set[str] = set()
-    found = []
+    found: dict[str, Photograph] = {}
     for each in photographs:
-        names = chain([each.name], (f"{each.name} ({number})" for number in count(2)))
-        found.append(replace(each, name=next(name for name in names if name not in taken)))
-        taken.add(found[-1].name)
-    return found
+        name = unused(each.name, found)
+        found[name] = replace(each, name=name)
+    return list(found.values())
 
 
 def pictures_in(folder: Path) -> list[Path]:

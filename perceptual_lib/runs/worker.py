@@ -19,7 +19,7 @@ from PIL import Image
 
 from perceptual_lib.core.activations import Activation
 from perceptual_lib.core.calling import freeze
-from perceptual_lib.core.errors import MachineError, is_out_of_memory, see
+from perceptual_lib.core.errors import MachineError, is_out_of_memory, is_the_machines, see
 from perceptual_lib.core.graphs import release
 from perceptual_lib.core.precision import computing
 from perceptual_lib.methods import find_method
@@ -27,8 +27,6 @@ from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.runs.store import Arrays
 
-MACHINES = "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "No CUDA GPUs", "NVIDIA driver", "can't start new thread"
-"""Words of errors that no image is to blame for."""
 ALWAYS = ("failure", "seconds")
 """Arrays (n,) with a row for every image: "" or why there is no result for it, and how long one took on average."""
 
@@ -145,8 +143,7 @@ def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures
     try:
         return [compute(rows)]
     except Exception as error:  # too little memory for all, or something wrong with one
-        ours = isinstance(error, (OSError, ImportError, MachineError)) or any(each in str(error) for each in MACHINES)
-        if ours or (len(rows) == 1 and is_out_of_memory(error)):
+        if is_the_machines(error) or (len(rows) == 1 and is_out_of_memory(error)):
             raise MachineError(
                 f"this machine cannot compute it ({_sentence(error)}); mend that and run the same command again"
                 f"{see('The machine')}."

@@ -105,11 +105,18 @@ def test_every_method_is_as_without_checkpoints_or_says_why_not(images, method, 
             value = checkpoint(self.block, value, use_reentrant=reentrant) if self.wrapped else self.block(value)
             return self.head(value.mean((2, 3)))
 
-    settings = {key: 3 for key in METHODS[method].settings if key in ("steps", "samples", "max_iter")}
+    few = {
+        "steps": 3,
+        "samples": 3,
+        "max_iter": 3,
+        "layer": 0,
+    }  # a layer before the checkpoint, which is then run again
+    settings = {key: value for key, value in few.items() if key in METHODS[method].settings}
     expected = explain(Again(False).double(), images, 1, method=method, **settings)
-    try:
-        found = explain(Again(True).double(), images, 1, method=method, **settings)
-    except InputError as error:
-        assert 'see "Checkpointing"' in str(error)
+    checkpointed = Again(True).double()
+    if reentrant or method == "excitation_backprop":  # whose rules save other tensors the second time
+        with pytest.raises(InputError, match='see "Checkpointing"'):
+            explain(checkpointed, images, 1, method=method, **settings)
     else:
+        found = explain(checkpointed, images, 1, method=method, **settings)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -28,10 +28,10 @@ from perceptual_lib.evaluation.localization.table import table_scores
 from perceptual_lib.evaluation.sections import ALL_METHODS
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
-from perceptual_lib.networks.pictures import PictureLike, open_picture
+from perceptual_lib.networks.pictures import PictureLike, list_pictures, open_picture
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.photographs.boxes import Box
-from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.photographs.photographs import Photograph, unused
 from perceptual_lib.photographs.sources import load_photographs
 
 MAX_BYTES = 64_000_000  # of an uploaded file
@@ -48,11 +48,8 @@ def _named(images: PictureLike | Iterable[PictureLike] | None) -> list[tuple[str
     """Pictures with their names: of files their stems, of others "picture"."""
     if images is None or isinstance(images, (str, os.PathLike)):
         return [(photograph.name, photograph) for photograph in load_photographs(images)]
-    one = isinstance(images, (Image.Image, bytes)) or hasattr(images, "read")
-    if one or (isinstance(images, np.ndarray) and images.ndim < 4):
-        images = [images]
     named = []
-    for each in images:
+    for each in list_pictures(images):
         if isinstance(each, (str, os.PathLike)):
             (each,) = load_photographs([each])
         file = getattr(each, "name", "") or getattr(each, "filename", "")
@@ -110,7 +107,7 @@ class Explorer(Widget):
         self.maps: dict[str, np.ndarray] = {}
         self.subjects: dict[str, Subject] = {}
         for name, picture in _named(images):
-            self.subjects[self._free(name)] = self._subject(picture)
+            self.subjects[unused(name.replace("/", "_"), self.subjects)] = self._subject(picture)
         if not self.subjects:
             raise InputError("there is no picture to explore; give one or more, or none for the embedded photographs.")
         self._executor = ThreadPoolExecutor(max_workers=1)
@@ -259,12 +256,6 @@ class Explorer(Widget):
             handle.remove()
         return maps[0].cpu().numpy()
 
-    def _free(self, name: str) -> str:
-        """The name, or where another photograph has it, with a number."""
-        name = name.replace("/", "_")
-        free = chain([name], (f"{name} ({number})" for number in count(2)))
-        return next(each for each in free if each not in self.subjects)
-
     def add(self, name: str, data: bytes) -> None:
         """Add the picture in a file's bytes by the file's name, and show it.
 
@@ -276,7 +267,7 @@ class Explorer(Widget):
             subject = self._subject(open_picture(Image.open(BytesIO(data))))
         except (UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"{name} is not a picture that can be read here; give a JPEG or PNG file.") from error
-        name = self._free(name)
+        name = unused(name.replace("/", "_"), self.subjects)
         self.subjects[name] = subject
         self.about = {**self.about, "photographs": [self._photograph(each) for each in self.subjects]}
         self.photograph = name
