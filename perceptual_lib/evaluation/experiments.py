@@ -1,4 +1,4 @@
-"""The experiments of a profile: its games, as they are played."""
+"""The experiments of a profile: its games, as they are played, and as a page shows them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,8 +10,9 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.games import GAMES, STORE
 from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.publishing import Results, load_results
 from perceptual_lib.evaluation.sections import ClassifierSection
-from perceptual_lib.runs.executors import Executor, Local
+from perceptual_lib.runs.executors import Executor, Local, all_of_this_machine
 
 
 def find_game(name: str) -> type[Experiment]:
@@ -60,3 +61,24 @@ def experiments_of(
             executor.close()
         for experiment in experiments:
             experiment.run.executor = Local(experiment.classifier(profile).model_dump())
+
+
+def play(profile: Profile, root: Path, *names: str) -> list[tuple[Experiment, list[Results]]]:
+    """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
+
+    Those are the profile's own and the published one that it names as `beside`. The first is the one with more
+    pictures: what a page finds, it finds there. Without names, all games of the profile. Raises InputError as
+    `experiments_of`, and where the published run is not there.
+    """
+    with experiments_of(profile, all_of_this_machine, root / STORE, names=names) as experiments:
+        for experiment in experiments:
+            experiment.complete()
+    return [(experiment, _shown(experiment, root / "results")) for experiment in experiments]
+
+
+def _shown(experiment: Experiment, results: Path) -> list[Results]:
+    profile = experiment.profile
+    runs = [Results(f"this book's own run, of the profile {profile.name}", experiment.table, experiment.manifest)]
+    if profile.beside is not None:
+        runs.append(load_results(results / profile.beside, experiment.name))
+    return sorted(runs, key=lambda run: run.n, reverse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import Field, NonNegativeFloat, PositiveInt, ValidationError, create_model
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, create_model
 
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.evaluation import sections
@@ -27,7 +27,8 @@ class _Common(sections.Section):
     sigma: NonNegativeFloat = 5.0
     batch_size: PositiveInt = 4
     methods: dict[str, sections.MethodSettings] = {}
-    shown: list[str] = []
+    shown: list[str | NonNegativeInt] = []
+    beside: str | None = None
     folder: Annotated[Path, Field(exclude=True)] = Path()
 
 
@@ -44,7 +45,9 @@ class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] 
         sigma: blur of the figures' maps, in pixels of the network's input.
         batch_size: images explained at once.
         methods: settings of explanation methods that differ from their defaults, by method.
-        shown: names of the photographs that the text looks at closely; none for the first four.
+        shown: the photographs that the text looks at closely, by name or as the first of a class (its index), where
+            there is one; none for the first four.
+        beside: the published run, a folder of `results/`, that pages show beside the profile's own; none for no other.
         folder: where the profile's file is.
 
     And the section of each of `GAMES`, by its name; those that are there are played.
@@ -86,8 +89,11 @@ class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] 
         return self._pick(load_photographs(source), names, source or "the package")[:limit]
 
     def pick_shown(self, photographs: list) -> list:
-        """Those that the text looks at closely, in the profile's order. Raises InputError where one is not there."""
-        return self._pick(photographs, self.shown, "the list of photographs") if self.shown else photographs[:4]
+        """Those that the text looks at closely, in the profile's order. Raises InputError where a name is not there."""
+        firsts = {photograph.target: photograph.name for photograph in reversed(photographs)}
+        names = [firsts.get(each) if isinstance(each, int) else each for each in self.shown]
+        names = [name for name in names if name is not None]
+        return self._pick(photographs, names, "the list of photographs") if names else photographs[:4]
 
     def _pick(self, photographs: list, names: Sequence[str], where: str) -> list:
         by_name = {photograph.name: photograph for photograph in photographs}
@@ -116,15 +122,37 @@ def profile_names() -> list[str]:
 def load_profile(name: str | os.PathLike) -> Profile:
     """A profile of the package by name ("demo"), or one's own by the path of its YAML file.
 
+    A file may say `base`: another profile, by its name or by a path beside it, whose values hold where the file says
+    none. A section is joined key by key; null takes it away.
+
     Raises:
         InputError: no such profile, not YAML, an unknown key, or a value of the wrong type or range.
     """
+    path = _find(name)
+    content, folder = _read(path)
+    try:
+        return Profile(name=path.stem, folder=folder, **content)
+    except TypeError:
+        raise InputError(f"profile {path} must not set its name, and its keys must be words.") from None
+    except ValidationError as error:
+        raise InputError(f"profile {path.name}: {_first_problem(error)}") from None
+
+
+def _find(name: str | os.PathLike) -> Path:
     path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = FOLDER / f"{name}.yaml"
-        if str(name) not in profile_names():
-            names = ", ".join(profile_names())
-            raise InputError(f"there is no profile {str(name)!r}; there are {names}, or give a YAML file.")
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if str(name) not in profile_names():
+        raise InputError(
+            f"there is no profile {str(name)!r}; there are {', '.join(profile_names())}, or give a YAML file."
+        )
+    return FOLDER / f"{name}.yaml"
+
+
+def _read(path: Path, above: Sequence[Path] = ()) -> tuple[dict[str, Any], Path]:
+    """What a file says, over what its `base` says, and the folder where its list of photographs is."""
+    if path in above:
+        raise InputError(f"profile {path} builds on itself.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -133,12 +161,22 @@ def load_profile(name: str | os.PathLike) -> Profile:
         raise InputError(f"profile {path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         raise InputError(f"profile {path} must be a mapping of keys to values.")
-    try:
-        return Profile(name=path.stem, folder=path.parent, **content)
-    except TypeError:
-        raise InputError(f"profile {path} must not set its name, and its keys must be words.") from None
-    except ValidationError as error:
-        raise InputError(f"profile {path.name}: {_first_problem(error)}") from None
+    base = content.pop("base", None)
+    if base is None:
+        return content, path.parent
+    is_file = Path(str(base)).suffix in (".yaml", ".yml")
+    below, folder = _read(_find(path.parent / str(base) if is_file else base), [*above, path])
+    listed = "names" in (content.get("photographs") or ())
+    return _over(below, content), path.parent if listed else folder
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The two as one: what `above` says holds; mappings that both have are joined, key by key."""
+    joined = {
+        key: _over(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in above.items()
+    }
+    return below | joined
 
 
 def _first_problem(error: ValidationError) -> str:

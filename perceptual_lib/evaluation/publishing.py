@@ -1,7 +1,8 @@
-"""Tables of experiments and their manifests as files."""
+"""Tables of experiments and their manifests: as files, and as what a page shows."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +23,47 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
         raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
 
 
-def load_results(folder: Path, experiment: str) -> tuple[pd.DataFrame, dict[str, Any]]:
+@dataclass(frozen=True)
+class Results:
+    """What a run of a game has found: its table, what made it, and what a page calls it."""
+
+    title: str
+    table: pd.DataFrame
+    manifest: Mapping[str, Any]
+
+    @property
+    def unit(self) -> str:
+        """What was played on: "photograph" or "scene"."""
+        return "scene" if "scenes" in self.manifest else "photograph"
+
+    @property
+    def n(self) -> int:
+        """How many of them."""
+        return self.manifest[f"{self.unit}s"]["n"]
+
+    def describe(self) -> str:
+        """The run in two sentences for readers: which it is, and what it was."""
+        network, failures = self.manifest["network"], len(self.manifest["failures"])
+        return (
+            f"This is {self.title}. {network['name']} on {self.n} {self.unit}{'s' * (self.n != 1)}, "
+            f"{self.manifest['seconds'] / 3600:.1f} hours of one worker ({self.manifest['machine']}); "
+            f"weights {network['weights'][:12]}, pictures {self.manifest[f'{self.unit}s']['sha256'][:12]}, "
+            f"{failures} failure{'s' * (failures != 1)}, torch {self.manifest['versions']['torch']}, "
+            f"{self.manifest['made'][:10]}."
+        )
+
+
+def load_results(folder: Path, experiment: str) -> Results:
     """What `publish` wrote. Raises InputError where there is nothing."""
     path = Path(folder) / experiment
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return pd.read_parquet(path.with_suffix(".parquet")), manifest
+        return Results(f"the published run {path.parent.name}", pd.read_parquet(path.with_suffix(".parquet")), manifest)
     except (OSError, ValueError) as error:
         sentence = f"there are no results of {experiment} in {folder}: run it, or fetch the repository."
         raise InputError(sentence) from error
 
 
-def load_all(folder: Path) -> dict[str, tuple[pd.DataFrame, dict[str, Any]]]:
+def load_all(folder: Path) -> dict[str, Results]:
     """What `publish` wrote, by experiment."""
     return {name: load_results(folder, name) for name in GAMES if (Path(folder) / f"{name}.json").exists()}
-
-
-def describe_run(manifest: Mapping[str, Any]) -> str:
-    """What a run was, in a sentence for readers."""
-    network, unit = manifest["network"], "scene" if "scenes" in manifest else "photograph"
-    pictures, failures = manifest[f"{unit}s"], len(manifest["failures"])
-    return (
-        f"{network['name']} on {pictures['n']} {unit}{'s' * (pictures['n'] != 1)}, "
-        f"{manifest['seconds'] / 3600:.1f} hours of one worker ({manifest['machine']}); "
-        f"weights {network['weights'][:12]}, pictures {pictures['sha256'][:12]}, "
-        f"{failures} failure{'s' * (failures != 1)}, torch {manifest['versions']['torch']}, {manifest['made'][:10]}."
-    )

@@ -79,6 +79,26 @@ def test_one_clear_sentence(tmp_path, text: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_profile_builds_on_another(tmp_path) -> None:
+    (tmp_path / "few.txt").write_text("b\n")
+    (tmp_path / "mine.yaml").write_text(
+        "base: paper\ndescription: x\nphotographs: {source: /x, names: few.txt}\nperturbation: {max_iter: 3}\n"
+        "localization: {pictures: 4, settings: {perceptual: {layers: 1-2}}}\npointing: null"
+    )
+    (tmp_path / "deeper.yaml").write_text("base: mine.yaml\nsigma: 7")
+    paper, deeper = load_profile("paper"), load_profile(tmp_path / "deeper.yaml")
+    assert deeper.name == "deeper" and deeper.sigma == 7 and deeper.description == "x" and deeper.folder == tmp_path
+    assert deeper.settings == paper.settings | {"max_iter": 3} and "pointing" not in deeper.games
+    assert deeper.localization.ranges == paper.localization.ranges and deeper.localization.pictures == 4
+    assert deeper.localization.settings == paper.localization.settings | {"perceptual": {"layers": "1-2"}}
+    (tmp_path / "mine.yaml").write_text("base: deeper.yaml")
+    with pytest.raises(InputError, match="deeper.yaml builds on itself"):
+        load_profile(tmp_path / "deeper.yaml")
+    (tmp_path / "mine.yaml").write_text("base: papper")
+    with pytest.raises(InputError, match="no profile 'papper'"):
+        load_profile(tmp_path / "mine.yaml")
+
+
 def test_unknown_and_missing_profiles(tmp_path) -> None:
     with pytest.raises(InputError, match="no profile 'demmo'; there are demo, imagenet-300, paper, smoke"):
         load_profile("demmo")
@@ -90,7 +110,11 @@ def test_shown_photographs_in_the_profiles_order() -> None:
     profile = load_profile("demo")
     photographs = profile.load_photographs()
     assert [photograph.name for photograph in profile.pick_shown(photographs)] == profile.shown
-    assert load_profile("paper").pick_shown(photographs) == photographs[:4]
+    targets = [photograph.target for photograph in photographs]
+    paper = load_profile("paper")
+    classes = paper.model_copy(update={"shown": [999_999, targets[7], targets[2]]})  # the first: no such photograph
+    assert classes.pick_shown(photographs) == [photographs[targets.index(targets[each])] for each in (7, 2)]
+    assert paper.model_copy(update={"shown": [999_999]}).pick_shown(photographs) == photographs[:4]
     with pytest.raises(InputError, match="lacks 4 of the 4 images that profile demo names, imagenet_17 for one"):
         profile.pick_shown(photographs[:3])
 

@@ -13,7 +13,7 @@ from perceptual_lib.evaluation.insertion_deletion.protocol import auc
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.table import trials
 from perceptual_lib.evaluation.profile import load_profile
-from perceptual_lib.evaluation.publishing import load_results
+from perceptual_lib.evaluation.publishing import Results, load_results
 from perceptual_lib.evaluation.rows import draw_subset, layer_ranges
 from perceptual_lib.methods import METHODS
 from perceptual_lib.runs.worker import Worker
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def run() -> tuple:
+def run() -> Results:
     return load_results(ROOT / "results" / "imagenet-300", "localization")
 
 
@@ -46,7 +46,7 @@ def check_rows(table, names, section, blurs) -> None:
 
 
 def test_every_photograph_of_every_row_is_there(run, profile, names, embedded) -> None:
-    table, _ = run
+    table = run.table
     section = profile.localization
     check_rows(table, names, section, lambda _: section.sigmas)
     tried = table[table.role != "table"]
@@ -55,7 +55,7 @@ def test_every_photograph_of_every_row_is_there(run, profile, names, embedded) -
 
 
 def test_every_game_of_every_row_is_there(profile, names, embedded) -> None:
-    table, _ = load_results(ROOT / "results" / "imagenet-300", "insertion_deletion")
+    table = load_results(ROOT / "results" / "imagenet-300", "insertion_deletion").table
     section = profile.insertion_deletion
     check_rows(table, names, section, lambda method: section.sigmas.get(method, [0.0]))
     swept = table[table.role == "sweep"]
@@ -67,7 +67,7 @@ def test_every_game_of_every_row_is_there(profile, names, embedded) -> None:
 
 
 def test_every_question_of_every_row_is_there(profile, embedded) -> None:
-    table, _ = load_results(ROOT / "results" / "imagenet-300", "pointing")
+    table = load_results(ROOT / "results" / "imagenet-300", "pointing").table
     section = profile.pointing
     scenes = sorted(table.scene.unique())
     assert len(scenes) == section.pictures
@@ -86,14 +86,14 @@ def test_every_question_of_every_row_is_there(profile, embedded) -> None:
 
 
 def test_every_stage_of_every_row_is_there(profile) -> None:
-    table, _ = load_results(ROOT / "results" / "imagenet-300", "randomization")
+    table = load_results(ROOT / "results" / "imagenet-300", "randomization").table
     section, stages = profile.randomization, table.stage.max() + 1
     assert len(table) == len(section.methods) * section.seeds * section.pictures * stages
     assert not table[["correlation", "ssim", "area"]].isna().any(axis=None)
 
 
 def test_hits_and_failures(run) -> None:
-    table, manifest = run
+    table, manifest = run.table, run.manifest
     failed = table.failure != ""
     assert table.hits[failed].isna().all()
     assert (table.hits[~failed].map(len) == 250).all()
@@ -101,7 +101,7 @@ def test_hits_and_failures(run) -> None:
 
 
 def test_all_photographs(run) -> None:
-    assert run[1]["photographs"]["n"] == 300
+    assert run.n == 300
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +112,14 @@ def identity() -> dict:
 def agrees(said: object, published: object) -> bool:
     """Whether what a profile says stands in a manifest, which may say more: what its game ignored."""
     if isinstance(said, dict):
-        return all(agrees(value, published[key]) for key, value in said.items())
+        return all(agrees(value, published.get(key)) for key, value in said.items())
     return said == published
 
 
 @pytest.mark.parametrize("name", load_profile("imagenet-300").games)
 def test_the_manifest_is_of_this_profile_and_these_weights(profile, identity, name) -> None:
-    table, manifest = load_results(ROOT / "results" / "imagenet-300", name)
+    found = load_results(ROOT / "results" / "imagenet-300", name)
+    table, manifest = found.table, found.manifest
     assert manifest["experiment"] == name and manifest["network"] == identity
     published = manifest["profile"]
     published["methods"] = {name: METHODS[name].current(given) for name, given in published["methods"].items()}
@@ -129,7 +130,7 @@ def test_the_manifest_is_of_this_profile_and_these_weights(profile, identity, na
 
 
 def test_no_setting_that_was_tried_beats_the_profiles(run) -> None:
-    tried = trials(run[0])  # by the value threshold, as the paper chooses
+    tried = trials(run.table)  # by the value threshold, as the paper chooses
     tried = tried[tried.method == "perceptual"]
     assert tried[tried.role == "table"].error.item() == tried.error.min()
 
@@ -141,7 +142,7 @@ def test_the_published_numbers_come_out_again(run, profile, tmp_path) -> None:
     again = Localization(profile, tmp_path, limit=5, only=methods)
     again.complete()
     keys = ["method", "settings", "photograph", "sigma"]
-    both = again.table.merge(run[0][run[0].role == "table"], on=keys, suffixes=("", "_published"))
+    both = again.table.merge(run.table[run.table.role == "table"], on=keys, suffixes=("", "_published"))
     assert len(both) == len(again.table) == len(methods) * 5 * len(profile.localization.sigmas)
     # Another machine rounds differently: a box at an IoU of one half may be found there and not here.
     assert (np.stack(both.hits) == np.stack(both.hits_published)).mean() > 0.99
@@ -152,7 +153,7 @@ def test_the_published_numbers_come_out_again(run, profile, tmp_path) -> None:
 def test_the_published_curves_come_out_again(profile, tmp_path) -> None:
     again = InsertionDeletion(profile, tmp_path, limit=5, only=["grad_cam"])
     again.complete()
-    table, _ = load_results(ROOT / "results" / "imagenet-300", "insertion_deletion")
+    table = load_results(ROOT / "results" / "imagenet-300", "insertion_deletion").table
     both = again.table.merge(table, on=["role", "method", "settings", "photograph", "sigma"])
     assert len(both) == 5
     for game in ("insertion", "deletion"):

@@ -8,6 +8,7 @@ from stand_ins import finished, small_profile
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.localization.experiment import Localization
+from perceptual_lib.evaluation.experiments import play
 from perceptual_lib.evaluation.publishing import load_all, load_results, publish
 
 
@@ -18,14 +19,30 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
     tried = finished(Localization, tmp_path, settings, limit=3)
     folder = tmp_path / "new" / "results"
     publish(tried.table, tried.manifest, folder)
-    table, manifest = load_results(folder, "localization")
+    found = load_results(folder, "localization")
+    table, manifest = found.table, found.manifest
     assert manifest["failures"] == tried.manifest["failures"] and len(manifest["failures"]) == 1
     pd.testing.assert_frame_equal(table.drop(columns="hits"), tried.table.drop(columns="hits"))
     for ours, theirs in zip(tried.table.hits, table.hits, strict=True):
         assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
-    assert list(load_all(folder)) == ["localization"] and load_all(folder)["localization"][1] == manifest
+    assert list(load_all(folder)) == ["localization"] and load_all(folder)["localization"].manifest == manifest
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="results cannot be written into"):
         publish(table, manifest, tmp_path / "file")
+
+
+def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles) -> None:
+    settings = small_profile(change={"ranges": 0})
+    [(experiment, alone)] = play(settings, tmp_path, "change")
+    assert [run.title for run in alone] == [f"this book's own run, of the profile {settings.name}"]
+    assert alone[0].n == len(experiment.pictures) and alone[0].table.equals(experiment.table)
+    for published in (alone[0].n - 1, alone[0].n + 1):
+        manifest = experiment.manifest | {"photographs": {"n": published, "sha256": ""}}
+        publish(experiment.table, manifest, tmp_path / "results" / "other")
+        [(_, runs)] = play(settings.model_copy(update={"beside": "other"}), tmp_path, "change")
+        assert [run.n for run in runs] == sorted([alone[0].n, published], reverse=True)
+        assert {run.title for run in runs} == {alone[0].title, "the published run other"}
+    with pytest.raises(InputError, match="no results of change in .*none"):
+        play(settings.model_copy(update={"beside": "none"}), tmp_path, "change")

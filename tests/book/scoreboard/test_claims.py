@@ -24,7 +24,7 @@ DECIDABLE = [claim for claim in CLAIMS if claim.experiment]
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, pd.DataFrame]:
-    return {name: table for name, (table, _) in load_all(Path(__file__).parents[3] / "results/imagenet-300").items()}
+    return {name: run.table for name, run in load_all(Path(__file__).parents[3] / "results/imagenet-300").items()}
 
 
 @pytest.fixture

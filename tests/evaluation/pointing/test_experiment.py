@@ -15,7 +15,7 @@ from perceptual_lib.evaluation.pointing.experiment import Pointing
 from perceptual_lib.evaluation.pointing.protocol import distances, maxima
 from perceptual_lib.evaluation.pointing.table import pointing_table
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.evaluation.publishing import describe_run
+from perceptual_lib.evaluation.publishing import Results
 from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
 from perceptual_lib.runs.executors import Local
 
@@ -102,7 +102,10 @@ def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
     (of_twenty,), of_three = experiment.overview().values(), pointing_table(table, 1.0)
     for method in ("gradient", "perceptual"):
         assert of_twenty["all"][method].value * 20 == pytest.approx(of_three["all"][method].value * 3)
-    assert experiment.manifest["scenes"]["n"] == 3 and "on 3 scenes" in describe_run(experiment.manifest)
+    assert (
+        experiment.manifest["scenes"]["n"] == 3
+        and "on 3 scenes" in Results("mine", experiment.table, experiment.manifest).describe()
+    )
 
 
 def test_a_mosaic_takes_four(tmp_path, of_profiles, monkeypatch) -> None:
