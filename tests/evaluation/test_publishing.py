@@ -7,8 +7,8 @@ from PIL import Image
 from stand_ins import finished, small_profile
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.experiments import play
+from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.publishing import load_all, load_results, publish
 
 
