@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from nbformat import NotebookNode
 
 from perceptual_lib.core.errors import InputError
 
 SETTINGS = "_config.yml", "_toc.yml"
 """Jupyter Book's two files."""
+STAND_IN = "https://github.com/perceptual-ball/perceptual-ball"
+"""The repository's address where a clone does not know a better one."""
 CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
 """An array as an explorer's HTML has it."""
 
@@ -141,6 +145,33 @@ def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
     (stage / "notebooks").mkdir()
     for page in shown:
         stage_page(page, stage / "notebooks" / page.name, stage / "book" / "_static")
+    _address(stage, repository(root))
+
+
+def repository(root: Path) -> str | None:
+    """Where a browser finds the repository that a clone comes from, by its remote; None where it has none."""
+    with suppress(OSError):  # no git
+        asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
+        remote = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+        host = re.fullmatch(
+            r"(?:https?://|ssh://)?(?:[^@/]+@)?([\w-]+(?:\.[\w-]+)+)(?::\d+(?=/))?[:/](.+?)(?:\.git)?/?", remote
+        )
+        return host and f"https://{host[1]}/{host[2]}"
+    return None
+
+
+def _address(stage: Path, repository: str | None) -> None:
+    """Tell staged pages and Jupyter Book where the repository is; without one there is no button that leads there."""
+    path = stage / SETTINGS[0]
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if repository is None:
+        del settings["repository"], settings["launch_buttons"]
+        settings["html"] |= {"use_repository_button": False, "use_issues_button": False}
+    else:
+        settings["repository"]["url"] = repository
+        for page in (*stage.glob("book/*.md"), *stage.glob("notebooks/*.ipynb")):
+            page.write_text(page.read_text(encoding="utf-8").replace(STAND_IN, repository), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
 
 def stage_page(page: Path, staged: Path, static: Path) -> None:

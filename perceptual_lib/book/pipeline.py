@@ -139,6 +139,7 @@ def _notebook_step(book: Book, source: Path) -> dict[str, Any]:
 def _site_step(book: Book) -> dict[str, Any]:
     shown = [book.page(source) for source in book.sources]
     settings = [book.root / name for name in pages.SETTINGS]
+    depends = {"profile": book.profile, "repository": pages.repository(book.root), **_versions(RENDERS)}
     # A note has none of the labels that other pages may refer to: only without one are warnings errors.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
@@ -146,7 +147,9 @@ def _site_step(book: Book) -> dict[str, Any]:
         "actions": [(_act, [pages.render, book.root, book.out, shown, strict])],
         # The library too: the API reference is made from its docstrings.
         "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
-        "uptodate": [config_changed({"profile": book.profile, **_versions(RENDERS)})],
+        "uptodate": [
+            config_changed({"profile": book.profile, "at": pages.repository(book.root), **_versions(RENDERS)})
+        ],
         "targets": [book.html / "index.html"],
     }
 

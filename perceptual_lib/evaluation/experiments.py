@@ -1,5 +1,6 @@
 """The experiments of a profile: its games, as they are played, and as a page shows them."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -63,17 +64,17 @@ def experiments_of(
             experiment.run.executor = Local(experiment.classifier(profile).model_dump())
 
 
-def play(profile: Profile, root: Path, *names: str) -> list[tuple[Experiment, list[Results]]]:
+def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[Experiment, list[Results]]]:
     """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
 
     Those are the profile's own and the published one that it names as `beside`. The first is the one with more
     pictures: what a page finds, it finds there. Without names, all games of the profile. Raises InputError as
     `experiments_of`, and where the published run is not there.
     """
-    with experiments_of(profile, all_of_this_machine, root / STORE, names=names) as experiments:
+    with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
         for experiment in experiments:
             experiment.complete()
-    return [(experiment, _shown(experiment, root / "results")) for experiment in experiments]
+    return [(experiment, _shown(experiment, Path(root, "results"))) for experiment in experiments]
 
 
 def _shown(experiment: Experiment, results: Path) -> list[Results]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, clone)
+    subprocess.run(["git", "init", "--quiet", clone], check=True)
+    subprocess.run(["git", "-C", clone, "remote", "add", "origin", "https://github.com/somebody/a-book"], check=True)
     for path in (clone / "results").glob("*/*.parquet"):
         thin_out(path)
     with one_core():

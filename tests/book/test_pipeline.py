@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -39,6 +40,10 @@ def write_notebook(path: Path, title: str, *cells: tuple[str, str]) -> None:
     nbformat.write(notebook, path)
 
 
+def git(clone: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", clone, *arguments], check=True)
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -55,7 +60,8 @@ def clone(tmp_path: Path) -> Path:
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/1-first\n- file: notebooks/2-second\n"
     )
-    index = "# The book\n\n![front](_static/front.jpg)\n\n[](../notebooks/1-first.ipynb)\n"
+    index = f"# The book\n\nIt was cloned from {pages.STAND_IN}.\n\n"
+    index += "![front](_static/front.jpg)\n\n[](../notebooks/1-first.ipynb)\n"
     (tmp_path / "book" / "index.md").write_text(index + EQUATION)
     library = tmp_path / "perceptual_lib"
     library.mkdir()
@@ -242,8 +248,10 @@ def test_a_page_that_warns_is_an_error_with_its_line(
 
 @pytest.mark.slow
 def test_from_notebooks_to_site(clone: Path) -> None:
-    """The real thing, twice: papermill and Jupyter Book, then one notebook that fails."""
+    """The real thing, twice: papermill and Jupyter Book, then one notebook that fails, and no remote any more."""
     html = clone / "_build" / "html"
+    git(clone, "init", "--quiet")
+    git(clone, "remote", "add", "origin", "git@github.com:somebody/a-book.git")
     assert build("smoke", clone) == 0
     index, second = (
         (html / "book" / "index.html").read_text(),
@@ -254,18 +262,19 @@ def test_from_notebooks_to_site(clone: Path) -> None:
     assert "<math" in index and "<munder>" in index and 'href="#equation-eq5"' in index
     assert "fontawesome.js" not in index and 'width="40" height="20"' in index and 'loading="lazy"' in index
     assert Image.open(html / "_images" / "front.jpg").size == (40, 20)
-    assert (
-        "colab.research.google.com/github/perceptual-ball/perceptual-ball/blob/main/notebooks/2-second.ipynb" in second
-    )
+    assert "colab.research.google.com/github/somebody/a-book/blob/main/notebooks/2-second.ipynb" in second
+    assert "cloned from https://github.com/somebody/a-book." in index and pages.STAND_IN not in index
     assert remote_requests(html) == [] and broken_links(html) == []
 
     edit(clone / "notebooks" / "1-first.ipynb", "display(Image", "print('half a result'); nothing(Image")
     edit(clone / "perceptual_lib" / "__init__.py", "41", "42")
+    git(clone, "remote", "remove", "origin")
     assert build("smoke", clone) == 1
     first = (html / "notebooks" / "1-first.html").read_text()
     assert "could not be computed" in first and "name 'nothing' is not defined" in first
     assert "half a result" not in first and "Traceback" not in first
-    assert "smoke 42" in (html / "notebooks" / "2-second.html").read_text()
+    second = (html / "notebooks" / "2-second.html").read_text()
+    assert "smoke 42" in second and "colab" not in second and "github.com" not in second
     assert Image.open(html / "_images" / "front.jpg").size == (1200, 360)
     assert remote_requests(html) == [] and broken_links(html) == []
 

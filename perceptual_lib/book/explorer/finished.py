@@ -26,8 +26,8 @@ def maps_by_key(
     found = {}
     for role, method, settings in rows[["role", "method", "settings"]].drop_duplicates().itertuples(index=False):
         layers = _span(settings, classifier) if holds_layers(method) else ""
-        maps = experiment.maps(method, role=role, settings=settings)
-        found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps if name in names}
+        maps = experiment.maps(method, names, role=role, settings=settings)
+        found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
     return found
 
 

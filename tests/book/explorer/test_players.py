@@ -12,6 +12,7 @@ from perceptual_lib.book.explorer.player import tiles, visible
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc, impulse_blur, insertion_deletion
+from perceptual_lib.evaluation.publishing import Results
 from perceptual_lib.evaluation.randomization.table import randomization_curves
 
 
@@ -69,8 +70,8 @@ def test_the_cascade_shows_the_tables_measures(cascade, sanity) -> None:
 
 def test_a_mean_of_other_layers_is_left_out(sanity, classifier) -> None:
     others = sanity.table.replace({"layer": {sanity.layers[0]: "another"}})
-    assert CascadePlayer(sanity, classifier, others).about["means"] == {}
-    assert CascadePlayer(sanity, classifier, sanity.table).about["run"] == "the published run"
+    assert CascadePlayer(sanity, classifier, Results("other", others, {})).about["means"] == {}
+    assert CascadePlayer(sanity, classifier, Results("other", sanity.table, {})).about["run"] == "other"
 
 
 def test_the_cascades_maps_are_those_of_the_stages(cascade, sanity) -> None:
