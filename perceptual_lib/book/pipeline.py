@@ -147,9 +147,7 @@ def _site_step(book: Book) -> dict[str, Any]:
         "actions": [(_act, [pages.render, book.root, book.out, shown, strict])],
         # The library too: the API reference is made from its docstrings.
         "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
-        "uptodate": [
-            config_changed({"profile": book.profile, "at": pages.repository(book.root), **_versions(RENDERS)})
-        ],
+        "uptodate": [config_changed(depends)],
         "targets": [book.html / "index.html"],
     }
 
