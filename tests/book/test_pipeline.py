@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,8 +17,10 @@ pytest.importorskip("doit")  # the unit tests can do without it
 from perceptual_lib.book import pages, pipeline  # noqa: E402
 from perceptual_lib.book.pipeline import build  # noqa: E402
 from perceptual_lib.core.errors import InputError  # noqa: E402
+from perceptual_lib.evaluation.games import GAMES  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
+PREVIEW = pipeline._preview
 PICTURE = """
 from PIL import Image
 from IPython.display import display
@@ -74,15 +77,15 @@ def clone(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def experiments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The profiles whose experiments were computed: here it takes no time."""
+    """The games that were computed: here it takes no time."""
     names: list[str] = []
 
-    def compute(book: pipeline.Book) -> None:
-        names.append(book.name)
-        book.finished.parent.mkdir(exist_ok=True)
-        book.finished.touch()
+    def compute(book: pipeline.Book, game: str) -> None:
+        names.append(f"{game} of {book.name}")
+        book.store.mkdir(exist_ok=True)
+        book.finished(game).touch()
 
-    monkeypatch.setattr(pipeline, "_complete_experiments", compute)
+    monkeypatch.setattr(pipeline, "_complete", compute)
     return names
 
 
@@ -98,14 +101,16 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
 
-    def render(root: Path, out: Path, shown: list[Path], strict: bool) -> None:
+    def render(root: Path, out: Path, shown: list[Path], waiting: list[str], strict: bool) -> None:
         assert all(page.exists() for page in shown)
-        steps.append("site")
+        steps.append(" without ".join(["site", *waiting]))
+        shutil.rmtree(out / "html", ignore_errors=True)
         (out / "html").mkdir(exist_ok=True)
         (out / "html" / "index.html").write_text("")
 
     monkeypatch.setattr(pages, "compute", compute)
     monkeypatch.setattr(pages, "render", render)
+    monkeypatch.setattr(pipeline, "_preview", lambda book: None)  # see the test of it
     return steps
 
 
@@ -188,10 +193,11 @@ def test_a_failure_costs_the_others_nothing(clone: Path, made: list[str], capsys
 def test_one_notebook_is_made_for_whoever_edits_it(
     clone: Path, made: list[str], experiments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert build("demo", clone, "2-second") == 0 and made == ["2-second", "site"] and experiments == []
+    assert build("demo", clone, "2-second") == 0 and experiments == []
+    assert made == ["2-second", "site without 1-first"]
     note = pipeline.Book("demo", clone).page(clone / "notebooks" / "1-first.ipynb")
     assert "has not been computed yet" in note.read_text() and "[1/2] notebook 2-second" in capsys.readouterr().out
-    assert rebuild(clone, made) == ["1-first", "site"] and not note.exists()
+    assert rebuild(clone, made) == ["1-first", "site"] and pipeline.Book("demo", clone).waiting == []
     edit(clone / "notebooks" / "1-first.ipynb", "# First", "# The first")
     edit(clone / "notebooks" / "2-second.ipynb", "# Second", "raise # Second")
     made.clear()
@@ -216,13 +222,13 @@ def test_progress_tells_how_long_it_took_last_time(
     clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build("demo", clone)
-    assert "[3/4] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
+    assert "[2/8] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
     (clone / "_build" / "durations.json").write_text(json.dumps({"notebook 2-second (profile demo)": 63.2}))
     edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
     build("demo", clone)
     output = capsys.readouterr().out
-    assert "[2/4] notebook 1-first (profile demo): up to date" in output
-    assert "[3/4] notebook 2-second (profile demo) ... (63 s last time)" in output
+    assert "[1/8] notebook 1-first (profile demo): up to date" in output
+    assert "[2/8] notebook 2-second (profile demo) ... (63 s last time)" in output
 
 
 def test_bad_input_is_one_sentence(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -279,22 +285,37 @@ def test_from_notebooks_to_site(clone: Path) -> None:
     assert remote_requests(html) == [] and broken_links(html) == []
 
 
-def test_experiments_are_computed_before_the_notebooks_and_once(
-    clone: Path, made: list[str], experiments: list[str]
+def test_games_are_computed_once_and_before_the_notebooks_that_play_them(
+    clone: Path, made: list[str], experiments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_notebook(clone / "notebooks" / "1-first.ipynb", "First", ("", '[_] = play(profile, "..", "localization")'))
     assert build("demo", clone) == build("demo", clone) == 0
-    assert experiments == ["demo"]
+    assert experiments == [f"{game} of demo" for game in GAMES] and made == ["2-second", "1-first", "site"]
+    steps = re.findall(r"\d/\d\] (.+?) \(profile demo\) \.\.\.", capsys.readouterr().out)
+    assert steps.index("notebook 1-first") == steps.index("localization") + 1
+    write_notebook(clone / "notebooks" / "1-first.ipynb", "First", ("", 'for _ in play(profile, ".."): pass'))
     (clone / "perceptual_lib" / "__init__.py").write_text("ANSWER = 42\n")
     build("demo", clone)
-    assert experiments == ["demo", "demo"]
+    assert len(experiments) == 2 * len(GAMES) and "notebook 1-first (profile demo) ...\n      done in 0 s\n[8/8] site"
 
 
-def test_experiments_that_cannot_be_computed_cost_the_notebooks_nothing(
+def test_games_that_cannot_be_computed_cost_the_notebooks_nothing(
     clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(book: pipeline.Book) -> None:
-        raise InputError("no photographs")
+    def fail(book: pipeline.Book, game: str) -> None:
+        raise InputError(f"no photographs for {game}")
 
-    monkeypatch.setattr(pipeline, "_complete_experiments", fail)
+    monkeypatch.setattr(pipeline, "_complete", fail)
     assert build("demo", clone) == 0
-    assert "FAILED: no photographs" in capsys.readouterr().out and made == ["1-first", "2-second", "site"]
+    assert "FAILED: no photographs for localization" in capsys.readouterr().out
+    assert made == ["1-first", "2-second", "site"]
+
+
+def test_there_is_a_site_from_the_beginning(clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_preview", PREVIEW)
+    monkeypatch.setattr(pipeline, "PREVIEW_EVERY", 0.0)
+    assert build("demo", clone) == 0
+    both = "site without 1-first without 2-second"
+    assert made == [both, "1-first", "site without 2-second", "2-second", *["site"] * len(GAMES), "site"]
+    assert not (clone / "_build" / "html" / pipeline.PREVIEW).exists()
+    assert rebuild(clone, made) == []

@@ -55,9 +55,9 @@ def test_experiments_on_one_network_share_its_executor(tmp_path, of_profiles) ->
         return executors.setdefault(classifier["model"], Noted({"model": Small()}))
 
     with experiments_of(everything(), make_executor, tmp_path, limit=1) as experiments:
-        assert [experiment.name for experiment in experiments] == ["localization", "pointing", "change"]
+        assert [experiment.name for experiment in experiments] == ["change", "localization", "pointing"]
         assert list(executors) == ["efficientnet_lite0", "another"]
-        assert experiments[0].run.executor is experiments[2].run.executor is executors["efficientnet_lite0"]
+        assert experiments[0].run.executor is experiments[1].run.executor is executors["efficientnet_lite0"]
         assert {len(experiment.pictures) for experiment in experiments} == {1}
         assert not any(executor.closed for executor in executors.values())
     assert all(executor.closed for executor in executors.values())
@@ -80,7 +80,7 @@ def test_executors_end_also_with_an_error(tmp_path, of_profiles) -> None:
 
 @pytest.mark.parametrize(
     ("only", "names"),
-    [(["center"], ["pointing"]), (["perceptual"], ["localization", "change"]), (["no_perceptual"], ["change"])],
+    [(["center"], ["pointing"]), (["perceptual"], ["change", "localization"]), (["no_perceptual"], ["change"])],
 )
 def test_only_names_the_experiments_too(tmp_path, of_profiles, only, names) -> None:
     with experiments_of(everything(), lambda _: Local({"model": Small()}), tmp_path, only=only) as experiments:
@@ -92,7 +92,7 @@ def test_only_names_the_experiments_too(tmp_path, of_profiles, only, names) -> N
 @pytest.mark.parametrize(
     ("settings", "arguments", "message"),
     [
-        (everything(), {"names": ["pointing", "painting"]}, "no experiment 'painting'; there are localization, insert"),
+        (everything(), {"names": ["pointing", "painting"]}, "no experiment 'painting'; there are change, localization"),
         (everything(), {"only": ["rise"]}, "mine has no experiment with rise"),
         (small_profile(), {}, "mine has no experiment with any method"),
     ],
