@@ -199,8 +199,8 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
     """Copy a computed notebook, but for what becomes files of the site.
 
     Each array of its explorers becomes a script `explorer/NAME.js`: a reader fetches what is looked at, and no more.
-    Scripts, because `file://` forbids to fetch data. The JPEG of a cell tagged `front-page` takes the place of the
-    front page's picture, which says that there is none.
+    Scripts, because `file://` forbids to fetch data. The JPEG or the Markdown of a cell tagged `front-page` takes the
+    place of the front page's picture or headline, which say that there is none.
     """
     notebook = nbformat.read(page, 4)
     outputs = [(cell, output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -213,6 +213,8 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
             data["text/html"] = CHUNK.sub("", data["text/html"])
         if "front-page" in tags(cell) and "image/jpeg" in data:
             (static / "front.jpg").write_bytes(base64.b64decode(data["image/jpeg"]))
+        elif "front-page" in tags(cell) and "text/markdown" in data:
+            (static / "front.md").write_text(data["text/markdown"], encoding="utf-8")
     nbformat.write(notebook, staged)
 
 

@@ -178,14 +178,18 @@ def test_every_figure_has_an_alternative_text(computed: dict[str, nbformat.Noteb
     assert all(len(each["image"]["alt"]) > 30 and len(each["figure"]["caption"]) > 30 for each in figures)
 
 
-def test_the_front_page_shows_the_picture_that_was_computed(
+def test_the_front_page_shows_what_was_computed(
     site: Path, computed: dict[str, nbformat.NotebookNode]
 ) -> None:
     tagged = [
         cell for page in computed.values() for cell in page.cells if "front-page" in cell.metadata.get("tags", [])
     ]
-    [picture] = [output.data["image/jpeg"] for cell in tagged for output in cell.outputs if "data" in output]
+    data = [output.data for cell in tagged for output in cell.outputs if "data" in output]
+    [picture] = [each["image/jpeg"] for each in data if "image/jpeg" in each]
+    [headline] = [each["text/markdown"] for each in data if "text/markdown" in each]
     assert (site / "_images" / "front.jpg").read_bytes() == base64.b64decode(picture)
+    bold = re.search(r"\*\*(.+?)\*\*", headline, re.S)[1].replace("\n", " ")
+    assert bold in (site / "book" / "index.html").read_text(encoding="utf-8").replace("\n", " ")
 
 
 def test_pages_open_without_a_complaint(on_a_desk: dict[str, Visit], on_a_phone: dict[str, Visit]) -> None:
