@@ -178,9 +178,7 @@ def test_every_figure_has_an_alternative_text(computed: dict[str, nbformat.Noteb
     assert all(len(each["image"]["alt"]) > 30 and len(each["figure"]["caption"]) > 30 for each in figures)
 
 
-def test_the_front_page_shows_what_was_computed(
-    site: Path, computed: dict[str, nbformat.NotebookNode]
-) -> None:
+def test_the_front_page_shows_what_was_computed(site: Path, computed: dict[str, nbformat.NotebookNode]) -> None:
     tagged = [
         cell for page in computed.values() for cell in page.cells if "front-page" in cell.metadata.get("tags", [])
     ]

@@ -1,0 +1,113 @@
+"""No sentence of a page can be contradicted by its own table: where outcomes turn, what is found turns with them."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.display import Markdown
+
+nbformat = pytest.importorskip("nbformat")  # the unit tests can do without it
+
+from perceptual_lib import load_profile  # noqa: E402
+from perceptual_lib.evaluation.games import GAMES  # noqa: E402
+from perceptual_lib.evaluation.publishing import Results, load_results  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+Change = Callable[[pd.Series], pd.Series]
+CHANGES: dict[str, dict[str, tuple[Change, Change]]] = {
+    "change": {
+        "inside": (lambda shares: shares**0.2, lambda shares: shares**5),
+        "margin": (lambda margins: margins - 5, lambda margins: margins + 5),
+        "size": (lambda sizes: 3 * sizes, lambda sizes: sizes / 3),
+    },
+    "localization": {
+        "hits": (lambda hits: hits.map(np.ones_like), lambda hits: hits.map(np.zeros_like)),
+    },
+    "insertion_deletion": {
+        "insertion": (lambda curves: curves**0.1, lambda curves: curves**10),
+        "deletion": (lambda curves: curves**10, lambda curves: curves**0.1),
+    },
+    "pointing": {"distance": (lambda distances: 0 * distances, lambda distances: 1000 + distances)},
+    "randomization": {
+        "correlation": (lambda likeness: likeness * 0.01, lambda likeness: 1 - (1 - likeness) * 0.01),
+        "ssim": (lambda likeness: likeness * 0.01, lambda likeness: 1 - (1 - likeness) * 0.01),
+    },
+}
+"""By game and column: what makes the perceptual method's results much better, and much worse."""
+NEEDS_THE_NETWORK = re.compile(r"\bclassifier\b|experiment\.maps|figures\.(image_grid|comparison)|Player\(|Explorer")
+JUDGES = re.compile(r"\b(better|worse|best|worst|gains?|loses?|clearly|first|moves?|turns?|hardly|nearly|rare(ly)?)\b")
+
+
+def turned(run: Results, game: str, up: bool) -> Results:
+    """A run in which the perceptual method does better, or worse, than it did on most photographs."""
+    table = run.table.copy()
+    unit = table[run.unit]
+    most = unit.isin(unit.unique()[np.random.default_rng(0).permutation(unit.nunique())[unit.nunique() // 8 :]])
+    own = (table.role == "table") & table.method.str.startswith("perceptual") & (table.failure == "") & most
+    for column, (better, worse) in CHANGES[game].items():
+        table.loc[own, column] = (better if up else worse)(table[column][own])
+    return replace(run, table=table)
+
+
+def findings(path: Path, runs: dict[str, Results]) -> Iterator[str]:
+    """What a notebook's cells say in Markdown of these runs, of those cells that look at tables alone."""
+
+    def play(profile: Any, root: str, *games: str) -> list[tuple[Any, list[Results]]]:
+        return [
+            (
+                SimpleNamespace(
+                    name=game, table=runs[game].table, pictures=[], classes=None, section=getattr(profile, game)
+                ),
+                [runs[game]],
+            )
+            for game in games or GAMES
+        ]
+
+    scope: dict[str, Any] = {"display": lambda *things: None}
+    profile = load_profile("demo")
+    for cell in nbformat.read(path, 4).cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type != "code" or "remove-cell" in tags or NEEDS_THE_NETWORK.search(cell.source):
+            continue
+        source = re.sub(r"(?m)^profile = load_profile\(profile\)$", "", cell.source)
+        source = re.sub(r"(?m)^from .* import play$", "", source)
+        *statements, last = source.rsplit("\nMarkdown(", 1) if "\nMarkdown(" in source else [source, ""]
+        scope |= {"profile": profile, "play": play}
+        try:
+            exec("\n".join(statements), scope)
+            if last:
+                yield eval(f"Markdown({last}", scope | {"Markdown": Markdown}).data
+        except NameError:  # it needs what a cell that was left out has made
+            continue
+
+
+def sentences(text: str) -> set[str]:
+    """Of Markdown, without the paper's words."""
+    text = re.sub(r'"[^"]*"', "", re.sub(r"\s+", " ", text.replace("\n- ", ". ")))
+    return {sentence.strip(" -*") for sentence in re.split(r"(?<=[a-z%)])[.;] ", text)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["4.2-weak-localization", "4.3-insertion-deletion", "4.4-pointing-game", "4.5-sanity-checks", "5-conclusion"],
+)
+def test_what_is_found_turns_with_the_outcomes(name: str, published: dict[str, Results]) -> None:
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    good, bad = (
+        [sentences(text) for text in findings(path, {game: turned(run, game, up) for game, run in published.items()})]
+        for up in (True, False)
+    )
+    assert len(good) == len(bad) > 0 and good != bad
+    stayed = set.union(*good) & set.union(*bad)
+    assert sorted(sentence for sentence in stayed if JUDGES.search(sentence)) == []
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Results]:
+    return {game: load_results(ROOT / "results" / "imagenet-300", game) for game in GAMES}
