@@ -22,6 +22,14 @@ def test_paper_profile_is_the_papers() -> None:
     }  # fmt: skip
 
 
+def test_the_papers_rivals_of_table_1_are_grey_and_no_others() -> None:
+    profile = load_profile("paper")
+    grey = {name for name, given in profile.localization.settings.items() if given.get("reduction") == "grey"}
+    assert grey == {"guided_backprop", "guided_grad_cam", "smoothgrad", "integrated_gradients"}
+    others = [profile.methods, *(getattr(profile, game).settings for game in profile.games if game != "localization")]
+    assert not any("reduction" in given for settings in others for given in settings.values())
+
+
 def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
     from perceptual_lib.core.selection import select_layers
 
