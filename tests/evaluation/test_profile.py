@@ -1,10 +1,14 @@
 """Profiles: the packaged ones, and one clear sentence for what is wrong in one's own."""
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
+from torchvision.models import vgg19_bn
 
 from perceptual_lib import InputError
 from perceptual_lib.evaluation.profile import load_profile, profile_names
+from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
 
 def test_packaged_profiles_load() -> None:
@@ -28,6 +32,24 @@ def test_the_papers_rivals_of_table_1_are_grey_and_no_others() -> None:
     assert grey == {"guided_backprop", "guided_grad_cam", "smoothgrad", "integrated_gradients"}
     others = [profile.methods, *(getattr(profile, game).settings for game in profile.games if game != "localization")]
     assert not any("reduction" in given for settings in others for given in settings.values())
+
+
+@pytest.mark.parametrize(
+    ("game", "network", "last", "pool4"),
+    [("localization", vgg19_bn, "features.51", "features.39"), ("pointing", RegionVGG16, "features.29", "features.23")],
+)
+def test_the_paper_names_its_layers(game: str, network, last: str, pool4: str) -> None:
+    profile = load_profile("paper")
+    settings = profile.methods | getattr(profile, game).settings
+    methods = {"grad_cam", "guided_grad_cam", "normgrad", "selective_normgrad"} & set(getattr(profile, game).methods)
+    assert {{**profile.methods[name], **settings[name]}["layer"] for name in methods} == {last}
+    assert settings["excitation_backprop"]["layer"] == pool4
+    with torch.device("meta"):
+        features = network().features
+    # The last ReLU, before the last pool; and the pool before that.
+    assert [type(each) for each in features][int(last[9:]) :] == [nn.ReLU, nn.MaxPool2d]
+    pools = [index for index, each in enumerate(features) if isinstance(each, nn.MaxPool2d)]
+    assert pools[3] == int(pool4[9:])
 
 
 def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
