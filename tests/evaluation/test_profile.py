@@ -68,6 +68,13 @@ def test_the_classifier_computes_in_the_profiles_precision(tmp_path) -> None:
         assert load_profile(path).load_classifier().precision == precision
 
 
+@pytest.mark.parametrize(("said", "sigmas"), [("0-3", [0, 1, 2, 3]), ("20-20", [20]), ("[0, 2.5]", [0, 2.5])])
+def test_whole_numbers_between_two(tmp_path, said: str, sigmas: list) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"description: x\nlocalization: {{sigmas: {said}}}")
+    assert load_profile(path).localization.sigmas == sigmas
+
+
 def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("IMAGENET_ROOT", raising=False)
     with pytest.raises(InputError, match=r"\$IMAGENET_ROOT, which is not set"):
@@ -87,6 +94,8 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("description: x\nbatch_size: 2.5", "batch_size is 2.5"),
         ("description: x\nperturbation: {margin_target: 1}", "perturbation: margin_target must be below 0"),
         ("description: x\nperturbation: {max_iter: 0}", "perturbation: max_iter must be a whole number, at least 1"),
+        ("description: x\nlocalization: {sigmas: 3-1}", "localization.sigmas is '3-1': input should be a valid list"),
+        ("description: x\nlocalization: {sigmas: -3}", "localization.sigmas is -3: input should be a valid list"),
         ("description: x\nperturbation: {multilabel: true}", "unknown key 'perturbation.multilabel'"),
         ("description: x\nrandomization: {subsets: {rise: 3}}", "unknown key 'randomization.subsets'"),
         ("description: x\nrandomization: {ranges: 3}", "unknown key 'randomization.ranges'"),

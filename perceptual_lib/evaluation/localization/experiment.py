@@ -34,4 +34,4 @@ class Localization(Experiment):
         return super().arguments(row, photographs) | {"sigmas": self.section.sigmas}
 
     def overview(self) -> dict[str, pd.DataFrame]:
-        return {"Table 1, weak localization: error": localization_table(self.table)}
+        return {"Table 1, weak localization: error": localization_table(self.table, pinned=self.section.pinned)}
