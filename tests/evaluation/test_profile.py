@@ -52,6 +52,17 @@ def test_the_paper_names_its_layers(game: str, network, last: str, pool4: str) -
     assert pools[3] == int(pool4[9:])
 
 
+def test_the_papers_masks_blurs_and_boxes() -> None:
+    profile = load_profile("paper")
+    of_rise = ("samples", "cells", "share")
+    assert tuple(profile.methods["rise"][name] for name in of_rise) == (6000, 8, 0.1)
+    assert tuple(profile.pointing.settings["rise"][name] for name in of_rise) == (8000, 7, 0.5)
+    assert profile.localization.sigmas == list(range(1, 31)) and profile.localization.pinned == 20
+    assert profile.pointing.sigmas == list(range(101)) and profile.pointing.pinned == {1.0: 48, 1.5: 30}
+    assert profile.pointing.selection == profile.pointing.ranges == 500
+    assert profile.pointing.range_scales == [1.0, 1.5]  # both panels
+
+
 def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
     from perceptual_lib.core.selection import select_layers
 
