@@ -8,13 +8,17 @@ from torchvision.models import vgg19_bn
 
 from perceptual_lib import InputError
 from perceptual_lib.evaluation.profile import load_profile, profile_names
+from perceptual_lib.methods import find_method
 from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
 
 def test_packaged_profiles_load() -> None:
     assert {"demo", "smoke", "paper"} <= set(profile_names())
     for name in profile_names():
-        assert load_profile(name).name == name
+        profile = load_profile(name)
+        assert profile.name == name
+        for given in (profile.methods, *(getattr(profile, game).settings for game in profile.games)):
+            assert all(settings.keys() <= find_method(method).settings.keys() for method, settings in given.items())
 
 
 def test_paper_profile_is_the_papers() -> None:
