@@ -65,7 +65,8 @@ def architecture(network: Any) -> str:
     parts = [type(module).__name__ for module in network.modules()]
     channels = tuple(module.out_channels for module in network.modules() if type(module).__name__ == "Conv2d")
     for name, own in VGG_CHANNELS.items():
-        if channels in (own, (*own, 4096, 4096)):  # timm's has convolutions for linear layers
+        # Linear layers may be convolutions: timm's but the last, of a network of regions all.
+        if channels in (own, (*own, 4096, 4096)) or channels[:-1] == (*own, 4096, 4096):
             return name + ("_bn" if parts.count("BatchNorm2d") == len(own) else "")
     return ""
 

@@ -91,6 +91,10 @@ class Experiment(ABC):
             raise InputError(f"{without[0]} has no boxes: {self.name} needs photographs with boxes.")
         return photographs
 
+    def first(self, count: int) -> tuple[Any, ...]:
+        """The first so many pictures, which settings are chosen on."""
+        return tuple(self.pictures[:count])
+
     @property
     def rows(self) -> list[Row]:
         """What is compared."""
@@ -105,7 +109,7 @@ class Experiment(ABC):
 
     def range_rows(self) -> list[Row]:
         """What layers are chosen from (Fig. 5): every contiguous range of them held, on the first pictures."""
-        few, settings = tuple(self.pictures[: self.section.ranges]), self.settings("perceptual")
+        few, settings = self.first(self.section.ranges), self.settings("perceptual")
         ranges = layer_ranges(self.run.ask("activations"), self.section.granularity) if few else []
         return [
             Row("range", method, settings | {"layers": layers}, few)
@@ -192,21 +196,21 @@ class Experiment(ABC):
         Of the columns selection says whether settings are chosen on the picture; failure "" or why there is no
         result; seconds how long its maps took.
         """
-        lines = [line for about, shard in self.pieces for line in self._lines(about, shard)]
+        selection = {picture.name for picture in self.first(self.section.selection)}
+        lines = [line for about, shard in self.pieces for line in self._lines(about, shard, selection)]
         table = pd.DataFrame(lines, columns=list(self.columns))
         nothing = [name for name in table if len(table) and table[name].isna().all()]  # all failed, whatever it holds
         return table.astype(dict.fromkeys(nothing, float))
 
-    def _lines(self, about: Mapping[str, Any], shard: Shard) -> Iterator[dict[str, Any]]:
+    def _lines(self, about: Mapping[str, Any], shard: Shard, selection: Collection[str]) -> Iterator[dict[str, Any]]:
         arrays = self.run.load(shard)
         maps = arrays if shard.needs is None else self.run.load(shard.needs)
         if arrays is None or maps is None:
             return
-        selection = self.pictures[: self.section.selection]
         results = {name: iter(arrays[name]) for name in self.columns if name in arrays and name not in ALWAYS}
         for picture, failure, seconds in zip(shard.photographs, arrays["failure"], maps["seconds"], strict=True):
             common = dict.fromkeys(self.columns) | about  # the results of a picture that failed stay None
-            common |= {self.unit: picture.name, "selection": picture in selection}
+            common |= {self.unit: picture.name, "selection": picture.name in selection}
             common |= {"failure": str(failure), "seconds": round(float(seconds), 3)}
             own = {} if failure else {name: np.atleast_1d(next(rows)) for name, rows in results.items()}
             for index, case in enumerate(self.cases(shard, picture)):

@@ -5,6 +5,7 @@ A row's maps are computed once, a shard of a few photographs at a time; several 
 
 import itertools
 import json
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,12 +59,16 @@ class Row:
 
 
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:
-    """All contiguous ranges "first-last" of activations, or of the stages between which their resolution changes."""
+    """All contiguous ranges "first-last" of activations, or of the stages between which their resolution changes.
+
+    Of those with more than one place: the paper tries the features of VGG, and not the classifier's layers.
+    """
 
     def unit(index: int) -> object:
         return index if granularity == "activation" else activations[index].shape[1:]
 
-    units = [list(indices) for _, indices in itertools.groupby(range(len(activations)), unit)]
+    maps = [index for index, activation in enumerate(activations) if math.prod(activation.shape[1:]) > 1]
+    units = [list(indices) for _, indices in itertools.groupby(maps, unit)]
     return [f"{first[0]}-{last[-1]}" for first, last in itertools.combinations_with_replacement(units, 2)]
 
 

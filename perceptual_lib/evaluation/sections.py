@@ -1,9 +1,18 @@
 """The sections of profiles: what may stand in them, and of which type and range."""
 
 from dataclasses import fields
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    create_model,
+    model_validator,
+)
 
 from perceptual_lib.core.settings import Settings
 from perceptual_lib.networks.special import EMBEDDED
@@ -14,6 +23,17 @@ ALL_METHODS = """
     perceptual_guided
 """.split()
 """The rows of Tables 1 and 2, and some that the paper compares elsewhere."""
+
+
+def _whole_numbers(value: object) -> object:
+    """Those that "1-30" stands for, both ends included."""
+    first, _, last = value.partition("-") if isinstance(value, str) else ("", "", "")
+    numbers = range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else ()
+    return [float(number) for number in numbers] or value
+
+
+Sigmas = Annotated[list[NonNegativeFloat], BeforeValidator(_whole_numbers)]
+"""Blurs in pixels of the network's input: a list, or "1-30" for all whole numbers from 1 to 30."""
 
 MethodSettings = dict[str, bool | int | float | str | list[float]]
 """Of an explanation method, keyword arguments."""

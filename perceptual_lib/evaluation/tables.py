@@ -48,9 +48,14 @@ def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
 
 
 def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of settings that were tried, then those of the profile's own, of the same methods and photographs."""
-    own = table[(table.role == "table") & table.method.isin(tried.method) & table.photograph.isin(tried.photograph)]
-    return pd.concat([tried, own])
+    """The lines of settings that were tried, then those of the profile's own, of the same methods and photographs.
+
+    Between them those of no_perceptual, as a trial of "perceptual" with no layers: a corner of a triangle of Fig. 5.
+    """
+    of_table = table[(table.role == "table") & table.photograph.isin(tried.photograph)]
+    corner = of_table[(of_table.method == "no_perceptual") & ("perceptual" in set(tried.method))]
+    own = of_table[of_table.method.isin(tried.method)]
+    return pd.concat([tried, corner.assign(role="range", method="perceptual"), own])
 
 
 def by_setting(lines: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:

@@ -5,7 +5,7 @@
 
 from torch import Tensor, nn
 
-from perceptual_lib.methods.gradients import guided_gradient
+from perceptual_lib.methods.gradients import guided_gradient, one_channel
 from perceptual_lib.methods.layers import Layer, enlarge, layer_gradient, layer_passes
 from perceptual_lib.methods.registry import explainer
 
@@ -23,10 +23,12 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, laye
     passes=lambda settings: (layer_passes(settings)[0] + 1, 2),
     predicts=True,
 )
-def guided_grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
-    """Guided backpropagation times Grad-CAM, the largest magnitude over the channels."""
+def guided_grad_cam(
+    network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None, reduction: str = "max"
+) -> Tensor:
+    """Guided backpropagation times Grad-CAM; reduction: see `one_channel`."""
     coarse = grad_cam(network, images, targets, layer=layer)
-    return (guided_gradient(network, images, targets) * coarse[:, None]).abs().amax(1)
+    return one_channel(guided_gradient(network, images, targets) * coarse[:, None], reduction)
 
 
 @explainer("normgrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)

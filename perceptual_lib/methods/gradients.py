@@ -33,24 +33,39 @@ def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Ten
 
 
 @explainer("guided_backprop", source="Springenberg et al. 2015", passes=(1, 1), predicts=True)
-def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
-    """The gradient with each activation passing on what is positive of what comes back, where it was active."""
-    return guided_gradient(network, images, targets).abs().amax(1)
+def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, *, reduction: str = "max") -> Tensor:
+    """The gradient with each activation passing on what is positive of what comes back, where it was active.
+
+    reduction: see `one_channel`.
+    """
+    return one_channel(guided_gradient(network, images, targets), reduction)
 
 
 @explainer("smoothgrad", source="Smilkov et al. 2017", passes=("samples", "samples"))
 def smoothgrad(
-    network: nn.Module, images: Tensor, targets: Tensor, *, samples: int = 50, noise: float = 0.15, seed: int = 0
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    samples: int = 50,
+    noise: float = 0.15,
+    multiplier: float | None = None,
+    seed: int = 0,
+    reduction: str = "max",
 ) -> Tensor:
     """The gradient averaged over noisy copies of the image.
 
     noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
+    multiplier: in place of `noise`, a standard deviation of (multiplier / range)**2, as in PyTorch CNN Visualizations,
+        where it is 4.
+    reduction: see `one_channel`.
     """
     if not isinstance(samples, int) or samples < 1 or not noise >= 0:
         raise InputError(f"samples is a whole number, at least 1, and noise at least 0; not {samples} and {noise}.")
     passes = Passes(network)
     generator = torch.Generator().manual_seed(seed)
-    spread = noise * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True))
+    extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    spread = noise * extent if multiplier is None else (multiplier / extent) ** 2
     total = torch.zeros_like(images)
     at_once = max(1, full_batch(images.device) // len(images))  # of the samples
     for start in range(0, samples, at_once):
@@ -59,14 +74,33 @@ def smoothgrad(
         draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
         noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
         total += passes.gradient(noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
-    return (total / samples).abs().amax(1)
+    return one_channel(total / samples, reduction)
 
 
-@explainer("integrated_gradients", source="Sundararajan et al. 2017", passes=("steps", "steps"))
-def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *, steps: int = 100) -> Tensor:
-    """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum)."""
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps is a whole number, at least 1, not {steps}.")
+@explainer(
+    "integrated_gradients",
+    source="Sundararajan et al. 2017",
+    passes=lambda settings: (settings["steps"] + (settings["points"] == "even"),) * 2,
+)
+def integrated_gradients(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    steps: int = 100,
+    points: str = "gauss",
+    reduction: str = "max",
+) -> Tensor:
+    """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum).
+
+    points: "gauss" for the nodes and weights of Gauss and Legendre; "even" for the sum over 0, 1 / steps, ... 1,
+        divided by steps, as in PyTorch CNN Visualizations.
+    reduction: see `one_channel`.
+    """
+    if not isinstance(steps, int) or steps < 1 or points not in ("gauss", "even"):
+        raise InputError(
+            f"steps is a whole number, at least 1, and points are gauss or even; not {steps} and {points}."
+        )
     try:
         from captum.attr import IntegratedGradients  # an import that takes a second
     except ImportError:
@@ -80,8 +114,28 @@ def integrated_gradients(network: nn.Module, images: Tensor, targets: Tensor, *,
 
     integrated.gradient_func = of_points
     at_once = max(len(images), full_batch(images.device))
-    mean: Tensor = integrated.attribute(images, target=targets, n_steps=steps, internal_batch_size=at_once)
-    return mean.abs().amax(1)
+    rule = {"gauss": "gausslegendre", "even": "riemann_right"}[points]
+    mean: Tensor = integrated.attribute(images, target=targets, n_steps=steps, method=rule, internal_batch_size=at_once)
+    if points == "even":  # the right ends of the steps, and the grey image
+        mean = mean + passes.gradient(torch.zeros_like(images), targets) / steps
+    return one_channel(mean, reduction)
+
+
+def one_channel(gradients: Tensor, reduction: str) -> Tensor:
+    """Maps (B, H, W) of gradients (B, C, H, W); raises InputError for a reduction that there is not.
+
+    "max" is the largest magnitude over the channels, as in TorchRay. "grey" is what PyTorch CNN Visualizations (Ozbulak
+    2019) shows: the sum of the magnitudes, scaled so that the least of a map is 0 and its 99th percentile 1, cut there.
+    """
+    if reduction not in ("max", "grey"):
+        raise InputError(f"reduction is max or grey, not {reduction!r}.")
+    magnitudes = gradients.abs()
+    if reduction == "max":
+        return magnitudes.amax(1)
+    grey = magnitudes.sum(1)
+    least = grey.amin((1, 2), keepdim=True)
+    extent = grey.flatten(1).quantile(0.99, dim=1)[:, None, None] - least
+    return ((grey - least) / extent.clamp(min=torch.finfo(grey.dtype).tiny)).clamp(0, 1)
 
 
 def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:

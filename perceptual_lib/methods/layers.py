@@ -15,6 +15,7 @@ from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.selection import select_layers
+from perceptual_lib.networks.special import special
 
 Layer = None | int | str
 """A module by its path, an activation by index or name, or None for the `default_layer`."""
@@ -82,8 +83,12 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     A join that no module has as its output is not found; neither is one at another resolution than its branches.
 
     With a stride it is the last one whose height is at least the image's divided by that; of the images (B, C, H, W)
-    the first is tried. Raises InputError where there is none, as in a vision transformer.
+    the first is tried. What is special about a network says it for images of every size. Raises InputError where there
+    is none, as in a vision transformer.
     """
+    known = special(network).last_map
+    if stride is None and known is not None and known in dict(network_of(network).named_modules()):
+        return known
     height = images.shape[2]
     activations, shapes = _look(network, images)
     grids = {index: grid for index, each in enumerate(activations) if (grid := _grid(each.shape, images))}

@@ -14,6 +14,9 @@ class Special:
 
     guided_layers: Layers | None = None  # held for the guided map, where not those of the settings (Sec. 4.2)
     excitation_layer: str | None = None  # where excitation backprop is read, pool4 of the VGGs (Zhang et al. 2018)
+    # The last activation of the features, where Grad-CAM and NormGrad look: the linear layers may be convolutions, and
+    # their activations maps of a nearly square picture.
+    last_map: str | None = None
     # That sanity checks randomize, last to first (Sec. 4.5): each fully connected layer and the last convolution at
     # each resolution, but the very first of them all.
     stages: tuple[str, ...] = ()
@@ -23,12 +26,15 @@ SPECIAL = {
     "vgg19_bn": Special(
         guided_layers="0-14",
         excitation_layer="features.39",
+        last_map="features.51",
         stages=(
             *("classifier.6", "classifier.3", "classifier.0"),
             *("features.49", "features.36", "features.23", "features.10", "features.0"),
         ),
     ),
-    "vgg16": Special(excitation_layer="features.23"),
+    "vgg19": Special(last_map="features.35"),
+    "vgg16_bn": Special(last_map="features.42"),
+    "vgg16": Special(excitation_layer="features.23", last_map="features.29"),
 }
 """By the architecture; a network that is not here has nothing special."""
 

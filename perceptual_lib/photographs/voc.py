@@ -12,8 +12,9 @@ another class in the picture.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import accumulate
 from pathlib import Path
 
 from perceptual_lib.core.errors import InputError
@@ -32,6 +33,7 @@ class Scene(Photograph):
     """A photograph of several objects, and what is asked of it."""
 
     questions: tuple[Question, ...] = ()  # those of the game, in the order of classes
+    before: int = 0  # classes in the pictures before it, those that nothing is asked of too
     upright = False  # boxes refer to the picture as stored
 
 
@@ -57,7 +59,8 @@ def load_voc(root: Source) -> list[Scene]:
     if not names:
         raise InputError(f"{folder}/ImageSets/Main/test.txt names no picture; unpack {ADDRESS} again.")
     hard_pairs = load_hard_pairs()
-    return [_read_scene(folder, name, hard_pairs) for name in names]
+    scenes, classes = zip(*(_read_scene(folder, name, hard_pairs) for name in names), strict=True)
+    return [replace(scene, before=before) for scene, before in zip(scenes, accumulate((0, *classes)), strict=False)]
 
 
 def load_hard_pairs() -> set[tuple[str, int]] | None:
@@ -74,7 +77,8 @@ def load_hard_pairs() -> set[tuple[str, int]] | None:
     return {(name, target) for name, *flags in rows for target, flag in enumerate(flags) if flag == "1"}
 
 
-def _read_scene(folder: Path, name: str, hard_pairs: set[tuple[str, int]] | None) -> Scene:
+def _read_scene(folder: Path, name: str, hard_pairs: set[tuple[str, int]] | None) -> tuple[Scene, int]:
+    """And how many classes are in it."""
     picture, annotation = folder / f"JPEGImages/{name}.jpg", folder / f"Annotations/{name}.xml"
     for path in (picture, annotation):
         if not path.is_file():
@@ -93,4 +97,4 @@ def _read_scene(folder: Path, name: str, hard_pairs: set[tuple[str, int]] | None
     else:
         hard = {target for target in asked if (name, target) in hard_pairs}
     questions = (Question(target, boxes[target], target in hard) for target in sorted(asked))
-    return Scene(name, picture, size=size, questions=tuple(questions))
+    return Scene(name, picture, size=size, questions=tuple(questions)), len(boxes)

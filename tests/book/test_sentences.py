@@ -83,7 +83,7 @@ def findings(path: Path, runs: dict[str, Results]) -> Iterator[str]:
             exec("\n".join(statements), scope)
             if last:
                 yield eval(f"Markdown({last}", scope | {"Markdown": Markdown}).data
-        except NameError:  # it needs what a cell that was left out has made
+        except (NameError, KeyError):  # it needs what a cell that was left out has made, or the pictures
             continue
 
 

@@ -1,16 +1,24 @@
 """Profiles: the packaged ones, and one clear sentence for what is wrong in one's own."""
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
+from torchvision.models import vgg19_bn
 
 from perceptual_lib import InputError
 from perceptual_lib.evaluation.profile import load_profile, profile_names
+from perceptual_lib.methods import find_method
+from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
 
 def test_packaged_profiles_load() -> None:
     assert {"demo", "smoke", "paper"} <= set(profile_names())
     for name in profile_names():
-        assert load_profile(name).name == name
+        profile = load_profile(name)
+        assert profile.name == name
+        for given in (profile.methods, *(getattr(profile, game).settings for game in profile.games)):
+            assert all(settings.keys() <= find_method(method).settings.keys() for method, settings in given.items())
 
 
 def test_paper_profile_is_the_papers() -> None:
@@ -20,6 +28,43 @@ def test_paper_profile_is_the_papers() -> None:
         "layers": "0-12", "margin_target": -2.0, "layer_weight": 10_000.0, "pixel_weight": 1.0,
         "normalize_layers": False, "max_iter": 200,
     }  # fmt: skip
+
+
+def test_the_papers_rivals_of_table_1_are_grey_and_no_others() -> None:
+    profile = load_profile("paper")
+    grey = {name for name, given in profile.localization.settings.items() if given.get("reduction") == "grey"}
+    assert grey == {"guided_backprop", "guided_grad_cam", "smoothgrad", "integrated_gradients"}
+    others = [profile.methods, *(getattr(profile, game).settings for game in profile.games if game != "localization")]
+    assert not any("reduction" in given for settings in others for given in settings.values())
+
+
+@pytest.mark.parametrize(
+    ("game", "network", "last", "pool4"),
+    [("localization", vgg19_bn, "features.51", "features.39"), ("pointing", RegionVGG16, "features.29", "features.23")],
+)
+def test_the_paper_names_its_layers(game: str, network, last: str, pool4: str) -> None:
+    profile = load_profile("paper")
+    settings = profile.methods | getattr(profile, game).settings
+    methods = {"grad_cam", "guided_grad_cam", "normgrad", "selective_normgrad"} & set(getattr(profile, game).methods)
+    assert {{**profile.methods[name], **settings[name]}["layer"] for name in methods} == {last}
+    assert settings["excitation_backprop"]["layer"] == pool4
+    with torch.device("meta"):
+        features = network().features
+    # The last ReLU, before the last pool; and the pool before that.
+    assert [type(each) for each in features][int(last[9:]) :] == [nn.ReLU, nn.MaxPool2d]
+    pools = [index for index, each in enumerate(features) if isinstance(each, nn.MaxPool2d)]
+    assert pools[3] == int(pool4[9:])
+
+
+def test_the_papers_masks_blurs_and_boxes() -> None:
+    profile = load_profile("paper")
+    of_rise = ("samples", "cells", "share")
+    assert tuple(profile.methods["rise"][name] for name in of_rise) == (6000, 8, 0.1)
+    assert tuple(profile.pointing.settings["rise"][name] for name in of_rise) == (8000, 7, 0.5)
+    assert profile.localization.sigmas == list(range(1, 31)) and profile.localization.pinned == 20
+    assert profile.pointing.sigmas == list(range(101)) and profile.pointing.pinned == {1.0: 48, 1.5: 30}
+    assert profile.pointing.selection == profile.pointing.ranges == 500
+    assert profile.pointing.range_scales == [1.0, 1.5]  # both panels
 
 
 def test_demo_settings_are_the_embedded_networks_own(embedded) -> None:
@@ -36,6 +81,13 @@ def test_the_classifier_computes_in_the_profiles_precision(tmp_path) -> None:
     for text, precision in (("", "full"), ("\nclassifier: {precision: tf32}", "tf32")):
         path.write_text(f"description: x{text}")
         assert load_profile(path).load_classifier().precision == precision
+
+
+@pytest.mark.parametrize(("said", "sigmas"), [("0-3", [0, 1, 2, 3]), ("20-20", [20]), ("[0, 2.5]", [0, 2.5])])
+def test_whole_numbers_between_two(tmp_path, said: str, sigmas: list) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"description: x\nlocalization: {{sigmas: {said}}}")
+    assert load_profile(path).localization.sigmas == sigmas
 
 
 def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +109,8 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("description: x\nbatch_size: 2.5", "batch_size is 2.5"),
         ("description: x\nperturbation: {margin_target: 1}", "perturbation: margin_target must be below 0"),
         ("description: x\nperturbation: {max_iter: 0}", "perturbation: max_iter must be a whole number, at least 1"),
+        ("description: x\nlocalization: {sigmas: 3-1}", "localization.sigmas is '3-1': input should be a valid list"),
+        ("description: x\nlocalization: {sigmas: -3}", "localization.sigmas is -3: input should be a valid list"),
         ("description: x\nperturbation: {multilabel: true}", "unknown key 'perturbation.multilabel'"),
         ("description: x\nrandomization: {subsets: {rise: 3}}", "unknown key 'randomization.subsets'"),
         ("description: x\nrandomization: {ranges: 3}", "unknown key 'randomization.ranges'"),

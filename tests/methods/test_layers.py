@@ -3,6 +3,7 @@
 from threading import Thread
 
 import pytest
+import timm
 import torch
 import torchvision
 from stand_ins import TinyNetwork
@@ -10,7 +11,10 @@ from torch import nn
 
 from perceptual_lib import InputError, explain
 from perceptual_lib.core.activations import trace
+from perceptual_lib.evaluation.pointing.regions import SummedRegions
 from perceptual_lib.methods.layers import default_layer, layer_gradient
+from perceptual_lib.networks.special import special
+from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
 
 @pytest.mark.parametrize(
@@ -28,8 +32,31 @@ from perceptual_lib.methods.layers import default_layer, layer_gradient
 def test_default_layer_is_the_last_convolutions_activation(name: str, layer: str) -> None:
     with torch.device("meta"):
         network = torchvision.models.get_model(name).eval()
-        index = default_layer(network, torch.zeros(1, 3, 128, 128))
-        assert trace(network, torch.zeros(1, 3, 128, 128))[1][index].name == layer
+        found = default_layer(network, torch.zeros(1, 3, 128, 128))
+        names = [each.name for each in trace(network, torch.zeros(1, 3, 128, 128))[1]]
+        assert layer in names and found in (layer, names.index(layer))
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn", "vgg19", "vgg19_bn"])
+@pytest.mark.parametrize("size", [(336, 373), (336, 336), (224, 298)])
+def test_the_last_map_does_not_depend_on_the_size_where_linear_layers_are_convolutions(name: str, size: tuple) -> None:
+    """Of timm's networks, at 1.5 times the size of a picture of 500 x 450 and the like."""
+    with torch.device("meta"):
+        network = timm.create_model(name, pretrained=False).eval()
+        layer = default_layer(network, torch.zeros(1, 3, *size))
+        relus = [path for path, each in network.features.named_modules() if isinstance(each, nn.ReLU)]
+        assert layer == f"features.{relus[-1]}"
+
+
+def test_of_the_papers_network_of_regions_too() -> None:
+    """What its classifier makes of 336 x 373 pixels are 5 x 6 places, which lie as the image does."""
+    with torch.device("meta"):
+        network = SummedRegions(RegionVGG16()).eval()
+        images = torch.zeros(1, 3, 336, 373)
+        shapes = [each.shape for each in trace(network, images)[1]]
+        assert shapes[-1] == (4096, 5, 6) and shapes[12] == (512, 21, 24)
+        assert default_layer(network, images) == "features.29"
+        assert special(network).excitation_layer == "features.23"
 
 
 @pytest.mark.parametrize(

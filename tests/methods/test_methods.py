@@ -111,6 +111,7 @@ def test_perceptual_is_the_perturbations_size(tiny: TinyNetwork, images: torch.T
 @pytest.mark.parametrize(
     ("method", "settings"),
     [*((name, {}) for name in NAMES), ("extremal_perturbation", {"areas": (0.1, 0.3)}), ("perceptual", {"layers": 0})]
+    + [("integrated_gradients", {"points": "even"})]
     + [(name, {"layer": "second"}) for name in NAMES if "layer" in METHODS[name].settings],
 )
 def test_passes_are_what_the_network_is_called_for(method: str, settings: dict) -> None:

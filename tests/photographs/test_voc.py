@@ -66,6 +66,7 @@ def test_a_class_is_asked_for_unless_all_its_objects_are_flagged(
     scenes = load_voc(tree / below)
     assert [scene.name for scene in scenes] == list(OBJECTS)
     assert scenes[0].size == (20, 10) and scenes[0].path.name == "000001.jpg"
+    assert [scene.before for scene in scenes] == [0, 2, 4, 5]  # two classes, two of which nothing is asked, one
     assert [scene.questions for scene in scenes] == [
         (
             Question(DOG, ((2, 1, 5, 4), (9, 9, 9, 9)), hard=True),  # the flagged dog is part of the region

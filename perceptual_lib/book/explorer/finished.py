@@ -26,6 +26,8 @@ def maps_by_key(
     found = {}
     for role, method, settings in rows[["role", "method", "settings"]].drop_duplicates().itertuples(index=False):
         layers = _span(settings, classifier) if holds_layers(method) else ""
+        if role == "range" and not layers:
+            continue  # the corner of Fig. 5, which is no range that can be chosen
         maps = experiment.maps(method, names, role=role, settings=settings)
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
     return found

@@ -24,14 +24,19 @@ class Localization(Experiment):
     @property
     def rows(self) -> list[Row]:
         few, settings = tuple(self.pictures[: self.section.ranges]), self.settings("perceptual")
-        return super().rows + [
+        if not few:
+            return super().rows
+        # No layers are the corner of the guided variant's triangle, too; the unguided one's is the table's row.
+        corner = Row("range", "perceptual_guided", self.settings("no_perceptual"), few)
+        weights = [
             Row("weight", method, settings | {"layer_weight": weight}, few)
-            for weight in (self.section.layer_weights if few else ())
+            for weight in self.section.layer_weights
             for method in self.range_methods
         ]
+        return [*super().rows, corner, *weights]
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
         return super().arguments(row, photographs) | {"sigmas": self.section.sigmas}
 
     def overview(self) -> dict[str, pd.DataFrame]:
-        return {"Table 1, weak localization: error": localization_table(self.table)}
+        return {"Table 1, weak localization: error": localization_table(self.table, pinned=self.section.pinned)}

@@ -2,11 +2,12 @@
 
 from pydantic import NonNegativeFloat
 
-from perceptual_lib.evaluation.sections import ALL_METHODS, RowsSection
+from perceptual_lib.evaluation.sections import ALL_METHODS, RowsSection, Sigmas
 
 
 class Section(RowsSection):
     methods: list[str] = ALL_METHODS
-    sigmas: list[NonNegativeFloat] = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
-    """Blurs of the maps that are tried, in pixels of the network's input."""
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
+    pinned: NonNegativeFloat | None = None
+    """One of them, at which the table has every method beside the one chosen for it; none for no such columns."""
     layer_weights: list[NonNegativeFloat] = []  #: other values of lambda', tried on the pictures of the ranges

@@ -42,16 +42,18 @@ class Scores:
         """
         return divmod(int(self.hits[self.selection].sum(0).argmax()), len(THRESHOLDS))
 
-    def _at_chosen_blur(self, strategy: str) -> np.ndarray:
-        """(N, K) hits at the strategy's thresholds, at the blur chosen on the selection."""
-        return self.hits[:, self.choose()[0], STRATEGY_COLUMNS[strategy]]
+    def _at_blur(self, strategy: str, sigma: float | None = None) -> np.ndarray:
+        """(N, K) hits at the strategy's thresholds, at one of the blurs or at that chosen on the selection."""
+        blur = self.choose()[0] if sigma is None else self.sigmas.index(sigma)
+        return self.hits[:, blur, STRATEGY_COLUMNS[strategy]]
 
-    def in_sample(self, strategy: str) -> Estimate:
+    def in_sample(self, strategy: str, sigma: float | None = None) -> Estimate:
         """Error on all photographs at the strategy's threshold that is best for them: the paper's way.
 
-        The interval is that of this threshold: it does not know that it was chosen, `cross_validated` does.
+        At one of the `sigmas`, or the one chosen on the selection. The interval is that of this threshold: it does not
+        know that it was chosen, `cross_validated` does.
         """
-        hits = self._at_chosen_blur(strategy)
+        hits = self._at_blur(strategy, sigma)
         return bootstrap(~hits[:, best_column(hits)])
 
     def by_sigma(self, strategy: str) -> Estimate:
@@ -62,11 +64,11 @@ class Scores:
 
     def by_alpha(self, strategy: str) -> Estimate:
         """(K,) error on all photographs at each of the strategy's thresholds, at the blur chosen on the selection."""
-        return bootstrap(~self._at_chosen_blur(strategy))
+        return bootstrap(~self._at_blur(strategy))
 
     def cross_validated(self) -> Estimate | None:
         """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
-        hits = self._at_chosen_blur("best")
+        hits = self._at_blur("best")
         return bootstrap(~held_out_hits(hits)) if len(hits) > 1 else None
 
     @property
@@ -87,12 +89,13 @@ def table_scores(table: pd.DataFrame) -> dict[str, Scores]:
     return {method: Scores.of(lines) for method, lines in rows.groupby("method", sort=False)}
 
 
-def localization_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
+def localization_table(table: pd.DataFrame, ours: str = "perceptual", pinned: float | None = None) -> pd.DataFrame:
     """Table 1, of the experiment's table, the other methods compared with `ours`.
 
     Returns:
         By method: n, failed; passes, see `forward_passes`; sigma, chosen on the selection; the errors `value`,
-        `percent`, `mean`, `best` on all photographs at the best threshold; `cross_validated`; `held_out` and
+        `percent`, `mean`, `best` on all photographs at the best threshold; with a pinned sigma, such as the paper's 20,
+        `pinned_value` to `pinned_best`, the same there, where it was tried; `cross_validated`; `held_out` and
         `difference` (ours less this method's) on the photographs outside the selection, at the blur and threshold
         chosen on it. Each is an `Estimate` or None. `paper_value` to `paper_best` are the paper's (nan for none).
     """
@@ -102,12 +105,16 @@ def localization_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.Data
         lines[method] = line = {"n": len(one.names), "failed": one.failed, "passes": passes}
         if one.can_choose:
             line |= {"sigma": one.sigmas[one.choose()[0]]} | {name: one.in_sample(name) for name in STRATEGY_COLUMNS}
+            if pinned in one.sigmas:
+                line |= {f"pinned_{name}": one.in_sample(name, pinned) for name in STRATEGY_COLUMNS}
             line |= {"cross_validated": one.cross_validated()}
             if not one.selection.all():
                 line["held_out"] = bootstrap(one.held_out_misses)
             if method != ours and ours in scores and scores[ours].can_choose:
                 line["difference"] = difference(scores[ours], one)
-    columns = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS, "cross_validated", "held_out", "difference"]
+    at_pinned = [] if pinned is None else [f"pinned_{name}" for name in STRATEGY_COLUMNS]
+    columns = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS, *at_pinned]
+    columns += ["cross_validated", "held_out", "difference"]
     return tables.make_table(lines, columns).join(tables.paper_table("table1").add_prefix("paper_"))
 
 

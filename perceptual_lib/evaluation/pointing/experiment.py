@@ -59,6 +59,12 @@ class Pointing(Experiment):
             raise InputError(f"a mosaic needs four photographs; profile {self.profile.name} has {len(photographs)}.")
         return draw_mosaics(photographs[: len(photographs) // 4 * 4])
 
+    def first(self, count: int) -> tuple[Any, ...]:
+        """Of VOC 2007 the pictures that hold the first so many boxes, see the section."""
+        if self.section.source is None:
+            return super().first(count)
+        return tuple(scene for scene in self.pictures if scene.before < count)
+
     def all_pieces(self) -> Iterator[Piece]:
         section = self.section
         without = {scale: [find_method(name).name for name in names] for scale, names in section.without.items()}
@@ -76,24 +82,28 @@ class Pointing(Experiment):
         """A row at a scale, one scene in a shard: their sizes may differ, and their questions are a batch."""
         # An answer is of Eq. 2, and the passes are those at the network's usual input size.
         passes = find_method(row.method).passes({**row.settings, "multilabel": True})
+        smooth = self.section.smooth.get(row.method, 0.0)
+        scored = {"sigmas": [0.0] if smooth else self.section.sigmas, "smooth": smooth}
         for scene in row.photographs:
             targets, boxes = zip(*((question.target, question.boxes) for question in scene.questions), strict=True)
             asked = {"method": row.method, "settings": row.settings, "scale": scale, "by_image": {"targets": [targets]}}
             cost = tuple(round(count * len(targets) * scale**2) for count in passes)
             maps = Shard(regions.__name__, asked, (scene,), label=f"{row.name} at {scale:g} x", passes=cost)
             by_image = {"size": [scene.size[::-1]], "boxes": [boxes]}
-            yield row.about | {"scale": scale}, self.score(maps, {"sigmas": self.section.sigmas, "by_image": by_image})
+            yield row.about | {"scale": scale}, self.score(maps, {**scored, "by_image": by_image})
 
     def cases(self, shard: Shard, picture: Mosaic | Scene) -> list[dict[str, Any]]:
         return [
             {"target": question.target, "hard": question.hard, "sigma": sigma}
             for question in picture.questions
-            for sigma in self.section.sigmas
+            for sigma in shard.arguments["sigmas"]
         ]
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {
-            f"Table 3, pointing game at {scale:g} x: accuracy": pointing_table(self.table, scale, among=self.classes)
+            f"Table 3, pointing game at {scale:g} x: accuracy": pointing_table(
+                self.table, scale, among=self.classes, pinned=self.section.pinned.get(scale)
+            )
             for scale in sorted(self.table.scale.unique())
         }
 

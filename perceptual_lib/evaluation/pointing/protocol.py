@@ -8,12 +8,14 @@ accuracy is the mean over classes, over all pairs or over those called difficult
 It is played on scenes: VOC07's pictures, or mosaics of photographs.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,13 +26,15 @@ from perceptual_lib.photographs.boxes import Box, box_array
 TOLERANCE = 15  # pixels of the picture: a smaller distance is a hit
 
 
-def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)) -> np.ndarray:
+def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,), smooth: float = 0.0) -> np.ndarray:
     """(N, S, 2) int64, column and row of the most salient pixel of each map; of equals the first in row order.
 
     Args:
         maps: (N, h, w) floating point, of N classes or pictures of one size.
         size: (height, width) of the picture; the maps are resized to it bilinearly, after the blur.
         sigmas: S standard deviations of a Gaussian in pixels of the maps, which are those of the network's input.
+        smooth: standard deviation of another Gaussian, after the maps are resized, as a share of the picture's longer
+            side; its borders are replicated, and it is cut at 4 of them, as in TorchRay.
 
     Raises:
         InputError: maps that are not (N, h, w), without pixels or not finite; a sigma that is negative.
@@ -42,6 +46,10 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
         blurred = gaussian_blur(maps, sigma)
         if blurred.shape[1:] != size:
             blurred = F.interpolate(blurred[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+        if smooth:
+            sigma, large = smooth * max(size), blurred.cpu().numpy()
+            large = gaussian_filter(large, sigma, mode="nearest", radius=math.ceil(4 * sigma), axes=(1, 2))
+            blurred = torch.from_numpy(large)
         found.append(blurred.flatten(1).argmax(1))
     places = torch.stack(found, 1).cpu().numpy()
     return np.stack([places % size[1], places // size[1]], -1)
@@ -108,6 +116,7 @@ def compute(
     sigmas: Sequence[float],
     size: Sequence[tuple[int, int]],
     boxes: Sequence[Sequence[Sequence[Box]]],
+    smooth: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """What a shard computes: of maps (B, Q, h, w), the distance (B, Q * sigmas) float32 in pixels of each picture.
 
@@ -115,6 +124,6 @@ def compute(
     """
     found = []
     for maps, frame, asked in zip(needed["maps"].astype(np.float32), size, boxes, strict=True):
-        points = maxima(torch.from_numpy(maps), tuple(frame), sigmas)  # (Q, S, 2)
+        points = maxima(torch.from_numpy(maps), tuple(frame), sigmas, smooth)  # (Q, S, 2)
         found.append([distances(*each) for each in zip(points, asked, strict=True)])
     return {"distance": np.array(found, dtype=np.float32).reshape(len(found), -1)}

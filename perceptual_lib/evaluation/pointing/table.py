@@ -15,17 +15,25 @@ from perceptual_lib.evaluation.statistics import Estimate
 
 QUESTION = ["scene", "target", "hard", "selection"]
 CELLS = "n hard_n scenes failed passes sigma all hard held_out held_out_hard unblurred difference".split()
+PINNED = ["pinned_sigma", "pinned_all", "pinned_hard"]
 Classes = Sequence[int] | None
 
 
-def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", among: Classes = None) -> pd.DataFrame:
+def pointing_table(
+    table: pd.DataFrame,
+    scale: float,
+    ours: str = "perceptual",
+    among: Classes = None,
+    pinned: float | None = None,
+) -> pd.DataFrame:
     """Table 3, one of its two halves.
 
     Args:
-        table: of the experiment.
+        table: of the experiment; with the lines of few sigmas alone, what SM B reports.
         scale: of the pictures, 1.0 or 1.5.
         ours: the method that the others are compared with.
         among: the classes that a mean goes over, as for `count_hits`; None for those that occur.
+        pinned: the paper's sigma at this scale, for ours.
 
     Returns:
         By method: n, the questions that enter, and `hard_n` of them difficult; their `scenes`; `failed`, the questions
@@ -33,8 +41,9 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
         accuracy over classes, the first of equals. That accuracy on `all` questions and on the `hard` ones, as in the
         paper; on those outside the selection, `held_out` and `held_out_hard`; on all without blur, `unblurred`; the
         `difference`, ours less this method's on the questions outside the selection that both answered, each at its own
-        blur. Each is an `Estimate`, or None for fewer than two scenes, or without a sigma. `paper_all` and `paper_hard`
-        are the paper's (nan where it has none).
+        blur. Each is an `Estimate`, or None for fewer than two scenes, or without a sigma. With a pinned sigma, of ours
+        also `pinned_sigma`, `pinned_all` and `pinned_hard`, where it was tried. `paper_all` and `paper_hard` are the
+        paper's (nan where it has none).
     """
     rows = _rows(table, scale)
     hits = {method: _hits(lines) for method, lines in rows.groupby("method", sort=False)}
@@ -56,6 +65,9 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
             "held_out_hard": _accuracy(held_out[method][held_out[method].hard], sigma, among),
             "unblurred": _accuracy(one, 0.0, among) if 0.0 in one else None,
         }
+        if method == ours and pinned in one:
+            line |= {"pinned_sigma": pinned, "pinned_all": _accuracy(one, pinned, among)}
+            line |= {"pinned_hard": _accuracy(one[one.hard], pinned, among)}
         if method != ours and None not in (sigma, sigmas.get(ours)):
             answers = [held_out[each].set_index(QUESTION)[sigmas[each]] for each in (ours, method)]
             both = pd.concat(answers, axis=1, join="inner", keys=["ours", "other"]).reset_index()
@@ -64,7 +76,7 @@ def pointing_table(table: pd.DataFrame, scale: float, ours: str = "perceptual", 
                 line["difference"] = tables.difference_estimate(*counts, class_mean)
     paper = tables.paper_table("table3")
     paper = paper[paper.scale == scale].drop(columns="scale").add_prefix("paper_")
-    return tables.make_table(lines, CELLS).join(paper)
+    return tables.make_table(lines, CELLS + (PINNED if pinned is not None else [])).join(paper)
 
 
 def pointing_by_sigma(

@@ -126,3 +126,19 @@ def test_ranges_stand_beside_the_profiles_own(table) -> None:
     assert scores.insertion.tolist() == pytest.approx([0.2, 0.3, 0.35])
     assert scores.spread.tolist() == pytest.approx([0.15, 0.22, 0.275])
     assert range_scores(table[table.role == "table"]).empty
+
+
+def test_no_layers_are_a_corner_of_the_triangle(table) -> None:
+    free = [
+        {**line, "settings": json.dumps({"layers": []})}
+        for sigma, insertion in ((0.0, 0.1), (2.5, 0.9), (5.0, 0.2))
+        for line in lines("no_perceptual", sigma, dict.fromkeys("abc", (insertion, insertion / 10)))
+    ]
+    scores = range_scores(pd.concat([table, pd.DataFrame(free)]))
+    corner = scores[scores["last"] == -1]
+    # On a and b, as the ranges: deletion without blur, insertion at sigma 5.
+    assert corner.to_dict("records") == [
+        {"role": "range", "method": "perceptual", "first": 0, "last": -1, "n": 2}
+        | {"deletion": pytest.approx(0.01), "insertion": pytest.approx(0.2), "spread": pytest.approx(0.19)}
+    ]
+    assert len(scores) == 4 and range_scores(table[table.role == "table"]).empty

@@ -8,6 +8,7 @@ from stand_ins import Layered, finished, small_profile
 
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import localize
+from perceptual_lib.evaluation.localization.table import trials
 from perceptual_lib.evaluation.places import scale_and_blur
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.runs.executors import Local
@@ -33,8 +34,10 @@ def test_the_rows_of_a_profile(tmp_path, of_profiles) -> None:
     ]
     trials = [(row.role, row.method, row.settings["layers"], row.settings["layer_weight"]) for row in rows[5:]]
     both = ("perceptual", "perceptual_guided")
-    assert trials == [("range", method, layers, 1.0) for layers in ("0-0", "0-1", "1-1") for method in both] + [
-        ("weight", method, "0-0", 7.0) for method in both
+    assert trials == [
+        *(("range", method, layers, 1.0) for layers in ("0-0", "0-1", "1-1") for method in both),
+        ("range", "perceptual_guided", [], 0.0),
+        *(("weight", method, "0-0", 7.0) for method in both),
     ]
     assert {row.photographs for row in rows[5:]} == {tuple(of_profiles[:2])}
     assert rows[0].settings == {} and rows[1].settings == {"samples": 2}
@@ -47,15 +50,28 @@ def test_maps_are_computed_once_for_all_that_need_them(tmp_path, of_profiles) ->
     tried.complete()
     finished = [shard for shard, state in states if state == "finished"]
     # By threes, eight photographs take 3 shards, and the subset of four takes 2. Guided shares with unguided, and so
-    # do the ranges of the first two photographs; the range 0-0 has another shard than the profile's of three.
+    # do the ranges of the first two photographs and no layers held, guided; all have other shards than the profile's.
     maps = [shard for shard in finished if shard.needs is None]
-    assert len(maps) == 3 + 2 + 3 + 3 + 3 and len({tried.run.key(shard) for shard in finished}) == len(finished)
-    assert len(finished) - len(maps) == 3 + 2 + 3 + 3 + 3 + 2 * 3  # scores
+    assert len(maps) == 3 + 2 + 3 + 3 + 3 + 1 and len({tried.run.key(shard) for shard in finished}) == len(finished)
+    assert len(finished) - len(maps) == 3 + 2 + 3 + 3 + 3 + 2 * 3 + 1  # scores
     assert tried.unfinished == []
     # The time of maps that two rows share counts once.
     seconds = [tried.run.load(shard)["seconds"].sum() for shard in finished]
     assert set(map(tried.run.key, tried.shards)) == set(map(tried.run.key, finished))
     assert tried.manifest["seconds"] == round(sum(seconds)) and len(tried.shards) == len(finished)
+
+
+def test_no_layers_are_a_corner_of_both_triangles(tmp_path, of_profiles) -> None:
+    table = finished(Localization, tmp_path, localization(ranges=2)).table
+    errors = trials(table)
+    panels = errors[errors.role == "range"]
+    for _, panel in panels.groupby("method"):
+        triangle = panel.pivot(index="first", columns="last", values="n")
+        assert triangle.columns.tolist() == [-1, 0, 1] and triangle[-1].dropna().to_dict() == {0: 2}
+    free = table[(table.role == "table") & (table.method == "no_perceptual")]
+    corner = panels[(panels.method == "perceptual") & (panels["last"] == -1)]
+    hits = [np.stack(rows.hits.tolist())[:, :20] for _, rows in free[free.photograph.isin(["0", "1"])].groupby("sigma")]
+    assert corner.error.item() == min(1 - each.mean(0).max() for each in hits)
 
 
 def test_the_table_holds_the_protocols_hits(tmp_path, of_profiles) -> None:

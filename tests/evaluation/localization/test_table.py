@@ -81,6 +81,21 @@ def test_the_cells_of_table_1(table) -> None:
     assert other.cross_validated.value == 1 and other.cross_validated.n == 3
 
 
+def test_errors_at_a_pinned_blur_beside_those_at_the_chosen_one(table) -> None:
+    plain, both = localization_table(table), localization_table(table, pinned=0.0)
+    pinned = ["pinned_value", "pinned_percent", "pinned_mean", "pinned_best"]
+    assert both.columns.difference(plain.columns).tolist() == sorted(pinned)
+    assert both.drop(columns=pinned).map(str).equals(plain.map(str))
+    # Without blur, ours hits a, c and d at threshold 3, of "value", and nothing else; it has chosen sigma 5.
+    ours = both.loc["perceptual"]
+    assert ours.sigma == 5 and [ours[name].value for name in pinned] == [0.25, 1, 1, 0.25]
+    other = both.loc["gradient"]  # whose own choice is sigma 0
+    assert other.sigma == 0 and [str(other[f"pinned_{each}"]) for each in ("value", "best")] == [
+        str(other[each]) for each in ("value", "best")
+    ]
+    assert both.loc["rise", pinned].isna().all() and localization_table(table, pinned=7.0)[pinned].isna().all(axis=None)
+
+
 def test_method_that_failed_everywhere_keeps_its_row(table) -> None:
     row = localization_table(table).loc["rise"]
     assert (row.n, row.failed) == (0, 4)

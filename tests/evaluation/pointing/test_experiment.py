@@ -41,6 +41,29 @@ def test_the_distances_are_the_protocols(tmp_path, of_profiles, scale) -> None:
             assert np.allclose(own.distance, distances(point, question.boxes), atol=1e-3)
 
 
+def test_some_methods_are_smoothed_in_place_of_blurred(tmp_path, of_profiles) -> None:
+    experiment = finished(Pointing, tmp_path, pointing(smooth={"gradient": 0.1}, scales=[1.0]), Regions())
+    table = experiment.table
+    assert table.groupby("method").sigma.unique().map(list).to_dict() == {
+        "center": [0.0, 6.0],
+        "gradient": [0.0],
+        "perceptual": [0.0, 6.0],
+    }
+    scene = experiment.pictures[1]
+    maps = torch.from_numpy(experiment.maps("gradient", scale=1.0)[scene.name])
+    points = maxima(maps, scene.size[::-1], smooth=0.1)[:, 0]
+    assert (points != maxima(maps, scene.size[::-1])[:, 0]).any()
+    expected = [distances(point, each.boxes) for point, each in zip(points, scene.questions, strict=True)]
+    found = table[(table.method == "gradient") & (table.scene == scene.name)].distance
+    assert np.allclose(found, expected, atol=1e-3)
+    (scores,) = experiment.overview().values()
+    assert scores.sigma["gradient"] == 0 and str(scores["all"]["gradient"]) == str(scores.unblurred["gradient"])
+    assert "pinned_sigma" not in scores
+    pinned = Pointing(pointing(pinned={1.0: 6.0}, scales=[1.0, 1.5]), tmp_path, Local({"model": Regions()}))
+    pinned.complete()
+    assert ["pinned_all" in scores for scores in pinned.overview().values()] == [True, False]
+
+
 def test_layers_and_ranges_by_scale(tmp_path, of_profiles) -> None:
     settings = pointing(layers={1.5: "0"}, methods=["perceptual"], ranges=1, sigmas=[0.0])
     table = finished(Pointing, tmp_path, settings, Regions()).table
@@ -98,6 +121,12 @@ def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
     person = table[(table.scene == "000001") & (table.target == VOC_CLASSES.index("person"))]
     assert (person.distance == 0).all()  # who fills the picture
     assert experiment.maps("perceptual")["000001"].shape == (2, 224, 448)
+    # Boxes 1 and 2 are of 000001, 3 and 4 of 000004, of which nothing is asked; 5 of 000008; 6 and 7 of 000010.
+    counted = {1: 1, 2: 1, 3: 1, 4: 1, 5: 2, 6: 3, 7: 3}
+    names = [scene.name for scene in experiment.pictures]
+    for count, pictures in counted.items():
+        assert [scene.name for scene in experiment.first(count)] == names[:pictures]
+    assert set(table.scene[table.selection]) == {"000001"}  # 1
     # A class that nothing is asked of counts 0 in the mean over VOC's twenty; dog, person and cat occur.
     (of_twenty,), of_three = experiment.overview().values(), pointing_table(table, 1.0)
     for method in ("gradient", "perceptual"):

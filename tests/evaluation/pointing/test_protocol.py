@@ -44,6 +44,31 @@ def test_blur_comes_before_the_resize() -> None:
             assert large[row, column].item() == pytest.approx(large.max().item(), rel=1e-9)
 
 
+def test_smoothing_comes_after_the_resize_and_repeats_the_border() -> None:
+    """By 0.05 of 60 pixels: a Gaussian of 3, over 12 pixels to each side; the picture's last lines go on for ever."""
+    maps = random_maps(8, 20, 30)
+    maps[0, 0, 0] = maps[1, -1, 12] = 3.0  # at a border, which then counts more than once
+    large = torch.nn.functional.interpolate(maps[:, None], (HEIGHT, WIDTH), mode="bilinear")[:, 0].double().numpy()
+    kernel = np.exp(-((np.arange(-12, 13) / 3) ** 2) / 2)
+    kernel /= kernel.sum()
+    points = maxima(maps, (HEIGHT, WIDTH), smooth=0.05)[:, 0]
+    for map, point in zip(large, points, strict=True):
+        padded = np.pad(map, 12, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (25, 25))
+        smooth = np.einsum("ijkl,k,l->ij", windows, kernel, kernel)
+        assert tuple(point) == np.unravel_index(smooth.argmax(), smooth.shape)[::-1]
+    assert points[0].tolist() == [0, 0] and points[1][1] == HEIGHT - 1
+
+
+def test_smoothing_is_torchrays() -> None:
+    utils = pytest.importorskip("torchray.utils")
+    maps = random_maps(20)
+    theirs = utils.imsmooth(maps[:, None], sigma=0.02 * WIDTH, padding_mode="replicate").flatten(1).argmax(1).numpy()
+    points = maxima(maps, (HEIGHT, WIDTH), smooth=0.02)[:, 0]
+    assert (points == np.stack([theirs % WIDTH, theirs // WIDTH], 1)).all()
+    assert (points != maxima(maps, (HEIGHT, WIDTH))[:, 0]).any()
+
+
 def test_maximum_of_a_resized_map_by_hand() -> None:
     maps = torch.zeros(2, 2, 3)
     maps[0, 1, 2] = maps[1, 0, 1] = 1

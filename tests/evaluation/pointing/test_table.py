@@ -69,6 +69,23 @@ def test_the_cells_of_table_3(table) -> None:
     assert other.held_out is None and other.difference is None  # s4 alone has no interval
 
 
+def test_ours_at_a_pinned_blur_beside_the_chosen_one(table) -> None:
+    plain, both = pointing_table(table, 1.0), pointing_table(table, 1.0, pinned=0.0)
+    pinned = ["pinned_sigma", "pinned_all", "pinned_hard"]
+    assert both.columns.difference(plain.columns).tolist() == sorted(pinned)
+    assert both.drop(columns=pinned).map(str).equals(plain.map(str))
+    ours = both.loc["perceptual"]
+    # Without blur class 0 hits in s1, s2 and s4 of four, class 1 in none of two; of the hard, s2 and s4, and none.
+    assert (ours.sigma, ours.pinned_sigma) == (10, 0) and ours.pinned_all.value == (3 / 4 + 0) / 2
+    assert ours.pinned_hard.value == (1 + 0) / 2 and both.drop(index="perceptual")[pinned].isna().all(axis=None)
+    assert pointing_table(table, 1.0, pinned=48.0)[pinned].isna().all(axis=None)  # not tried
+
+
+def test_few_blurs_are_chosen_from_by_leaving_out_the_others(table) -> None:
+    few = pointing_table(table[table.sigma < 5], 1.0).loc["perceptual"]
+    assert few.sigma == 0 and str(few["all"]) == str(few.unblurred)
+
+
 def test_the_difference_is_paired_over_the_scenes_held_out(table) -> None:
     difference = pointing_table(table, 1.0).difference["no_perceptual"]
     # On s3 and s4 ours has 1 of 2 and 1 of 1, the other 1 of 2 and 0 of 1.
