@@ -9,8 +9,10 @@ of device. What a run needs of an executor::
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,7 @@ class Ray(Pool):
             import ray
         except ModuleNotFoundError:
             raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
+        before = signal.getsignal(signal.SIGTERM)
         here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
         code = {"py_modules": [str(Path(__file__).parents[1])]}
         try:
@@ -64,6 +67,8 @@ class Ray(Pool):
         except (OSError, RuntimeError, ValueError) as error:
             where = f"at {address}" if address else "here"
             raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
+        with suppress(ValueError):  # outside of the main thread, where Ray has put no handler that aborts either
+            signal.signal(signal.SIGTERM, before)
         resources = ray.cluster_resources()
         room = int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
         if (workers or 1) > room:
