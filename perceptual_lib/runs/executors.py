@@ -54,21 +54,7 @@ class Ray(Pool):
     def __init__(
         self, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
     ) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
-        try:
-            import ray
-        except ModuleNotFoundError:
-            raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
-        before = signal.getsignal(signal.SIGTERM)
-        here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
-        code = {"py_modules": [str(Path(__file__).parents[1])]}
-        try:
-            ray.init(address, runtime_env=code, log_to_driver=False, logging_level="CRITICAL", **here)
-        except (OSError, RuntimeError, ValueError) as error:
-            where = f"at {address}" if address else "here"
-            raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
-        with suppress(ValueError):  # outside of the main thread, where Ray has put no handler that aborts either
-            signal.signal(signal.SIGTERM, before)
+        self.ray = ray = _connect(address, workers)
         resources = ray.cluster_resources()
         room = int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
         if (workers or 1) > room:
@@ -79,11 +65,30 @@ class Ray(Pool):
             )
         actor = ray.remote(Worker).options(num_cpus=0 if gpus else 1, num_gpus=gpus)
         super().__init__(workers or room, lambda _: _Actor(ray, actor.remote(dict(classifier))))
-        self.ray = ray
 
     def close(self) -> None:
         super().close()
         self.ray.shutdown()
+
+
+def _connect(address: str | None, workers: int | None) -> Any:
+    """Ray, connected to a cluster, or to this machine as one."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
+    before = signal.getsignal(signal.SIGTERM)
+    here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
+    code = {"py_modules": [str(Path(__file__).parents[1])]}
+    try:
+        ray.init(address, runtime_env=code, log_to_driver=False, logging_level="CRITICAL", **here)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "here"
+        raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
+    with suppress(ValueError):  # outside of the main thread, where Ray has put no handler that aborts either
+        signal.signal(signal.SIGTERM, before)
+    return ray
 
 
 class _Actor:
