@@ -125,8 +125,10 @@ def test_a_name_of_several_classes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["local", "processes"])
+@pytest.mark.parametrize("engine", ["local", "processes", "ray"])
 def test_sigterm_ends_a_run_as_interrupt_does(tmp_path, engine) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path), "--engine", engine]
     command += ["--experiment", "localization"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

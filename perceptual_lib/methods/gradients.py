@@ -5,7 +5,6 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, function_name, say_what_is_hidden, watch
 from perceptual_lib.core.batches import full_batch
@@ -26,10 +25,7 @@ def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tens
 @explainer("deconvnet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
-    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, _let_positive_back)) as seen:
-        gradient = input_gradient(network, images, targets)
-    _check_seen(network, seen.answered, "deconvnet", {})
-    return gradient.abs().amax(1)
+    return changed_gradient(_always, network, images, targets, "deconvnet").abs().amax(1)
 
 
 @explainer("guided_backprop", source="Springenberg et al. 2015", passes=(1, 1), predicts=True)
@@ -140,29 +136,25 @@ def one_channel(gradients: Tensor, reduction: str) -> Tensor:
 
 def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) by the rule of guided backpropagation."""
-    seen: list[str] = []
+    return changed_gradient(_where_active, network, images, targets, "guided backprop")
 
-    def rule(function: str, output: Tensor) -> Tensor:
-        seen.append(function)
-        return positive_gradient(output)
 
-    with watch(rule) as watched:
+def changed_gradient(
+    rule: Operation, network: nn.Module, images: Tensor, targets: Tensor | None, method: str
+) -> Tensor:
+    """Gradient (B, C, H, W) with a rule for activations; without one that is seen it would silently be the gradient."""
+    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, rule)) as seen:
         gradient = input_gradient(network, images, targets)
-    _check_seen(network, len(seen), "guided backprop", watched.parts)
-    return gradient
-
-
-def _check_seen(network: nn.Module, count: int, method: str, parts: Mapping[str, int]) -> None:
-    """Without an activation that is seen, a method that changes their gradients would silently be the gradient."""
-    if count == 0:
+    if seen.answered == 0:
         raise InputError(
             f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method"
             f"{see('Nothing is seen')}."
         )
-    say_what_is_hidden(network, count, parts)
+    say_what_is_hidden(network, seen.answered, seen.parts)
+    return gradient
 
 
-class rules(TorchFunctionMode):
+class rules(watch):
     """Context in which operations have other gradients: `table[name](operation, *args, **kwargs)` answers for them.
 
     Modules, functions and methods are seen alike, in place ("relu_") or not, and nothing is left on the network.
@@ -170,14 +162,11 @@ class rules(TorchFunctionMode):
     """
 
     def __init__(self, table: Mapping[str, Operation]) -> None:
-        super().__init__()
+        super().__init__(lambda *_: None)
         self.table = table
         self.answered = 0  # calls
 
-    def __torch_function__(
-        self, func: Operation, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         rule = self.table.get(function_name(func))
         if rule is None or not any(map(is_open, (*args, *kwargs.values()))):
             return func(*args, **kwargs)
@@ -200,13 +189,14 @@ def pass_on(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     return func(input.detach().clone(), *rest, **more) + zero(input)
 
 
-def positive_gradient(value: Tensor) -> Tensor:
-    """A copy that lets only the positive part of its gradient back."""
-    copy = value.clone()  # an in-place operation may follow, and is behind the hook
-    copy.register_hook(lambda gradient: gradient.clamp(min=0))
-    return copy
+def _where_active(func: Operation, *args: Any, **kwargs: Any) -> Tensor:
+    """The operation's value, which lets only the positive part of its gradient back."""
+    value = func(*args, **kwargs).clone()  # an in-place operation may follow, and is behind the hook
+    value.register_hook(lambda gradient: gradient.clamp(min=0))
+    return value
 
 
-def _let_positive_back(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
+def _always(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
+    """The same, whatever went forward."""
     # Recorded like the network's own call, though nobody asks for that: a checkpoint compares what its passes save.
-    return positive_gradient(func(input.clone(), *rest, **more).detach() + zero(input))
+    return _where_active(lambda: func(input.clone(), *rest, **more).detach() + zero(input))

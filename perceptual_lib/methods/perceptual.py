@@ -41,8 +41,7 @@ def no_perceptual(
     """Size of the smallest change that takes the class away, no activation held. Settings as for `perceptual`."""
     if list_layers(layers):
         raise InputError(f"no_perceptual holds no activation, but got layers {layers!r}; perceptual holds them.")
-    result = perceptual_ball(network, images, targets, layers=(), max_iter=max_iter, **settings)
-    return saliency_map(result.delta, sigma, root=root)
+    return perceptual(network, images, targets, sigma=sigma, root=root, layers=(), max_iter=max_iter, **settings)
 
 
 @explainer("perceptual", source="this paper, Eq. 5", passes=search_passes, predicts=True, ours=True)

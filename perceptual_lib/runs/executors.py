@@ -3,22 +3,21 @@
 Whatever it is, a shard is the same images in the same order on one thread: its numbers are the same bits on one kind
 of device. What a run needs of an executor::
 
-    submit(name, *arguments)  a future of what a worker's method returns; new workers take the place of dead ones
+    submit(name, *arguments)  a future of what a worker's method returns; BrokenExecutor where the worker was killed
     capacity                  calls at once
-    death                     what the future ends with when the worker was killed
-    attempts                  how often a run submits a call that ends so
     close()                   ends all workers at once
 """
 
 import os
+import signal
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.runs.processes import ATTEMPTS, Processes, room
+from perceptual_lib.runs.processes import Pool, Processes, room
 from perceptual_lib.runs.worker import Worker
 
 
@@ -26,8 +25,6 @@ class Local:
     """This process; `classifier` are arguments of `load_classifier`."""
 
     capacity = 1
-    death = ()  # of this process, nobody is told
-    attempts = 1
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.worker = Worker(classifier)
@@ -41,11 +38,11 @@ class Local:
         """There is nothing to be ended."""
 
 
-class Ray:
+class Ray(Pool):
     """Actors on a Ray cluster, or on this machine as one. Raises InputError where there is no Ray, no cluster, no room.
 
-    A worker that dies is started again by Ray, and its shard computed again, `ATTEMPTS` times in all. Workers run the
-    code of this process, which results are kept under, also where another version is installed on their machine.
+    Workers run the code of this process, which results are kept under, also where another version is installed on their
+    machine.
 
     Args:
         classifier: arguments of `load_classifier`.
@@ -54,62 +51,62 @@ class Ray:
         gpus: of each worker; a fraction shares one.
     """
 
-    attempts = 1  # Ray's own are behind them
-
     def __init__(
         self, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
     ) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
-        try:
-            import ray
-        except ModuleNotFoundError:
-            raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
-        self.ray = ray
-        self.death = ray.exceptions.RayActorError
-        self._connect(address, workers)
+        self.ray = ray = _connect(address, workers)
         resources = ray.cluster_resources()
         room = int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
-        self.capacity = workers or room
-        if self.capacity > room or room == 0:
-            self.close()
+        if (workers or 1) > room:
+            ray.shutdown()
             raise InputError(
                 f"the Ray cluster has no room for {workers or 1} workers with {f'{gpus:g} GPUs' if gpus else 'a core'} "
                 f"each, only for {room}."
             )
-        actor = ray.remote(Worker).options(
-            num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS - 1
-        )
-        self.actors = [actor.remote(dict(classifier)) for _ in range(self.capacity)]
-        self.idle: SimpleQueue = SimpleQueue()
-        for each in self.actors:
-            self.idle.put(each)
-
-    def _connect(self, address: str | None, workers: int | None) -> None:
-        here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
-        code = {"py_modules": [str(Path(__file__).parents[1])]}
-        try:
-            self.ray.init(address, runtime_env=code, log_to_driver=False, logging_level="CRITICAL", **here)
-        except (OSError, RuntimeError, ValueError) as error:
-            where = f"at {address}" if address else "here"
-            raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
-
-    def submit(self, name: str, *arguments: Any) -> Future:
-        actor, answer = self.idle.get(), Future()
-
-        def land(reply: Future) -> None:
-            self.idle.put(actor)
-            try:
-                answer.set_result(reply.result())
-            except self.ray.exceptions.RayTaskError as error:
-                answer.set_exception(error.cause)  # what the worker raised, without Ray's story around it
-            except Exception as error:
-                answer.set_exception(error)
-
-        getattr(actor, name).remote(*arguments).future().add_done_callback(land)
-        return answer
+        actor = ray.remote(Worker).options(num_cpus=0 if gpus else 1, num_gpus=gpus)
+        super().__init__(workers or room, lambda _: _Actor(ray, actor.remote(dict(classifier))))
 
     def close(self) -> None:
+        super().close()
         self.ray.shutdown()
+
+
+def _connect(address: str | None, workers: int | None) -> Any:
+    """Ray, connected to a cluster, or to this machine as one."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
+    before = signal.getsignal(signal.SIGTERM)
+    here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
+    code = {"py_modules": [str(Path(__file__).parents[1])]}
+    try:
+        ray.init(address, runtime_env=code, log_to_driver=False, logging_level="CRITICAL", **here)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "here"
+        raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
+    with suppress(ValueError):  # outside of the main thread, where Ray has put no handler that aborts either
+        signal.signal(signal.SIGTERM, before)
+    return ray
+
+
+class _Actor:
+    """A worker somewhere on the cluster."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self.ray, self.actor = ray, actor
+
+    def ask(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return self.ray.get(getattr(self.actor, name).remote(*arguments))
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # what the worker raised, without Ray's story around it
+        except self.ray.exceptions.RayActorError:
+            raise BrokenExecutor from None
+
+    def end(self) -> None:
+        self.ray.kill(self.actor)
 
 
 Executor = Local | Processes | Ray

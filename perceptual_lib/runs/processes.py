@@ -9,16 +9,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from queue import LifoQueue
 from typing import Any
 
 from perceptual_lib.core.errors import InputError, MachineError, see
 
-ATTEMPTS = 3  # to compute a shard whose worker dies
 ANY_GPU = "auto", "cuda"  # names of devices that leave open which one
 PER_GPU = 8  # workers: more of them only take turns
 NO_GUARD = 97  # exit status
@@ -43,90 +42,96 @@ def room(classifier: Mapping[str, Any]) -> int:
     return max(1, min(usable_cores(), sum(min(PER_GPU, int(each / WORKER_MEMORY)) for each in memory)))
 
 
-class Processes:
-    """Several processes of this machine, as many as have `room` where `workers` is None; `classifier` as for `Local`.
+class Pool:
+    """Workers that threads ask. One that dies takes no other with it, and the next call starts another in its place.
 
-    Where there are GPUs they share them: one scores its maps while another computes the next ones. Each has a
-    connection of its own, which ends with it: the standard library's pool loses all of its processes with one of them,
-    and waits for ever where that one was killed while it wrote its answer.
+    The standard library's pool loses all of its processes with one of them, and waits for ever where that one was
+    killed while it wrote its answer.
+
+    Args:
+        capacity: how many workers.
+        start: from a worker's number to the worker: `ask(name, arguments)` calls a method of it, and raises
+            BrokenExecutor where it has died; `end()` ends it at once.
     """
 
-    death = BrokenExecutor
-    attempts = ATTEMPTS
-
-    def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
-        if getattr(multiprocessing.current_process(), "_inheriting", False):
-            sys.exit(NO_GUARD)  # a worker's process that has come to what starts workers
-        self.capacity = workers or room(classifier)
-        self.classifier = dict(classifier)
-        self.threads = ThreadPoolExecutor(self.capacity)  # each waits for a worker's answer
-        self.workers: dict[int, _Worker] = {}
-        self.idle: LifoQueue[int] = LifoQueue()  # numbers of workers; the last one has its network loaded
-        for number in reversed(range(self.capacity)):
-            self.idle.put(number)
+    def __init__(self, capacity: int, start: Callable[[int], Any]) -> None:
+        self.capacity, self.start = capacity, start
+        self.threads = ThreadPoolExecutor(capacity)  # each waits for a worker's answer
+        self.workers: dict[int, Any] = {}
+        self.idle = list(reversed(range(capacity)))  # numbers of workers; the last one has its network loaded
         self.lock, self.closed = threading.Lock(), False
 
     def submit(self, name: str, *arguments: Any) -> Future:
         return self.threads.submit(self._call, name, arguments)
 
     def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        number = self.idle.get()
+        number = self.idle.pop()
         try:
-            error, answer = self._worker(number).ask(name, arguments)
-        except (EOFError, OSError):
-            if (dead := self.workers.pop(number, None)) is not None:
-                dead.process.join()
-                if dead.process.exitcode == NO_GUARD:
-                    raise InputError(
-                        "each new process runs the main script again, and starts processes there: put what the script "
-                        f"does under if __name__ == '__main__':{see('A script that starts processes')}"
-                    ) from None
-            raise BrokenExecutor from None
+            with self.lock:
+                if self.closed:
+                    raise BrokenExecutor
+                if number not in self.workers:
+                    self.workers[number] = self.start(number)
+            return self.workers[number].ask(name, arguments)
+        except BrokenExecutor:
+            self.workers.pop(number, None)
+            raise
         finally:
-            self.idle.put(number)
-        if error is not None:
-            raise error
-        return answer
-
-    def _worker(self, number: int) -> "_Worker":
-        """The worker of this number, started where there is none."""
-        with self.lock:
-            if self.closed:
-                raise BrokenExecutor
-            if number not in self.workers:
-                try:
-                    self.workers[number] = _Worker(self.classifier, number)
-                except OSError as error:
-                    raise MachineError(f"no process can be started here ({error}){see('The machine')}.") from error
-            return self.workers[number]
+            self.idle.append(number)
 
     def close(self) -> None:
         self.threads.shutdown(wait=False, cancel_futures=True)
         with self.lock:
             self.closed = True
             for worker in list(self.workers.values()):
-                worker.process.terminate()
+                worker.end()
         self.threads.shutdown()
 
 
-class _Worker:
-    """A process that answers, and the connection to it; `number` says which one it is of several.
+class Processes(Pool):
+    """Several processes of this machine, as many as have `room` where `workers` is None; `classifier` as for `Local`.
 
-    Raises EOFError or OSError as soon as the process is no longer there.
+    Where there are GPUs they share them: one scores its maps while another computes the next ones.
     """
 
-    def __init__(self, classifier: Mapping[str, Any], number: int) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_answer, args=(theirs,), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.connection.send((classifier, number))
+    def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            sys.exit(NO_GUARD)  # a worker's process that has come to what starts workers
+        super().__init__(workers or room(classifier), partial(_Process, dict(classifier)))
 
-    def ask(self, name: str, arguments: tuple[Any, ...]) -> tuple[Exception | None, Any]:
-        """What the worker's method raises, and what it returns."""
-        self.connection.send((name, arguments))
-        return self.connection.recv()
+
+class _Process:
+    """A process with a worker, and a connection of its own to it, which ends with it."""
+
+    def __init__(self, classifier: dict[str, Any], number: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
+        try:
+            self.connection, theirs = context.Pipe()
+            self.process = context.Process(target=_answer, args=(theirs,), daemon=True)
+            self.process.start()
+            theirs.close()
+            self.connection.send((classifier, number))  # not with the process: what unpickles it imports torch
+        except OSError as error:
+            raise MachineError(f"no process can be started here ({error}){see('The machine')}.") from error
+
+    def ask(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            self.connection.send((name, arguments))
+            error, answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            if self.process.exitcode == NO_GUARD:
+                raise InputError(
+                    "each new process runs the main script again, and starts processes there: put what the script "
+                    f"does under if __name__ == '__main__':{see('A script that starts processes')}"
+                ) from None
+            raise BrokenExecutor from None
+        if error is not None:
+            raise error
+        return answer
+
+    def end(self) -> None:
+        self.process.terminate()
 
 
 def _answer(connection: Connection) -> None:

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tqdm import tqdm
 
@@ -26,12 +25,10 @@ class Bar(tqdm):
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
         self.live = sys.stderr.isatty()
-        style: dict[str, Any] = {"bar_format": "{percentage:3.0f}% |{bar}| {elapsed} gone, {remaining} left{postfix}"}
-        if not self.live:
-            style = {"bar_format": "{percentage:.0f}%, {elapsed} gone, {remaining} left{postfix}"}
-            style |= {"file": _Lines(), "mininterval": 30.0, "miniters": 0}
+        bar, log = (" |{bar}|", {}) if self.live else (",", {"file": _Lines(), "mininterval": 30.0, "miniters": 0})
+        style = "{percentage:3.0f}%" + bar + " {elapsed} gone, {remaining} left{postfix}"
         # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.
-        super().__init__(total=sum(shard.cost for shard in unfinished), smoothing=0, **style)
+        super().__init__(total=sum(shard.cost for shard in unfinished), smoothing=0, bar_format=style, **log)
         for run, _ in work:
             run.report = self.report
 

@@ -8,7 +8,7 @@ The run reads the pictures and writes the files; workers only compute.
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -16,10 +16,10 @@ from PIL import Image
 
 from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.runs.executors import Executor
-from perceptual_lib.runs.processes import ATTEMPTS
 from perceptual_lib.runs.shard import Picture, Shard
 from perceptual_lib.runs.store import Arrays, Store
 
+ATTEMPTS = 3  # to compute a shard whose worker dies
 POLL = 1.0  # seconds between looks at what another run is computing
 Flight = Generator[Future, None, None]
 """A shard that is being computed: each future is a call that it waits for."""
@@ -45,7 +45,7 @@ class Run:
         """What a worker's method returns. Raises InputError where the worker dies of it."""
         try:
             return self.executor.submit(name, *arguments).result()
-        except self.executor.death:
+        except BrokenExecutor:
             raise InputError(
                 f"a worker died while it was asked for its {name}; it may need more memory{see('Workers that die')}."
             ) from None
@@ -119,10 +119,10 @@ class Run:
             if self.key(shard) != key or (shard.needs is not None and needed is None):
                 return
             self.report(shard, "started")
-            for _ in range(self.executor.attempts):
+            for _ in range(ATTEMPTS):
                 call = self.executor.submit("compute", shard.kind, shard.arguments, pictures, needed)
                 yield call
-                if not isinstance(call.exception(), self.executor.death):
+                if not isinstance(call.exception(), BrokenExecutor):
                     break
             else:
                 raise InputError(

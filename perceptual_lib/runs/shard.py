@@ -79,13 +79,8 @@ def versions() -> Mapping[str, str]:
 
     Of Python without the patch level, which changes no number and would cost days of work.
     """
-    found = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+    found = {name: next((each.version for each in metadata.distributions(name=name)), "none") for name in PACKAGES}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def digest(picture: Picture) -> str:

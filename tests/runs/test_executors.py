@@ -49,8 +49,8 @@ def pids(executor: Executor) -> list[int]:
     """Of the workers' processes."""
     if isinstance(executor, Processes):
         return [worker.process.pid for worker in executor.workers.values()]
-    ask = executor.ray.get
-    return [ask(actor.__ray_call__.remote(lambda worker: os.getpid())) for actor in executor.actors]
+    workers = list(executor.workers.values())
+    return [each.ray.get(each.actor.__ray_call__.remote(lambda worker: os.getpid())) for each in workers]
 
 
 def alive(pid: int) -> bool:
