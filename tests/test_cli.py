@@ -193,7 +193,7 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     names = {path.name for path in (tmp_path / "published").glob("*.parquet")}
     assert names == {f"{name}.parquet" for name in ("localization", "insertion_deletion", "pointing", "randomization")}
     status, _, err = run("run", "smoke", "--experiment", "pionting")
-    assert status == 2 and "there is no experiment 'pionting'; there are localization, " in err
+    assert status == 2 and "there is no experiment 'pionting'; there are change, localization, " in err
 
 
 def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
