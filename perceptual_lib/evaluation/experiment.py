@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -213,22 +213,24 @@ class Experiment(ABC):
                 cells = {name: values[index] for name, values in own.items()}
                 yield common | case | {name: cell if cell.ndim else cell.item() for name, cell in cells.items()}
 
-    def maps(self, method: str, **about: Any) -> dict[str, np.ndarray]:
+    def maps(self, method: str, names: Collection[str] | None = None, **about: Any) -> dict[str, np.ndarray]:
         """The maps (..., H, W) of a method's row of the table, not blurred, by picture; computed where missing.
 
-        `about` are further columns that the row is told by.
+        `names` are those of the pictures that are asked for, and only shards of these are read; None for all. `about`
+        are further columns that the row is told by.
         """
         wanted = {"role": "table", "method": method} | about
+        asked = {picture.name for picture in self.pictures} if names is None else set(names)
         found = {}
         for piece, shard in self.pieces:
-            if wanted.items() <= piece.items():
-                maps, name = shard.needs or shard, shard.arguments.get("array", "maps")
+            maps, name = shard.needs or shard, shard.arguments.get("array", "maps")
+            if wanted.items() <= piece.items() and not asked.isdisjoint(each.name for each in maps.photographs):
                 if (arrays := self.run.load(maps)) is None:
                     self.run.complete([maps])
                     arrays = self.run.load(maps)
                 explained = np.array(maps.photographs, dtype=object)[arrays["failure"] == ""]
                 found |= zip((picture.name for picture in explained), arrays.get(name, ()), strict=True)
-        return {picture: array.astype(np.float32) for picture, array in found.items()}
+        return {picture: array.astype(np.float32) for picture, array in found.items() if picture in asked}
 
     def seconds(self, method: str) -> float:
         """Mean time that a map of a method's row of the table took, of those that are finished."""

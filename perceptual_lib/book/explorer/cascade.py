@@ -48,7 +48,7 @@ class CascadePlayer(Player):
                 if names == stages
             },
         }
-        maps = cache(lambda method: experiment.maps(method, seed=0))
+        maps = cache(lambda method: experiment.maps(method, shown, seed=0))
 
         def sheet(name: str, method: str) -> Chunk:
             blurred = gaussian_blur(torch.from_numpy(maps(method)[name]), LOOK)

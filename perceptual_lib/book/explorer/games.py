@@ -38,7 +38,7 @@ class InsertionDeletionPlayer(Player):
         keys = table[["method", "sigma"]].drop_duplicates().itertuples(index=False, name=None)
         self.rows = {f"{method}, sigma {sigma:g}": (method, sigma) for method, sigma in keys}
         shown = explained_by_all(experiment, table, photographs)
-        self.experiment, self.maps = experiment, cache(experiment.maps)
+        self.experiment, self.maps = experiment, cache(lambda method: experiment.maps(method, shown))
         inputs = classifier.preprocess(shown.values())
         blurred = dict(zip(shown, classifier.pixels(impulse_blur(inputs, SIGMA)).numpy(), strict=True))
         lines = table.set_index(["photograph", "method", "sigma"])
