@@ -80,6 +80,7 @@ def test_weight_and_target_have_sliders(browser: Browser, tmp_path: Path) -> Non
         weight, target = tab.get_by_label("Weight λ′"), tab.get_by_label("Target T")
         assert weight.get_attribute("aria-valuetext") == "100" and target.get_attribute("aria-valuetext") == "-2"
         before = seen(tab)
+        assert tab.locator(".ranges").count() == 1
         slide(weight, 0)
         assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
         assert "layer weight 10" in tab.locator(".panel canvas").nth(1).get_attribute("aria-label")
@@ -173,6 +174,21 @@ def test_the_handles_push_each_other_and_snap(tab: Page) -> None:
     tab.keyboard.press("Home")
     assert shown.inner_text() == "layers 0 to 1"
     assert tab.locator(".ranges [aria-checked=true]").get_attribute("aria-label") == "layers 0 to 1: error not known"
+
+
+def test_the_handles_have_stops_of_their_own(browser: Browser, tmp_path: Path) -> None:
+    about = Layers().about
+    ranges = [each | {"error": None} for each in about["ranges"] if each["layers"] in ("0-1", "0-3")]
+    with new_tab(browser) as tab:
+        tab.goto(written(Layers(about=about | {"ranges": ranges}), tmp_path))
+        drawn(tab)
+        first, last = tab.get_by_label("first layer held"), tab.get_by_label("last layer held")
+        assert [each.get_attribute("max") for each in (first, last)] == ["0", "1"]
+        assert tab.locator(".ranges").count() == 0  # there is no error to colour it by
+        before = seen(tab)
+        slide(last, 0)
+        assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
+        assert tab.locator(".held output").inner_text() == "layers 0 to 1"
 
 
 def test_arrow_keys_walk_through_the_ranges(tab: Page) -> None:
