@@ -172,8 +172,7 @@ class Explorer(Widget):
     ) -> "Explorer":
         """The maps of "perceptual" with every combination of a few settings, kept in the experiment's store.
 
-        `choices` are values of `layers` ("0-25"), `layer_weight` and `margin_target`, in this order; `traits` what is
-        chosen at first.
+        `choices` are values of `layers` ("0-25"), `layer_weight` and `margin_target`; `traits` what is chosen at first.
         """
         made = cls(classifier, photographs, ["perceptual"], **traits)
         made.maps = finished.maps_by_settings(experiment, photographs, choices)
