@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -46,7 +47,8 @@ CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w
 def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
     """Run a notebook of a clone; `target`, its computed copy, appears only if every cell ran.
 
-    It gets `parameter` as its `profile`; readers see the profile's name. Raises what papermill reports of a failure.
+    It gets `parameter` as its `profile`; readers see the profile's name, and below the title how long it took. Raises
+    what papermill reports of a failure.
     """
     import papermill  # takes a second to import, and is often not needed
     from jupyter_client.manager import AsyncKernelManager
@@ -103,7 +105,8 @@ def write_note(source: Path, note: Path, profile: str, message: str | None = Non
 
 
 def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
-    """No injected cell, no progress bars or warnings, no paths and times of this machine."""
+    """The time that it took, as a whole; no injected cell, no progress bars, warnings and paths of this machine."""
+    _say_how_long(notebook, profile)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags(cell)]
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
@@ -115,6 +118,17 @@ def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
     for key in ("papermill", "widgets"):
         notebook.metadata.pop(key, None)
     return notebook
+
+
+def _say_how_long(notebook: NotebookNode, profile: str) -> None:
+    """A line below the title, for whoever plans a class. What was in the store already took no time."""
+    seconds = notebook.metadata.papermill.duration
+    time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    line = f"*This page took {time} to compute (profile {profile}; {machine}), without what was finished before.*"
+    first = notebook.cells[0]
+    title, _, text = first.source.partition("\n")
+    first.source = f"{title}\n\n{line}\n{text}"
 
 
 def tags(cell: NotebookNode) -> list[str]:

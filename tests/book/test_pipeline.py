@@ -264,6 +264,7 @@ def test_from_notebooks_to_site(clone: Path) -> None:
         (html / "notebooks" / "2-second.html").read_text(),
     )
     assert "smoke 41" in second and "noise\n" not in second and "injected" not in second
+    assert re.search(r"This page took \d+ seconds to compute \(profile smoke; \w+ .*\d cores\)", second)
     assert str(clone) not in second
     assert "<math" in index and "<munder>" in index and 'href="#equation-eq5"' in index
     assert "fontawesome.js" not in index and 'width="40" height="20"' in index and 'loading="lazy"' in index

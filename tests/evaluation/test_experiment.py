@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 from stand_ins import Layered, Regions, finished, small_profile
 
@@ -20,6 +21,19 @@ from perceptual_lib.runs.shard import versions
 def localization(**changes) -> Profile:
     section = {"methods": ["gradient", "perceptual"], "sigmas": [0.0], "selection": 2}
     return small_profile(localization=section | changes)
+
+
+@pytest.mark.usefixtures("of_layered")
+def test_the_maps_of_a_few_pictures_are_read_alone(tmp_path, of_profiles, monkeypatch) -> None:
+    experiment = finished(Localization, tmp_path, localization())
+    every, read = experiment.maps("perceptual"), []
+    load = experiment.run.load
+    monkeypatch.setattr(experiment.run, "load", lambda shard: read.append(shard) or load(shard))
+    name = experiment.pictures[-1].name
+    one = experiment.maps("perceptual", [name])
+    assert list(one) == [name] and np.array_equal(one[name], every[name]) and len(every) > 1
+    assert [name in [each.name for each in shard.photographs] for shard in read] == [True]
+    assert experiment.maps("perceptual", ["nobody"]) == {}
 
 
 @pytest.mark.usefixtures("of_layered")

@@ -13,19 +13,25 @@ const KEPT = {
 };
 export const strategies = Object.keys(KEPT);
 
+/** What else is tried, beside layers. */
+const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
+
 /**
  * @param {() => object} state what is chosen: see layers.js.
  * @param {object} own range of the profile.
- * @param {(photograph: object, method: object) => object[] | null} ranges that there are maps of; null for all.
+ * @param {(maps: string) => object[] | null} ranges that there are maps of, whose keys begin so; null for all.
  * @param {() => object | null} shown the map that is shown.
  */
 export function controlsOf(model, state, own, ranges, shown) {
   const about = model.get("about");
   const tried = (about.ranges ?? []).filter(({ role }) => role === "range");
+  const settings = Object.entries(about.tried ?? {}).map(([name, values]) => {
+    const moved = (index) => put(model, name, values[index]);
+    return { name, values, ...slider(SETTINGS[name], [0, values.length - 1, 1], (index) => values[index], moved) };
+  });
   const set = (trait) => (value) => put(model, trait, value);
   const setLayers = (first, last, moved) => {
-    const { photograph, method } = state();
-    const known = ranges(photograph, method);
+    const known = ranges(state().maps);
     const weight = { first: 1, last: 1, [moved]: 1000 }; // the handle that was moved counts first
     put(model, "layers", known ? nearestRange(known, first, last, weight).layers : `${first}-${last}`);
   };
@@ -45,8 +51,8 @@ export function controlsOf(model, state, own, ranges, shown) {
   const { photograph, method, strategy, alpha } = controls;
   const handles = rangeHandles(tried, about.activations, setLayers);
   const isStatic = !model.get("live");
-  const triangle = tried.length ? rangeTriangle(tried, own.layers, isStatic, set("layers")) : null;
-  const held = element("div", { class: "held" }, handles.root, triangle?.root);
+  const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, own.layers, isStatic, set("layers")) : null;
+  const held = element("div", { class: "held" }, handles.root, ...settings.map(({ root }) => root), triangle?.root);
 
   const setAll = (now) => {
     photograph.set(now.photograph.name);
@@ -57,8 +63,8 @@ export function controlsOf(model, state, own, ranges, shown) {
     held.style.visibility = now.method.layered ? "" : "hidden"; // its place is kept
     if (!now.method.layered) return;
     handles.set(parsedRange(now.layers));
-    const prefix = `map/${now.photograph.name}/${now.method.name}/`;
-    triangle?.set(now.layers, (layers) => !isStatic || (model.has?.(prefix + layers) ?? true));
+    for (const { name, values, set } of settings) set(values.indexOf(now.tried[name]));
+    triangle?.set(now.layers, (layers) => !isStatic || (model.has?.(now.maps + layers) ?? true));
   };
   const fill = () => {
     const { photographs, methods } = model.get("about");

@@ -1,18 +1,22 @@
 """What an explorer shows of finished weak localization: maps by key, the ranges of layers that were tried, errors."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from perceptual_lib.core.selection import select_layers
+from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import THRESHOLDS
 from perceptual_lib.evaluation.localization.table import Scores, trials
+from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.methods import find_method
 from perceptual_lib.networks.classifier import Classifier
+from perceptual_lib.photographs.photographs import Photograph
 
 STRATEGIES = ("value", "percent", "mean")
 
@@ -30,6 +34,25 @@ def maps_by_key(
             continue  # the corner of Fig. 5, which is no range that can be chosen
         maps = experiment.maps(method, names, role=role, settings=settings)
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
+    return found
+
+
+def maps_by_settings(
+    experiment: Experiment, photographs: Sequence[Photograph], choices: Mapping[str, Sequence[Any]]
+) -> dict[str, np.ndarray]:
+    """Maps of "perceptual" with every combination of settings, from the experiment's store or computed for it.
+
+    Choices are of layers, layer_weight and margin_target; keys are `map/PHOTOGRAPH/perceptual WEIGHT TARGET/LAYERS`.
+    """
+    found, run = {}, experiment.run
+    for layers, weight, target in product(*(choices[name] for name in ("layers", "layer_weight", "margin_target"))):
+        values = {"layers": layers, "layer_weight": weight, "margin_target": target}
+        row = Row("tried", "perceptual", experiment.settings("perceptual") | values, tuple(photographs))
+        for shard in row.map_shards(len(photographs)):
+            run.complete([shard])
+            explained = np.array(shard.photographs, dtype=object)[run.load(shard)["failure"] == ""]
+            keys = (f"map/{photograph.name}/perceptual {weight:g} {target:g}/{layers}" for photograph in explained)
+            found |= zip(keys, run.load(shard).get("maps", np.empty(0)).astype(np.float32), strict=True)
     return found
 
 
@@ -66,6 +89,14 @@ def tried_ranges(table: pd.DataFrame) -> list[dict[str, Any]]:
     tried["layers"] = [f"{first}-{last}" for first, last in zip(tried["first"], tried["last"], strict=True)]
     tried = tried.drop_duplicates("layers").round(4)[["layers", "role", "first", "last", "n", "error", "best"]]
     return tried.astype(object).where(tried.notna(), None).to_dict("records")
+
+
+def as_ranges(layers: Sequence[str]) -> list[dict[str, Any]]:
+    """Ranges "first-last" of which no error is known, as `tried_ranges` has them."""
+    spans = [(each, *map(int, each.split("-"))) for each in layers]
+    return [
+        {"layers": each, "role": "range", "first": first, "last": last, "error": None} for each, first, last in spans
+    ]
 
 
 def table_errors(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:

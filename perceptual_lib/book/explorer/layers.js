@@ -14,8 +14,9 @@ const TRAITS = ["photograph", "method", "layers", "sigma", "strategy", "alpha", 
 /**
  * The reader's choices, as far as they can be shown.
  * @typedef {{photograph: object, method: object, layers: string, sigma: number, strategy: string, alpha: number,
- *   opacity: number, picture: string, map: string, chosen: object}} State photograph and method are those of `about`;
- *   picture and map are keys, and chosen are the traits that led to them.
+ *   opacity: number, picture: string, maps: string, map: string, tried: object, chosen: object}} State photograph and
+ *   method are those of `about`; picture and map are keys, maps is what the keys of the maps with other layers begin
+ *   with, tried are other settings, and chosen are the traits that led to them.
  *
  * A photograph with its map.
  * @typedef {{state: State, picture: HTMLImageElement, pixels: Uint8ClampedArray, values: Float32Array,
@@ -24,10 +25,11 @@ const TRAITS = ["photograph", "method", "layers", "sigma", "strategy", "alpha", 
 
 function render({ model, el }) {
   el.classList.add("explorer");
-  const { activations, notice, size } = model.get("about");
+  const { activations, notice, size, tried } = model.get("about");
+  const traits = [...TRAITS, ...Object.keys(tried ?? {})];
   const own = parsedRange(model.get("layers")) ?? parsedRange(`0-${Math.max(0, activations - 1)}`);
-  keepInAddress(model, model.get("address"), TRAITS);
-  const ranges = (photograph, method) => rangesAtHand(model, `map/${photograph.name}/${method.name}/`, own);
+  keepInAddress(model, model.get("address"), traits);
+  const ranges = (maps) => rangesAtHand(model, maps, own);
   const state = () => stateOf(model, own, ranges);
   /** @type {Shown | null} */
   let shown = null;
@@ -71,7 +73,7 @@ function render({ model, el }) {
     settle();
   };
 
-  const heard = TRAITS.map((trait) => [`change:${trait}`, settle]);
+  const heard = traits.map((trait) => [`change:${trait}`, settle]);
   heard.push(["change:about", fill], ["msg:custom", work.hear]);
   for (const [event, listener] of heard) model.on(event, listener);
   const known = element("div", {}, outcome.root, facts, notice ? element("p", { class: "facts" }, notice) : null);
@@ -101,7 +103,10 @@ function stateOf(model, own, ranges) {
   const named = (all, name) => all.find((each) => each.name === name) ?? all[0];
   const photograph = named(about.photographs, model.get("photograph"));
   const method = named(about.methods, model.get("method"));
-  const layers = method.layered ? layersAtHand(model, own, ranges(photograph, method)) : "";
+  const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
+  const settings = method.layered ? tried.map(([, value]) => ` ${value}`).join("") : "";
+  const maps = `map/${photograph.name}/${method.name}${settings}/`;
+  const layers = method.layered ? layersAtHand(model, own, ranges(maps)) : "";
   const strategy = oneOf(strategies, model.get("strategy"));
   return {
     photograph,
@@ -112,8 +117,12 @@ function stateOf(model, own, ranges) {
     alpha: onGrid(model.get("alpha"), about.alphas[strategy]),
     opacity: onGrid(model.get("opacity"), [0, 1, 0.01]),
     picture: `picture/${photograph.name}`,
-    map: `map/${photograph.name}/${method.name}/${layers}`,
-    chosen: Object.fromEntries(["photograph", "method", "layers"].map((trait) => [trait, model.get(trait)])),
+    maps,
+    map: maps + layers,
+    tried: Object.fromEntries(tried),
+    chosen: Object.fromEntries(
+      ["photograph", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
+    ),
   };
 }
 

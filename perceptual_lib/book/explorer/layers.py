@@ -1,7 +1,7 @@
 """The explorer of layers, blur and thresholds (Secs. 3, 4.2): on finished maps, on any photograph and network."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
@@ -22,6 +22,7 @@ from perceptual_lib.book.explorer.player import PHOTOGRAPHS
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.core.calling import freeze, network_of
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS
 from perceptual_lib.evaluation.localization.table import table_scores
@@ -39,8 +40,6 @@ NOTHING_TO_HOLD = (
     "This network has no activations that are known here: nothing can be held, and the perceptual maps are those "
     "without the perceptual term."
 )
-
-
 IMAGENET_CLASSES = 1000
 
 
@@ -80,7 +79,8 @@ class Explorer(Widget):
         traits: what is chosen at first.
 
     Attributes:
-        maps: those that are there, (H, W) without blur, by key `map/PHOTOGRAPH/METHOD/LAYERS`.
+        maps: those that are there, (H, W) without blur, by key `map/PHOTOGRAPH/METHOD/LAYERS`; where several lambda'
+            and T are tried, METHOD is followed by them, "perceptual 100 -2".
         subjects: the photographs by name.
     """
 
@@ -93,6 +93,8 @@ class Explorer(Widget):
     strategy = traitlets.Enum(finished.STRATEGIES, "mean").tag(sync=True)
     alpha = traitlets.Float(1.5).tag(sync=True)
     opacity = traitlets.Float(0.7).tag(sync=True)
+    layer_weight = traitlets.Unicode().tag(sync=True)  # lambda' and T, where several are tried
+    margin_target = traitlets.Unicode().tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
 
     def __init__(
@@ -159,6 +161,27 @@ class Explorer(Widget):
         made.about = made.about | known
         return made
 
+    @classmethod
+    def tried(
+        cls,
+        experiment: Experiment,
+        classifier: Classifier,
+        photographs: Sequence[Photograph],
+        choices: Mapping[str, Sequence[Any]],
+        **traits: Any,
+    ) -> "Explorer":
+        """The maps of "perceptual" with every combination of a few settings, kept in the experiment's store.
+
+        `choices` are values of `layers` ("0-25"), `layer_weight` and `margin_target`; `traits` what is chosen at first.
+        """
+        made = cls(classifier, photographs, ["perceptual"], **traits)
+        made.maps = finished.maps_by_settings(experiment, photographs, choices)
+        made.about = made.about | {
+            "tried": {name: [f"{value:g}" for value in choices[name]] for name in ("layer_weight", "margin_target")},
+            "ranges": finished.as_ranges(choices["layers"]),
+        }
+        return made
+
     def _subject(self, photograph: PictureLike) -> Subject:
         images = self.classifier.preprocess(photograph)
         with torch.no_grad(), freeze(self.classifier):
@@ -187,7 +210,7 @@ class Explorer(Widget):
 
     def static_traits(self) -> dict[str, Any]:
         """A page computes nothing: it has the methods and ranges whose maps are there."""
-        there = {key.split("/")[2] for key in self.maps}
+        there = {key.split("/")[2].split()[0] for key in self.maps}
         methods = [method for method in self.about["methods"] if method["name"] in there]
         return super().static_traits() | {"live": False, "about": self.about | {"methods": methods}}
 
@@ -243,8 +266,10 @@ class Explorer(Widget):
         photograph, method or layers that there are not, and as `explain`.
         """
         _, name, method, layers = key.split("/")
+        method, *tried = method.split()
         subject, known = self._known(name), find_method(method)
         settings: dict[str, Any] = {"sigma": 0.0} if known.ours else {}
+        settings |= zip(("layer_weight", "margin_target"), map(float, tried), strict=False)
         if layers or (known.ours and not self.classifier.activations):  # of which the notice speaks
             settings["layers"] = layers or ()
         passes, done = max(1, known.passes({})[0]), count()

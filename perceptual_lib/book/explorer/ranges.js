@@ -36,29 +36,32 @@ function placeOf(numbers, wanted) {
  */
 export function rangeHandles(ranges, count, changed) {
   const all = Array.from({ length: count }, (_, index) => index);
-  const [firsts, lasts] = ["first", "last"].map((end) => {
-    return ranges.length ? ascending(ranges.map((range) => range[end])) : all;
-  });
+  const stops = (end) => (ranges.length ? ascending(ranges.map((range) => range[end])) : all);
+  const grids = { first: stops("first"), last: stops("last") };
   const output = element("output");
   const handle = (moved) => {
-    const about = { type: "range", max: firsts.length - 1, "aria-label": `${moved} layer held` };
+    const about = { type: "range", max: grids[moved].length - 1, "aria-label": `${moved} layer held` };
     return element("input", { ...about, oninput: () => move(moved) });
   };
   const ends = { first: handle("first"), last: handle("last") };
-  const place = (end) => Number(ends[end].value);
+  const layer = (end) => grids[end][Number(ends[end].value)];
 
   const move = (moved) => {
-    const other = moved === "first" ? "last" : "first";
-    if (place("first") > place("last")) ends[other].value = place(moved); // one pushes the other along
-    changed(firsts[place("first")], lasts[place("last")], moved);
+    const [first, last] = [layer("first"), layer("last")];
+    if (first > last) {
+      // One pushes the other along.
+      if (moved === "first") ends.last.value = grids.last.findIndex((stop) => stop >= first);
+      else ends.first.value = grids.first.findLastIndex((stop) => stop <= last);
+    }
+    changed(layer("first"), layer("last"), moved);
   };
 
   const set = (range) => {
-    ends.first.value = placeOf(firsts, range.first);
-    ends.last.value = placeOf(lasts, range.last);
     for (const [end, input] of Object.entries(ends)) {
+      const place = placeOf(grids[end], range[end]);
+      input.value = place;
       input.setAttribute("aria-valuetext", `${range[end]}`);
-      track.style.setProperty(`--${end}`, place(end) / Math.max(1, firsts.length - 1));
+      track.style.setProperty(`--${end}`, place / Math.max(1, grids[end].length - 1));
     }
     output.textContent = inWords(range);
   };

@@ -36,9 +36,10 @@ export function drawPanels(views, size, { state, picture, pixels, blurred }, now
 }
 
 /** What the panels show, in words. */
-function describe(views, { photograph, method, layers }, now, { all, kept, largest }) {
+function describe(views, { photograph, method, layers, tried }, now, { all, kept, largest }) {
   const percent = (count) => `${((100 * count) / all).toFixed(1)} %`;
-  const held = layers && `, layers ${layers} held`;
+  const settings = Object.entries(tried).map(([name, value]) => `, ${name.replace("_", " ")} ${value}`);
+  const held = layers && `, layers ${layers} held${settings.join("")}`;
   views.photograph.describe(`Photograph: ${photograph.title}`);
   views.map.describe(`Map by ${method.title}${held}, blurred by ${now.sigma} pixels`);
   views.cut.describe(`${percent(kept)} of the pixels are kept, ${percent(largest)} are in the largest part`);

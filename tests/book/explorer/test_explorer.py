@@ -200,6 +200,30 @@ def test_maps_of_an_experiment(of_experiment, localization) -> None:
             assert np.array_equal(explorer.maps[f"map/{name}/perceptual/{explorer.layers}"], saliency)
 
 
+CHOICES = {"layers": ["0-0", "0-1"], "layer_weight": [1.0, 100.0], "margin_target": [-1.0, -3.0]}
+
+
+@pytest.fixture(scope="session")
+def of_settings(localization, classifier) -> Explorer:
+    return Explorer.tried(localization, classifier, localization.pictures[:2], CHOICES, layers="0-1")
+
+
+def test_maps_of_every_combination_of_settings(of_settings, localization, classifier) -> None:
+    explorer, pictures = of_settings, localization.pictures[:2]
+    assert len(explorer.maps) == 16 and explorer.about["tried"]["layer_weight"] == ["1", "100"]
+    settings = localization.settings("perceptual") | {"layers": "0-1", "layer_weight": 100.0, "margin_target": -3.0}
+    expected = explain(classifier, classifier.preprocess(pictures), method="perceptual", sigma=0.0, **settings)[1]
+    found = explorer.maps[f"map/{pictures[1].name}/perceptual 100 -3/0-1"]
+    assert np.abs(found / found.max() - expected.numpy() / expected.numpy().max()).max() < 1e-3
+    assert [method["name"] for method in explorer.static_traits()["about"]["methods"]] == ["perceptual"]
+
+
+def test_a_live_explorer_computes_further_settings(of_settings) -> None:
+    name = next(iter(of_settings.subjects))
+    near, far = (of_settings.compute(f"map/{name}/perceptual {weight} -2/0-1") for weight in ("0.01", "1000"))
+    assert near.max() > far.max()
+
+
 def test_errors_are_those_of_the_table(of_experiment, localization) -> None:
     explorer, experiment = of_experiment, localization
     lines = experiment.table[(experiment.table.role == "table") & (experiment.table.method == "gradient")]

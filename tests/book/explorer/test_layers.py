@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import traitlets
 from axe_playwright_python.sync_playwright import Axe
 from browser import complaints, new_tab
-from layers_page import RANGES, Layers, changed, drawn, fit, said, seen, slide, written
+from layers_page import RANGES, Layers, as_map, changed, drawn, fit, said, seen, slide, written
 from playwright.sync_api import Browser, Page
+
+from perceptual_lib.book.explorer.widget import array_chunk
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,39 @@ def test_every_control_changes_what_it_should(tab: Page) -> None:
         "cut",
     }
     assert float(tab.locator(".explorer").get_attribute("data-redraw")) >= 0
+
+
+class Settings(Layers):
+    """The explorer with two weights and two targets, on the maps of the ranges."""
+
+    layer_weight = traitlets.Unicode("100").tag(sync=True)
+    margin_target = traitlets.Unicode("-2").tag(sync=True)
+    arrays: ClassVar = Layers.arrays | {
+        f"map/cat/perceptual {weight} {target}/0-3": partial(array_chunk, as_map(seed))
+        for seed, (weight, target) in enumerate([("10", "-1"), ("10", "-2"), ("100", "-1"), ("100", "-2")])
+    }
+
+
+def test_weight_and_target_have_sliders(browser: Browser, tmp_path: Path) -> None:
+    with new_tab(browser) as tab:
+        heard = complaints(tab, "file:")
+        tried = {"layer_weight": ["10", "100"], "margin_target": ["-1", "-2"]}
+        tab.goto(written(Settings(address="settings", about=Layers().about | {"tried": tried}), tmp_path))
+        weight, target = tab.get_by_label("Weight λ′"), tab.get_by_label("Target T")
+        assert weight.get_attribute("aria-valuetext") == "100" and target.get_attribute("aria-valuetext") == "-2"
+        before = seen(tab)
+        assert tab.locator(".ranges").count() == 1
+        slide(weight, 0)
+        assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
+        assert "layer weight 10" in tab.locator(".panel canvas").nth(1).get_attribute("aria-label")
+        slide(target, 0)
+        assert weight.get_attribute("aria-valuetext") == "10" and target.get_attribute("aria-valuetext") == "-1"
+        tab.wait_for_function("location.hash.includes('settings.margin_target=-1')")
+        first = seen(tab)
+        with new_tab(browser) as again:
+            again.goto(tab.url)
+            assert changed(first, seen(again)) == set()
+        assert heard == []
 
 
 def test_the_papers_methods_come_first(tab: Page) -> None:
@@ -136,6 +174,21 @@ def test_the_handles_push_each_other_and_snap(tab: Page) -> None:
     tab.keyboard.press("Home")
     assert shown.inner_text() == "layers 0 to 1"
     assert tab.locator(".ranges [aria-checked=true]").get_attribute("aria-label") == "layers 0 to 1: error not known"
+
+
+def test_the_handles_have_stops_of_their_own(browser: Browser, tmp_path: Path) -> None:
+    about = Layers().about
+    ranges = [each | {"error": None} for each in about["ranges"] if each["layers"] in ("0-1", "0-3")]
+    with new_tab(browser) as tab:
+        tab.goto(written(Layers(about=about | {"ranges": ranges}), tmp_path))
+        drawn(tab)
+        first, last = tab.get_by_label("first layer held"), tab.get_by_label("last layer held")
+        assert [each.get_attribute("max") for each in (first, last)] == ["0", "1"]
+        assert tab.locator(".ranges").count() == 0  # there is no error to colour it by
+        before = seen(tab)
+        slide(last, 0)
+        assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
+        assert tab.locator(".held output").inner_text() == "layers 0 to 1"
 
 
 def test_arrow_keys_walk_through_the_ranges(tab: Page) -> None:

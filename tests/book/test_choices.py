@@ -1,0 +1,33 @@
+"""The table of what the paper leaves open names what there is, and says what a profile does."""
+
+import pytest
+
+from perceptual_lib import load_profile
+from perceptual_lib.book.choices import TASKS, choices
+from perceptual_lib.evaluation.games import GAMES
+from perceptual_lib.evaluation.profile import profile_names
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_question_is_answered_for_every_profile(name: str) -> None:
+    settings = load_profile(name).settings
+    table = choices(settings).set_index("question")
+    assert list(table) == ["paper", "authors", "ours"] and table.index.is_unique and (table.ours != "").all()
+    assert table.ours["T"] == f"{settings['margin_target']:g}"
+    assert table.ours["Weights of the layers"].endswith("yes" if settings["normalize_layers"] else "no")
+
+
+def test_the_profile_paper_has_the_papers_settings() -> None:
+    profile = load_profile("paper")
+    for task in TASKS:
+        assert task["game"] in GAMES
+        if task["game"] != "pointing":
+            own = profile.settings | getattr(profile, task["game"]).settings.get(task["method"], {})
+            assert own["layers"] == task["layers"]
+            assert [own["margin_target"], own["layer_weight"], own["pixel_weight"]] == [
+                task["T"],
+                task["lambda'"],
+                task["lambda"],
+            ]
+    pointing = [task["layers"] for task in TASKS if task["game"] == "pointing"]
+    assert list(profile.pointing.layers.values()) == pointing
