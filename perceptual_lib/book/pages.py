@@ -86,9 +86,11 @@ def reason(error: Exception) -> str:
 
 
 def games_of(source: Path) -> list[str]:
-    """The games that a notebook plays, as it calls `play`."""
-    calls = re.findall(r'play\(profile, "\.\."(.*?)\)', source.read_text(encoding="utf-8").replace('\\"', '"'))
-    return [game for names in calls for game in re.findall(r"\w+", names) or GAMES]
+    """The games that a notebook plays, as it calls `play` or makes an experiment."""
+    code = "".join(cell.source for cell in nbformat.read(source, 4).cells if cell.cell_type == "code")
+    calls = re.findall(r'(?s)play\(\s*profile,\s*"\.\."(.*?)\)', code)
+    made = [game for game, name in GAMES.items() if f"{name}(profile" in code]
+    return made + [game for names in calls for game in re.findall(r"\w+", names) or GAMES]
 
 
 def write_note(source: Path, note: Path, profile: str, message: str | None = None) -> None:

@@ -1,0 +1,75 @@
+"""The paper profile's book: every page speaks of its own run, and of no other."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")  # the unit tests can do without it
+
+from layouts import write_imagenet, write_voc  # noqa: E402
+from nbformat import NotebookNode  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+OTHERS = re.compile(r"imagenet-300|efficientnet|mosaic|published run|profile demo|profile smoke", re.I)
+"""What speaks of another run than this one: its name, its network, its pictures."""
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
+    """The computed notebooks of the profile `paper-small`, by name."""
+    clone, data = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("data")
+    for name in ("book", "notebooks", "perceptual_lib", "results"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, clone)
+    # VGG19bn sees pictures of 64 pixels here: a twelfth of the time.
+    sources = clone / "perceptual_lib" / "networks" / "sources.py"
+    code = sources.read_text(encoding="utf-8")
+    smaller = code.replace("input_size=(transforms.crop_size[0],) * 2", "input_size=(64, 64)")
+    assert smaller != code
+    sources.write_text(smaller, encoding="utf-8")
+    write_imagenet(data / "imagenet", 2)
+    write_voc(data / "voc", 2)
+    told = {"IMAGENET_ROOT": str(data / "imagenet"), "VOC_ROOT": str(data / "voc"), "PYTHONPATH": str(clone)}
+    command = [sys.executable, "-m", "perceptual_lib.cli", "book", "paper-small"]
+    done = subprocess.run(command, cwd=clone, env=os.environ | told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    paths = (clone / "_build" / "notebooks" / "paper-small").glob("*.ipynb")
+    return {path.stem: nbformat.read(path, 4) for path in paths}
+
+
+def said(cell: NotebookNode) -> str:
+    """What a reader sees of a cell beside its code."""
+    if cell.cell_type == "markdown":
+        return cell.source
+    shown = [output.get("data", {}) for output in cell.outputs] + [
+        output for output in cell.outputs if "text" in output
+    ]
+    return "\n".join(str(data.get(kind, "")) for data in shown for kind in ("text/markdown", "text/html", "text"))
+
+
+@pytest.mark.slow
+def test_every_page_speaks_of_this_run_alone(pages: dict[str, NotebookNode]) -> None:
+    assert set(pages) == {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    found = {
+        f"{name}: {match[0]} in {said(cell)[max(0, match.start() - 60) : match.end() + 20]!r}"
+        for name, page in pages.items()
+        for cell in page.cells
+        if name != "speed"  # it is of the machines that it names
+        for match in OTHERS.finditer(re.sub(r"(?s)```.*?```|<details>.*?</details>", "", said(cell)))
+    }
+    assert found == set()
+
+
+@pytest.mark.slow
+def test_the_tables_are_of_the_papers_network_and_settings(pages: dict[str, NotebookNode]) -> None:
+    text = {name: "\n".join(map(said, page.cells)) for name, page in pages.items()}
+    for name in ("4-explanations", "4.2-weak-localization", "4.3-insertion-deletion", "4.5-sanity-checks"):
+        assert "vgg19_bn" in text[name], name
+    assert "vgg16_voc" in text["4.4-pointing-game"] and "VOC 2007" in text["4.4-pointing-game"]
+    assert "sigma = 20" in text["4.2-weak-localization"] and "sigma 48" in text["4.4-pointing-game"]
