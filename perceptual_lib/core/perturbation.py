@@ -19,6 +19,7 @@ from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import PerceptualTerm
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
+from perceptual_lib.core.graphs import records
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
@@ -95,8 +96,8 @@ class Objective:
         choices: Sequence[Layers | None],
         settings: Settings,
     ) -> None:
-        passes.look_up(images)
         self.passes, self.images, self.settings = passes, images, settings
+        self.record = passes.kept(images).record
         self.margin_of = class_response if settings.multilabel else multiclass_margin
         logits, activations, values = trace(passes.network, images)
         self.modules = held_modules(choices, [activation.name for activation in activations], passes.network)
@@ -139,7 +140,7 @@ class Objective:
         layers = tuple(self.term.references)
         name = "Eq. 5", fixed, layers, self.activation_count, self.modules
         inputs = points, self.images, self.targets, self.term.scales, *self.term.references.values()
-        loss, gradient = self.passes.record(name, partial(self._evaluate, layers), *inputs)
+        loss, gradient = self.record(name, partial(self._evaluate, layers), *inputs)
         return loss, gradient
 
     def _evaluate(
@@ -154,7 +155,7 @@ class Objective:
 
     def at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """The same at x' = x, where no activation has moved: one evaluation for all choices of an image."""
-        if self.passes.records:  # one recorded evaluation serves here, too
+        if records(self.images.device):  # one recorded evaluation serves here, too
             return self.evaluate(start)
         images = slice(len(self.images))
         alone = copy(self)
@@ -190,7 +191,7 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
         warnings.warn(f"{sentence} or infinity; the best before it is returned{see('NaN or infinity')}.", stacklevel=5)
     delta = minimum.points.unflatten(1, shape)
     network = objective.passes.network
-    (logits,) = objective.passes.record("logits", lambda changed: (ask(network, changed),), images + delta)
+    (logits,) = objective.record("logits", lambda changed: (ask(network, changed),), images + delta)
     margin = objective.margin_of(logits.to(delta.dtype), targets)
     return Perturbation(
         delta, targets, objective.margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed

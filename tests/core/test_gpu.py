@@ -8,10 +8,10 @@ from stand_ins import together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, load_classifier, load_photographs, minimize, perceptual_ball
-from perceptual_lib.core import graphs, history, lbfgs, passes
+from perceptual_lib.core import graphs, history, lbfgs, passes, perturbation
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.graphs import ASKED, Kept, Recorder, release
-from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.graphs import ASKED, Recorder, release
+from perceptual_lib.core.passes import Kept, Passes
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
 from perceptual_lib.methods import METHODS
@@ -46,7 +46,7 @@ def eager(monkeypatch):
     """Call to have nothing recorded from then on."""
 
     def launch() -> None:
-        for module in (graphs, history, passes):
+        for module in (graphs, history, passes, perturbation):
             monkeypatch.setattr(module, "records", lambda device: False)
 
     return launch
@@ -89,7 +89,7 @@ def test_one_recorded_evaluation(lite, pictures, batch) -> None:
                 )
                 for found, plain in zip(objective.evaluate(points), expected, strict=True):
                     assert relative(found[:, None] if found.ndim == 1 else found, plain.view(batch, -1)) < 1e-3
-        assert own.record.graphs and not own.record.refused
+        assert own.kept(pictures).record.graphs and not own.kept(pictures).record.refused
 
 
 def test_recorded_directions(pictures) -> None:

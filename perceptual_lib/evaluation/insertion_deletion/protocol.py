@@ -75,7 +75,7 @@ def insertion_deletion(
         curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
         curves[..., -1] = torch.stack([whole, none], 1)[:, None]
         start, finish = torch.stack([blurred, images], 1), torch.stack([images, grey], 1)  # (B, 2, C, H, W)
-        between, passes = curves[..., 1:-1], Passes(classifier, backward=False)
+        between, passes = curves[..., 1:-1], Passes(classifier)
         # One count over images, maps, games and steps: batches are full, however many there are of each.
         for begin in range(0, between.numel(), batch_size):
             count = torch.arange(begin, min(begin + batch_size, between.numel()), device=images.device)
