@@ -11,6 +11,7 @@ from perceptual_lib import explain, load_classifier, load_photographs, minimize,
 from perceptual_lib.core import graphs, history, lbfgs, passes, perturbation
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.graphs import ASKED, Recorder, release
+from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Kept, Passes
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
@@ -83,10 +84,9 @@ def test_one_recorded_evaluation(lite, pictures, batch) -> None:
                 points = (
                     1e-3 * torch.randn(batch, some[0].numel(), generator=torch.Generator().manual_seed(call)).cuda()
                 )
-                inputs = points, objective.images, objective.targets, objective.term.scales
-                expected = objective._evaluate(
-                    tuple(objective.term.references), *inputs, *objective.term.references.values()
-                )
+                delta, scales = points.unflatten(1, some[0].shape), objective.scales
+                inputs = objective.images, objective.targets, scales, *objective.references
+                expected = with_gradient(objective.loss, delta, *inputs)
                 for found, plain in zip(objective.evaluate(points), expected, strict=True):
                     assert relative(found[:, None] if found.ndim == 1 else found, plain.view(batch, -1)) < 1e-3
         assert own.kept(pictures).record.graphs and not own.kept(pictures).record.refused
