@@ -2,7 +2,7 @@
 what others have put around it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from threading import RLock
 from typing import Any
@@ -15,6 +15,11 @@ from perceptual_lib.core.errors import InputError, see
 
 HALF = torch.bfloat16, torch.float16
 FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
+
+NO_GRADIENT = (
+    "the network's outputs have no gradient in the image (torch.no_grad, detach or NumPy on the way, or quantized "
+    f"weights?); use a network that can be trained, or a method that needs none, as rise{see('No gradient')}."
+)
 
 
 class Wrapper(nn.Module):
@@ -57,6 +62,24 @@ def logits_of(output: Any) -> Tensor:
             f"it in a module that returns the logits alone{see('What a network returns')}."
         )
     return scores[0]
+
+
+def with_gradient(
+    loss: Callable[..., Tensor], points: Tensor, *rest: Tensor, otherwise: str = NO_GRADIENT
+) -> tuple[Tensor, Tensor]:
+    """Losses (B,) that `loss(points, *rest)` gives, each of its own row, and their gradients in the points (B, ...).
+
+    Raises InputError, which says `otherwise`, where they have none.
+    """
+    gradient = None
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        losses = loss(points, *rest)
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses.sum(), points, allow_unused=True)
+    if gradient is None:
+        raise InputError(otherwise)
+    return losses.detach(), gradient
 
 
 def network_of(model: nn.Module) -> nn.Module:

@@ -11,9 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import HALF, ask, network_of
+from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see
-from perceptual_lib.core.losses import NO_GRADIENT
 
 
 @dataclass(frozen=True)

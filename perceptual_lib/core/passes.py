@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import by_image, outputs_of
-from perceptual_lib.core.calling import ask, network_of
+from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.folding import Folds, PathChanged, find_folds, fold
 from perceptual_lib.core.graphs import Recorder, records, state_of
-from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.precision import computing
 
 Measure = Callable[[Tensor], Tensor]

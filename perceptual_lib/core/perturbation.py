@@ -13,14 +13,13 @@ import torch
 from torch import Tensor
 
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import ask
+from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.distances import SquaredDistance
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.graphs import records
 from perceptual_lib.core.lbfgs import minimize
-from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from perceptual_lib import explain, load_classifier, load_photographs, minimize, perceptual_ball
 from perceptual_lib.core import graphs, history, lbfgs, passes, perturbation
+from perceptual_lib.core.calling import with_gradient
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.graphs import ASKED, Recorder, release
-from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Kept, Passes
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
