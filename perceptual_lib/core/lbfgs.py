@@ -19,7 +19,6 @@ from perceptual_lib.core.graphs import full_size
 from perceptual_lib.core.history import History
 from perceptual_lib.core.precision import computing
 
-
 Losses = Callable[[Tensor, Tensor], Tensor]
 """Of points (B, N) and the numbers (B,) of the problems that they belong to: the losses (B,)."""
 
