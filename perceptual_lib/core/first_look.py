@@ -155,12 +155,6 @@ def _why_no_gradient(scores: Tensor, images: Tensor) -> str:
     return "" if reached or scores is images else NO_GRADIENT
 
 
-def check_gradient(model: nn.Module) -> None:
-    """Raise InputError for a network that has been looked at and whose outputs have no gradient in the image."""
-    if why := findings(model).no_gradient:
-        raise InputError(why)
-
-
 def say_what_is_flat(values: Tensor, what: str) -> None:
     """Warn of the images for which what was found (B, ...) is the same everywhere: that looks like an answer."""
     rows = values.flatten(1)

@@ -65,7 +65,7 @@ def insertion_deletion(
     Raises:
         InputError: images, maps or targets that do not fit, a step or a batch size below 1.
     """
-    with ready(classifier, images, targets, batch_size) as (images, targets):
+    with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
         _check_game(images, maps, step)
         batch_size = full_batch(images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
