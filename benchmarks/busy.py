@@ -14,7 +14,7 @@ import torch
 
 from perceptual_lib import load_classifier, load_photographs, perceptual_ball
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.graphs import Kept
+from perceptual_lib.core.passes import Kept
 
 SEARCHES = ((1, 60), (16, 60), (64, 60))  # images at once, steps
 

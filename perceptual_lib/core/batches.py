@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from itertools import repeat
 from typing import Any, TypeVar
 
 import torch
@@ -28,9 +29,9 @@ def full_batch(device: torch.device, asked: int | None = None) -> int:
 
 def portions(images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
     """All images with their targets, or where the network must get them so each alone."""
-    if not one_by_one():
-        return [(images, targets)]
-    return [(images[row : row + 1], None if targets is None else targets[row : row + 1]) for row in range(len(images))]
+    size = 1 if one_by_one() else len(images)
+    own = repeat(None) if targets is None else targets.split(size)
+    return list(zip(images.split(size), own, strict=False))
 
 
 def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:

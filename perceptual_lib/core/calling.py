@@ -2,8 +2,8 @@
 what others have put around it."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from threading import RLock
 from typing import Any
 
@@ -12,9 +12,15 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.precision import Shared
 
 HALF = torch.bfloat16, torch.float16
 FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
+
+NO_GRADIENT = (
+    "the network's outputs have no gradient in the image (torch.no_grad, detach or NumPy on the way, or quantized "
+    f"weights?); use a network that can be trained, or a method that needs none, as rise{see('No gradient')}."
+)
 
 
 class Wrapper(nn.Module):
@@ -59,6 +65,24 @@ def logits_of(output: Any) -> Tensor:
     return scores[0]
 
 
+def with_gradient(
+    loss: Callable[..., Tensor], points: Tensor, *rest: Tensor, otherwise: str = NO_GRADIENT
+) -> tuple[Tensor, Tensor]:
+    """Losses (B,) that `loss(points, *rest)` gives, each of its own row, and their gradients in the points (B, ...).
+
+    Raises InputError, which says `otherwise`, where they have none.
+    """
+    gradient = None
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        losses = loss(points, *rest)
+        if losses.requires_grad:
+            (gradient,) = torch.autograd.grad(losses.sum(), points, allow_unused=True)
+    if gradient is None:
+        raise InputError(otherwise)
+    return losses.detach(), gradient
+
+
 def network_of(model: nn.Module) -> nn.Module:
     """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
     of it; another module, and a wrapper with a `forward` or hooks of its own, as it is. InputError for no module."""
@@ -71,31 +95,14 @@ def network_of(model: nn.Module) -> nn.Module:
     return network_of(model._orig_mod) if "_orig_mod" in model._modules else model  # type: ignore[arg-type]
 
 
-class _Eagerly:
-    """Context in which what `torch.compile` has made is called as it was written: compiled code has no activations.
-
-    Torch has one switch for all threads; the last one to leave puts it back.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.inside = RLock(), 0
-        self.stance: Any = None
-
-    def __enter__(self) -> None:
-        with self.lock:
-            self.inside += 1
-            if self.inside == 1:  # loading the compiler takes a second: where it is not, nothing is compiled
-                self.stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else None
-
-    def __exit__(self, *error: Any) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0 and self.stance is not None:
-                self.stance.__exit__(*error)
-
-
-_eagerly = _Eagerly()
+_eagerly = Shared()
 _locks = WeakIdKeyDictionary()  # of weights: networks that have one in common queue
+
+
+def _called_eagerly() -> AbstractContextManager[Any]:
+    """Context in which what `torch.compile` has made is called as it was written: compiled code has no activations."""
+    # Loading the compiler takes a second: where it is not, nothing is compiled.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
@@ -111,7 +118,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
         owners: list[Any] = sorted(network.parameters(), key=id) or [network]
         for weight in owners:  # in one order, so that no two wait for each other
             held.enter_context(_locks.setdefault(weight, RLock()))
-        held.enter_context(_eagerly)
+        held.enter_context(_eagerly("eager", _called_eagerly))
         modes = [(module, getattr(module, "training", False)) for module in network.modules()]
         training = any(mode for _, mode in modes)
         theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from perceptual_lib.core.calling import HALF, freeze, network_of
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.first_look import looked_at
+from perceptual_lib.core.first_look import findings, looked_at
 from perceptual_lib.core.precision import computing
 
 Targets = None | int | Sequence[int] | Tensor
@@ -17,12 +17,13 @@ Targets = None | int | Sequence[int] | Tensor
 
 @contextmanager
 def ready(
-    model: nn.Module, inputs: Tensor, targets: Targets, batch_size: int | None = None
+    model: nn.Module, inputs: Tensor, targets: Targets, batch_size: int | None = None, *, gradient: bool = True
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Context in which a model can be explained: frozen, without gradients, in its precision, and on leaving as it was.
 
     Yields copies of the images (B, C, H, W), in float32 those of half precision, and targets (B,) on their device, or
-    None for the predictions; the range of the classes is not known yet. Raises InputError for what does not fit.
+    None for the predictions; the range of the classes is not known yet. Raises InputError for what does not fit, and
+    unless it is not needed for a network without a gradient in the image.
     """
     network = network_of(model)
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
@@ -34,6 +35,8 @@ def ready(
     with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision, inputs.device):
         images = inputs.to(torch.float32 if inputs.dtype in HALF else inputs.dtype, copy=True)
         with looked_at(model, images):
+            if gradient and (why := findings(model).no_gradient):
+                raise InputError(why)
             yield images, check_targets(targets, inputs)
 
 

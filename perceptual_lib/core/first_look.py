@@ -11,9 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import HALF, ask, network_of
+from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see
-from perceptual_lib.core.losses import NO_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -71,58 +70,56 @@ def _switches(module: nn.Module) -> list[object]:
 def _look(network: nn.Module, image: Tensor) -> Findings | None:
     """Ask for one image (1, C, H, W) beside another, and alone; None where memory is too small for that."""
     pair = torch.cat([image, 1 - 2 * image])
+    for images in (pair, image):  # some take no two images: exported ones
+        leaf = images.clone().requires_grad_()
+        try:
+            with torch.enable_grad():
+                scores = ask(network, leaf)
+            break
+        except Exception as error:
+            if is_out_of_memory(error):
+                return None
+            words, cause = " ".join(str(error).split()), error
+    else:
+        if "type" in words and ("Half" in words or "BFloat16" in words):
+            raise InputError(
+                "the network casts its inputs to half precision itself, and is computed in float32 here "
+                f"({words}); let it cast to the type of its weights{see('Half precision')}."
+            ) from cause
+        return Findings()  # what else is wrong with it is said where it is asked next
+    depends = len(scores) == 1 if len(images) == 1 else _depends(network, pair, scores.detach())
+    found = Findings(depends, _are_probabilities(scores.detach()), _why_no_gradient(scores, leaf))
+    if found.probabilities:
+        warnings.warn(
+            "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
+            f"-2 is never reached; explain it without its last softmax{see('Probabilities')}.",
+            stacklevel=7,
+        )
+    return found
+
+
+def _depends(network: nn.Module, pair: Tensor, beside: Tensor) -> bool:
+    """Whether what the network says of two images, (2, ...), is not what it says of each alone."""
     try:
-        with torch.enable_grad():
-            beside = ask(network, pair.requires_grad_())
-    except Exception as error:  # it takes batches of another size, or fails for one image, too
-        return None if is_out_of_memory(error) else _look_at_one(network, image)
-    try:
-        alone = torch.cat([ask(network, each) for each in pair.detach().split(1)])
+        alone = torch.cat([ask(network, each) for each in pair.split(1)])
     except Exception as error:
         raise InputError(
             f"the network cannot be asked for one image alone ({' '.join(str(error).split())}), so its answers are of "
             "a batch; give its batch norms running statistics, or export it for any batch"
             f"{see('Neighbours that matter')}."
         ) from error
-    beside, no_gradient = beside.detach(), _why_no_gradient(beside, pair)
-    depends = not _near(beside, alone)
-    again = ask(network, image) if depends else alone[:1]
-    if not _near(again, alone[:1]):
-        depends = False
-        warnings.warn(
-            "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
-            f"what explains it is as random{see('Answers at random')}.",
-            stacklevel=7,
-        )
-    if depends:
-        warnings.warn(
-            "the network's answer for an image depends on the others in the batch (batch norm without running "
-            f"statistics?): each image is passed alone, which is right and slow{see('Neighbours that matter')}.",
-            stacklevel=7,
-        )
-    if probabilities := _are_probabilities(beside):
-        warnings.warn(
-            "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
-            f"-2 is never reached; explain it without its last softmax{see('Probabilities')}.",
-            stacklevel=7,
-        )
-    return Findings(depends, probabilities, no_gradient)
-
-
-def _look_at_one(network: nn.Module, image: Tensor) -> Findings:
-    """Of a network that does not take two images: where it takes one, each is passed alone."""
-    try:
-        with torch.enable_grad():
-            leaf = image.clone().requires_grad_()
-            scores = ask(network, leaf)
-    except Exception as error:  # what is wrong with it is said where it is asked next
-        if "type" in str(error) and ("Half" in str(error) or "BFloat16" in str(error)):
-            raise InputError(
-                "the network casts its inputs to half precision itself, and is computed in float32 here "
-                f"({' '.join(str(error).split())}); let it cast to the type of its weights{see('Half precision')}."
-            ) from error
-        return Findings()
-    return Findings(len(scores) == 1, _are_probabilities(scores.detach()), _why_no_gradient(scores, leaf))
+    if _near(beside, alone):
+        return False
+    depends = _near(ask(network, pair[:1]), alone[:1])
+    warnings.warn(
+        "the network's answer for an image depends on the others in the batch (batch norm without running statistics?)"
+        f": each image is passed alone, which is right and slow{see('Neighbours that matter')}."
+        if depends
+        else "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
+        f"what explains it is as random{see('Answers at random')}.",
+        stacklevel=8,
+    )
+    return depends
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
@@ -132,9 +129,8 @@ def _near(one: Tensor, other: Tensor) -> bool:
 
 
 def _are_probabilities(scores: Tensor) -> bool:
-    if scores.ndim != 2 or scores.shape[1] < 2:
-        return False
-    return bool((scores >= 0).all() and ((scores.float().sum(1) - 1).abs() < 1e-2).all())
+    shares = scores.ndim == 2 and scores.shape[1] > 1 and (scores >= 0).all()
+    return bool(shares and ((scores.float().sum(1) - 1).abs() < 1e-2).all())
 
 
 def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,12 +153,6 @@ def _why_no_gradient(scores: Tensor, images: Tensor) -> str:
         met.add(node)
         nodes += [each for each, _ in node.next_functions]
     return "" if reached or scores is images else NO_GRADIENT
-
-
-def check_gradient(model: nn.Module) -> None:
-    """Raise InputError for a network that has been looked at and whose outputs have no gradient in the image."""
-    if why := findings(model).no_gradient:
-        raise InputError(why)
 
 
 def say_what_is_flat(values: Tensor, what: str) -> None:

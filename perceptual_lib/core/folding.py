@@ -10,20 +10,25 @@ are answered otherwise, as `activations.watch` sees them, and rounding differs.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from perceptual_lib.core.activations import watch
+from perceptual_lib.core.calling import ask
 
-Amounts = tuple[int, ...]  # of padding: on the left, right, top and bottom
+TOLERANCE = 1e-3  # of the largest logit, between folded and plain
 
 
 class PathChanged(Exception):
-    """The network calls other convolutions than when its folds were found, or in another order."""
+    """The network calls other convolutions than when its folds were found, or writes over what was counted on."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +36,117 @@ class Fold:
     """What answers one call of a convolution."""
 
     original: Tensor  # its weight, which the call is known by
-    weight: Tensor | None = None  # what it is called with, and the bias; None for one left as it is
-    bias: Tensor | None = None
+    weight: Tensor  # what it is called with, and the bias
+    bias: Tensor | None
     norm: bool = False  # whether these do the work of a batch norm behind it
-    padding: tuple[int, int] | None = None  # above and below, left and right, in place of a call of padding before it
+    amounts: tuple[int, ...] | None = None  # of a call of padding before it, which is left out
+    padding: tuple[int, int] | None = None  # in its place: above and below, left and right
 
 
-@dataclass(frozen=True)
-class Folds:
-    """What answers the calls of a network; nothing for one that is called as it is."""
-
-    convolutions: tuple[Fold, ...] = ()  # one for each call in a forward pass, in order
-    paddings: Mapping[int, Amounts] = field(default_factory=dict)  # calls of `F.pad` left out, by their number
-
-    def __bool__(self) -> bool:
-        return bool(self.convolutions)
+Folds = tuple[Fold, ...]
+"""One for each call of a convolution, in order; none for a network that is called as it is."""
 
 
-NOTHING = Folds()
+def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
+    """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another.
+
+    In full precision also inside autocast.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        return ()
+    with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
+        image = inputs[:1].detach().requires_grad_()
+        with Finder() as finder:
+            answer = ask(network, image)
+        folds = finder.folds()
+        try:
+            with fold(folds):
+                distance = (ask(network, image) - answer).detach().abs().max() if folds else 0.0
+        except PathChanged:
+            return ()
+    # A part that does not show itself, as a function of autograd, may make the answer another.
+    return folds if distance <= TOLERANCE * answer.detach().abs().max() else ()
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that can be answered otherwise."""
+
+    func: Callable[..., Any]
+    given: dict[str, Any]
+    output: Tensor  # kept, so that no other output gets its id
+    takers: list["Call | None"] = field(default_factory=list)  # calls that take the output and return values
+
+
+class Finder(TorchFunctionMode):
+    """Context that sees which outputs of convolutions go to a batch norm and nowhere else; the network is called once.
+
+    The same of padding, directly before a depthwise convolution on the CPU, where this was measured. The network is not
+    folded at all if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
+    activation checkpointing: these may make it a second time, in the backward pass, unseen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: dict[int, Call] = {}  # by the ids of their outputs
+        self.answerable = True  # in a way that the backward pass agrees with
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        self.answerable &= func not in ANSWERS or (torch.is_grad_enabled() and not _is_saving_hooked())
+        output, call = func(*args, **kwargs), None
+        if func in NAMES:
+            call = Call(func, dict(zip(NAMES[func], args, strict=False)) | kwargs, output)
+        if isinstance(output, (Tensor, tuple, list)) and func.__name__ != "__get__":  # its shape may be asked for
+            for value in tree_leaves([args, kwargs]):
+                if id(value) in self.calls:
+                    self.calls[id(value)].takers.append(call)
+        if call:
+            self.calls[id(output)] = call
+        return output
+
+    def folds(self) -> Folds:
+        """What was seen."""
+        calls = [None, *(call for call in self.calls.values() if call.func is not F.batch_norm)]
+        folds = [_fold(call, before) for before, call in pairwise(calls) if call and call.func is torch.conv2d]
+        return tuple(folds) if self.answerable and any(each.norm for each in folds) else ()
+
+
+def _fold(call: Call, before: Call | None) -> Fold:
+    """Of a convolution, and of the call of padding or of a convolution that was made before."""
+    given, norm = call.given, call.takers[0] if len(call.takers) == 1 else None
+    weight, bias = given["weight"], given.get("bias")
+    if norm is not None and (norm.func is not F.batch_norm or norm.given["training"]):
+        norm = None
+    if norm is not None:
+        names = "running_mean", "running_var", "eps", "weight", "bias"
+        fused = fuse_conv_bn_weights(weight, bias, *[norm.given[name] for name in names])
+        weight, bias = (each.detach() for each in fused)
+    if before is None or before.takers != [call] or not _can_pad(given, before):
+        return Fold(given["weight"], weight, bias, norm is not None)
+    left, right, top, bottom = amounts = tuple(before.given["pad"])
+    more = right - left, left - right, bottom - top, top - bottom  # zeros where more is padded than was asked for
+    weight = F.pad(weight, tuple(max(0, zeros) for zeros in more))
+    return Fold(given["weight"], weight, bias, norm is not None, amounts, (max(top, bottom), max(left, right)))
+
+
+def _can_pad(given: Mapping[str, Any], before: Call) -> bool:
+    """Whether a convolution can do the work of the call before."""
+    input, pads = given["input"], before.func is F.pad and _is_of_zeros(**before.given)
+    plain = not any(tree_leaves(given.get("padding", 0))) and {*tree_leaves(given.get("dilation", 1))} == {1}
+    return pads and plain and given.get("groups") == input.shape[1] > 1 and input.device.type == "cpu"
+
+
+def _is_of_zeros(input: Tensor, pad: Sequence[int], mode: str, value: float | None) -> bool:
+    return mode == "constant" and not value and len(pad) == 4 and min(pad) >= 0
+
+
+def _is_saving_hooked() -> bool:
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks("they are only asked for"):
+            return False
+    except RuntimeError:  # there are some
+        return True
 
 
 class fold(watch):
@@ -59,41 +157,42 @@ class fold(watch):
 
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
-        self.folds = folds
-        self.convolutions = self.padding_calls = 0
-        # Between two calls: the output of a convolution on its way to its batch norm; what should have been padded on
-        # its way to its convolution, and how often it had been written.
+        self.folds = list(reversed(folds))  # of the calls to come, the next one last
+        self.is_folded = bool(folds)
+        # Between two calls: the output of a convolution on its way to its batch norm; what should have been padded.
         self.normalized: Tensor | None = None
-        self.padded: tuple[Tensor, int] | None = None
+        self.padded: Tensor | None = None
+        self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        answer = ANSWERS.get(func) if self.folds else None
+        answer = ANSWERS.get(func) if self.is_folded else None
         return func(*args, **kwargs) if answer is None else getattr(self, answer)(*args, **kwargs)
 
-    def pad(self, input: Tensor, pad: Sequence[int], *rest: Any, **more: Any) -> Tensor:
-        amounts = self.folds.paddings.get(self.padding_calls)
-        self.padding_calls += 1
-        if amounts is None:
-            return F.pad(input, pad, *rest, **more)
-        if amounts != tuple(pad) or self.padded is not None:
+    def pad(self, input: Tensor, pad: Sequence[int], mode: str, value: float | None) -> Tensor:
+        amounts = self.folds[-1].amounts if self.folds else None
+        if amounts != tuple(pad) or not _is_of_zeros(input, pad, mode, value):
+            return F.pad(input, pad, mode, value)
+        if self.padded is not None:
             raise PathChanged
-        self.padded = input, version_of(input)
-        return input
+        self.padded = input
+        return self._fix(input)
 
     def convolution(
-        self, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0, *rest: Any
+        self,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        *rest: Any,
+        **more: Any,
     ) -> Tensor:
-        own = next(iter(self.folds.convolutions[self.convolutions :]), None)
-        if own is None or own.original is not weight:
+        own = self.folds.pop() if self.folds else None
+        if own is None or own.original is not weight or (own.padding is not None) != (input is self.padded):
             raise PathChanged
-        self.convolutions += 1
         if own.padding is not None:
-            if self.padded is None or input is not self.padded[0] or version_of(input) != self.padded[1]:
-                raise PathChanged
             padding, self.padded = own.padding, None
-        if own.weight is not None:
-            weight, bias = own.weight, own.bias
-        output = torch.conv2d(input, weight, bias, stride, padding, *rest)
+        output = torch.conv2d(input, own.weight, own.bias, stride, padding, *rest, **more)
         if own.norm:
             if self.normalized is not None:
                 raise PathChanged
@@ -108,16 +207,21 @@ class fold(watch):
 
     def bounded(self, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
         if inplace and input.requires_grad and not input.is_leaf:
-            result: Tensor = Bounded.apply(input, min_val, max_val)
-            return result
+            return self._fix(Bounded.apply(input, min_val, max_val))
         return F.hardtanh(input, min_val, max_val, inplace)
 
     def bounded_by_6(self, input: Tensor, inplace: bool = False) -> Tensor:
         return self.bounded(input, 0.0, 6.0, inplace)
 
+    def _fix(self, value: Tensor) -> Tensor:
+        if value.requires_grad:
+            self.fixed.append((value, value._version))
+        return value
+
     def __exit__(self, kind: Any, *rest: Any) -> None:
         super().__exit__(kind, *rest)  # type: ignore[no-untyped-call]
-        if kind is None and not (self.normalized is None and self.padded is None):
+        written = any(value._version != version for value, version in self.fixed)
+        if kind is None and (written or self.normalized is not None or self.padded is not None):
             raise PathChanged
 
 
@@ -128,7 +232,13 @@ ANSWERS: Mapping[Callable[..., Any], str] = {
     F.hardtanh: "bounded",
     F.relu6: "bounded_by_6",
 }
-"""The methods of `fold` and `Finder` by the calls that they answer."""
+"""The methods of `fold` by the calls that they answer."""
+NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
+    F.pad: ("input", "pad"),
+    torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.batch_norm: ("input", "running_mean", "running_var"),
+}
+"""Of what is given by position: torch hands on the rest by name where a function is written in Python."""
 
 
 class Bounded(Function):
@@ -149,8 +259,3 @@ class Bounded(Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (value,) = context.saved_tensors
         return torch.ops.aten.hardtanh_backward(gradient, value, *context.bounds), None, None
-
-
-def version_of(value: Tensor) -> int:
-    """How often it was written; what `torch.inference_mode` makes does not count that."""
-    return -1 if value.is_inference() else value._version

@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import ask
 from perceptual_lib.core.errors import see
-from perceptual_lib.core.precision import computing, switches
+from perceptual_lib.core.precision import switches
 
 Function = Callable[..., tuple[Tensor, ...]]
 ASKED = 3  # times for one function and one shape, before it is recorded
@@ -94,8 +93,10 @@ class Recorder:
     """
 
     make: Callable[..., Graph] = Graph
+    alive: ClassVar["weakref.WeakSet[Recorder]"] = weakref.WeakSet()
 
     def __init__(self) -> None:
+        self.alive.add(self)
         self.asked: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, Graph] = {}
         self.pools: dict[Hashable, Any] = {}  # of memory, by stream
@@ -146,42 +147,12 @@ class Recorder:
             return some
 
 
-class Kept:
-    """What was found out about a network on a GPU, kept from call to call as long as it lives and is what it was."""
-
-    networks: ClassVar["weakref.WeakKeyDictionary[nn.Module, Kept]"] = weakref.WeakKeyDictionary()
-
-    def __init__(self, network: nn.Module, images: Tensor) -> None:
-        self.state = state_of(network)
-        self.probe = images[:1].clone()
-        self.answer = self._ask(network)
-        self.record = Recorder()
-        self.folds: dict[bool, Any] = {}
-
-    @classmethod
-    def of(cls, network: nn.Module, images: Tensor) -> "Kept":
-        """Of this network, which gets images like these; new where it has changed."""
-        kept = cls.networks.get(network)
-        if kept is None or kept.state != state_of(network) or not kept._answers(network):
-            kept = cls.networks[network] = cls(network, images)
-        return kept
-
-    def _answers(self, network: nn.Module) -> bool:
-        """Whether the network still says the same: not every change can be seen from outside."""
-        answer = self._ask(network)
-        return answer.shape == self.answer.shape and torch.allclose(answer, self.answer, rtol=1e-4, atol=1e-5)
-
-    def _ask(self, network: nn.Module) -> Tensor:
-        with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):
-            return ask(network, self.probe)
-
-
 def release() -> bool:
     """Let go of what is kept on GPUs between calls, graphs and their memory; whether there was some.
 
     Calls after it are right, and slower until functions have been recorded anew.
     """
-    some = [bool(SPARE), *(kept.record.clear() for kept in list(Kept.networks.values()))]
+    some = [bool(SPARE), *(recorder.clear() for recorder in list(Recorder.alive))]
     SPARE.clear()
     return any(some)
 

@@ -13,11 +13,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from perceptual_lib.core.calling import with_gradient
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.graphs import full_size
 from perceptual_lib.core.history import History
-from perceptual_lib.core.losses import Differentiated, Losses, kind
 from perceptual_lib.core.precision import computing
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""Of points (B, N) and the numbers (B,) of the problems that they belong to: the losses (B,)."""
 
 
 @runtime_checkable
@@ -29,6 +32,31 @@ class Problems(Protocol):
 
     def keep(self, rows: Tensor) -> None:
         """Reduce the batch to the problems at these rows, in this order; their points come alone from now on."""
+
+
+class Differentiated:
+    """The `Problems` of a function, which autograd differentiates; it is told which of the original ones are left."""
+
+    def __init__(self, losses: Losses, start: Tensor) -> None:
+        self.losses = losses
+        self.rows = torch.arange(len(start), device=start.device)
+
+    def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        otherwise = "losses must be computed from the points by torch operations that have a gradient."
+        return with_gradient(self._checked, points, self.rows, otherwise=otherwise)
+
+    def _checked(self, points: Tensor, rows: Tensor) -> Tensor:
+        losses = self.losses(points, rows)
+        if not isinstance(losses, Tensor) or losses.shape != rows.shape:
+            raise InputError(f"losses must be a tensor of shape ({len(points)},), not {_kind(losses)}.")
+        return losses
+
+    def keep(self, rows: Tensor) -> None:
+        self.rows = self.rows[rows]
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -83,7 +111,7 @@ def minimize(
         InputError: a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
     """
     if not (isinstance(start, Tensor) and start.is_floating_point() and start.ndim == 2 and 0 not in start.shape):
-        raise InputError(f"start must be a floating-point tensor (B, N), not {kind(start)}.")
+        raise InputError(f"start must be a floating-point tensor (B, N), not {_kind(start)}.")
     if not isinstance(problems, Problems):
         problems = Differentiated(problems, start)
     if history_size < 1:

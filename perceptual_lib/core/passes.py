@@ -4,23 +4,56 @@ On a CPU convolutions do the work of what stands beside them (`folding`). So the
 for launches instead of computing: there what is asked for again and again is recorded (`graphs`).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
+from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import by_image, outputs_of
-from perceptual_lib.core.calling import ask, network_of
+from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
-from perceptual_lib.core.fold_finder import find_folds
-from perceptual_lib.core.folding import NOTHING, Folds, PathChanged, fold
-from perceptual_lib.core.graphs import Kept, Recorder, records
-from perceptual_lib.core.losses import with_gradient
+from perceptual_lib.core.folding import Folds, PathChanged, find_folds, fold
+from perceptual_lib.core.graphs import Recorder, records, state_of
+from perceptual_lib.core.precision import computing
 
 Measure = Callable[[Tensor], Tensor]
+
+
+class Kept:
+    """What was found out about a network; on a GPU kept from call to call as long as it lives and is what it was."""
+
+    networks: ClassVar[WeakKeyDictionary[nn.Module, "Kept"]] = WeakKeyDictionary()
+
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        self.folds, self.record = find_folds(network, images), Recorder()
+        self.state: Hashable = None
+        self.probe = self.answer = images[:0]
+
+    @classmethod
+    def of(cls, network: nn.Module, images: Tensor) -> "Kept":
+        """Of this network, which gets images like these; new where it has changed."""
+        if not records(images.device):
+            return cls(network, images)
+        kept, state = cls.networks.get(network), state_of(network)
+        if kept is None or kept.state != state or not kept._answers(network):
+            kept = cls.networks[network] = cls(network, images)
+            kept.state, kept.probe = state, images[:1].clone()
+            kept.answer = kept._ask(network)
+        return kept
+
+    def _answers(self, network: nn.Module) -> bool:
+        """Whether the network still says the same: not every change can be seen from outside."""
+        answer = self._ask(network)
+        return answer.shape == self.answer.shape and torch.allclose(answer, self.answer, rtol=1e-4, atol=1e-5)
+
+    def _ask(self, network: nn.Module) -> Tensor:
+        with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):
+            return ask(network, self.probe)
 
 
 class Passes:
@@ -28,24 +61,22 @@ class Passes:
 
     Args:
         network: in evaluation mode; call this inside `freeze`. What can be folded is found at the first call.
-        backward: whether there will be backward passes.
     """
 
-    def __init__(self, network: nn.Module, backward: bool = True) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.network = network_of(network)
-        self.backward = backward
-        self.folds: dict[bool, Folds] = {}  # by whether there are backward passes
-        self.record = Recorder()
-        weight = next(network.parameters(), None)
-        self.records = weight is not None and records(weight.device)
-        self.looked_up = False
+        self._kept: Kept | None = None
+
+    def kept(self, images: Tensor) -> Kept:
+        """What is known of the network, which gets images like these; found out at the first call."""
+        self._kept = self._kept or Kept.of(self.network, images)
+        return self._kept
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the network returns."""
-        self.look_up(images)
         if torch.is_grad_enabled():
             return self.measure(images)[0]
-        (output,) = self.record(("output", self.backward), lambda images: (self.measure(images)[0],), images)
+        (output,) = self.kept(images).record("output", lambda images: (self.measure(images)[0],), images)
         return output
 
     def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -54,19 +85,7 @@ class Passes:
         def logit(images: Tensor, targets: Tensor) -> Tensor:
             return self.measure(images)[0].gather(1, targets[:, None])[:, 0]
 
-        self.look_up(images)
-        return self.record("gradient", partial(with_gradient, logit), images, targets)[1]
-
-    def look_up(self, images: Tensor) -> None:
-        """Before the first pass of images like these: what can be folded, and what a GPU keeps of the network."""
-        if self.looked_up:
-            return
-        self.looked_up = True
-        if self.records:
-            kept = Kept.of(self.network, images)
-            self.folds, self.record = kept.folds, kept.record
-        if self.backward not in self.folds:
-            self.folds[self.backward] = find_folds(self.network, images, self.backward)
+        return self.kept(images).record("gradient", partial(with_gradient, logit), images, targets)[1]
 
     def measure(
         self,
@@ -84,14 +103,13 @@ class Passes:
             activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
             modules: paths of those whose outputs count as activations, too.
         """
-        self.look_up(images)
-        folds = NOTHING if modules else self.folds[self.backward]  # a folded module returns something else
+        kept, rest = self.kept(images), (images, at or {}, activation_count, modules)
         try:
-            return self._pass(folds, images, at or {}, activation_count, modules)
+            return self._pass(() if modules else kept.folds, *rest)  # a folded module returns something else
         except PathChanged:  # a network that looks at its data; from here on it is called as it is
-            self.folds[self.backward] = NOTHING
-            self.record.clear()  # graphs read the folded weights
-            return self._pass(NOTHING, images, at or {}, activation_count, modules)
+            kept.folds = ()
+            kept.record.clear()  # graphs read the folded weights
+            return self._pass((), *rest)
 
     def _pass(
         self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int, modules: Collection[str]

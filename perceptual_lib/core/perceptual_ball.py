@@ -11,7 +11,6 @@ from perceptual_lib.core.batches import in_halves, join
 from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.first_look import check_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
 from perceptual_lib.core.selection import list_layers
@@ -53,7 +52,6 @@ def perceptual_ball(
     """
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        check_gradient(model)
         passes = Passes(model)
 
         def solve(rows: Tensor) -> Perturbation:
@@ -94,7 +92,6 @@ def perturbations_by_layers(
         raise InputError("there are no layers to choose from; give one choice or more.")
     chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        check_gradient(model)
         passes = Passes(model)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:

@@ -5,8 +5,7 @@ and what people call, with checks and batches, in `perceptual_ball`.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,13 +13,13 @@ import torch
 from torch import Tensor
 
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import ask
+from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
-from perceptual_lib.core.distances import PerceptualTerm
+from perceptual_lib.core.distances import SquaredDistance
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
+from perceptual_lib.core.graphs import records
 from perceptual_lib.core.lbfgs import minimize
-from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
@@ -95,8 +94,8 @@ class Objective:
         choices: Sequence[Layers | None],
         settings: Settings,
     ) -> None:
-        passes.look_up(images)
         self.passes, self.images, self.settings = passes, images, settings
+        self.record = passes.kept(images).record
         self.margin_of = class_response if settings.multilabel else multiclass_margin
         logits, activations, values = trace(passes.network, images)
         self.modules = held_modules(choices, [activation.name for activation in activations], passes.network)
@@ -108,65 +107,66 @@ class Objective:
         self.margin_before = self.margin_of(logits, targets).expand(problems)
         self.activation_count = len(activations)
         held = [held_layers(layers, activations) for layers in choices]
-        references = {layer: values[layer] for layer in sorted(set().union(*held))}
-        holds = [[layer in layers for layers in held] for layer in references]
-        self.term = PerceptualTerm(
-            references, self._scales(references.values(), images.new_tensor(holds).view(-1, len(choices)))
-        )
+        self.layers = sorted(set().union(*held))
+        self.references = [values[layer] for layer in self.layers]  # C_l(x), (P, ...), or (1, ...) for all problems
+        self.rooms: dict[int, Tensor] = {}  # see `_distance`
+        holds = images.new_tensor([[layer in layers for layers in held] for layer in self.layers])
+        self.scales = self._scales(holds.view(-1, len(choices))).expand(-1, problems)
 
-    def _scales(self, references: Collection[Tensor], holds: Tensor) -> Tensor:
+    def _scales(self, holds: Tensor) -> Tensor:
         """lambda' for a mean over elements, where a problem holds the layer: (layers, P)."""
-        weights = [self.settings.layer_weight / each[0].numel() for each in references]
-        scales = holds.new_tensor(weights)[:, None] * holds
-        if self.settings.normalize_layers and references:
-            mean_square = torch.stack([each.square().flatten(1).mean(1) for each in references])
+        scales = holds.new_tensor([self.settings.layer_weight / each[0].numel() for each in self.references])
+        scales = scales[:, None] * holds
+        if self.settings.normalize_layers and self.references:
+            mean_square = torch.stack([each.square().flatten(1).mean(1) for each in self.references])
             # A layer that is zero all over has no scale of its own: it is compared as it is.
             scales = scales / torch.where(mean_square > 0, mean_square, 1)
-        return scales.expand(-1, len(self.targets))
+        return scales
 
-    def loss(self, delta: Tensor) -> Tensor:
-        """Eq. 5: (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2. (P, C, H, W) -> (P,)."""
-        measures = self.term.measures, self.activation_count, self.modules
-        logits, differences = self.passes.measure(self.images + delta, *measures)
-        margin = self.margin_of(logits.to(delta.dtype), self.targets)
-        perceptual = self.term(differences) if differences else 0.0
+    def loss(self, delta: Tensor, images: Tensor, targets: Tensor, scales: Tensor, *references: Tensor) -> Tensor:
+        """Eq. 5: (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2. (P, C, H, W) -> (P,).
+
+        All that is the problems' own is an argument; without references it is Eq. 4.
+        """
+        at = {layer: partial(self._distance, layer, each) for layer, each in zip(self.layers, references, strict=False)}
+        logits, distances = self.passes.measure(images + delta, at, self.activation_count, self.modules)
+        margin = self.margin_of(logits.to(delta.dtype), targets)
+        perceptual = (scales * torch.stack(distances)).sum(0) if distances else 0.0
         pixels = delta.square().flatten(1).mean(1)
         return (margin - self.settings.margin_target).square() + perceptual + self.settings.pixel_weight * pixels
 
+    def _distance(self, layer: int, reference: Tensor, value: Tensor) -> Tensor:
+        """On a CPU by way of memory that is kept: new memory is cleared by the system, which takes longer."""
+        room = self.rooms.setdefault(layer, reference.new_empty(0)) if value.device.type == "cpu" else None
+        distance: Tensor = SquaredDistance.apply(value, reference, room)
+        return distance
+
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Losses (P,) and their gradients (P, N) at perturbations (P, N), with one forward and one backward pass."""
-        fixed = self.settings.margin_target, self.settings.pixel_weight, self.settings.multilabel
-        layers = tuple(self.term.references)
-        name = "Eq. 5", fixed, layers, self.activation_count, self.modules
-        inputs = points, self.images, self.targets, self.term.scales, *self.term.references.values()
-        loss, gradient = self.passes.record(name, partial(self._evaluate, layers), *inputs)
-        return loss, gradient
+        return self._evaluate(points, self.images, self.targets, self.scales, *self.references)
 
-    def _evaluate(
-        self, layers: Sequence[int], points: Tensor, images: Tensor, targets: Tensor, scales: Tensor, *held: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The same with all that is the problems' own as arguments."""
-        at = copy(self)
-        at.images, at.targets = images, targets
-        at.term = PerceptualTerm(dict(zip(layers, held, strict=True)), scales, self.term.rooms)
-        loss, gradient = with_gradient(at.loss, points.unflatten(1, images.shape[1:]))
+    def _evaluate(self, points: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        fixed = self.settings.margin_target, self.settings.pixel_weight, self.settings.multilabel
+        name = "Eq. 5", fixed, tuple(self.layers), self.activation_count, self.modules
+        delta = points.unflatten(1, self.images.shape[1:])
+        loss, gradient = self.record(name, partial(with_gradient, self.loss), delta, *inputs)
         return loss, gradient.flatten(1)
 
     def at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
         """The same at x' = x, where no activation has moved: one evaluation for all choices of an image."""
-        if self.passes.records:  # one recorded evaluation serves here, too
+        if records(self.images.device):  # one recorded evaluation serves here, too
             return self.evaluate(start)
-        images = slice(len(self.images))
-        alone = copy(self)
-        alone.targets, alone.term = self.targets[images], PerceptualTerm({}, self.term.scales[:0])
-        loss, gradient = alone.evaluate(start[images])
+        count = len(self.images)
+        loss, gradient = self._evaluate(start[:count], self.images, self.targets[:count], self.scales[:0])
         return loss.expand(len(start)), gradient.expand(len(start), -1)
 
     def keep(self, rows: Tensor) -> None:
         """Reduce to the problems at these rows."""
-        self.images = self.images if len(self.images) == 1 else self.images[rows]  # one stands for all its problems
-        self.targets = self.targets[rows]
-        self.term = self.term.keep(rows)
+        one_for_all = len(self.images) == 1  # it stands for all problems, and what is of it
+        self.images = self.images if one_for_all else self.images[rows]
+        self.references = [each if one_for_all else each[rows] for each in self.references]
+        self.rooms.clear()  # of another size
+        self.targets, self.scales = self.targets[rows], self.scales[:, rows]
 
 
 def smallest_change(objective: Objective, callback: Callback | None = None) -> Perturbation:
@@ -182,7 +182,7 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     steps, at_start = objective.settings.max_iter, objective.at_start(start)
     say_what_is_flat(at_start[1], "the margin's gradient")
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
-    objective.term = PerceptualTerm({}, start[:0])  # the activations' memory is free for the last pass
+    objective.references = []  # their memory is free for the last pass
     if minimum.failed.any():
         sentence = (
             f"the search broke down in {int(minimum.failed.sum())} of {len(targets)} problems: the network gave NaN"
@@ -190,7 +190,7 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
         warnings.warn(f"{sentence} or infinity; the best before it is returned{see('NaN or infinity')}.", stacklevel=5)
     delta = minimum.points.unflatten(1, shape)
     network = objective.passes.network
-    (logits,) = objective.passes.record("logits", lambda changed: (ask(network, changed),), images + delta)
+    (logits,) = objective.record("logits", lambda changed: (ask(network, changed),), images + delta)
     margin = objective.margin_of(logits.to(delta.dtype), targets)
     return Perturbation(
         delta, targets, objective.margin_before, margin, minimum.evaluations, minimum.converged, minimum.failed

@@ -3,9 +3,10 @@
 Torch has one set of switches for all threads of a process, and before 2.9 another interface to them.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -24,6 +25,45 @@ def check_precision(precision: str) -> str:
     return precision
 
 
+@dataclass(eq=False)
+class _Users:
+    key: Hashable
+    context: ExitStack
+    count: int = 0
+
+
+class Shared:
+    """Switches that torch has for all threads of a process: the last of those inside, in any thread, puts them back.
+
+    Call it with what tells one setting from another, and what makes a context that sets them.
+    """
+
+    def __init__(self) -> None:
+        self.inside: list[_Users] = []  # the last of them as the switches are now
+        self.lock = RLock()  # a context that is collected in here closes in here
+
+    @contextmanager
+    def __call__(self, key: Hashable, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+        with self.lock:
+            if not self.inside or self.inside[-1].key != key:
+                context = ExitStack()
+                context.enter_context(make())
+                self.inside.append(_Users(key, context))
+            users = self.inside[-1]
+            users.count += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                users.count -= 1
+                if users.count == 0:
+                    users.context.close()
+                    self.inside.remove(users)
+
+
+_shared = Shared()
+
+
 @contextmanager
 def computing(precision: str, device: torch.device) -> Iterator[None]:
     """Context in which networks compute in this precision; on leaving, torch's switches are as they were.
@@ -35,41 +75,10 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     """
     rounded = check_precision(precision) == "tf32"
     half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-    with _shared(rounded, device), half:
+    newer = hasattr(torch.backends, "fp32_precision")
+    set_switches = partial(_switches, rounded) if newer else partial(_older_switches, rounded, device)
+    with _shared((rounded, device.type), set_switches), half:
         yield
-
-
-@dataclass
-class _Users:
-    """Those who are inside with the same switches, also in other threads: the last one puts back what was."""
-
-    context: ExitStack
-    switches: tuple[str | bool, ...]
-    count: int = 0
-
-
-_inside: dict[tuple[bool, str], _Users] = {}
-_lock = RLock()  # a context that is collected in here closes in here
-
-
-@contextmanager
-def _shared(rounded: bool, device: torch.device) -> Iterator[None]:
-    with _lock:
-        users = _inside.get((rounded, device.type))
-        if users is None or users.switches != switches():
-            context, newer = ExitStack(), hasattr(torch.backends, "fp32_precision")
-            context.enter_context(_switches(rounded) if newer else _older_switches(rounded, device))
-            users = _inside[rounded, device.type] = _Users(context, switches())
-        users.count += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            users.count -= 1
-            if users.count == 0:
-                users.context.close()
-                if _inside.get((rounded, device.type)) is users:
-                    del _inside[rounded, device.type]
 
 
 @contextmanager

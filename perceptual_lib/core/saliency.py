@@ -5,11 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.calling import ask
+from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.first_look import check_gradient
-from perceptual_lib.core.losses import with_gradient
 
 
 def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None) -> Tensor:
@@ -94,5 +92,4 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
         InputError: inputs or targets that do not fit.
     """
     with ready(model, inputs, targets) as (images, classes):
-        check_gradient(model)
         return torch.cat([input_gradient(model, *each) for each in portions(images, classes)])

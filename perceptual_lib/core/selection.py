@@ -1,6 +1,7 @@
 """Which layers are meant: activations by index, name or range, and outputs of modules by their paths."""
 
 import operator
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from torch import nn
@@ -63,39 +64,36 @@ def list_layers(layers: Layers | None) -> list[int | str | range]:
 
 
 def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
-    if isinstance(layer, range):
-        for index in layer:
-            yield from _indices(index, names)
-    elif isinstance(layer, bool):
-        raise InputError(f"a layer is an index, a name or a range, not {layer!r}.")
-    elif isinstance(layer, str) and layer in names:
-        yield names.index(layer)
-    elif isinstance(layer, str) and layer.startswith("-") and layer[1:].isdecimal():
-        yield from _indices(int(layer), names)
-    elif isinstance(layer, str):
-        span = parse_span(layer)
-        if span is None:
-            raise InputError(
-                f"there is no layer {layer!r}; the network has {_extent(names)}: give their names, indices, an "
-                "inclusive range such as 4-9, or for the perturbation the path of a module that is called."
-            )
-        yield from _indices(range(span[0], span[1] + 1), names)
-    else:
+    if isinstance(layer, str):
+        layer = names.index(layer) if layer in names else _range_of(layer, names)
+    for each in layer if isinstance(layer, range) else [layer]:
         try:
-            index = operator.index(layer)
+            index = operator.index(each)
         except TypeError:
-            raise InputError(f"a layer is an index, a name or a range, not {layer!r}.") from None
+            index = None
+        if index is None or isinstance(each, bool):
+            raise InputError(f"a layer is an index, a name or a range, not {each!r}.")
         if not -len(names) <= index < len(names):
             raise InputError(f"layer {index} is out of range: the network has {_extent(names)}.")
         yield index % len(names)
 
 
+def _range_of(word: str, names: Sequence[str]) -> range:
+    if re.fullmatch(r"-\d+", word):
+        return range(int(word), int(word) + 1)
+    span = parse_span(word)
+    if span is None:
+        raise InputError(
+            f"there is no layer {word!r}; the network has {_extent(names)}: give their names, indices, an "
+            "inclusive range such as 4-9, or for the perturbation the path of a module that is called."
+        )
+    return range(span[0], span[1] + 1)
+
+
 def parse_span(layers: str) -> tuple[int, int] | None:
     """First and last layer of a range as the paper writes it: (4, 9) of "4-9", (4, 4) of "4"; None for other words."""
-    first, dash, last = layers.partition("-")
-    if not (first.isdecimal() and (last.isdecimal() or not dash)):
-        return None
-    return int(first), int(last or first)
+    found = re.fullmatch(r"(\d+)(?:-(\d+))?", layers)
+    return found and (int(found[1]), int(found[2] or found[1]))
 
 
 def _extent(names: Sequence[str]) -> str:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceptual_lib.core.calling import with_gradient
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.graphs import Recorder
-from perceptual_lib.core.losses import with_gradient
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.methods.registry import explainer

@@ -14,7 +14,7 @@ from perceptual_lib.core.batches import portions
 from perceptual_lib.core.calling import Wrapper, network_of
 from perceptual_lib.core.checks import all_finite, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
-from perceptual_lib.core.first_look import check_gradient, say_what_is_flat
+from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.settings import Settings
 
 Passes = tuple[int | str, int | str] | Callable[[Mapping[str, Any]], tuple[int, int]]
@@ -144,9 +144,7 @@ def explain(
         raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
     if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
         classifier = Wrapper(network_of(classifier))  # which knows the logits in what a network returns
-    with ready(classifier, images, targets) as (images, targets):
-        if chosen.passes(settings)[1]:
-            check_gradient(classifier)
+    with ready(classifier, images, targets, gradient=chosen.passes(settings)[1] > 0) as (images, targets):
         maps = torch.cat([_maps(chosen, classifier, *each, settings) for each in portions(images, targets)])
     if not all_finite(maps):
         raise InputError(

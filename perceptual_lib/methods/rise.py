@@ -50,7 +50,7 @@ def rise(
     batch_size = full_batch(images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")
-    passes = Passes(network, backward=False)
+    passes = Passes(network)
     maps = torch.zeros_like(images[:, 0])
     for block in random_masks(images, samples, cells, share, seed, batch_size):  # (n, H, W)
         for one, target, map in zip(images, targets, maps, strict=True):  # full batches, whatever the number of images

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from perceptual_lib.core.folding import find_folds
+
 
 def unsettled(network: nn.Module) -> nn.Module:
     """In double precision, with statistics and weights of batch norms that are not 0 and 1."""
@@ -21,3 +23,8 @@ def logits_and_gradient(network, images: torch.Tensor) -> tuple[torch.Tensor, to
     with torch.enable_grad():
         logits = network(images)
         return logits.detach(), torch.autograd.grad(logits.logsumexp(1).sum(), images)[0]
+
+
+def folded(network: nn.Module, images: torch.Tensor) -> int:
+    """How many convolutions do the work of a batch norm."""
+    return sum(each.norm for each in find_folds(network, images))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.core.calling import freeze
-from perceptual_lib.core.fold_finder import find_folds
+from perceptual_lib.core.folding import find_folds
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
@@ -122,8 +122,7 @@ def test_folds_are_found_in_full_precision(images: Tensor) -> None:
     network = Reduced()
     with freeze(network):
         expected, folds = find_folds(network, images), inside(find_folds, network, images)
-        assert len(folds.convolutions) == 3
-        assert torch.equal(folds.convolutions[0].weight, expected.convolutions[0].weight)
+        assert len(folds) == 3 and torch.equal(folds[0].weight, expected[0].weight)
         assert network.returned == {torch.float32}
         inside(Passes(network), images)
     assert network.returned == {torch.float32, torch.bfloat16}

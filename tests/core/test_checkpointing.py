@@ -2,14 +2,13 @@
 
 import pytest
 import torch
-from passes import logits_and_gradient, unsettled
+from passes import folded, logits_and_gradient, unsettled
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import InputError, perceptual_ball
 from perceptual_lib.core.calling import freeze
-from perceptual_lib.core.fold_finder import find_folds
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods import METHODS, explain
 
@@ -56,8 +55,7 @@ def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: st
     """A checkpoint goes through the network once more in the backward pass, where nothing of ours answers."""
     plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
     with freeze(plain), freeze(saving), torch.no_grad():
-        folds = find_folds(plain, images), find_folds(saving, images, backward=False)
-        assert [len(each.convolutions) for each in folds] == [3, 3]
+        assert folded(plain, images) == 3 and folded(saving, images) == 0
         found = logits_and_gradient(Passes(saving), images)
         expected = logits_and_gradient(plain, images)
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
@@ -65,6 +63,33 @@ def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: st
         settings = {"layers": layers, "layer_weight": 0.3, "max_iter": 8}
         found, expected = (perceptual_ball(network, images, **settings).delta for network in (saving, plain))
         assert torch.allclose(found, expected, rtol=0, atol=1e-6 * expected.abs().max())
+
+
+@pytest.mark.parametrize("kernel, padding", [(3, 0), (4, 1)])
+def test_a_checkpoint_behind_what_is_answered(images: torch.Tensor, kernel: int, padding: int) -> None:
+    """It gets the output of a convolution whose batch norm is inside, or what is padded for a convolution inside."""
+
+    class Behind(nn.Module):
+        def __init__(self, recomputed: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.recomputed = recomputed
+            self.first, self.norm = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+            self.second, self.last = nn.Conv2d(6, 6, kernel, groups=6), nn.BatchNorm2d(6)
+
+        def block(self, value: torch.Tensor) -> torch.Tensor:
+            return self.second(value) if padding else self.norm(value)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            value = self.first(images)
+            value = F.pad(self.norm(value), (0, 1, 0, 1)) if padding else value
+            value = checkpoint(self.block, value, use_reentrant=False) if self.recomputed else self.block(value)
+            return F.relu(self.last(value if padding else self.second(value))).mean((2, 3))
+
+    network, plain = unsettled(Behind(True)), unsettled(Behind(False))
+    with freeze(network), freeze(plain), torch.no_grad():
+        found, expected = logits_and_gradient(Passes(network), images), logits_and_gradient(plain, images)
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"])

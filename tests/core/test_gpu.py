@@ -8,10 +8,11 @@ from stand_ins import together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, load_classifier, load_photographs, minimize, perceptual_ball
-from perceptual_lib.core import graphs, history, lbfgs, passes
+from perceptual_lib.core import graphs, history, lbfgs, passes, perturbation
+from perceptual_lib.core.calling import with_gradient
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.graphs import ASKED, Kept, Recorder, release
-from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.graphs import ASKED, Recorder, release
+from perceptual_lib.core.passes import Kept, Passes
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
 from perceptual_lib.methods import METHODS
@@ -46,7 +47,7 @@ def eager(monkeypatch):
     """Call to have nothing recorded from then on."""
 
     def launch() -> None:
-        for module in (graphs, history, passes):
+        for module in (graphs, history, passes, perturbation):
             monkeypatch.setattr(module, "records", lambda device: False)
 
     return launch
@@ -83,13 +84,12 @@ def test_one_recorded_evaluation(lite, pictures, batch) -> None:
                 points = (
                     1e-3 * torch.randn(batch, some[0].numel(), generator=torch.Generator().manual_seed(call)).cuda()
                 )
-                inputs = points, objective.images, objective.targets, objective.term.scales
-                expected = objective._evaluate(
-                    tuple(objective.term.references), *inputs, *objective.term.references.values()
-                )
+                delta, scales = points.unflatten(1, some[0].shape), objective.scales
+                inputs = objective.images, objective.targets, scales, *objective.references
+                expected = with_gradient(objective.loss, delta, *inputs)
                 for found, plain in zip(objective.evaluate(points), expected, strict=True):
                     assert relative(found[:, None] if found.ndim == 1 else found, plain.view(batch, -1)) < 1e-3
-        assert own.record.graphs and not own.record.refused
+        assert own.kept(pictures).record.graphs and not own.kept(pictures).record.refused
 
 
 def test_recorded_directions(pictures) -> None:

@@ -10,9 +10,9 @@ from stand_ins import TinyNetwork, together
 from torch import Tensor, nn
 
 from perceptual_lib import explain, minimize, perceptual_ball
-from perceptual_lib.core import batches, graphs, history, lbfgs, passes
-from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Kept, Recorder, state_of
-from perceptual_lib.core.passes import Passes
+from perceptual_lib.core import batches, graphs, history, lbfgs, passes, perturbation
+from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Recorder, state_of
+from perceptual_lib.core.passes import Kept, Passes
 
 
 class Again(Graph):
@@ -43,7 +43,7 @@ class Again(Graph):
 def recording(monkeypatch):
     """As if the CPU were a device that records: batches are of few sizes, too. Yields the graphs made."""
     monkeypatch.setattr(Recorder, "make", Again)
-    for module in (graphs, history, passes):
+    for module in (graphs, history, passes, perturbation):
         monkeypatch.setattr(module, "records", lambda device: True)
     for module in (lbfgs, history):
         monkeypatch.setattr(module, "full_size", lambda count, device: 1 << (count - 1).bit_length())
@@ -205,7 +205,7 @@ def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypa
     monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda device: 8)
     found = explain(tiny, images, method=method, **settings)
     assert any(graph.replays for graph in recording)
-    for module in (graphs, history, passes):
+    for module in (graphs, history, passes, perturbation):
         monkeypatch.setattr(module, "records", lambda device: False)
     torch.testing.assert_close(found, explain(tiny, images, method=method, **settings), rtol=1e-9, atol=1e-12)
 
@@ -267,21 +267,22 @@ def test_graphs_go_with_the_folded_weights_that_they_read(recording) -> None:
     class ByFolds(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.small, self.norm, self.large = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(3, 3, 3, padding=1)
+            self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
         def forward(self, images: Tensor) -> Tensor:
-            images = self.large(images) if images.shape[-1] > 12 else images
-            return self.norm(self.small(images)).relu().mean((2, 3))
+            value = self.convolution(images)
+            return (value if images.shape[-1] > 12 else self.norm(value)).relu().mean((2, 3))
 
     network = ByFolds().eval().requires_grad_(False)
     with torch.no_grad():
-        own = Passes(network, backward=False)
+        own = Passes(network)
         for _ in range(ASKED):
             own(torch.ones(1, 3, 12, 12))
-        assert own.record.graphs and own.folds[False]
-        folded = weakref.ref(own.folds[False].convolutions[0].weight)
+        kept = own.kept(torch.ones(1, 3, 12, 12))
+        assert kept.record.graphs and kept.folds
+        folded = weakref.ref(kept.folds[0].weight)
         own(torch.ones(1, 3, 16, 16))
-        assert not own.folds[False] and folded() is None and not own.record.graphs
+        assert not kept.folds and folded() is None and not kept.record.graphs
 
 
 def test_memory_that_serves_again_after_inference_mode(recording) -> None:

@@ -3,15 +3,14 @@
 import pytest
 import torch
 import torchvision
-from passes import logits_and_gradient, unsettled
+from passes import folded, logits_and_gradient, unsettled
 from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import Classifier, explain, perceptual_ball
 from perceptual_lib.core.calling import freeze
-from perceptual_lib.core.fold_finder import find_folds
-from perceptual_lib.core.folding import NOTHING, Bounded, PathChanged, fold
+from perceptual_lib.core.folding import Bounded, PathChanged, find_folds, fold
 from perceptual_lib.core.passes import Passes
 
 FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}
@@ -26,8 +25,7 @@ def test_same_answer_and_same_gradient(name: str) -> None:
     images = torch.randn(2, 3, 64, 64, dtype=torch.double)
     with freeze(network):
         before = model_state(network)
-        folds = find_folds(network, images)
-        assert sum(fold.weight is not None for fold in folds.convolutions) == FOLDED[name]
+        assert folded(network, images) == FOLDED[name]
         plain = logits_and_gradient(network, images)
         quick = logits_and_gradient(Passes(network), images)
         assert_same_state(before, model_state(network))
@@ -47,6 +45,8 @@ class Branching(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         first = self.convolution(images)
         value = self.norm(first)
+        if self.case == "by name":
+            value = self.another(F.conv2d(input=value, weight=self.other.weight, padding=2, dilation=2))
         if self.case == "shared":
             value = value + first
         if self.case == "batch statistics":
@@ -56,13 +56,12 @@ class Branching(nn.Module):
         return value.square().mean((2, 3)) + value.amax((2, 3))
 
 
-@pytest.mark.parametrize(("case", "expected"), [("plain", [True]), ("shared", []), ("batch statistics", [True, False])])
-def test_what_is_folded(case: str, expected: list[bool]) -> None:
+@pytest.mark.parametrize(("case", "expected"), [("plain", 1), ("by name", 2), ("shared", 0), ("batch statistics", 1)])
+def test_what_is_folded(case: str, expected: int) -> None:
     network = unsettled(Branching(case))
     images = torch.randn(2, 3, 8, 8, dtype=torch.double)
     with freeze(network):
-        folds = find_folds(network, images)
-        assert [fold.weight is not None for fold in folds.convolutions] == expected
+        assert folded(network, images) == expected
         answers = logits_and_gradient(Passes(network), images), logits_and_gradient(network, images)
     assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
 
@@ -86,7 +85,7 @@ def test_a_network_that_takes_another_way_is_called_plainly() -> None:
 def test_a_network_with_folds_is_called_as_it_is() -> None:
     network = nn.Conv2d(3, 2, 3)
     images = torch.randn(1, 3, 8, 8)
-    assert find_folds(network, images) == NOTHING and torch.equal(Passes(network)(images), network(images))
+    assert find_folds(network, images) == () and torch.equal(Passes(network)(images), network(images))
 
 
 def test_a_part_that_does_not_show_itself_is_noticed() -> None:
@@ -104,7 +103,7 @@ def test_a_part_that_does_not_show_itself_is_noticed() -> None:
 
     network = unsettled(Hidden(""))
     with freeze(network):
-        assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == NOTHING
+        assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == ()
 
 
 @pytest.mark.parametrize("low, high", [(0.0, 6.0), (-1.0, 1.0)])
@@ -119,7 +118,7 @@ def test_gradient_of_a_bounded_value(low: float, high: float) -> None:
 
 def test_the_tiny_network_of_the_other_tests_is_folded(tiny: TinyNetwork, images: torch.Tensor) -> None:
     with freeze(tiny):
-        assert [fold.weight is not None for fold in find_folds(tiny, images).convolutions] == [True, False, False]
+        assert [each.norm for each in find_folds(tiny, images)] == [True, False, False]
 
 
 def test_a_network_that_hides_a_part_is_explained_as_it_is(images: torch.Tensor) -> None:

@@ -65,7 +65,7 @@ def insertion_deletion(
     Raises:
         InputError: images, maps or targets that do not fit, a step or a batch size below 1.
     """
-    with ready(classifier, images, targets, batch_size) as (images, targets):
+    with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
         _check_game(images, maps, step)
         batch_size = full_batch(images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
@@ -75,7 +75,7 @@ def insertion_deletion(
         curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
         curves[..., -1] = torch.stack([whole, none], 1)[:, None]
         start, finish = torch.stack([blurred, images], 1), torch.stack([images, grey], 1)  # (B, 2, C, H, W)
-        between, passes = curves[..., 1:-1], Passes(classifier, backward=False)
+        between, passes = curves[..., 1:-1], Passes(classifier)
         # One count over images, maps, games and steps: batches are full, however many there are of each.
         for begin in range(0, between.numel(), batch_size):
             count = torch.arange(begin, min(begin + batch_size, between.numel()), device=images.device)
