@@ -51,10 +51,14 @@ def smoothgrad(
 ) -> Tensor:
     """The gradient averaged over noisy copies of the image.
 
-    noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
-    multiplier: in place of `noise`, a standard deviation of (multiplier / range)**2, as in PyTorch CNN Visualizations,
-        where it is 4.
-    reduction: see `one_channel`.
+    Args:
+        network, images, targets: module to logits, (B, C, H, W), (B,).
+        samples: noisy copies.
+        noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
+        multiplier: in place of `noise`, a standard deviation of (multiplier / range)**2, as in PyTorch CNN
+            Visualizations, where it is 4.
+        seed: of the noise.
+        reduction: see `one_channel`.
     """
     if not isinstance(samples, int) or samples < 1 or not noise >= 0:
         raise InputError(f"samples is a whole number, at least 1, and noise at least 0; not {samples} and {noise}.")
@@ -89,9 +93,12 @@ def integrated_gradients(
 ) -> Tensor:
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum).
 
-    points: "gauss" for the nodes and weights of Gauss and Legendre; "even" for the sum over 0, 1 / steps, ... 1,
-        divided by steps, as in PyTorch CNN Visualizations.
-    reduction: see `one_channel`.
+    Args:
+        network, images, targets: module to logits, (B, C, H, W), (B,).
+        steps: points of the line.
+        points: "gauss" for the nodes and weights of Gauss and Legendre; "even" for the sum over 0, 1 / steps, ... 1,
+            divided by steps, as in PyTorch CNN Visualizations.
+        reduction: see `one_channel`.
     """
     if not isinstance(steps, int) or steps < 1 or points not in ("gauss", "even"):
         raise InputError(
