@@ -20,7 +20,7 @@ from perceptual_lib.book.speed import format_speed, speed_table
 from perceptual_lib.core.precision import computing
 from perceptual_lib.networks.classifier import Classifier
 
-CPU_THREADS = 2
+CPU_THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 
 
 @dataclass(frozen=True)

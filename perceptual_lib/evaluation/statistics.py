@@ -31,7 +31,7 @@ def plain(means: np.ndarray) -> np.ndarray:
     return means
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=8)  # the claims turn from one number of images to another
 def resampling_weights(n: int, resamples: int = 2000, seed: int = 0) -> np.ndarray:
     """(resamples, n): the share of each image in samples of n images drawn with replacement; rows sum to 1."""
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n

@@ -165,6 +165,13 @@ def test_relative_changes_of_a_linear_network_by_hand() -> None:
     assert torch.allclose(relative_changes(network, images, delta), torch.tensor([[0.5, 1.0], [0.5, 1.0]]))
 
 
+@pytest.fixture
+def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps the shape is left out: PyTorch has it for tensors on meta in Python, where it takes half the time."""
+    for owner, name in ((F, "batch_norm"), (F, "layer_norm"), (torch.Tensor, "normal_"), (torch.Tensor, "clamp_")):
+        monkeypatch.setattr(owner, name, lambda tensor, *_, **__: tensor.clone())
+
+
 def names_on_meta(make) -> list[str]:
     """Activation names of a network without weights: only the path through it is followed."""
     with (
@@ -182,7 +189,7 @@ def names_on_meta(make) -> list[str]:
 
 
 @pytest.mark.slow
-def test_every_family_of_torchvision_has_activations() -> None:
+def test_every_family_of_torchvision_has_activations(without_numbers) -> None:
     models = reversed(torchvision.models.list_models(module=torchvision.models))
     families = {torchvision.models.get_model_builder(name).__module__: name for name in models}
     assert len(families) > 15 and families.pop("torchvision.models.regnet")  # which cannot be made without memory
@@ -192,10 +199,11 @@ def test_every_family_of_torchvision_has_activations() -> None:
 
 
 @pytest.mark.slow
-def test_every_family_of_timm_has_activations() -> None:
+def test_every_family_of_timm_has_activations(without_numbers) -> None:
     families = {timm.models.model_entrypoint(name).__module__: name for name in reversed(timm.list_models())}
-    families["timm.models.sequencer"] = "sequencer2d_s"  # the large one has LSTMs for a quarter of this test's time
+    families["timm.models.sequencer"] = "sequencer2d_s"
     assert len(families) > 50
     for name in families.values():
-        names = names_on_meta(lambda name=name: timm.create_model(name))
+        short = {"layers": (1, 1, 1, 1)} if name == "sequencer2d_s" else {}  # LSTMs, written out in Python too
+        names = names_on_meta(lambda name=name, short=short: timm.create_model(name, **short))
         assert names and len(set(names)) == len(names), name

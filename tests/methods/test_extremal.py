@@ -150,12 +150,13 @@ def test_the_search_is_torchrays(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ranks_places_as_torchray_does(embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a network the search is touchy: the two may part on one photograph, so that the mean over several is asked.
 
-    Measured: 0.88, and 0.36 with the maps of other photographs. After 150 steps 0.85, with noise of 0.001 on the images
-    0.83 and 0.86; TorchRay with that noise against TorchRay without it: 0.85.
+    Measured: 0.83, and 0.27 with the maps of other photographs. After 60 steps 0.86, and 0.34 with those of others.
+    After 150 steps 0.85, with noise of 0.001 on the images 0.83 and 0.86; TorchRay with that noise against TorchRay
+    without it: 0.85.
     """
     chosen = [load_photographs()[index] for index in (9, 10, 17, 18)]
     images = embedded.preprocess(chosen, size=(112, 112))
     targets = embedded(images).argmax(1).tolist()
-    ours, theirs = both_masks(embedded, images, targets, 60, monkeypatch)
+    ours, theirs = both_masks(embedded, images, targets, 40, monkeypatch)
     ranks = [spearmanr(one.flatten(), other.flatten()).statistic for one, other in zip(ours, theirs, strict=True)]
     assert sum(ranks) / len(ranks) > 0.7
