@@ -1,20 +1,16 @@
 """Shared by the tests of the book: a copy of the repository with the book built in it, a browser."""
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
+from clones import copy_repository, one_core
 
 if TYPE_CHECKING:  # most tests here need no browser
     from playwright.sync_api import Browser
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +19,7 @@ def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from perceptual_lib.book.pipeline import build
 
     clone = tmp_path_factory.mktemp("clone")
-    for name in ("book", "notebooks", "perceptual_lib", "results"):
-        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, clone)
+    copy_repository(clone)
     subprocess.run(["git", "init", "--quiet", clone], check=True)
     subprocess.run(["git", "-C", clone, "remote", "add", "origin", "https://github.com/somebody/a-book"], check=True)
     for path in (clone / "results").glob("*/*.parquet"):
@@ -45,20 +38,6 @@ def thin_out(path: Path, count: int = 24) -> None:
     for _, of_role in rows.groupby("role"):
         kept.update(sorted(set.intersection(*of_role.groupby("method")[unit].agg(set)))[:count])
     pq.write_table(table.filter(rows[unit].isin(kept).to_numpy()), path)
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """The notebooks then compute in their kernels, without starting workers: the other cores are the other tests'."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")
