@@ -187,6 +187,8 @@ def _announce(front: Path, waiting: Sequence[str]) -> None:
 
 def repository(root: Path) -> str | None:
     """Where a browser finds the repository that a clone comes from, by its remote; None where it has none."""
+    if not (root / ".git").exists():  # a repository around it is another one
+        return None
     with suppress(OSError):  # no git
         asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
         remote = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
@@ -198,14 +200,15 @@ def repository(root: Path) -> str | None:
 
 
 def _address(stage: Path, repository: str | None) -> None:
-    """Tell staged pages and Jupyter Book where the repository is; without one there is no button that leads there."""
+    """Tell staged pages and Jupyter Book where the repository is; only to GitHub there are buttons that lead."""
     path = stage / SETTINGS[0]
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if repository is None:
+    if repository is not None and repository.startswith("https://github.com/"):
+        settings["repository"]["url"] = repository
+    else:
         del settings["repository"], settings["launch_buttons"]
         settings["html"] |= {"use_repository_button": False, "use_issues_button": False}
-    else:
-        settings["repository"]["url"] = repository
+    if repository is not None:
         for page in (*stage.glob("book/*.md"), *stage.glob("notebooks/*.ipynb")):
             page.write_text(page.read_text(encoding="utf-8").replace(STAND_IN, repository), encoding="utf-8")
     path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")

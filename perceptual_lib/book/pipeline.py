@@ -92,8 +92,10 @@ class Book:
         self.profile = str(profile)  # what the notebooks get
         if Path(profile).suffix in (".yaml", ".yml"):
             self.profile = str(Path(profile).resolve())
-            self.library.append(Path(self.profile))
-        self.photographs = _digest(os.path.expandvars(settings.photographs.source or ""))
+        self.settings = settings.model_dump_json()  # whatever file says them
+        listed = settings.photographs.names and str(settings.folder / settings.photographs.names)
+        sources = os.path.expandvars(settings.photographs.source or ""), listed or ""
+        self.photographs = [_digest(source) for source in sources]
         self.games = settings.games
         self.store = self.out / "store"
         self.workers = ExitStack()  # that compute its games, and end with it
@@ -202,9 +204,8 @@ def _site_step(book: Book) -> dict[str, Any]:
 
 def _made_with(book: Book) -> config_changed:
     """What a result depends on beside the files of the library."""
-    return config_changed(
-        {"profile": book.profile, "photographs": book.photographs, **versions(), **_versions(COMPUTES)}
-    )
+    profile = {"profile": book.profile, "settings": book.settings, "photographs": book.photographs}
+    return config_changed(profile | versions() | _versions(COMPUTES))
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

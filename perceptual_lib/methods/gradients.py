@@ -62,6 +62,8 @@ def smoothgrad(
     """
     if not isinstance(samples, int) or samples < 1 or not noise >= 0:
         raise InputError(f"samples is a whole number, at least 1, and noise at least 0; not {samples} and {noise}.")
+    if multiplier is not None and not multiplier > 0:
+        raise InputError(f"multiplier is above 0, or None for noise; not {multiplier}.")
     passes = Passes(network)
     generator = torch.Generator().manual_seed(seed)
     extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
@@ -137,7 +139,8 @@ def one_channel(gradients: Tensor, reduction: str) -> Tensor:
         return magnitudes.amax(1)
     grey = magnitudes.sum(1)
     least = grey.amin((1, 2), keepdim=True)
-    extent = grey.flatten(1).quantile(0.99, dim=1)[:, None, None] - least
+    # One by one: torch has a limit for a whole batch.
+    extent = torch.stack([each.quantile(0.99) for each in grey.flatten(1)])[:, None, None] - least
     return ((grey - least) / extent.clamp(min=torch.finfo(grey.dtype).tiny)).clamp(0, 1)
 
 

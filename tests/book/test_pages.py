@@ -1,9 +1,11 @@
 """Pages on their way to the site: what they are told of the clone that they come from."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("nbformat")  # the unit tests can do without it
 
@@ -29,3 +31,24 @@ def test_the_address_of_the_repository_is_its_remotes(tmp_path: Path, remote: st
     if remote is not None:
         subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", remote], check=True)
     assert pages.repository(tmp_path) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "buttons"), [("https://github.com/a/b", True), ("https://gitlab.com/a/b", False), (None, False)]
+)
+def test_buttons_lead_to_github_alone(tmp_path: Path, address: str | None, buttons: bool) -> None:
+    shutil.copy(Path(__file__).parents[2] / "_config.yml", tmp_path)
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "cite.md").write_text(f"It is at {pages.STAND_IN}.")
+    pages._address(tmp_path, address)
+    settings = yaml.safe_load((tmp_path / "_config.yml").read_text())
+    assert ("repository" in settings) == ("launch_buttons" in settings) == buttons
+    assert settings["html"]["use_repository_button"] == settings["html"]["use_issues_button"] == buttons
+    assert (tmp_path / "book" / "cite.md").read_text() == f"It is at {address or pages.STAND_IN}."
+
+
+def test_a_repository_around_a_folder_is_not_its_own(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "https://github.com/a/b"], check=True)
+    (tmp_path / "unpacked").mkdir()
+    assert pages.repository(tmp_path) is not None and pages.repository(tmp_path / "unpacked") is None

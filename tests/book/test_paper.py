@@ -69,7 +69,9 @@ def test_every_page_speaks_of_this_run_alone(pages: dict[str, NotebookNode]) -> 
 @pytest.mark.slow
 def test_the_tables_are_of_the_papers_network_and_settings(pages: dict[str, NotebookNode]) -> None:
     text = {name: "\n".join(map(said, page.cells)) for name, page in pages.items()}
+    own = "This is this book's own run, of the profile paper-small."
     for name in ("4-explanations", "4.2-weak-localization", "4.3-insertion-deletion", "4.5-sanity-checks"):
-        assert "vgg19_bn" in text[name], name
-    assert "vgg16_voc" in text["4.4-pointing-game"] and "VOC 2007" in text["4.4-pointing-game"]
-    assert "sigma = 20" in text["4.2-weak-localization"] and "sigma 48" in text["4.4-pointing-game"]
+        assert f"{own} vgg19_bn on" in text[name], name
+    assert f"{own} vgg16_voc on" in text["4.4-pointing-game"] and "own run is on VOC 2007" in text["4.4-pointing-game"]
+    assert "The same at sigma = 20 for all methods" in text["4.2-weak-localization"]
+    assert "at the paper's blur" in text["4.4-pointing-game"] and "<small>sigma 48</small>" in text["4.4-pointing-game"]

@@ -48,8 +48,13 @@ class Pointing(Experiment):
 
     @property
     def classes(self) -> range | None:
-        """That a mean goes over: all of VOC's, as TorchRay has it; None for those that occur, on mosaics few."""
-        return None if self.section.source is None else range(len(VOC_CLASSES))
+        """That a mean goes over."""
+        return self.classes_of(self.section.source)
+
+    @staticmethod
+    def classes_of(source: str | None) -> range | None:
+        """Where a section has this source: all of VOC's, as TorchRay has it; None for those that occur in mosaics."""
+        return None if source is None else range(len(VOC_CLASSES))
 
     def load(self) -> list[Mosaic] | list[Scene]:
         if self.section.source is not None:
