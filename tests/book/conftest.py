@@ -1,7 +1,7 @@
 """Shared by the tests of the book: a copy of the repository with the book built in it, a browser."""
 
+import math
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,30 +10,39 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
+from clones import copy_repository
+from filelock import FileLock
 
 if TYPE_CHECKING:  # most tests here need no browser
     from playwright.sync_api import Browser
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="session")
 def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is in the repository, with fewer results, and the book built there from the profile smoke."""
-    from perceptual_lib.book.pipeline import build
+    """A copy of what is in the repository, with fewer results, and the book built there from the profile smoke.
 
-    clone = tmp_path_factory.mktemp("clone")
-    for name in ("book", "notebooks", "perceptual_lib", "results"):
-        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, clone)
+    The workers of a parallel run share it: the first that asks builds it, and others wait.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    clone = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "smoke-book"
+    with FileLock(f"{clone}.lock"):
+        if not clone.exists():
+            build_smoke_book(clone)
+    assert (clone / "_build" / "html" / "index.html").exists()
+    return clone
+
+
+def build_smoke_book(clone: Path) -> None:
+    from perceptual_lib.book import pipeline
+
+    copy_repository(clone)
     subprocess.run(["git", "init", "--quiet", clone], check=True)
     subprocess.run(["git", "-C", clone, "remote", "add", "origin", "https://github.com/somebody/a-book"], check=True)
     for path in (clone / "results").glob("*/*.parquet"):
         thin_out(path)
-    with one_core():
-        assert build("smoke", clone) == 0
-    return clone
+    with one_core(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "PREVIEW_EVERY", math.inf)  # each is a site, and 20 seconds
+        assert pipeline.build("smoke", clone) == 0
 
 
 def thin_out(path: Path, count: int = 24) -> None:

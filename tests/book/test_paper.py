@@ -2,31 +2,33 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 nbformat = pytest.importorskip("nbformat")  # the unit tests can do without it
 
+from clones import ROOT, copy_repository  # noqa: E402
 from layouts import write_imagenet, write_voc  # noqa: E402
 from nbformat import NotebookNode  # noqa: E402
 
-ROOT = Path(__file__).parents[2]
 OTHERS = re.compile(r"imagenet-300|efficientnet|mosaic|published run|profile demo|profile smoke", re.I)
 """What speaks of another run than this one: its name, its network, its pictures."""
+BUILD = """
+import math
+from pathlib import Path
+from perceptual_lib.book import pipeline
+pipeline.PREVIEW_EVERY = math.inf  # each is a site, and 20 seconds
+raise SystemExit(pipeline.build("paper-small", Path.cwd()))
+"""
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
     """The computed notebooks of the profile `paper-small`, by name."""
     clone, data = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("data")
-    for name in ("book", "notebooks", "perceptual_lib", "results"):
-        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, clone)
+    copy_repository(clone)
     # VGG19bn sees pictures of 64 pixels here: a twelfth of the time.
     sources = clone / "perceptual_lib" / "networks" / "sources.py"
     code = sources.read_text(encoding="utf-8")
@@ -36,7 +38,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
     write_imagenet(data / "imagenet", 2)
     write_voc(data / "voc", 2)
     told = {"IMAGENET_ROOT": str(data / "imagenet"), "VOC_ROOT": str(data / "voc"), "PYTHONPATH": str(clone)}
-    command = [sys.executable, "-m", "perceptual_lib.cli", "book", "paper-small"]
+    command = [sys.executable, "-c", BUILD]
     done = subprocess.run(command, cwd=clone, env=os.environ | told, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     paths = (clone / "_build" / "notebooks" / "paper-small").glob("*.ipynb")
