@@ -100,9 +100,9 @@ def integrated_gradients(
             divided by steps, as in PyTorch CNN Visualizations.
         reduction: see `one_channel`.
     """
-    if not isinstance(steps, int) or steps < 1 or points not in ("gauss", "even"):
+    if points not in ("gauss", "even") or not isinstance(steps, int) or steps < (1 if points == "gauss" else 2):
         raise InputError(
-            f"steps is a whole number, at least 1, and points are gauss or even; not {steps} and {points}."
+            f"points are gauss, with steps a whole number, at least 1, or even, with 2; not {points} and {steps}."
         )
     try:
         from captum.attr import IntegratedGradients  # an import that takes a second

@@ -30,6 +30,7 @@ def load_classifier(
     weights: Source = "default",
     device: str | torch.device = "auto",
     precision: str = "full",
+    seed: int = 0,
 ) -> Classifier:
     """A network by name, or one's own, ready to be explained: in evaluation mode, on the device.
 
@@ -39,10 +40,11 @@ def load_classifier(
             meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
             game with (`RegionVGG16`); or a module, taken as it is, with the preprocessing that a network of timm says
             it has, else ImageNet's (construct `Classifier` for another).
-        weights: "default" downloads the published ones; "random" keeps the initialization (seed torch before);
-            otherwise a path to a local state dict (.pth or .safetensors).
+        weights: "default" downloads the published ones; "random" is the network as its library initializes it before
+            training, the same in every process; otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
         precision: what it is explained in, "full", "tf32" or "bf16": see `Classifier`.
+        seed: of "random". Torch's own random numbers go on as if none had been drawn.
 
     Raises:
         InputError: an unknown name, weights that cannot be had or belong to another network, no such device, an unknown
@@ -55,7 +57,9 @@ def load_classifier(
         classifier = model if isinstance(model, Classifier) else Classifier(model)
         precision = classifier.precision if precision == "full" else precision
     else:
-        classifier = _by_name(model, published=weights == "default")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
+            classifier = _by_name(model, published=weights == "default")
     if weights not in ("default", "random"):
         _load_weights(classifier, Path(weights))
     if device == "auto" and isinstance(model, str) and torch.cuda.is_available():

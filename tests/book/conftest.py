@@ -4,13 +4,12 @@ import math
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
-from clones import copy_repository
+from clones import copy_repository, one_core
 from filelock import FileLock
 
 if TYPE_CHECKING:  # most tests here need no browser
@@ -41,7 +40,7 @@ def build_smoke_book(clone: Path) -> None:
     for path in (clone / "results").glob("*/*.parquet"):
         thin_out(path)
     with one_core(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "PREVIEW_EVERY", math.inf)  # each is a site, and 20 seconds
+        patch.setattr(pipeline, "PREVIEW_EVERY", math.inf)  # nobody reads them
         assert pipeline.build("smoke", clone) == 0
 
 
@@ -54,20 +53,6 @@ def thin_out(path: Path, count: int = 24) -> None:
     for _, of_role in rows.groupby("role"):
         kept.update(sorted(set.intersection(*of_role.groupby("method")[unit].agg(set)))[:count])
     pq.write_table(table.filter(rows[unit].isin(kept).to_numpy()), path)
-
-
-@contextmanager
-def one_core() -> Iterator[None]:
-    """The notebooks then compute in their kernels, without starting workers: the other cores are the other tests'."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")

@@ -122,7 +122,8 @@ def test_a_map_of_few_places_is_cut_to_them(network: Features, pictures: Tensor)
     ("settings", "message"),
     [
         ({"method": "guided_backprop", "reduction": "mean"}, "reduction is max or grey, not 'mean'"),
-        ({"method": "integrated_gradients", "points": "odd"}, "points are gauss or even; not 100 and odd"),
+        ({"method": "integrated_gradients", "points": "odd"}, "or even, with 2; not odd and 100"),
+        ({"method": "integrated_gradients", "points": "even", "steps": 1}, "or even, with 2; not even and 1"),
     ],
 )
 def test_settings_that_there_are_not(network: Features, pictures: Tensor, settings: dict, message: str) -> None:

@@ -160,7 +160,7 @@ def test_preprocessing_is_found_behind_wrappers(tiny: TinyNetwork) -> None:
         (lambda net, x: perceptual_ball(net, x, max_iter=5.5), "max_iter must be a whole number"),
         (lambda net, x: perceptual_ball(net, x, margin_target=float("nan")), "finite numbers"),
         (lambda net, x: explain(net, x, method="smoothgrad", samples=0), "samples is a whole number, at least 1"),
-        (lambda net, x: explain(net, x, method="integrated_gradients", steps=0), "steps is a whole number"),
+        (lambda net, x: explain(net, x, method="integrated_gradients", steps=0), "steps a whole number"),
         (lambda net, x: explain(net, x, method="rise", samples=4, batch_size=2.5), "whole numbers, at least 1"),
         (lambda net, x: explain(net, x, method="rise", samples=4, count=4), "give one of them"),
         (lambda net, x: perceptual_ball(net, x, layers=True), "not True"),

@@ -70,13 +70,15 @@ def test_no_pictures(embedded) -> None:
     ],
 )
 def test_random_networks_by_name(name: str, kind: type) -> None:
-    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
     classifier = load_classifier(name, weights="random", device="cpu")
-    torch.manual_seed(7)
-    again = load_classifier(name, weights="random", device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(7)
+    again, other = (load_classifier(name, weights="random", device="cpu", seed=seed) for seed in (0, 1))
     assert isinstance(classifier.network, kind) and not classifier.training
     assert len(classifier.class_names) == 1000 and classifier.class_names[0].startswith("tench")
     assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), again.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(classifier.parameters(), other.parameters(), strict=True))
 
 
 def test_a_module_of_ones_own() -> None:

@@ -76,13 +76,8 @@ def _copies(network: nn.Module, layers: Sequence[str], fresh: nn.Module) -> Iter
 
 
 def fresh_network(name: str, seed: int = 0) -> nn.Module:
-    """A network as its library initializes it before training, by its name for `load_classifier`; on the CPU.
-
-    It is the same on every device. Torch's own random numbers go on as if none had been drawn.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
-        return load_classifier(name, weights="random", device="cpu").network
+    """A network as its library initializes it before training, by its name for `load_classifier`; on the CPU."""
+    return load_classifier(name, weights="random", device="cpu", seed=seed).network
 
 
 def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:

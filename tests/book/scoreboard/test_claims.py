@@ -53,7 +53,7 @@ def test_an_entry_is_a_claim(data) -> None:
     ("wrong", "sentence"),
     [
         ({"section": "4.9"}, "there is no section '4.9'; there are Abstract, 1, .*"),
-        ({"experiment": "pointin"}, "there is no experiment 'pointin'; there are localization, .*"),
+        ({"experiment": "pointin"}, "there is no experiment 'pointin'; there are change, .*"),
         ({"sample": {"name": "score", "measure": "hits"}}, "there is no sample 'score'; there are scores, .*"),
         ({"sample": {"name": "scores"}}, "the sample scores: missing a required argument: 'measure'."),
         ({"sample": {"name": "_ranges", "measure": "hits"}}, "there is no sample '_ranges'.*"),
