@@ -55,10 +55,14 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs a browser is slow. The workers of a parallel run take the longest files first, to end together."""
+    """What needs a browser is slow. The workers of a parallel run take the longest files first, to end together.
+
+    The last of them is one that needs the book which the first builds.
+    """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        items.sort(key=lambda item: (item.path.name != "test_site.py", item.path not in slow))
+        first, last = "test_site.py", "test_site_on_a_desk.py"
+        items.sort(key=lambda item: (item.path.name != first, item.path not in slow, item.path.name == last))

@@ -8,10 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import nbformat
 import yaml
@@ -19,6 +19,9 @@ from nbformat import NotebookNode
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.games import GAMES
+
+if TYPE_CHECKING:  # an import of jupyter_client
+    from perceptual_lib.book.kernels import Kernels
 
 SETTINGS = "_config.yml", "_toc.yml"
 """Jupyter Book's two files."""
@@ -44,20 +47,13 @@ CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w
 """An array as an explorer's HTML has it."""
 
 
-def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
+def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "Kernels") -> None:
     """Run a notebook of a clone; `target`, its computed copy, appears only if every cell ran.
 
     It gets `parameter` as its `profile`; readers see the profile's name, and below the title how long it took. Raises
     what papermill reports of a failure.
     """
     import papermill  # takes a second to import, and is often not needed
-    from jupyter_client.manager import AsyncKernelManager
-
-    class LoggedKernel(AsyncKernelManager):
-        """What the kernel says of itself (its transport, its shutdown) is not for the terminal."""
-
-        def start_kernel(self, **options: Any) -> Awaitable[None]:
-            return super().start_kernel(stderr=log, env=environment(source.parents[1]), **options)
 
     running = target.parent / "running" / source.name
     running.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +63,7 @@ def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
             running,
             {"profile": parameter},
             kernel_name="python3",
-            kernel_manager_class=LoggedKernel,
+            kernel_manager_class=kernels.manager(log),
             language="python",
             cwd=source.parent,
             progress_bar=sys.stderr.isatty(),

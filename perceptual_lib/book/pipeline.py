@@ -31,7 +31,8 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.runs.shard import versions
 
-if TYPE_CHECKING:  # an import of PyTorch
+if TYPE_CHECKING:  # imports of PyTorch and jupyter_client
+    from perceptual_lib.book.kernels import Kernels
     from perceptual_lib.evaluation.experiment import Experiment
 
 PREVIEW_EVERY = 150.0
@@ -98,7 +99,7 @@ class Book:
         self.photographs = [_digest(source) for source in sources]
         self.games = settings.games
         self.store = self.out / "store"
-        self.workers = ExitStack()  # that compute its games, and end with it
+        self.workers = ExitStack()  # that compute its games and notebooks, and end with it
         self.previewed = time.monotonic() if self.html.exists() else -math.inf  # when the site was made last
 
     def finished(self, game: str) -> Path:
@@ -113,6 +114,13 @@ class Book:
 
         made = experiments_of(load_profile(self.profile), all_of_this_machine, self.store)
         return {each.name: each for each in self.workers.enter_context(made)}
+
+    @cached_property
+    def kernels(self) -> "Kernels":
+        """Of its notebooks."""
+        from perceptual_lib.book.kernels import Kernels
+
+        return self.workers.enter_context(Kernels(self.root))
 
     def page(self, source: Path) -> Path:
         """What the site shows of a notebook: its computed copy; or a note that it failed, or has not run yet."""
@@ -263,7 +271,7 @@ def _compute(book: Book, source: Path) -> None:
     while source not in book.waiting:  # its copy, and then the note that it failed
         book.page(source).unlink()
     try:
-        pages.compute(source, book.computed(source), book.profile, book.name)
+        pages.compute(source, book.computed(source), book.profile, book.name, book.kernels)
     except Exception as error:  # whatever the notebook raised
         message = pages.reason(error)
         pages.write_note(source, book.computed(source).parent / "failed" / source.name, book.name, message)

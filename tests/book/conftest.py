@@ -1,6 +1,7 @@
 """Shared by the tests of the book: a copy of the repository with the book built in it, a browser."""
 
 import math
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 import pytest
 from clones import copy_repository, one_core
+from filelock import FileLock
 
 if TYPE_CHECKING:  # most tests here need no browser
     from playwright.sync_api import Browser
@@ -16,10 +18,22 @@ if TYPE_CHECKING:  # most tests here need no browser
 
 @pytest.fixture(scope="session")
 def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is in the repository, with fewer results, and the book built there from the profile smoke."""
+    """A copy of what is in the repository, with fewer results, and the book built there from the profile smoke.
+
+    The workers of a parallel run share it: the first that asks builds it, and others wait.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    clone = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "smoke-book"
+    with FileLock(f"{clone}.lock"):
+        if not clone.exists():
+            build_smoke_book(clone)
+    assert (clone / "_build" / "html" / "index.html").exists()
+    return clone
+
+
+def build_smoke_book(clone: Path) -> None:
     from perceptual_lib.book import pipeline
 
-    clone = tmp_path_factory.mktemp("clone")
     copy_repository(clone)
     subprocess.run(["git", "init", "--quiet", clone], check=True)
     subprocess.run(["git", "-C", clone, "remote", "add", "origin", "https://github.com/somebody/a-book"], check=True)
@@ -28,7 +42,6 @@ def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with one_core(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "PREVIEW_EVERY", math.inf)  # nobody reads them
         assert pipeline.build("smoke", clone) == 0
-    return clone
 
 
 def thin_out(path: Path, count: int = 24) -> None:

@@ -35,7 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The two slow steps replaced: they write down what was made, and fail where a source says "raise"."""
     steps: list[str] = []
 
-    def compute(source: Path, target: Path, parameter: str, profile: str) -> None:
+    def compute(source: Path, target: Path, *_: object) -> None:
         steps.append(source.stem)
         if "raise" in source.read_text():
             raise ValueError("out of luck\nin detail")

@@ -32,8 +32,12 @@ def noise(*shape: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def drawn() -> dict[str, torch.Tensor]:
-    """A state dict of torchvision's VGG16 with 20 outputs, whose large layers hold few numbers in memory."""
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """A state dict of torchvision's VGG16 with 20 outputs, whose large layers hold few numbers in memory.
+
+    A network that is to be given it draws no weights before: that takes a second.
+    """
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda weight, **_: nn.init.constant_(weight, torch.nan))
     with torch.device("meta"):
         own = torchvision.models.vgg16(num_classes=20).state_dict()
     state = {}

@@ -1,0 +1,88 @@
+"""The kernels of a build: on Linux, forks of one process that has imported their packages (`forks.py`)."""
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable
+from contextlib import ExitStack, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TextIO
+
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.provisioning import LocalProvisioner
+
+from perceptual_lib.book.pages import environment
+
+
+class Kernels(ExitStack):
+    """Of a clone's notebooks, one after the other. On exit the process that forks them ends."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.environment = environment(root)
+
+    def manager(self, log: TextIO) -> type[AsyncKernelManager]:
+        """Of a kernel for papermill. What that says of itself (its transport, its shutdown) is not for the terminal."""
+        kernels = self
+
+        class Manager(AsyncKernelManager):
+            def start_kernel(self, **options: Any) -> Awaitable[None]:
+                if sys.platform == "linux":  # elsewhere systems' own libraries may not be used in a fork
+                    self.provisioner = _Forks(kernel_spec=self.kernel_spec, parent=self)
+                    self.provisioner.kernels = kernels
+                return super().start_kernel(stderr=log, env=kernels.environment, **options)
+
+        return Manager
+
+    @cached_property
+    def forks(self) -> socket.socket:
+        """Where the process is talked to that forks them: started with the first one."""
+        ours, its = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        command = [sys.executable, Path(__file__).with_name("forks.py"), str(its.fileno())]
+        with its:
+            process = subprocess.Popen(
+                command, env=self.environment, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()], start_new_session=True
+            )
+        self.enter_context(process)  # waits for its end, of which the next line tells it
+        return self.enter_context(ours)
+
+
+class _Forks(LocalProvisioner):
+    """Has the kernel forked that jupyter_client would start."""
+
+    kernels: Kernels
+
+    async def launch_kernel(self, cmd: list[str], *, env: dict[str, str], stderr: TextIO, **_: Any) -> dict[str, Any]:
+        arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
+        # Papermill has gone to the folder in which the notebook is to run.
+        told = {"arguments": arguments, "cwd": os.getcwd(), "env": env, "log": stderr.name}
+        self.process = _Fork(self.kernels.forks, told)
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
+
+
+class _Fork:
+    """A kernel, as `subprocess.Popen` would stand for it."""
+
+    stdin = stdout = stderr = returncode = None
+
+    def __init__(self, forks: socket.socket, told: dict[str, Any]) -> None:
+        forks.send(json.dumps(told).encode())
+        self.forks, self.pid = forks, int(forks.recv(16))
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self.forks], [], [], 0)[0]:
+            self.returncode = int(self.forks.recv(16) or -signal.SIGKILL)
+        return self.returncode
+
+    wait = poll  # it has ended then
+
+    def send_signal(self, number: int) -> None:
+        """What is left to be done where its process group is no more."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)

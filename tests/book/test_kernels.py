@@ -1,0 +1,52 @@
+"""Kernels that are forked: what they find is what a kernel of its own would, and their end is seen."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytest.importorskip("papermill")  # the unit tests can do without it
+
+from test_pipeline import write_notebook  # noqa: E402
+
+from perceptual_lib.book import pages  # noqa: E402
+from perceptual_lib.book.kernels import Kernels  # noqa: E402
+
+FINDS = """
+import os, sys
+import torch
+ours, CUDA_is_lost = [name for name in sys.modules if name.startswith("perceptual_lib")], torch.cuda._is_in_bad_fork()
+import perceptual_lib, seaborn, matplotlib.pyplot
+assert (profile, ours, CUDA_is_lost, perceptual_lib.ANSWER) == ("given", [], False, 41)
+assert os.getcwd() == os.path.abspath(os.path.join(perceptual_lib.__file__, "../../notebooks"))
+assert os.getpgid(0) == os.getpid() and os.environ["JPY_PARENT_PID"] == str(os.getppid())
+assert torch.rand(500, 500).mm(torch.eye(500)).shape == (500, 500)
+os.write(2, b"noise")
+open("../parent", "w").write(str(os.getppid()))
+"""
+DRAWS = "matplotlib.pyplot.plot([1, 2])"
+
+
+@pytest.mark.slow
+def test_a_kernel_is_as_one_of_its_own_and_its_end_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "perceptual_lib").mkdir()
+    (tmp_path / "perceptual_lib" / "__init__.py").write_text("ANSWER = 41\n")
+    whole, killed = (tmp_path / "notebooks" / f"{name}.ipynb" for name in ("whole", "killed"))
+    write_notebook(whole, "Whole", ("", FINDS), ("", DRAWS))
+    write_notebook(killed, "Killed", ("", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"))
+    with Kernels(tmp_path) as kernels:
+        for source in (whole, killed, whole):
+            target = tmp_path / "computed" / source.name
+            if source is killed:
+                with pytest.raises(RuntimeError, match="Kernel died"):
+                    pages.compute(source, target, "given", "smoke", kernels)
+            else:
+                pages.compute(source, target, "given", "smoke", kernels)
+            assert target.exists() == (source is whole)
+    assert "image/png" in nbformat.read(tmp_path / "computed" / "whole.ipynb", 4).cells[-1].outputs[-1].data
+    assert "noise" in (tmp_path / "computed" / "running" / "whole.log").read_text()
+    parent = int((tmp_path / "parent").read_text())
+    if parent != os.getpid():
+        with pytest.raises(ProcessLookupError):
+            os.kill(parent, 0)
