@@ -1,0 +1,78 @@
+// L-BFGS, step by step as `torch.optim.LBFGS` without line search takes them; core/lbfgs.py says the same in Python.
+
+const CURVATURE = 1e-10; // least product of step and gradient change for a pair to be remembered
+const HISTORY = 100; // pairs
+const TOLERANCE_GRADIENT = 1e-7;
+const TOLERANCE_CHANGE = 1e-9;
+
+/**
+ * The points of a search, one at a time: it goes on when the next one is asked for.
+ * @param {(point: Float32Array) => Promise<{loss: number, gradient: Float32Array}>} evaluate gives new arrays.
+ * @param {Float32Array} start
+ * @yields {Float32Array} the start, and the point after each step, the same array each time.
+ * @throws {Error} where the loss or the gradient is NaN or infinite.
+ */
+export async function* minimize(evaluate, start, most = 60) {
+  const point = start.slice();
+  const pairs = [];
+  let { loss, gradient } = await checked(evaluate, point);
+  let direction = gradient.map((value) => -value);
+  let length = Math.min(1, 1 / gradient.reduce((sum, value) => sum + Math.abs(value), 0)); // of torch's first step
+  yield point;
+  if (largest(gradient) <= TOLERANCE_GRADIENT) return;
+  for (let step = 1; step <= most; step++) {
+    if (dot(gradient, direction) > -TOLERANCE_CHANGE) return;
+    const move = direction.map((value) => length * value);
+    add(point, 1, move);
+    const next = await checked(evaluate, point);
+    yield point;
+    const done = largest(next.gradient) <= TOLERANCE_GRADIENT || largest(move) <= TOLERANCE_CHANGE;
+    if (done || Math.abs(next.loss - loss) < TOLERANCE_CHANGE) return;
+    remember(pairs, move, next.gradient.map((value, index) => value - gradient[index]));
+    direction = downhill(pairs, next.gradient);
+    ({ loss, gradient } = next);
+    length = 1;
+  }
+}
+
+async function checked(evaluate, point) {
+  const found = await evaluate(point);
+  if (Number.isFinite(found.loss) && found.gradient.every(Number.isFinite)) return found;
+  throw new Error("the search broke down: the network gave NaN or infinity.");
+}
+
+function remember(pairs, step, change) {
+  const curvature = dot(step, change);
+  if (curvature <= CURVATURE) return;
+  if (pairs.length === HISTORY) pairs.shift();
+  pairs.push({ step, change, curvature });
+}
+
+/** Minus the inverse Hessian that the pairs stand for, times the gradient: the two loops over the history. */
+function downhill(pairs, gradient) {
+  const direction = gradient.map((value) => -value);
+  const shares = pairs.map(() => 0);
+  for (let index = pairs.length - 1; index >= 0; index--) {
+    shares[index] = dot(pairs[index].step, direction) / pairs[index].curvature;
+    add(direction, -shares[index], pairs[index].change);
+  }
+  const last = pairs.at(-1);
+  const scale = last ? last.curvature / dot(last.change, last.change) : 1;
+  for (let index = 0; index < direction.length; index++) direction[index] *= scale;
+  pairs.forEach(({ step, change, curvature }, index) => {
+    add(direction, shares[index] - dot(change, direction) / curvature, step);
+  });
+  return direction;
+}
+
+function dot(one, other) {
+  let sum = 0;
+  for (let index = 0; index < one.length; index++) sum += one[index] * other[index];
+  return sum;
+}
+
+function add(to, factor, values) {
+  for (let index = 0; index < to.length; index++) to[index] += factor * values[index];
+}
+
+const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);

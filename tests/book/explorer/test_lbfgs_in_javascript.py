@@ -1,0 +1,74 @@
+"""L-BFGS of the pages against the library's, iterate by iterate, in node."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from perceptual_lib.book.explorer.widget import HERE
+from perceptual_lib.core.lbfgs import minimize
+
+pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+SIZE = 24
+PROBLEMS: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "a valley, 100 times as long as wide": (
+        "[w[i] * x * x, 2 * w[i] * x]",
+        lambda points, weights: (weights * points.square()).sum(1),
+    ),
+    "steeper than a valley near its middle": (
+        "[w[i] * (x * x + Math.hypot(1, x)), w[i] * (2 * x + x / Math.hypot(1, x))]",
+        lambda points, weights: (weights * (points.square() + (1 + points.square()).sqrt())).sum(1),
+    ),
+    "a plane, without curvature": ("[w[i] * x, w[i]]", lambda points, weights: (weights * points).sum(1)),
+    "at its minimum": ("[0, 0]", lambda points, weights: 0 * points.sum(1)),
+}
+RUN = """
+import { minimize } from "FILE";
+const { w, start, most } = JSON.parse(process.argv[1]);
+const evaluate = async (point) => {
+  const terms = [...point].map((x, i) => TERM);
+  return { loss: terms.reduce((sum, [value]) => sum + value, 0), gradient: Float32Array.from(terms, ([, g]) => g) };
+};
+const points = [];
+try {
+  for await (const point of minimize(evaluate, Float32Array.from(start), most)) points.push([...point]);
+} catch (error) { points.push(error.message); }
+console.log(JSON.stringify(points));
+"""
+
+
+def in_javascript(term: str, **given: object) -> list:
+    file = (HERE / "lbfgs.js").read_text(encoding="utf-8")
+    code = RUN.replace("TERM", term).replace('import { minimize } from "FILE";', file)
+    command = ["node", "--input-type=module", "--eval", code, json.dumps(given)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("most", [5, 60])
+def test_the_iterates_are_the_librarys(problem: str, most: int) -> None:
+    term, losses = PROBLEMS[problem]
+    weights, start = torch.logspace(-1, 1, SIZE), torch.linspace(-2, 3, SIZE)
+    expected: list[np.ndarray] = []
+    minimum = minimize(
+        lambda points, _: losses(points, weights),
+        start[None],
+        max_iter=most,
+        callback=lambda step, rows, points: expected.append(points[0].numpy().copy()),
+    )
+    found = in_javascript(term, w=weights.tolist(), start=start.tolist(), most=most)
+    assert abs(len(found) - len(expected)) <= 2 and np.array_equal(found[0], expected[0])
+    for ours, theirs in zip(found[:12], expected[:12], strict=False):  # rounding parts them later
+        assert np.abs(ours - theirs).max() <= 1e-4 * max(1, np.abs(theirs).max())
+    assert losses(torch.tensor(found[-1:]), weights) == pytest.approx(
+        float(losses(minimum.points, weights)), abs=1e-4, rel=1e-4
+    )
+
+
+def test_what_is_not_a_number_ends_it_with_a_sentence() -> None:
+    assert in_javascript("[0 / 0, 1]", w=[1], start=[1], most=9)[-1].startswith("the search broke down")
