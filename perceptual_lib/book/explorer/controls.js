@@ -1,6 +1,7 @@
 // The controls of the explorer of layers.
 
 import { choice, element, slider } from "./elements.js";
+import { methodsFor } from "./in_page.js";
 import { mean, threshold } from "./numerics.js";
 import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges.js";
 import { onGrid, put } from "./state.js";
@@ -19,7 +20,7 @@ const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
 /**
  * @param {() => object} state what is chosen: see layers.js.
  * @param {object} own range of the profile.
- * @param {(maps: string) => object[] | null} ranges that there are maps of, whose keys begin so; null for all.
+ * @param {(maps: string, live: boolean) => object[] | null} ranges that there are maps of, whose keys begin so; null for all.
  * @param {() => object | null} shown the map that is shown.
  */
 export function controlsOf(model, state, own, ranges, shown) {
@@ -31,7 +32,7 @@ export function controlsOf(model, state, own, ranges, shown) {
   });
   const set = (trait) => (value) => put(model, trait, value);
   const setLayers = (first, last, moved) => {
-    const known = ranges(state().maps);
+    const known = ranges(state().maps, state().live);
     const weight = { first: 1, last: 1, [moved]: 1000 }; // the handle that was moved counts first
     put(model, "layers", known ? nearestRange(known, first, last, weight).layers : `${first}-${last}`);
   };
@@ -40,41 +41,65 @@ export function controlsOf(model, state, own, ranges, shown) {
     put(model, "strategy", strategy);
   };
   const named = (name) => ({ value: name, text: name });
+  const setPhotograph = (name) => {
+    model.set("target", ""); // what another picture shows
+    put(model, "photograph", name);
+  };
   const controls = {
-    photograph: choice("Photograph", [], set("photograph")),
+    photograph: choice("Photograph", [], setPhotograph),
+    target: choice("Class explained", [], set("target")),
     method: choice("Method", [], set("method")),
     sigma: slider("Blur σ", [0, 30, 0.1], (sigma) => `${sigma.toFixed(1)} pixels`, set("sigma")),
     opacity: slider("Opacity", [0, 1, 0.01], (opacity) => `${Math.round(100 * opacity)} %`, set("opacity")),
     strategy: choice("Cut by", strategies.map(named), setStrategy),
     alpha: slider("Level α", [0, 1, 0.05], (alpha) => KEPT[state().strategy](alpha), set("alpha")),
   };
-  const { photograph, method, strategy, alpha } = controls;
+  const { photograph, target, method, strategy, alpha } = controls;
   const handles = rangeHandles(tried, about.activations, setLayers);
-  const isStatic = !model.get("live");
-  const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, own.layers, isStatic, set("layers")) : null;
+  const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, own.layers, () => !state().live, set("layers")) : null;
   const held = element("div", { class: "held" }, handles.root, ...settings.map(({ root }) => root), triangle?.root);
 
+  let filled = null; // the photograph whose classes and methods there are to choose from
+
   const setAll = (now) => {
+    if (filled !== now.photograph) {
+      filled = now.photograph;
+      method.fill(methodOptions(methodsFor(model, filled)));
+      target.fill(classOptions(about.classes ?? [], filled));
+    }
     photograph.set(now.photograph.name);
     method.set(now.method.name);
+    target.root.hidden = !now.live || !about.classes?.length;
+    target.set(now.target);
     strategy.set(now.strategy);
     alpha.setGrid(about.alphas[now.strategy]);
     for (const name of ["alpha", "sigma", "opacity"]) controls[name].set(now[name]);
     held.style.visibility = now.method.layered ? "" : "hidden"; // its place is kept
     if (!now.method.layered) return;
-    handles.set(parsedRange(now.layers));
+    handles.set(parsedRange(now.layers), now.photograph.own);
     for (const { name, values, set } of settings) set(values.indexOf(now.tried[name]));
-    triangle?.set(now.layers, (layers) => !isStatic || (model.has?.(now.maps + layers) ?? true));
+    triangle?.set(now.layers, (layers) => now.live || (model.has?.(now.maps + layers) ?? true));
   };
-  const fill = () => {
-    const { photographs, methods } = model.get("about");
-    photograph.fill(photographOptions(photographs));
-    const group = ({ ours }) => (ours ? "The paper's" : "Others");
-    const options = methods.map((each) => ({ value: each.name, text: each.title, group: group(each) }));
-    method.fill(options.sort((one, other) => other.group.localeCompare(one.group))); // the paper's come first
-  };
+  const fill = () => photograph.fill(photographOptions(model.get("about").photographs));
   return { ...controls, held, set: setAll, fill };
 }
+
+/** The paper's come first. */
+function methodOptions(methods) {
+  const group = ({ ours }) => (ours ? "The paper's" : "Others");
+  const options = methods.map((each) => ({ value: each.name, text: each.title, group: group(each) }));
+  return options.sort((one, other) => other.group.localeCompare(one.group));
+}
+
+/** The most probable classes, and all. */
+function classOptions(names, { classes = [] }) {
+  const likely = classes.map(([index, share]) => ({ value: `${index}`, text: `${names[index]}, ${inPercent(share)}` }));
+  const all = names.map((text, index) => ({ value: `${index}`, text })).filter(({ value }) => likely.every((each) => each.value !== value));
+  const grouped = (options, group) => options.map((each) => ({ ...each, group }));
+  return [...grouped(likely, "Most probable"), ...grouped(all, "All others")];
+}
+
+export const inPercent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 /** Photographs by their class; with their names where a class comes twice. */
 function photographOptions(photographs) {

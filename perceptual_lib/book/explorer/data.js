@@ -13,7 +13,7 @@ export function load(model, key) {
     const waiting = new Promise((resolve, reject) => {
       const timer = setTimeout(() => reject(new Error("no answer from the kernel")), TIMEOUT);
       const listen = (message, buffers) => {
-        if (message.key !== key || !("format" in message || "error" in message)) return;
+        if (message.key !== key || !("format" in message || "error" in message)) return; // but how far it is
         clearTimeout(timer);
         model.off("msg:custom", listen);
         message.error ? reject(new Error(message.error)) : resolve(decoded(message, buffers[0]));
@@ -29,6 +29,8 @@ export function load(model, key) {
 
 async function decoded(head, buffer) {
   const bytes = new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
+  if (head.format === "bytes") return bytes;
+  if (head.raw) return { ...head, values: new Uint16Array(bytes.buffer) };
   if (head.format !== "uint16") {
     const image = new Image();
     image.src = URL.createObjectURL(new Blob([bytes], { type: head.format }));

@@ -46,6 +46,11 @@ export function drawTile(canvas, picture, index, count) {
   drawMap(canvas, Float32Array.from({ length: height * width }, (_, place) => pixels[4 * place]), 255);
 }
 
+/** Red, green, blue and alpha of each pixel of the canvas. */
+export function drawPixels(canvas, pixels) {
+  canvas.getContext("2d").putImageData(new ImageData(pixels, canvas.width), 0, 0);
+}
+
 /** A picture, as large as the canvas. */
 export function drawPicture(canvas, picture) {
   canvas.getContext("2d").drawImage(picture, 0, 0, canvas.width, canvas.height);

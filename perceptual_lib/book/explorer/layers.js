@@ -3,36 +3,41 @@
 import { controlsOf, strategies } from "./controls.js";
 import { pixelsOf } from "./data.js";
 import { element } from "./elements.js";
+import { explainInPage, methodsFor } from "./in_page.js";
 import { blur } from "./numerics.js";
+import { ownBox, tools, whatWasFound } from "./own.js";
 import { nearestRange, parsedRange } from "./ranges.js";
 import { requests, takePictures, workLine } from "./requests.js";
 import { eachFrame, keepInAddress, onGrid, oneOf, put } from "./state.js";
 import { drawPanels, factsOf, panelsOf, verdict } from "./views.js";
 
-const TRAITS = ["photograph", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
+const TRAITS = ["photograph", "target", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
 
 /**
  * The reader's choices, as far as they can be shown.
- * @typedef {{photograph: object, method: object, layers: string, sigma: number, strategy: string, alpha: number,
+ * @typedef {{photograph: object, target: string, live: boolean, method: object, layers: string, sigma: number, strategy: string, alpha: number,
  *   opacity: number, picture: string, maps: string, map: string, tried: object, chosen: object}} State photograph and
- *   method are those of `about`; picture and map are keys, maps is what the keys of the maps with other layers begin
- *   with, tried are other settings, and chosen are the traits that led to them.
+ *   method are those of `about`; target is the class explained, live whether maps are computed; picture and map are keys,
+ *   maps is what the keys of the maps with other layers begin with, tried are other settings, and chosen are the traits
+ *   that led to them.
  *
  * A photograph with its map.
- * @typedef {{state: State, picture: HTMLImageElement, pixels: Uint8ClampedArray, values: Float32Array,
+ * @typedef {{state: State, pixels: Uint8ClampedArray, values: Float32Array,
  *   sigma: number | null, blurred: Float32Array | null}} Shown state is the one that asked for them.
  */
 
 function render({ model, el }) {
   el.classList.add("explorer");
-  const { activations, notice, size, tried } = model.get("about");
+  const { activations, kernel, notice, size, tried } = model.get("about");
+  if (model.isStatic && kernel?.pieces) explainInPage(model);
   const traits = [...TRAITS, ...Object.keys(tried ?? {})];
   const own = parsedRange(model.get("layers")) ?? parsedRange(`0-${Math.max(0, activations - 1)}`);
   keepInAddress(model, model.get("address"), traits);
-  const ranges = (maps) => rangesAtHand(model, maps, own);
+  const ranges = (maps, live) => rangesAtHand(model, maps, live, own);
   const state = () => stateOf(model, own, ranges);
   /** @type {Shown | null} */
   let shown = null;
+  const searches = new Map(); // by key of a map: the margins on the way, and what is known at its end
 
   const views = panelsOf(size);
   const outcome = verdict();
@@ -48,14 +53,28 @@ function render({ model, el }) {
       Object.assign(shown, { sigma: now.sigma, blurred: blur(shown.values, ...size, now.sigma) });
     }
     outcome.show(drawPanels(views, size, shown, now));
+    found.replaceChildren(...whatWasFound(searches.get(shown.state.map), model.get("about"), shown.state));
+    toolbox.redraw(now);
     facts.replaceChildren(...factsOf(model.get("about"), shown.state, now.strategy));
     el.dataset.redraw = (performance.now() - start).toFixed(1);
   });
-  const receive = (state, picture, { values }) => {
+  const show = (state, pixels, values) => {
     const map = Float32Array.from(values, (value) => value / 65535);
-    shown = { state, picture, pixels: pixelsOf(picture, ...size), values: map, sigma: null, blurred: null };
+    shown = { state, pixels, values: map, sigma: null, blurred: null };
     for (const key of el.querySelectorAll(".key-true")) key.hidden = !state.photograph.boxes.length;
     redraw();
+  };
+  const receive = (state, picture, { values }) => show(state, pixelsOf(picture, ...size), values);
+  const hear = (message, buffers) => {
+    work.hear(message);
+    if (!("margin" in message)) return;
+    const margins = searches.get(message.key)?.margins ?? [];
+    margins[message.step] = message.margin;
+    searches.set(message.key, { ...message, margins });
+    if (message.key !== work.awaited()) return;
+    el.removeAttribute("data-waiting");
+    const [map, seen] = buffers.map(({ buffer, byteOffset, byteLength }) => buffer.slice(byteOffset, byteOffset + byteLength));
+    show(state(), new Uint8ClampedArray(seen), new Uint16Array(map));
   };
   const fail = (error) => {
     for (const [trait, value] of Object.entries(shown?.state.chosen ?? {})) put(model, trait, value);
@@ -65,6 +84,7 @@ function render({ model, el }) {
   const settle = () => {
     const now = state();
     controls.set(now);
+    box.show(now);
     request(now, shown?.state.map);
     redraw();
   };
@@ -74,11 +94,21 @@ function render({ model, el }) {
   };
 
   const heard = traits.map((trait) => [`change:${trait}`, settle]);
-  heard.push(["change:about", fill], ["msg:custom", work.hear]);
+  heard.push(["change:about", fill], ["msg:custom", hear]);
   for (const [event, listener] of heard) model.on(event, listener);
-  const known = element("div", {}, outcome.root, facts, notice ? element("p", { class: "facts" }, notice) : null);
-  const pictures = model.get("live") ? takePictures(model, el, work.say) : null;
-  el.append(columnsOf(views, controls, pictures), work.root, element("div", { class: "result" }, known, controls.held));
+  const found = element("div");
+  const known = element("div", {}, outcome.root, found, facts, notice ? element("p", { class: "facts" }, notice) : null);
+  const pictures = model.get("live") || kernel ? takePictures(model, el, work.say) : null;
+  const box = ownBox(model, state, views.photograph.canvas, size);
+  const toolbox = tools(model, state, size, views, found);
+  const result = element("div", { class: "result" }, known, controls.held);
+  el.append(
+    columnsOf(views, controls, pictures),
+    element("div", { class: "tools" }, controls.target.root, box.root, ...toolbox.buttons),
+    work.root,
+    toolbox.root,
+    result,
+  );
   fill();
   return () => heard.forEach(([event, listener]) => model.off(event, listener));
 }
@@ -102,14 +132,19 @@ function stateOf(model, own, ranges) {
   const about = model.get("about");
   const named = (all, name) => all.find((each) => each.name === name) ?? all[0];
   const photograph = named(about.photographs, model.get("photograph"));
-  const method = named(about.methods, model.get("method"));
+  const method = named(methodsFor(model, photograph), model.get("method"));
+  const live = model.get("live") || Boolean(photograph.own);
+  const target = live && about.classes?.[model.get("target")] ? model.get("target") : `${photograph.target ?? ""}`;
+  const asked = target === `${photograph.target ?? ""}` ? "" : `/${target}`;
   const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
   const settings = method.layered ? tried.map(([, value]) => ` ${value}`).join("") : "";
   const maps = `map/${photograph.name}/${method.name}${settings}/`;
-  const layers = method.layered ? layersAtHand(model, own, ranges(maps)) : "";
+  const layers = method.layered ? layersAtHand(model, own, ranges(maps, live)) : "";
   const strategy = oneOf(strategies, model.get("strategy"));
   return {
     photograph,
+    target,
+    live,
     method,
     layers,
     strategy,
@@ -118,10 +153,11 @@ function stateOf(model, own, ranges) {
     opacity: onGrid(model.get("opacity"), [0, 1, 0.01]),
     picture: `picture/${photograph.name}`,
     maps,
-    map: maps + layers,
+    map: maps + layers + asked,
+    keyOf: (name, held) => `map/${photograph.name}/${name}/${held}${asked}`,
     tried: Object.fromEntries(tried),
     chosen: Object.fromEntries(
-      ["photograph", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
+      ["photograph", "target", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
     ),
   };
 }
@@ -134,8 +170,8 @@ function layersAtHand(model, own, ranges) {
 }
 
 /** The ranges of layers that a page has maps of; null where any can be computed. */
-function rangesAtHand(model, prefix, own) {
-  if (model.get("live")) return null;
+function rangesAtHand(model, prefix, live, own) {
+  if (live) return null;
   const ranges = [own, ...(model.get("about").ranges ?? [])];
   const there = ranges.filter((range) => model.has?.(prefix + range.layers) ?? true);
   return there.length ? there : [own];

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from perceptual_lib.book.explorer import finished
+from perceptual_lib.book.explorer.in_page import page_kernel
 from perceptual_lib.book.explorer.player import PHOTOGRAPHS
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.core.calling import freeze, network_of
@@ -87,6 +88,7 @@ class Explorer(Widget):
     _esm = module("layers")
     address = traitlets.Unicode("layers").tag(sync=True)  # what its part of a page's address begins with
     photograph = traitlets.Unicode().tag(sync=True)
+    target = traitlets.Unicode().tag(sync=True)  # the class explained, "" for the photograph's own
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode().tag(sync=True)  # the first and the last that are held, "0-25"
     sigma = traitlets.Float(5.0).tag(sync=True)
@@ -107,6 +109,7 @@ class Explorer(Widget):
         self.classifier = classifier if isinstance(classifier, Classifier) else load_classifier(classifier)
         known = {name: find_method(name) for name in (ALL_METHODS if methods is None else methods)}
         self.maps: dict[str, np.ndarray] = {}
+        self.kernel: dict[str, Callable[[], Chunk]] = {}
         self.subjects: dict[str, Subject] = {}
         for name, picture in _named(images):
             self.subjects[unused(name.replace("/", "_"), self.subjects)] = self._subject(picture)
@@ -130,6 +133,7 @@ class Explorer(Widget):
             ],
             "size": list(self.classifier.input_size),
             "activations": held,
+            "classes": list(self.classifier.class_names),
             "alphas": {name: ALPHAS[name][[0, -1, 0]].tolist() for name in finished.STRATEGIES},
             "notice": "" if held else NOTHING_TO_HOLD,
         }
@@ -198,12 +202,23 @@ class Explorer(Widget):
         edges = [[round(float(edge), 3) for edge in box] for box in boxes]
         return {"name": name, "title": self.classifier.class_name(target), "boxes": edges}
 
+    def with_kernel(self) -> "Explorer":
+        """The same with what a page needs to explain pictures of its readers; where that cannot be, it says why."""
+        try:
+            about, self.kernel = page_kernel(
+                self.classifier, torch.cat([each.images for each in self.subjects.values()])
+            )
+        except InputError as error:
+            about = {"missing": str(error)}
+        self.about = self.about | {"kernel": about}
+        return self
+
     @property
     def arrays(self) -> dict[str, Callable[[], Chunk]]:
         """The pictures, and the maps that are there."""
         subjects, maps = self.subjects.copy(), self.maps.copy()  # the other thread may add one meanwhile
         pictures = {f"picture/{name}": partial(self._picture, name) for name in subjects}
-        return pictures | {key: partial(array_chunk, saliency) for key, saliency in maps.items()}
+        return pictures | {key: partial(array_chunk, saliency) for key, saliency in maps.items()} | self.kernel
 
     def _picture(self, name: str) -> Chunk:
         return picture_chunk(self.classifier.pixels(self.subjects[name].images)[0].numpy())
@@ -212,10 +227,12 @@ class Explorer(Widget):
         """A page computes nothing: it has the methods and ranges whose maps are there."""
         there = {key.split("/")[2].split()[0] for key in self.maps}
         methods = [method for method in self.about["methods"] if method["name"] in there]
-        return super().static_traits() | {"live": False, "about": self.about | {"methods": methods}}
+        about = self.about | {"methods": methods, "classes": self.about["classes"] if self.kernel else []}
+        return super().static_traits() | {"live": False, "about": about}
 
     def chunk(self, key: str) -> Chunk:
-        self._known(key.partition("/")[2].partition("/")[0])
+        if key not in self.kernel:
+            self._known(key.partition("/")[2].partition("/")[0])
         return super().chunk(key)
 
     def _known(self, name: str) -> Subject:

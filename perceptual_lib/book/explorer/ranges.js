@@ -30,18 +30,18 @@ function placeOf(numbers, wanted) {
 
 /**
  * Two handles over the activations, which snap to where a range can begin and where one can end.
- * @param {Range[]} ranges that were tried; none where all can be had.
+ * @param {Range[]} ranges that were tried; none where all can be had, as by `set(range, true)`.
  * @param {number} count of activations.
  * @param {(first: number, last: number, moved: "first" | "last") => void} changed by the reader.
  */
 export function rangeHandles(ranges, count, changed) {
   const all = Array.from({ length: count }, (_, index) => index);
-  const stops = (end) => (ranges.length ? ascending(ranges.map((range) => range[end])) : all);
-  const grids = { first: stops("first"), last: stops("last") };
+  const stops = (end) => ascending(ranges.map((range) => range[end]));
+  const [free, tried] = [{ first: all, last: all }, { first: stops("first"), last: stops("last") }];
+  let grids = ranges.length ? tried : free;
   const output = element("output");
   const handle = (moved) => {
-    const about = { type: "range", max: grids[moved].length - 1, "aria-label": `${moved} layer held` };
-    return element("input", { ...about, oninput: () => move(moved) });
+    return element("input", { type: "range", "aria-label": `${moved} layer held`, oninput: () => move(moved) });
   };
   const ends = { first: handle("first"), last: handle("last") };
   const layer = (end) => grids[end][Number(ends[end].value)];
@@ -56,8 +56,10 @@ export function rangeHandles(ranges, count, changed) {
     changed(layer("first"), layer("last"), moved);
   };
 
-  const set = (range) => {
+  const set = (range, any) => {
+    grids = any || !ranges.length ? free : tried;
     for (const [end, input] of Object.entries(ends)) {
+      input.max = grids[end].length - 1;
       const place = placeOf(grids[end], range[end]);
       input.value = place;
       input.setAttribute("aria-valuetext", `${range[end]}`);
@@ -79,7 +81,7 @@ const ROOM = 8; // so many columns leave room for the errors in numbers
  * a click or by the arrow keys, as among radio buttons, and by a button the profile's own.
  * @param {Range[]} ranges
  * @param {string} own layers of the profile.
- * @param {boolean} preview whether a range is shown while the mouse is over it.
+ * @param {() => boolean} preview whether a range is shown while the mouse is over it.
  * @param {(layers: string) => void} changed by the reader.
  */
 export function rangeTriangle(ranges, own, preview, changed) {
@@ -106,7 +108,7 @@ export function rangeTriangle(ranges, own, preview, changed) {
     const known = error !== null;
     const text = `${inWords(range)}: ${known ? `error ${error.toFixed(3)}` : "error not known"}`;
     const about = { type: "button", role: "radio", title: text, "aria-label": text, onclick: () => choose(layers) };
-    const onpointerenter = ({ pointerType }) => preview && pointerType === "mouse" && !made.disabled && look(layers);
+    const onpointerenter = ({ pointerType }) => preview() && pointerType === "mouse" && !made.disabled && look(layers);
     const made = element("button", { ...about, onpointerenter }, number(error));
     made.style.gridArea = `${rows.indexOf(first) + 1} / ${columns.indexOf(last) + 1}`;
     if (known) paintCell(made, (high - error) / (high - low || 1));

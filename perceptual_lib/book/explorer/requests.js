@@ -31,52 +31,90 @@ export function requests(model, wait, receive, fail) {
     if (state.map === (wanted ?? current)) return;
     clearTimeout(timer);
     wanted = state.map === current ? null : state.map;
-    wait(wanted);
-    if (wanted) timer = setTimeout(begin, model.get("live") && current ? PATIENCE : 0, state);
+    wait(wanted, state.live);
+    if (wanted) timer = setTimeout(begin, state.live && current ? PATIENCE : 0, state);
   };
 }
 
-/** What is being computed and how far, a way to stop it, and what went wrong. */
+const inMegabytes = (bytes) => (bytes / 1e6).toFixed(0);
+
+/**
+ * What is being computed and how far, a way to stop it, and what went wrong. A search that shows its maps on the way is
+ * stopped where it is, and goes on from there.
+ */
 export function workLine(model, el) {
   const status = statusLine();
   const bar = element("progress", { max: 1, "aria-label": "How much of the map is computed" });
-  const stop = element("button", { type: "button", onclick: () => model.send({ cancel: key }) }, "Cancel");
+  const presses = {
+    Cancel: () => model.send({ cancel: key }),
+    Stop: () => {
+      model.send({ stop: key });
+      stop.textContent = "Go on";
+    },
+    "Go on": () => {
+      model.send({ need: key });
+      stop.textContent = "Stop";
+    },
+  };
+  const stop = element("button", { type: "button", onclick: () => presses[stop.textContent]() });
   let key = null;
   let timer = 0;
-  const tell = () => {
-    status.say(model.get("live") ? "Computing the map …" : "Loading the map …");
-    bar.hidden = stop.hidden = !model.get("live");
+  const tell = (live) => {
+    status.say(live ? "Computing the map …" : "Loading the map …");
+    bar.hidden = stop.hidden = !live;
   };
-  const wait = (wanted) => {
+  const wait = (wanted, live) => {
     key = wanted;
     clearTimeout(timer);
     status.say("");
+    stop.textContent = "Cancel";
     bar.hidden = stop.hidden = true;
     bar.removeAttribute("value");
     el.toggleAttribute("data-waiting", key !== null);
-    if (key !== null) timer = setTimeout(tell, 300);
+    if (key !== null) timer = setTimeout(tell, 300, live);
+  };
+  const load = ({ loading, bytes }) => {
+    bar.hidden = loading === 1;
+    bar.value = loading;
+    const share = `${inMegabytes(loading * bytes)} of ${inMegabytes(bytes)} MB`;
+    status.say(loading === 1 ? "Starting the network …" : `Loading the network and what runs it: ${share} …`);
   };
   const hear = (message) => {
-    if ("progress" in message && message.key === key) bar.value = message.progress;
+    if ("loading" in message) load(message);
+    if ("progress" in message && message.key === key) {
+      bar.value = message.progress;
+      if ("margin" in message && stop.textContent === "Cancel") stop.textContent = "Stop";
+    }
     if ("error" in message && !("key" in message)) status.say(message.error);
   };
-  return { root: element("div", { class: "work" }, status.root, bar, stop), say: status.say, wait, hear };
+  const root = element("div", { class: "work" }, status.root, bar, stop);
+  return { root, say: status.say, wait, hear, awaited: () => key };
 }
 
-/** The reader's own pictures, chosen or dropped. */
+/** The reader's own pictures: chosen, dropped, pasted or taken. */
 export function takePictures(model, el, say) {
   const send = async ([file]) => {
     if (!file) return;
     say(`Reading ${file.name} …`);
     model.send({ upload: file.name }, undefined, [await file.arrayBuffer()]);
   };
-  const input = element("input", { type: "file", accept: "image/*", hidden: true, onchange: () => send(input.files) });
-  const button = element("button", { type: "button", onclick: () => input.click() }, "Open a picture …");
+  const { kernel } = model.get("about");
+  const isStatic = !model.get("live");
+  if (isStatic && kernel.missing) return element("p", { class: "facts" }, `No picture of yours here: ${kernel.missing}`);
+  const opener = (words, more) => {
+    const input = element("input", { type: "file", accept: "image/*", hidden: true, ...more });
+    input.addEventListener("change", () => send(input.files));
+    return [element("button", { type: "button", onclick: () => input.click() }, words), input];
+  };
   const over = (event) => {
     event.preventDefault();
     el.style.outline = event.type === "dragover" ? "2px dashed" : "";
   };
   for (const event of ["dragover", "dragleave", "drop"]) el.addEventListener(event, over);
   el.addEventListener("drop", (event) => send(event.dataTransfer.files));
-  return element("div", {}, button, input);
+  el.ownerDocument.addEventListener("paste", (event) => el.isConnected && send(event.clipboardData.files));
+  const camera = matchMedia("(pointer: coarse)").matches ? opener("Camera …", { capture: "environment" }) : [];
+  const words = `Loads ${inMegabytes(kernel?.bytes)} MB, once. It never leaves this page.`;
+  const about = isStatic ? element("p", { class: "facts" }, words) : null;
+  return element("div", {}, ...opener(isStatic ? "Your photograph …" : "Open a picture …"), ...camera, about);
 }

@@ -5,6 +5,7 @@ function standIn(traits, chunks) {
   const emit = (event, ...values) => (listeners.get(event) ?? []).forEach((listener) => listener(...values));
   return {
     isStatic: true,
+    emit,
     has: (key) => key in chunks,
     get: (trait) => traits[trait],
     set(trait, value) {
@@ -17,7 +18,8 @@ function standIn(traits, chunks) {
     off: (event, listener) => listeners.set(event, (listeners.get(event) ?? []).filter((each) => each !== listener)),
     send({ need: key }) {
       if (!key) return;
-      const answer = key in chunks ? chunk(chunks[key]) : Promise.reject(new Error("this page does not have that map"));
+      const kept = key.startsWith("kernel/") ? Object.values(chunks) : null;
+      const answer = key in chunks ? chunk(chunks[key], kept) : Promise.reject(new Error("this page does not have that map"));
       answer.then(
         ([head, bytes]) => emit("msg:custom", { ...head, key }, [new DataView(bytes.buffer)]),
         (error) => emit("msg:custom", { key, error: error.message }, []),
@@ -26,12 +28,16 @@ function standIn(traits, chunks) {
   };
 }
 
-/** Head and bytes of a chunk: written into the page, or in a script of the site (file:// forbids `fetch`). */
-async function chunk(name) {
+/**
+ * Head and bytes of a chunk: written into the page, or in a script of the site (file:// forbids `fetch`), which is kept
+ * for the next visit, and the only copy then, where the chunk is one of `kept`.
+ */
+async function chunk(name, kept = null) {
   if (!document.getElementById(name)) {
     const root = document.documentElement.dataset.content_root ?? "";
     const script = document.createElement("script");
     script.src = `${root}_static/explorer/${name}.js`;
+    if (kept && location.protocol !== "file:") script.src = await fromCache(script.src, kept);
     const waiting = new Promise((resolve, reject) => {
       script.onload = resolve;
       script.onerror = () => reject(new Error("a part of this page could not be loaded"));
@@ -39,8 +45,24 @@ async function chunk(name) {
     document.head.append(script);
     await waiting;
   }
-  const { dataset, textContent } = document.getElementById(name);
-  return [JSON.parse(dataset.head), Uint8Array.from(atob(textContent), (letter) => letter.charCodeAt(0))];
+  const element = document.getElementById(name);
+  const { dataset, textContent } = element;
+  if (kept) element.remove();
+  const bytes = await (await fetch(`data:application/octet-stream;base64,${textContent}`)).arrayBuffer();
+  return [JSON.parse(dataset.head), new Uint8Array(bytes)];
+}
+
+/** The address of a copy of a file, which a cache has from now on; what is not `kept` any more leaves it. */
+async function fromCache(address, kept) {
+  const cache = await globalThis.caches?.open("perceptual-ball").catch(() => null);
+  if (!cache) return address; // no secure context, or no room
+  for (const { url } of await cache.keys()) if (!kept.some((name) => url.includes(name))) await cache.delete(url);
+  let found = await cache.match(address);
+  if (!found) {
+    found = await fetch(address);
+    if (found.ok) await cache.put(address, found.clone()).catch(() => {});
+  }
+  return URL.createObjectURL(await found.blob());
 }
 
 function mountWhenSeen(el, explorer, traits, chunks) {

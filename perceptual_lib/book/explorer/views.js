@@ -1,7 +1,7 @@
 // What the explorer of layers shows: four panels, how well the cut fits, and what is known of the method.
 
 import { boxesOver, drawCut, drawOverlay, keyOf } from "./cuts.js";
-import { drawMap, drawPicture } from "./drawing.js";
+import { drawMap, drawPixels } from "./drawing.js";
 import { element, panel } from "./elements.js";
 import { iou, largestComponent, threshold } from "./numerics.js";
 import { inWords } from "./ranges.js";
@@ -19,11 +19,11 @@ export function panelsOf(size) {
 }
 
 /** @returns {number | null} how well the box of the cut's largest part fits; null without a true box. */
-export function drawPanels(views, size, { state, picture, pixels, blurred }, now) {
+export function drawPanels(views, size, { state, pixels, blurred }, now) {
   const { boxes } = state.photograph;
   const cut = threshold(blurred, now.strategy, now.alpha);
   const component = largestComponent(cut.mask, ...size);
-  drawPicture(views.photograph.canvas, picture);
+  drawPixels(views.photograph.canvas, pixels);
   drawMap(views.map.canvas, blurred);
   drawOverlay(views.overlay.canvas, pixels, blurred, now.opacity);
   drawCut(views.cut.canvas, pixels, cut.mask, component.mask);

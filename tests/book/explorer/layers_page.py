@@ -45,6 +45,7 @@ class Layers(Widget):
     _esm = module("layers")
     address = traitlets.Unicode("layers").tag(sync=True)
     photograph = traitlets.Unicode("cat").tag(sync=True)
+    target = traitlets.Unicode().tag(sync=True)
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode("0-3").tag(sync=True)
     sigma = traitlets.Float(2.0).tag(sync=True)

@@ -1,0 +1,51 @@
+"""What a page needs to explain its reader's own photographs: the network as a graph, what runs it, and the search."""
+
+import lzma
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from perceptual_lib.book.explorer.graph import equation_5
+from perceptual_lib.book.explorer.widget import HERE, Chunk, module
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.settings import suited
+from perceptual_lib.networks.classifier import Classifier
+
+RUNTIME = HERE / "runtime"
+PIECE = 2_000_000  # bytes: a file of the site, after each of which the page says how far it is
+
+
+def page_kernel(classifier: Classifier, images: Any) -> tuple[dict[str, Any], dict[str, Callable[[], Chunk]]]:
+    """What in_page.js is told of a classifier's kernel, and its pieces as arrays of an explorer, `kernel/NUMBER`.
+
+    The graph is checked on images (B, C, H, W). Raises InputError for a network that the graph does not cover, and for
+    pictures that the page cannot read as the classifier does.
+    """
+    if classifier.interpolation != Image.Resampling.BICUBIC or len(classifier.mean) != 3:
+        raise InputError("a page reads colour pictures, and shrinks them by Pillow's BICUBIC alone.")
+    files = {  # what changes least comes first: its pieces stay in a reader's cache
+        "wasm": lzma.decompress((RUNTIME / "ort-wasm-simd-threaded.wasm.xz").read_bytes()),
+        "runtime": (RUNTIME / "ort.wasm.bundle.min.mjs").read_bytes(),
+        "network": equation_5(classifier, images),
+        "search": module("search").encode(),
+    }
+    whole = zlib.compress(b"".join(files.values()), 9)
+    pieces = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
+    settings = suited(classifier.network)
+    names = "layer_weight", "margin_target", "pixel_weight", "max_iter"
+    about = {
+        "pieces": len(pieces),
+        "bytes": len(whole),
+        "sizes": {name: len(data) for name, data in files.items()},
+        "mean": classifier.mean.flatten().tolist(),
+        "std": classifier.std.flatten().tolist(),
+        "settings": {name: getattr(settings, name) for name in names},
+    }
+    return about, {f"kernel/{index}": partial(_chunk, piece) for index, piece in enumerate(pieces)}
+
+
+def _chunk(piece: bytes) -> Chunk:
+    return {"format": "bytes"}, piece

@@ -1,0 +1,129 @@
+// What one does with a map of a picture of one's own: why, and what instead; a box, other methods beside it, a file.
+
+import { chart } from "./chart.js";
+import { inPercent } from "./controls.js";
+import { load } from "./data.js";
+import { drawMap } from "./drawing.js";
+import { element, panel } from "./elements.js";
+import { blur, iou, largestComponent, threshold } from "./numerics.js";
+import { put } from "./state.js";
+
+const COMPARED_METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"];
+
+/** The margin on its way, and what the network says at its end. Nothing of a map that was not searched for here. */
+export function whatWasFound(search, { classes, kernel }, { target, layers }) {
+  if (!search) return [];
+  const { margins, step, steps, probability, rival, rivals } = search;
+  const [aim, own] = [kernel?.settings.margin_target ?? -2, classes[target]];
+  const values = Array.from({ length: steps + 1 }, (_, place) => margins[Math.min(place, step)]);
+  const curve = chart([{ name: "margin", values, colour: "var(--ours)" }], {
+    title: "Margin over the steps of the search; below zero the class is lost",
+    x: "step",
+    y: "margin",
+    low: Math.min(aim, ...values) - 0.2,
+    high: Math.max(0, ...values) + 0.2,
+    level: { value: 0, text: "below 0 the class is lost" },
+    mark: step,
+  });
+  const known = margins[0] > 0 ? "" : ` The network does not see ${own} here: its margin is below zero to begin with.`;
+  const held = layers ? `layers ${layers} held` : "no layer held";
+  const words = `Why ${own}? ${held}, after ${step} steps its margin is ${search.margin.toFixed(2)} (from ${margins[0].toFixed(2)}).`;
+  const instead = ` It would be ${classes[rival]}, ${inPercent(rivals)}; ${own}, ${inPercent(probability)}.`;
+  return [element("p", {}, words, instead, known), curve];
+}
+
+/** A box of the reader's for the fit, drawn over the photograph or written: left, top, right, bottom. */
+export function ownBox(model, state, canvas, [height, width]) {
+  const keep = (box) => {
+    const about = model.get("about");
+    const { name } = state().photograph;
+    const boxes = box.length === 4 && box.every(Number.isFinite) ? [box] : [];
+    const photographs = about.photographs.map((each) => (each.name === name ? { ...each, boxes } : each));
+    put(model, "about", { ...about, photographs });
+  };
+  const input = element("input", { type: "text", placeholder: "left, top, right, bottom", size: 18 });
+  input.addEventListener("change", () => keep(input.value.match(/[\d.]+/g)?.map(Number) ?? []));
+  let start = null;
+  const place = ({ clientX, clientY }) => {
+    const { left, top, width: wide, height: high } = canvas.getBoundingClientRect();
+    return [((clientX - left) / wide) * width, ((clientY - top) / high) * height].map(Math.round);
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!state().photograph.own) return;
+    start = place(event);
+    canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!start) return;
+    const end = place(event);
+    keep([...start.map((each, side) => Math.min(each, end[side])), ...start.map((each, side) => Math.max(each, end[side]))]);
+  });
+  for (const event of ["pointerup", "pointercancel"]) canvas.addEventListener(event, () => (start = null));
+  const root = element("label", { class: "box" }, "Your box, drawn over the photograph or written: ", input);
+  const show = ({ photograph }) => {
+    root.hidden = !photograph.own;
+    canvas.style.touchAction = photograph.own ? "none" : "";
+    if (input.ownerDocument.activeElement !== input) input.value = photograph.boxes[0]?.join(", ") ?? "";
+  };
+  return { root, show };
+}
+
+/** Buttons that compare methods on the photograph, and that save what is seen. */
+export function tools(model, state, size, views, found) {
+  const root = element("div", { class: "panels" });
+  let compared = []; // {view, key, title, values}
+  const compare = async () => {
+    const { keyOf, layers } = state();
+    const held = layers || model.get("layers");
+    const known = model.get("about").methods.filter(({ name }) => COMPARED_METHODS.includes(name));
+    compared = COMPARED_METHODS.flatMap((name) => known.filter((each) => each.name === name)).map(({ name, title, layered }) => {
+      const words = layered ? `${title}, layers ${held}` : title;
+      return { view: panel(`${words} …`, ...size), key: keyOf(name, layered ? held : ""), title: words };
+    });
+    root.replaceChildren(...compared.map(({ view }) => view.root));
+    for (const each of compared) {
+      try {
+        each.values = Float32Array.from((await load(model, each.key)).values, (value) => value / 65535);
+        redraw(state());
+      } catch (error) {
+        each.view.text.textContent = `${each.title}: ${error.message}`;
+      }
+    }
+  };
+  const redraw = (now) => {
+    const own = `map/${now.photograph.name}/`;
+    if (compared.some(({ key }) => !key.startsWith(own))) root.replaceChildren(...(compared = []));
+    for (const { view, title, values } of compared.filter((each) => each.values)) {
+      const blurred = blur(values, ...size, now.sigma);
+      drawMap(view.canvas, blurred);
+      const { box } = largestComponent(threshold(blurred, now.strategy, now.alpha).mask, ...size);
+      const { boxes } = now.photograph;
+      view.text.textContent = boxes.length ? `${title}: IoU ${iou(box, boxes).toFixed(3)}` : title;
+    }
+  };
+  const button = (words, onclick) => element("button", { type: "button", onclick }, words);
+  return { root, redraw, buttons: [button("Compare methods", compare), button("Save as PNG", () => save(views, found))] };
+}
+
+/** The panels with their captions side by side in a file. */
+function save(views, found) {
+  const panels = [views.photograph, views.map, views.overlay, views.cut];
+  const [{ width, height }] = panels.map(({ canvas }) => canvas);
+  const whole = element("canvas", { width: panels.length * (width + 10) + 10, height: height + 60 });
+  const context = whole.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, whole.width, whole.height);
+  context.font = "12px sans-serif";
+  panels.forEach(({ canvas, root, text }, index) => {
+    const left = 10 + index * (width + 10);
+    context.drawImage(canvas, left, 10);
+    context.fillStyle = "black";
+    context.fillText(text.firstChild.data, left, height + 28, width);
+    for (const rect of root.querySelectorAll("rect:not(.halo)")) {
+      context.strokeStyle = getComputedStyle(rect).stroke;
+      context.strokeRect(left + rect.x.baseVal.value, 10 + rect.y.baseVal.value, rect.width.baseVal.value, rect.height.baseVal.value);
+    }
+  });
+  context.fillText(found.querySelector("p")?.textContent ?? "", 10, height + 50, whole.width - 20);
+  element("a", { href: whole.toDataURL(), download: "perceptual-ball.png" }).click();
+}

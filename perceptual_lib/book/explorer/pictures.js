@@ -1,0 +1,50 @@
+// The reader's picture at the size that the network takes, to the last bit as Pillow makes it.
+
+const BITS = 2 ** 22; // of a weight, as a whole number
+const SUPPORT = 2; // pixels that the cubic reaches to either side
+
+/** Keys' cubic with a = -0.5, Pillow's BICUBIC. */
+function cubic(distance) {
+  const x = Math.abs(distance);
+  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+  return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+/**
+ * `Image.resize((columns, rows), BICUBIC)`.
+ * @param {Uint8ClampedArray} pixels red, green, blue and alpha of each pixel, in row order.
+ * @returns {Uint8ClampedArray} the same, all of them opaque.
+ */
+export function resized(pixels, [height, width], [rows, columns]) {
+  return eachLine(eachLine(pixels, height, width, columns), columns, height, rows);
+}
+
+/** Every line of (count, length) pixels at another length. The result is transposed, so that a second pass sees the columns. */
+function eachLine(pixels, count, length, size) {
+  const scale = length / size;
+  const stretch = Math.max(scale, 1);
+  const result = new Uint8ClampedArray(4 * size * count).fill(255);
+  for (let place = 0; place < size; place++) {
+    const center = (place + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(center - SUPPORT * stretch + 0.5));
+    const last = Math.min(length, Math.trunc(center + SUPPORT * stretch + 0.5));
+    const raw = Array.from({ length: last - first }, (_, index) => cubic((index + first - center + 0.5) / stretch));
+    const sum = raw.reduce((total, weight) => total + weight);
+    const weights = raw.map((weight) => Math.sign(weight) * Math.floor(Math.abs((weight / sum) * BITS) + 0.5));
+    for (let line = 0; line < count; line++) {
+      let [red, green, blue] = [BITS / 2, BITS / 2, BITS / 2];
+      let at = 4 * (line * length + first);
+      for (const weight of weights) {
+        red += weight * pixels[at];
+        green += weight * pixels[at + 1];
+        blue += weight * pixels[at + 2];
+        at += 4;
+      }
+      const to = 4 * (place * count + line);
+      result[to] = Math.floor(red / BITS);
+      result[to + 1] = Math.floor(green / BITS);
+      result[to + 2] = Math.floor(blue / BITS);
+    }
+  }
+  return result;
+}

@@ -1,0 +1,166 @@
+// A worker that explains: the network, as the graph that graph.py writes, and the search for the smallest change.
+
+import { minimize } from "./lbfgs.js";
+import { resized } from "./pictures.js";
+
+let ort = null;
+let session = null;
+let subject = null; // the photograph: its image, normalized, and what the network says and activates at it
+let search = null; // points to come, what the last pass said, and what is asked for
+
+/** What the page may ask for, by name. What is answered is copied into the page. */
+const tasks = {
+  /** Start the runtime: its module's text, its WebAssembly, and the graph. */
+  async open({ runtime, wasm, network }) {
+    ort = await import(URL.createObjectURL(new Blob([runtime], { type: "text/javascript" })));
+    Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: wasm });
+    session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"] });
+  },
+
+  /** Read a picture; the next tasks are about it. Answers what the network is shown, and the classes' probabilities. */
+  async look({ pixels, from, size, mean, std }) {
+    const shown = resized(pixels, from, size);
+    const count = size[0] * size[1];
+    const image = new Float32Array(3 * count);
+    for (let index = 0; index < image.length; index++) {
+      const channel = Math.floor(index / count);
+      image[index] = (shown[4 * (index % count) + channel] / 255 - mean[channel]) / std[channel];
+    }
+    subject = { image, size, mean, std };
+    search = null;
+    subject.at = await pass(image, { outputs: session.outputNames });
+    return { shown, probabilities: softmax(subject.at.logits) };
+  },
+
+  /** Begin to minimize Eq. 5 for a class, with the activations from `held[0]` to `held[1]` held. */
+  async begin({ target, held, layer_weight, margin_target, pixel_weight, max_iter }) {
+    const { image, at } = subject;
+    const layers = activations().map((_, layer) => (held && held[0] <= layer && layer <= held[1] ? 1 : 0));
+    const scale = layers.map((share, layer) => {
+      const values = at[`activation_${layer}`];
+      const size = values.reduce((sum, value) => sum + value * value, 0) / values.length;
+      return (share * layer_weight) / values.length / (size || 1);
+    });
+    const about = { target, rival: 1, margin_target, scale, outputs: ["logits", "margin", "perceptual", "gradient"] };
+    const own = { target, steps: max_iter, step: -1, last: null };
+    const evaluate = async (change) => {
+      const said = await pass(image.map((value, index) => value + change[index]), about);
+      const square = change.reduce((sum, value) => sum + value * value, 0) / change.length;
+      own.last = said;
+      return {
+        loss: (said.margin[0] - margin_target) ** 2 + said.perceptual[0] + pixel_weight * square,
+        gradient: said.gradient.map((value, index) => value + (2 * pixel_weight * change[index]) / change.length),
+      };
+    };
+    own.points = minimize(evaluate, new Float32Array(image.length), max_iter);
+    search = own;
+  },
+
+  /** The next step: its map, the picture that the network sees, margin and probabilities; null behind the last one. */
+  async step() {
+    const { value: change, done } = await search.points.next();
+    if (done) return null;
+    search.step++;
+    const { image } = subject;
+    const [count, { mean, std }] = [image.length / 3, subject];
+    const seen = new Uint8ClampedArray(4 * count).fill(255);
+    const size = Float32Array.from({ length: count }, (_, place) => {
+      let sum = 0;
+      for (let channel = 0; channel < 3; channel++) {
+        const moved = change[channel * count + place];
+        seen[4 * place + channel] = ((image[channel * count + place] + moved) * std[channel] + mean[channel]) * 255;
+        sum += moved * moved;
+      }
+      return Math.sqrt(sum / 3);
+    });
+    const { margin, logits } = search.last;
+    const told = { step: search.step, steps: search.steps, margin: margin[0], ...whatInstead(logits, search.target) };
+    return { ...told, seen, map: whole(size) };
+  },
+
+  /** Largest magnitude over the channels of the gradient of the class's logit. */
+  async gradient({ target }) {
+    const { gradient } = await pass(subject.image, { target, outputs: ["gradient"] });
+    const count = gradient.length / 3;
+    const largest = (place) => Math.max(...[0, 1, 2].map((channel) => Math.abs(gradient[channel * count + place])));
+    return whole(Float32Array.from({ length: count }, (_, place) => largest(place)));
+  },
+
+  /** Grad-CAM, enlarged as `interpolate` does it. */
+  async grad_cam({ target }) {
+    const { cam, dims } = await pass(subject.image, { target, outputs: ["cam"] });
+    const [height, width] = subject.size;
+    const [[rows, first], [columns, second]] = [ends(height, dims.cam[1]), ends(width, dims.cam[2])];
+    const at = (row, column) => cam[row * dims.cam[2] + column];
+    return whole(
+      Float32Array.from({ length: height * width }, (_, place) => {
+        const [y, x] = [Math.floor(place / width), place % width];
+        const [top, left, down, across] = [rows[y], columns[x], first[y], second[x]];
+        const [bottom, right] = [Math.min(top + 1, dims.cam[1] - 1), Math.min(left + 1, dims.cam[2] - 1)];
+        const upper = at(top, left) + across * (at(top, right) - at(top, left));
+        return upper + down * (at(bottom, left) + across * (at(bottom, right) - at(bottom, left)) - upper);
+      }),
+    );
+  },
+};
+
+/** For each of `size` places, the last of `count` pixels before it, and how far it is beyond that one. */
+function ends(size, count) {
+  const places = Float32Array.from({ length: size }, (_, place) => Math.max(0, ((place + 0.5) * count) / size - 0.5));
+  const before = places.map((place) => Math.min(Math.floor(place), count - 1));
+  return [before, places.map((place, index) => place - before[index])];
+}
+
+const activations = () => session.outputNames.filter((name) => name.startsWith("activation_"));
+
+/** One pass of the graph; where no class is given that of the largest logit does not matter. */
+async function pass(image, { target = 0, rival = 0, margin_target = -1e3, scale = null, outputs }) {
+  const tensor = (values, ...dims) => new ort.Tensor("float32", values, dims);
+  const held = scale ?? activations().map(() => 0);
+  const feeds = {
+    image: tensor(image, 1, 3, ...subject.size),
+    rival: tensor(Float32Array.of(rival), 1),
+    margin_target: tensor(Float32Array.of(margin_target), 1),
+    scale: tensor(Float32Array.from(held), held.length),
+  };
+  const classes = session.outputMetadata.find(({ name }) => name === "logits").shape[1];
+  feeds.target = tensor(new Float32Array(classes), 1, classes);
+  feeds.target.data[target] = 1;
+  held.forEach((share, layer) => {
+    const kept = subject.at?.tensors[`activation_${layer}`];
+    feeds[`reference_${layer}`] = share ? kept : tensor(new Float32Array(1), 1, 1, 1, 1);
+  });
+  const tensors = await session.run(feeds, outputs);
+  const named = (part) => Object.fromEntries(outputs.map((name) => [name, tensors[name][part]]));
+  return { ...named("data"), dims: named("dims"), tensors };
+}
+
+function softmax(logits) {
+  const most = logits.reduce((one, other) => Math.max(one, other));
+  const powers = logits.map((value) => Math.exp(value - most));
+  const sum = powers.reduce((total, value) => total + value, 0);
+  return powers.map((value) => value / sum);
+}
+
+/** The probability of a class, and the most probable other one. */
+function whatInstead(logits, target) {
+  const probabilities = softmax(logits);
+  const others = probabilities.map((value, index) => (index === target ? -1 : value));
+  const rival = others.indexOf(others.reduce((one, other) => Math.max(one, other)));
+  return { probability: probabilities[target], rival, rivals: probabilities[rival] };
+}
+
+/** A map as whole numbers from 0 to 65535, as Python sends it. */
+function whole(values) {
+  const low = values.reduce((one, other) => Math.min(one, other));
+  const range = values.reduce((one, other) => Math.max(one, other)) - low || 1;
+  return Uint16Array.from(values, (value) => Math.round(((value - low) / range) * 65535));
+}
+
+onmessage = async ({ data: { id, task, given } }) => {
+  try {
+    postMessage({ id, found: await tasks[task](given) });
+  } catch (error) {
+    postMessage({ id, error: error.message ?? String(error) });
+  }
+};
