@@ -32,7 +32,7 @@ export function explainInPage(model) {
       const picture = await opened(file, bytes);
       opening ??= openWorker(model, emit);
       opening.catch(() => (opening = null)); // with the next picture it is tried again
-      const { call } = await opening;
+      const call = await opening;
       const { kernel, size, classes } = model.get("about");
       const name = photographs.size ? `yours ${photographs.size + 1}` : "yours"; // not the file's, which is private
       photographs.set(name, { ...picture, size, mean: kernel.mean, std: kernel.std });
@@ -62,7 +62,7 @@ export function explainInPage(model) {
     asked = key;
     if (begun && begun !== key) emit({ key: begun, error: "cancelled" });
     if (begun !== key) begun = null;
-    const { call } = await opening;
+    const call = await opening;
     if (looked !== name) await call("look", photographs.get(name));
     looked = name;
     const about = model.get("about");
@@ -144,11 +144,14 @@ async function openWorker(model, emit) {
   };
   worker.onerror = ({ message }) => waiting.forEach(([, reject]) => reject(new Error(message)));
   let count = 0;
-  const call = (task, given) =>
+  const call = (task, given, moved = []) =>
     new Promise((resolve, reject) => {
       waiting.set(++count, [resolve, reject]);
-      worker.postMessage({ id: count, task, given });
+      worker.postMessage({ id: count, task, given }, moved);
     });
-  await call("open", files);
-  return { call };
+  await call("open", files, [all]).catch(({ message }) => {
+    worker.terminate();
+    throw new Error(`The network cannot be started in this browser (${message}); all else on the page goes on.`);
+  });
+  return call;
 }

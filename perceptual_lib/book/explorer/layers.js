@@ -49,6 +49,8 @@ function render({ model, el }) {
     if (!shown) return;
     const start = performance.now();
     const now = state();
+    if (shown.state.photograph.name === now.photograph.name) shown.state.photograph = now.photograph; // with a new box
+    for (const key of el.querySelectorAll(".key-true")) key.hidden = !shown.state.photograph.boxes.length;
     if (shown.sigma !== now.sigma) {
       Object.assign(shown, { sigma: now.sigma, blurred: blur(shown.values, ...size, now.sigma) });
     }
@@ -61,7 +63,6 @@ function render({ model, el }) {
   const show = (state, pixels, values) => {
     const map = Float32Array.from(values, (value) => value / 65535);
     shown = { state, pixels, values: map, sigma: null, blurred: null };
-    for (const key of el.querySelectorAll(".key-true")) key.hidden = !state.photograph.boxes.length;
     redraw();
   };
   const receive = (state, picture, { values }) => show(state, pixelsOf(picture, ...size), values);
@@ -71,7 +72,7 @@ function render({ model, el }) {
     const margins = searches.get(message.key)?.margins ?? [];
     margins[message.step] = message.margin;
     searches.set(message.key, { ...message, margins });
-    if (message.key !== work.awaited()) return;
+    if (message.key !== work.awaited() || !buffers.length) return;
     el.removeAttribute("data-waiting");
     const [map, seen] = buffers.map(({ buffer, byteOffset, byteLength }) => buffer.slice(byteOffset, byteOffset + byteLength));
     show(state(), new Uint8ClampedArray(seen), new Uint16Array(map));

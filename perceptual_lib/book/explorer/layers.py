@@ -1,27 +1,24 @@
 """The explorer of layers, blur and thresholds (Secs. 3, 4.2): on finished maps, on any photograph and network."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 from io import BytesIO
-from itertools import count
-from pathlib import Path
 from threading import Event
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import traitlets
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor, nn
+from torch import nn
 
 from perceptual_lib.book.explorer import finished
-from perceptual_lib.book.explorer.in_page import page_kernel
 from perceptual_lib.book.explorer.player import PHOTOGRAPHS
+from perceptual_lib.book.explorer.subjects import Report, Subject, named_pictures, subject_of, telling, told_of
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
-from perceptual_lib.core.calling import freeze, network_of
+from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
@@ -30,39 +27,17 @@ from perceptual_lib.evaluation.localization.table import table_scores
 from perceptual_lib.evaluation.sections import ALL_METHODS
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
-from perceptual_lib.networks.pictures import PictureLike, list_pictures, open_picture
+from perceptual_lib.networks.pictures import PictureLike, open_picture
 from perceptual_lib.networks.sources import load_classifier
-from perceptual_lib.photographs.boxes import Box
 from perceptual_lib.photographs.photographs import Photograph, unused
-from perceptual_lib.photographs.sources import load_photographs
 
 MAX_BYTES = 64_000_000  # of an uploaded file
+SEARCHES = "perceptual", "no_perceptual"  # whose maps are shown on the way
+PATIENCE = 600.0  # seconds that a search may be stopped before it is given up
 NOTHING_TO_HOLD = (
     "This network has no activations that are known here: nothing can be held, and the perceptual maps are those "
     "without the perceptual term."
 )
-IMAGENET_CLASSES = 1000
-
-
-def _named(images: PictureLike | Iterable[PictureLike] | None) -> list[tuple[str, PictureLike]]:
-    """Pictures with their names: of files their stems, of others "picture"."""
-    if images is None or isinstance(images, (str, os.PathLike)):
-        return [(photograph.name, photograph) for photograph in load_photographs(images)]
-    named = []
-    for each in list_pictures(images):
-        if isinstance(each, (str, os.PathLike)):
-            (each,) = load_photographs([each])
-        file = getattr(each, "name", "") or getattr(each, "filename", "")
-        named.append((each.name if isinstance(each, Photograph) else Path(str(file)).stem or "picture", each))
-    return named
-
-
-class Subject(NamedTuple):
-    """A photograph as the network sees it."""
-
-    images: Tensor  # (1, 3, H, W), normalized
-    target: int  # the class explained
-    boxes: Sequence[Box] = ()  # in inclusive pixels of the map, none where they are not known
 
 
 class Explorer(Widget):
@@ -111,16 +86,18 @@ class Explorer(Widget):
         self.maps: dict[str, np.ndarray] = {}
         self.kernel: dict[str, Callable[[], Chunk]] = {}
         self.subjects: dict[str, Subject] = {}
-        for name, picture in _named(images):
-            self.subjects[unused(name.replace("/", "_"), self.subjects)] = self._subject(picture)
+        for name, picture in named_pictures(images):
+            self.subjects[unused(name.replace("/", "_"), self.subjects)] = subject_of(self.classifier, picture)
         if not self.subjects:
             raise InputError("there is no picture to explore; give one or more, or none for the embedded photographs.")
         self._executor = ThreadPoolExecutor(max_workers=1)
-        self._cancelled = Event()  # of the map that was asked for last
+        self._cancelled, self._going = Event(), Event()  # of the map that was asked for last; it is not stopped
+        self._searched = ""  # its key
+        self._going.set()
         held = len(self.classifier.activations)
         layers = f"0-{max(0, held * 4 // 5 - 1)}" if held else ""
         about = {
-            "photographs": [self._photograph(name) for name in self.subjects],
+            "photographs": self._photographs(),
             "methods": [
                 {
                     "name": name,
@@ -186,32 +163,20 @@ class Explorer(Widget):
         }
         return made
 
-    def _subject(self, photograph: PictureLike) -> Subject:
-        images = self.classifier.preprocess(photograph)
-        with torch.no_grad(), freeze(self.classifier):
-            scores = self.classifier(images)
-        target = getattr(photograph, "target", None)
-        if target is None or scores.shape[1] != IMAGENET_CLASSES:
-            target = int(scores.argmax(1))
-        boxes = photograph.scaled_boxes(*images.shape[2:]) if isinstance(photograph, Photograph) else ()
-        return Subject(images, target, boxes)
-
-    def _photograph(self, name: str) -> dict[str, Any]:
-        """What the browser is told of a photograph."""
-        _, target, boxes = self.subjects[name]
-        edges = [[round(float(edge), 3) for edge in box] for box in boxes]
-        return {"name": name, "title": self.classifier.class_name(target), "boxes": edges}
-
     def with_kernel(self) -> "Explorer":
         """The same with what a page needs to explain pictures of its readers; where that cannot be, it says why."""
+        from perceptual_lib.book.explorer.in_page import page_kernel  # imports onnx, which is needed here alone
+
+        images = torch.cat([subject.images for subject in self.subjects.values()])
         try:
-            about, self.kernel = page_kernel(
-                self.classifier, torch.cat([each.images for each in self.subjects.values()])
-            )
+            about, self.kernel = page_kernel(self.classifier, images)
         except InputError as error:
             about = {"missing": str(error)}
         self.about = self.about | {"kernel": about}
         return self
+
+    def _photographs(self) -> list[dict[str, Any]]:
+        return [told_of(subject, name, self.classifier) for name, subject in self.subjects.items()]
 
     @property
     def arrays(self) -> dict[str, Callable[[], Chunk]]:
@@ -246,8 +211,10 @@ class Explorer(Widget):
                 self.add(str(content["upload"]), bytes(buffers[0]) if buffers else b"")
             except InputError as error:
                 self.send({"error": str(error)})
+        elif "stop" in content:
+            self._going.clear()
         elif "cancel" in content:
-            self._cancelled.set()
+            self._stop()
         else:
             super()._answer(widget, content, buffers)
 
@@ -255,17 +222,23 @@ class Explorer(Widget):
         """Send what is there; compute, and then send, what is not."""
         if not key.startswith("map/") or key in self.maps:
             return super().reply(key)
-        self._cancelled.set()
-        self._cancelled = Event()
+        if key == self._searched and not self._going.is_set():  # it was stopped
+            return self._going.set()
+        self._stop()
+        self._cancelled, self._searched = Event(), key
         self._executor.submit(self._compute, key, self._cancelled)
+
+    def _stop(self) -> None:
+        self._cancelled.set()
+        self._going.set()
 
     def _compute(self, key: str, cancelled: Event) -> None:
         """In a thread of its own, so that a request to stop can be heard."""
 
-        def report(done: float) -> None:
-            if cancelled.is_set():
+        def report(told: dict[str, Any], drawn: list[bytes]) -> None:
+            if not self._going.wait(PATIENCE) or cancelled.is_set():
                 raise CancelledError
-            self.send({"key": key, "progress": min(1.0, done)})
+            self.send({"key": key} | told, drawn)
 
         try:
             self.maps[key] = self.compute(key, report)
@@ -276,24 +249,25 @@ class Explorer(Widget):
         else:
             super().reply(key)
 
-    def compute(self, key: str, report: Callable[[float], None] = lambda done: None) -> np.ndarray:
-        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`.
+    def compute(self, key: str, report: Report = lambda told, drawn: None) -> np.ndarray:
+        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`, and behind it `/CLASS`, if not its own.
 
-        `report` is called with the share that is done, before each pass of the network. Raises InputError for a
-        photograph, method or layers that there are not, and as `explain`.
+        `report` is called after each pass of the network with the share that is done, and of a search with where it is
+        and, a few times a second, with what is drawn of it. Raises InputError for a photograph, method or layers that
+        there are not, and as `explain`.
         """
-        _, name, method, layers = key.split("/")
+        _, name, method, layers, *other = key.split("/")
         method, *tried = method.split()
         subject, known = self._known(name), find_method(method)
         settings: dict[str, Any] = {"sigma": 0.0} if known.ours else {}
         settings |= zip(("layer_weight", "margin_target"), map(float, tried), strict=False)
         if layers or (known.ours and not self.classifier.activations):  # of which the notice speaks
             settings["layers"] = layers or ()
-        passes, done = max(1, known.passes({})[0]), count()
-        network = network_of(self.classifier)
-        handle = network.register_forward_pre_hook(lambda *_: report(next(done) / passes))
+        passes, target = max(1, known.passes({})[0]), int(other[0]) if other else subject.target
+        tell = telling(self.classifier, subject, target, passes, report, drawn=method in SEARCHES)
+        handle = network_of(self.classifier).register_forward_hook(tell)
         try:
-            maps = explain(self.classifier, subject.images, subject.target, method=method, **settings)
+            maps = explain(self.classifier, subject.images, target, method=method, **settings)
         finally:
             handle.remove()
         return maps[0].cpu().numpy()
@@ -306,10 +280,10 @@ class Explorer(Widget):
         if len(data) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES // 10**6} MB; give a smaller picture.")
         try:
-            subject = self._subject(open_picture(Image.open(BytesIO(data))))
+            subject = subject_of(self.classifier, open_picture(Image.open(BytesIO(data))), own=True)
         except (UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"{name} is not a picture that can be read here; give a JPEG or PNG file.") from error
         name = unused(name.replace("/", "_"), self.subjects)
         self.subjects[name] = subject
-        self.about = {**self.about, "photographs": [self._photograph(each) for each in self.subjects]}
-        self.photograph = name
+        self.about = {**self.about, "photographs": self._photographs()}
+        self.target, self.photograph = "", name

@@ -65,14 +65,29 @@ function downhill(pairs, gradient) {
   return direction;
 }
 
+// Four entries at a time: these two take the time, and a third less so.
+
 function dot(one, other) {
-  let sum = 0;
-  for (let index = 0; index < one.length; index++) sum += one[index] * other[index];
-  return sum;
+  let [first, second, third, fourth, index] = [0, 0, 0, 0, 0];
+  for (; index + 3 < one.length; index += 4) {
+    first += one[index] * other[index];
+    second += one[index + 1] * other[index + 1];
+    third += one[index + 2] * other[index + 2];
+    fourth += one[index + 3] * other[index + 3];
+  }
+  for (; index < one.length; index++) first += one[index] * other[index];
+  return first + second + third + fourth;
 }
 
 function add(to, factor, values) {
-  for (let index = 0; index < to.length; index++) to[index] += factor * values[index];
+  let index = 0;
+  for (; index + 3 < to.length; index += 4) {
+    to[index] += factor * values[index];
+    to[index + 1] += factor * values[index + 1];
+    to[index + 2] += factor * values[index + 2];
+    to[index + 3] += factor * values[index + 3];
+  }
+  for (; index < to.length; index++) to[index] += factor * values[index];
 }
 
 const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);

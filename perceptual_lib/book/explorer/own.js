@@ -13,7 +13,7 @@ const COMPARED_METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"]
 /** The margin on its way, and what the network says at its end. Nothing of a map that was not searched for here. */
 export function whatWasFound(search, { classes, kernel }, { target, layers }) {
   if (!search) return [];
-  const { margins, step, steps, probability, rival, rivals } = search;
+  const { margin, margins, step, steps, probability, rival, rivals } = search;
   const [aim, own] = [kernel?.settings.margin_target ?? -2, classes[target]];
   const values = Array.from({ length: steps + 1 }, (_, place) => margins[Math.min(place, step)]);
   const curve = chart([{ name: "margin", values, colour: "var(--ours)" }], {
@@ -25,11 +25,15 @@ export function whatWasFound(search, { classes, kernel }, { target, layers }) {
     level: { value: 0, text: "below 0 the class is lost" },
     mark: step,
   });
-  const known = margins[0] > 0 ? "" : ` The network does not see ${own} here: its margin is below zero to begin with.`;
-  const held = layers ? `layers ${layers} held` : "no layer held";
-  const words = `Why ${own}? ${held}, after ${step} steps its margin is ${search.margin.toFixed(2)} (from ${margins[0].toFixed(2)}).`;
-  const instead = ` It would be ${classes[rival]}, ${inPercent(rivals)}; ${own}, ${inPercent(probability)}.`;
-  return [element("p", {}, words, instead, known), curve];
+  const told = (share) => `(${inPercent(share)})`;
+  const held = layers ? `with layers ${layers.replace("-", " to ")} held` : "with no layer held";
+  const [before, after] = [margins[0], margin].map((each) => each.toFixed(2));
+  const why = `Why ${own}? Because of this: ${held}, ${step} steps take its margin from ${before} to ${after}.`;
+  const lost = `What would it be instead? ${classes[rival]} ${told(rivals)}, and no longer ${own} ${told(probability)}.`;
+  const kept = `It is still ${own} ${told(probability)}, before ${classes[rival]} ${told(rivals)}.`;
+  const never = `The network does not see ${own} here: its margin was below zero to begin with.`;
+  const words = `${why} ${margins[0] <= 0 ? never : margin <= 0 ? lost : kept}`;
+  return [element("p", {}, words), curve];
 }
 
 /** A box of the reader's for the fit, drawn over the photograph or written: left, top, right, bottom. */
@@ -59,7 +63,7 @@ export function ownBox(model, state, canvas, [height, width]) {
     keep([...start.map((each, side) => Math.min(each, end[side])), ...start.map((each, side) => Math.max(each, end[side]))]);
   });
   for (const event of ["pointerup", "pointercancel"]) canvas.addEventListener(event, () => (start = null));
-  const root = element("label", { class: "box" }, "Your box, drawn over the photograph or written: ", input);
+  const root = element("label", { class: "box" }, "Your box: drawn over the photograph, or", input);
   const show = ({ photograph }) => {
     root.hidden = !photograph.own;
     canvas.style.touchAction = photograph.own ? "none" : "";

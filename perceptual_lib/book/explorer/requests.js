@@ -49,10 +49,14 @@ export function workLine(model, el) {
     Cancel: () => model.send({ cancel: key }),
     Stop: () => {
       model.send({ stop: key });
+      clearTimeout(timer);
+      bar.hidden = stop.hidden = false;
+      status.say("Stopped.");
       stop.textContent = "Go on";
     },
     "Go on": () => {
       model.send({ need: key });
+      tell(true);
       stop.textContent = "Stop";
     },
   };
@@ -114,7 +118,7 @@ export function takePictures(model, el, say) {
   el.addEventListener("drop", (event) => send(event.dataTransfer.files));
   el.ownerDocument.addEventListener("paste", (event) => el.isConnected && send(event.clipboardData.files));
   const camera = matchMedia("(pointer: coarse)").matches ? opener("Camera …", { capture: "environment" }) : [];
-  const words = `Loads ${inMegabytes(kernel?.bytes)} MB, once. It never leaves this page.`;
-  const about = isStatic ? element("p", { class: "facts" }, words) : null;
+  const words = () => `Loads ${inMegabytes(kernel.bytes)} MB, once. Your photograph never leaves this page.`;
+  const about = isStatic ? element("p", { class: "facts" }, words()) : null;
   return element("div", {}, ...opener(isStatic ? "Your photograph …" : "Open a picture …"), ...camera, about);
 }

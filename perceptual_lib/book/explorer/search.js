@@ -64,7 +64,7 @@ const tasks = {
     const { image } = subject;
     const [count, { mean, std }] = [image.length / 3, subject];
     const seen = new Uint8ClampedArray(4 * count).fill(255);
-    const size = Float32Array.from({ length: count }, (_, place) => {
+    const size = new Float32Array(count).map((_, place) => {
       let sum = 0;
       for (let channel = 0; channel < 3; channel++) {
         const moved = change[channel * count + place];
@@ -154,7 +154,7 @@ function whatInstead(logits, target) {
 function whole(values) {
   const low = values.reduce((one, other) => Math.min(one, other));
   const range = values.reduce((one, other) => Math.max(one, other)) - low || 1;
-  return Uint16Array.from(values, (value) => Math.round(((value - low) / range) * 65535));
+  return new Uint16Array(values.map((value) => Math.round(((value - low) / range) * 65535)));
 }
 
 onmessage = async ({ data: { id, task, given } }) => {

@@ -1,4 +1,4 @@
-"""The reader's own photograph, explained by the network in the page itself: end to end, beside Python's."""
+"""The reader's own photograph, explained by the network in the page itself: end to end, and beside Python's."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -8,10 +8,13 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from browser import complaints, new_tab, served
+from layers_page import BOOK, seen, slide
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from scipy.stats import spearmanr
+from torch import nn
 
 from perceptual_lib import load_classifier
 from perceptual_lib.book import pages
@@ -19,10 +22,12 @@ from perceptual_lib.book.explorer import Explorer
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.saliency import gaussian_blur, saliency_map
 from perceptual_lib.methods import explain
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import open_picture
 from perceptual_lib.photographs.sources import load_photographs
 
-STEPS = 15
+STEPS = 12
+METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"]
 LISTEN = """
 window.found = [];
 window.Worker = class extends Worker {
@@ -38,30 +43,34 @@ window.Worker = class extends Worker {
 """
 
 
-@pytest.fixture(scope="module")
-def classifier() -> object:
-    return load_classifier()
+def small() -> Classifier:
+    """A network that is explained in a moment."""
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU6(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU6()
+    network = nn.Sequential(*stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 12))
+    network[-1].weight.data *= 20
+    names = [f"kind {index}" for index in range(12)]
+    made = Classifier(network, class_names=names, input_size=(48, 64), interpolation=Image.Resampling.BICUBIC)
+    return load_classifier(made)
 
 
-@pytest.fixture(scope="module")
-def site(classifier: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a page, as staging makes one: its explorer has a finished map, and the kernel."""
-    folder = tmp_path_factory.mktemp("site")
-    explorer = Explorer(classifier, load_photographs(None)[:2], ["perceptual", "no_perceptual", "gradient", "grad_cam"])
-    for method in ("perceptual", "no_perceptual", "gradient", "grad_cam"):
-        key = f"map/{explorer.photograph}/{method}/{'0-25' if method == 'perceptual' else ''}"
-        explorer.maps[key] = np.random.default_rng(0).random((224, 224), dtype=np.float32)
-    explorer.with_kernel().about["kernel"]["settings"]["max_iter"] = STEPS
+def site_of(classifier: Classifier, folder: Path, steps: int) -> Path:
+    """A folder with a page, as staging makes one: its explorer has finished maps, and the kernel."""
+    explorer = Explorer(classifier, load_photographs(None)[:2], METHODS)
+    for method in METHODS:
+        key = f"map/{explorer.photograph}/{method}/{explorer.layers if method == 'perceptual' else ''}"
+        explorer.maps[key] = np.random.default_rng(0).random(classifier.input_size, dtype=np.float32)
+    explorer.with_kernel().about["kernel"]["settings"]["max_iter"] = steps
     output = nbformat.v4.new_output("display_data", {"text/html": explorer.html()})
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=[output])])
     nbformat.write(page, folder / "computed.ipynb")
     (folder / "_static").mkdir()
     pages.stage_page(folder / "computed.ipynb", folder / "staged.ipynb", folder / "_static")
     [cell] = nbformat.read(folder / "staged.ipynb", 4).cells
-    head = '<!doctype html><html lang=en data-content_root="./"><link rel=icon href="data:,"><title>Explorer</title>'
-    (folder / "page.html").write_text(
-        f"{head}<main>{cell.outputs[0].data['text/html']}</main></html>", encoding="utf-8"
-    )
+    head = '<!doctype html><html lang=en data-theme=light data-content_root="./"><link rel=icon href="data:,">'
+    head += f"<title>Explorer</title><style>{BOOK.read_text()}</style>"
+    html = f"{head}<main>{cell.outputs[0].data['text/html']}</main></html>"
+    (folder / "page.html").write_text(html, encoding="utf-8")
     return folder
 
 
@@ -71,60 +80,235 @@ def picture() -> Image.Image:
     return open_picture(load_photographs(None)[4]).crop((10, 0, 400, 300))
 
 
-def as_file(picture: Image.Image) -> dict[str, object]:
+def give(tab: Page, picture: Image.Image) -> None:
     stream = BytesIO()
     picture.save(stream, "PNG")
-    return {"name": "private name.png", "mimeType": "image/png", "buffer": stream.getvalue()}
-
-
-@pytest.fixture(params=["file", "http"])
-def tab(request: pytest.FixtureRequest, site: Path, browser: Browser) -> Iterator[Page]:
-    with served(site) as address, new_tab(browser) as tab:
-        address = site.as_uri() if request.param == "file" else address
-        heard = complaints(tab, address)
-        tab.add_init_script(LISTEN)
-        tab.goto(f"{address}/page.html")
-        yield tab
-        assert heard == []
+    file = {"name": "private name.png", "mimeType": "image/png", "buffer": stream.getvalue()}
+    tab.locator("input[type=file]").first.set_input_files(file)
 
 
 def done(tab: Page) -> None:
     tab.wait_for_function("() => document.querySelector('.work progress').hidden && found.length", timeout=300_000)
 
 
-@pytest.mark.slow
-def test_a_photograph_is_explained_as_python_explains_it(tab: Page, picture: Image.Image, classifier: object) -> None:
-    tab.locator(".explorer[data-redraw]").wait_for()
-    assert tab.evaluate("performance.getEntriesByType('resource').length") < 12  # nothing for who does not ask
-    tab.locator("input[type=file]").first.set_input_files(as_file(picture))
-    done(tab)
-    found = tab.evaluate("found")
-    images = classifier.preprocess(picture)
-    steps: list[torch.Tensor] = []
-    truth = perceptual_ball(
-        classifier, images, max_iter=STEPS, callback=lambda step, rows, delta: steps.append(delta.clone())
-    )
-    assert len(found) == len(steps) == STEPS + 1
-    maps = torch.tensor([each["values"] for each in found], dtype=torch.float32).unflatten(1, (224, 224))
-    for step in range(
-        1, STEPS + 1
-    ):  # blurred as they are shown: without blur, two runs of Python part at the tenth step
-        sigma = 0 if step < 4 else 5
-        pair = gaussian_blur(maps[step], sigma), saliency_map(steps[step], sigma)
-        assert spearmanr(*(each.flatten() for each in pair)).statistic > 0.99, step
-    assert found[-1]["margin"] == pytest.approx(truth.margin.item(), abs=0.1)
-    assert found[0]["margin"] == pytest.approx(truth.margin_before.item(), abs=1e-3)
-    names = tab.get_by_label("Class explained").locator("option")
-    assert names.count() == 1000
-    shares = classifier(images).softmax(1)[0].topk(5)
-    for place, (share, index) in enumerate(zip(*shares, strict=True)):
-        assert names.nth(place).inner_text().startswith(classifier.class_name(int(index)))
-        assert f"{100 * share:.0f}"[0] in names.nth(place).inner_text()
-    assert "private" not in tab.url and "private" not in tab.locator(".explorer").inner_text()
+# With the embedded network
 
-    for method in ("gradient", "grad_cam"):
-        tab.evaluate("() => { found.length = 0; }")
-        tab.get_by_label("Method").select_option(method)
+
+@pytest.fixture(scope="module")
+def embedded() -> Classifier:
+    return load_classifier()
+
+
+@pytest.fixture(scope="module")
+def site(embedded: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return site_of(embedded, tmp_path_factory.mktemp("site"), STEPS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_a_photograph_is_explained_as_python_explains_it(
+    scheme: str, site: Path, browser: Browser, picture: Image.Image, embedded: Classifier
+) -> None:
+    with served(site) as server, new_tab(browser) as tab:
+        address = site.as_uri() if scheme == "file" else server
+        heard = complaints(tab, address)
+        tab.add_init_script(LISTEN)
+        tab.goto(f"{address}/page.html")
+        tab.locator(".explorer[data-redraw]").wait_for()
+        assert tab.evaluate("performance.getEntriesByType('resource').length") < 12  # nothing for who does not ask
+        give(tab, picture)
         done(tab)
-        expected = explain(classifier, images, truth.targets, method=method)
-        assert spearmanr(tab.evaluate("found[0].values"), expected.flatten()).statistic > 0.99, method
+        found = tab.evaluate("found")
+        images = embedded.preprocess(picture)
+        steps: list[torch.Tensor] = []
+        truth = perceptual_ball(embedded, images, max_iter=STEPS, callback=lambda *it: steps.append(it[2].clone()))
+        assert len(found) == len(steps) == STEPS + 1
+        maps = torch.tensor([each["values"] for each in found], dtype=torch.float32).unflatten(1, (224, 224))
+        for step in range(1, STEPS + 1):  # blurred as they are shown: unblurred, two runs of Python part at the tenth
+            sigma = 0 if step < 4 else 5
+            pair = gaussian_blur(maps[step], sigma), saliency_map(steps[step], sigma)
+            assert spearmanr(*(each.flatten() for each in pair)).statistic > 0.99, step
+        assert found[0]["margin"] == pytest.approx(truth.margin_before.item(), abs=1e-3)
+        assert found[-1]["margin"] == pytest.approx(truth.margin.item(), abs=0.1)
+        options = tab.get_by_label("Class explained").locator("option").all_inner_texts()
+        shares, indices = embedded(images).softmax(1)[0].topk(5)
+        assert len(options) == 1000
+        assert [each.rpartition(",")[0] for each in options[:5]] == [embedded.class_name(i) for i in indices.tolist()]
+        given = [float(each.rpartition(",")[2].strip(" %")) / 100 for each in options[:5]]
+        assert given == pytest.approx(shares.tolist(), abs=0.006)
+        assert "private" not in tab.url and "private" not in tab.locator(".explorer").inner_text()
+        for method in ("gradient", "grad_cam"):
+            tab.evaluate("() => { found.length = 0; }")
+            tab.get_by_label("Method").select_option(method)
+            done(tab)
+            expected = explain(embedded, images, truth.targets, method=method)
+            assert spearmanr(tab.evaluate("found[0].values"), expected.flatten()).statistic > 0.99, method
+        assert heard == []
+
+
+# With a small one
+
+
+@pytest.fixture(scope="module")
+def small_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return site_of(small(), tmp_path_factory.mktemp("small"), 40)
+
+
+@pytest.fixture
+def tab(small_site: Path, browser: Browser) -> Iterator[Page]:
+    """A page that has explained a photograph."""
+    with new_tab(browser) as tab:
+        heard = complaints(tab, "file:")
+        tab.add_init_script(LISTEN)
+        tab.goto(f"{small_site.as_uri()}/page.html")
+        tab.locator(".explorer[data-redraw]").wait_for()
+        yield tab
+        assert heard == []
+
+
+@pytest.fixture
+def explained(tab: Page, picture: Image.Image) -> Page:
+    give(tab, picture)
+    done(tab)
+    return tab
+
+
+def test_a_network_of_other_shapes_is_explained_too(explained: Page, picture: Image.Image) -> None:
+    classifier, steps = small(), []
+    images = classifier.preprocess(picture)
+    perceptual_ball(classifier, images, max_iter=40, layers=0, callback=lambda *it: steps.append(it[2].clone()))
+    found = explained.evaluate("found")
+    for step in range(1, min(8, len(steps))):
+        assert spearmanr(found[step]["values"], saliency_map(steps[step]).flatten()).statistic > 0.99, step
+    assert "Why kind" in explained.locator(".result").inner_text()
+    assert explained.locator(".result .chart").count() == 1
+
+
+def test_another_class_and_other_layers_are_searched_for(explained: Page) -> None:
+    before, words = seen(explained), explained.locator(".result p").all_inner_texts()
+    explained.evaluate("() => { found.length = 0; }")
+    explained.get_by_label("Class explained").select_option(index=1)
+    done(explained)
+    assert explained.locator(".result p").all_inner_texts() != words
+    explained.evaluate("() => { found.length = 0; }")
+    slide(explained.get_by_label("last layer held"), 1)
+    done(explained)
+    assert seen(explained)["map"] != before["map"]
+    explained.wait_for_function("location.hash.includes('layers.layers=0-1')")
+    explained.get_by_label("Photograph", exact=True).select_option(index=0)
+    explained.locator("label[hidden], .control[hidden]").first.wait_for(state="attached")
+    assert not explained.get_by_label("Class explained").is_visible()
+
+
+def test_a_search_is_stopped_and_goes_on(tab: Page, picture: Image.Image) -> None:
+    tab.evaluate(
+        """() => {
+          const press = () => {
+            const stop = [...document.querySelectorAll(".work button")].find((each) => each.textContent === "Stop");
+            stop ? stop.click() : requestAnimationFrame(press);
+          };
+          press();
+        }"""
+    )
+    give(tab, picture)
+    tab.get_by_role("button", name="Go on").wait_for()
+    tab.wait_for_timeout(300)
+    count = tab.evaluate("found.length")
+    tab.wait_for_timeout(300)
+    assert tab.evaluate("found.length") == count < 41 and tab.locator(".status").inner_text() == "Stopped."
+    tab.get_by_role("button", name="Go on").click()
+    done(tab)
+    margins = tab.evaluate("found.map((each) => each.margin)")
+    assert len(margins) > count and abs(margins[count] - margins[count - 1]) < abs(margins[0] - margins[-1])
+
+
+def test_a_box_gives_an_iou_written_or_drawn(explained: Page) -> None:
+    assert "No box is known" in explained.locator(".verdict").inner_text()
+    box = explained.get_by_label("Your box")
+    box.fill("0, 0, 63, 47")
+    box.press("Tab")
+    explained.wait_for_function("document.querySelector('.verdict').textContent.startsWith('IoU')")
+    photograph = explained.locator(".panel canvas").first.bounding_box()
+    explained.mouse.move(photograph["x"] + photograph["width"] / 4, photograph["y"] + photograph["height"] / 4)
+    explained.mouse.down()
+    explained.mouse.move(photograph["x"] + photograph["width"] / 2, photograph["y"] + photograph["height"] / 2)
+    explained.mouse.up()
+    explained.wait_for_function("!document.querySelector('.box input').value.startsWith('0')")
+    drawn = [float(side) for side in box.input_value().split(",")]
+    assert drawn == pytest.approx([16, 12, 32, 24], abs=1)
+
+
+def test_methods_are_compared_and_saved(explained: Page, tmp_path: Path) -> None:
+    explained.get_by_role("button", name="Compare methods").click()
+    explained.locator("figcaption", has_text="grad cam").wait_for()
+    words = "() => [...document.querySelectorAll('figcaption')].every((each) => !each.textContent.endsWith('…'))"
+    explained.wait_for_function(words)
+    captions = explained.locator("figcaption").all_inner_texts()[4:]
+    assert captions == ["no perceptual", "perceptual, layers 0-0", "gradient", "grad cam"]
+    with explained.expect_download() as download:
+        explained.get_by_role("button", name="Save as PNG").click()
+    download.value.save_as(tmp_path / "saved.png")
+    with Image.open(tmp_path / "saved.png") as saved:
+        assert saved.size == (4 * 74 + 10, 48 + 60) and len(set(saved.convert("RGB").getdata())) > 500
+
+
+def test_what_is_no_picture_is_one_sentence_and_the_page_goes_on(explained: Page) -> None:
+    before = seen(explained)
+    explained.locator("input[type=file]").first.set_input_files(
+        {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
+    explained.wait_for_function("document.querySelector('.status').textContent.startsWith('a.png is not a picture')")
+    slide(explained.get_by_label("Blur σ"), 9)
+    assert seen(explained)["map"] != before["map"]
+
+
+@pytest.mark.parametrize(
+    ("breaks", "sentence"),
+    [
+        ("delete globalThis.WebAssembly;", "This browser has no WebAssembly"),
+        ("globalThis.Worker = class { constructor() { throw new Error('no memory'); } };", "no memory"),
+    ],
+)
+def test_a_browser_that_cannot_says_so(
+    browser: Browser, small_site: Path, picture: Image.Image, breaks: str, sentence: str
+) -> None:
+    with new_tab(browser) as tab:
+        tab.add_init_script(breaks)
+        tab.goto(f"{small_site.as_uri()}/page.html")
+        tab.locator(".explorer[data-redraw]").wait_for()
+        give(tab, picture)
+        tab.wait_for_function("words => document.querySelector('.status').textContent.includes(words)", arg=sentence)
+        before = seen(tab)
+        slide(tab.get_by_label("Blur σ"), 9)
+        assert seen(tab)["map"] != before["map"]
+
+
+def test_the_next_visit_finds_the_network_in_the_cache(
+    small_site: Path, browser: Browser, picture: Image.Image
+) -> None:
+    with served(small_site) as address, new_tab(browser) as tab:
+        for visit in range(2):
+            asked: list[str] = []
+            tab.on("request", lambda request, asked=asked: asked.append(request.url))
+            tab.add_init_script(LISTEN)
+            tab.goto(f"{address}/page.html?{visit}")
+            tab.locator(".explorer[data-redraw]").wait_for()
+            before = len([url for url in asked if url.startswith(address)])
+            give(tab, picture)
+            done(tab)
+            fetched = [url for url in asked if url.startswith(address)][before:]
+            kept = tab.evaluate("async () => (await (await caches.open('perceptual-ball')).keys()).length")
+            assert (len(fetched) > 0) == (visit == 0) and kept >= 2
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_everybody_can_use_it(explained: Page, theme: str) -> None:
+    explained.evaluate("theme => document.documentElement.dataset.theme = theme", theme)
+    explained.evaluate("document.body.style.background = 'var(--book-paper)'")
+    violations = Axe().run(explained).response["violations"]
+    serious = [
+        (each["id"], each["nodes"][0]["html"]) for each in violations if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    explained.set_viewport_size({"width": 360, "height": 740})
+    assert explained.evaluate("document.scrollingElement.scrollWidth") == 360

@@ -1,0 +1,104 @@
+"""Photographs as a network sees them, for the explorer of layers, and what it is told of a search on its way."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perceptual_lib.core.calling import freeze, logits_of
+from perceptual_lib.core.perturbation import multiclass_margin
+from perceptual_lib.core.saliency import saliency_map
+from perceptual_lib.networks.classifier import Classifier
+from perceptual_lib.networks.pictures import PictureLike, list_pictures
+from perceptual_lib.photographs.boxes import Box
+from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.photographs.sources import load_photographs
+
+IMAGENET_CLASSES = 1000
+LIKELY = 5  # classes that are offered first
+DRAWN_EVERY = 0.2  # seconds
+Report = Callable[[dict[str, Any], list[bytes]], None]
+"""Hears of a pass of the network what there is to tell, and what is to be drawn."""
+
+
+class Subject(NamedTuple):
+    """A photograph as the network sees it."""
+
+    images: Tensor  # (1, 3, H, W), normalized
+    target: int  # the class explained
+    boxes: Sequence[Box]  # in inclusive pixels of the map, none where they are not known
+    classes: Sequence[tuple[int, float]]  # the most probable ones, with their probabilities
+    own: bool  # the reader's
+
+
+def named_pictures(images: PictureLike | Iterable[PictureLike] | None) -> list[tuple[str, PictureLike]]:
+    """Pictures with their names: of files their stems, of others "picture"."""
+    if images is None or isinstance(images, (str, os.PathLike)):
+        return [(photograph.name, photograph) for photograph in load_photographs(images)]
+    named = []
+    for each in list_pictures(images):
+        if isinstance(each, (str, os.PathLike)):
+            (each,) = load_photographs([each])
+        file = getattr(each, "name", "") or getattr(each, "filename", "")
+        named.append((each.name if isinstance(each, Photograph) else Path(str(file)).stem or "picture", each))
+    return named
+
+
+def subject_of(classifier: Classifier, photograph: PictureLike, own: bool = False) -> Subject:
+    """With the photograph's class, or where it has none of this network's, what the network predicts."""
+    images = classifier.preprocess(photograph)
+    with torch.no_grad(), freeze(classifier):
+        scores = classifier(images)
+    shares = scores.softmax(1)[0]
+    likely = shares.topk(min(LIKELY, len(shares)))
+    target = getattr(photograph, "target", None)
+    if target is None or scores.shape[1] != IMAGENET_CLASSES:
+        target = int(scores.argmax(1))
+    boxes = photograph.scaled_boxes(*images.shape[2:]) if isinstance(photograph, Photograph) else ()
+    return Subject(images, target, boxes, list(zip(likely.indices.tolist(), likely.values.tolist(), strict=True)), own)
+
+
+def told_of(subject: Subject, name: str, classifier: Classifier) -> dict[str, Any]:
+    """What the browser is told of a photograph."""
+    edges = [[round(float(edge), 3) for edge in box] for box in subject.boxes]
+    about = {"name": name, "title": classifier.class_name(subject.target), "boxes": edges, "own": subject.own}
+    return about | {"target": subject.target, "classes": subject.classes}
+
+
+def telling(
+    classifier: Classifier, subject: Subject, target: int, passes: int, report: Report, drawn: bool
+) -> Callable[..., None]:
+    """A hook of the network which reports each pass: the share of `passes` that is done and, of a search that is
+    `drawn`, its step, the margin, the probabilities of the class and of the likeliest other (`rival`, `rivals`), and
+    a few times a second the map as whole numbers and the picture that the network sees, opaque."""
+    done, last, targets = count(), -math.inf, torch.tensor([target], device=subject.images.device)
+
+    def tell(_: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        nonlocal last
+        number = next(done)
+        told, images = {"progress": min(1.0, number / passes)}, []
+        if drawn:
+            logits, steps = logits_of(output).detach(), passes - 3  # see `search_passes`
+            told |= {"step": min(steps, max(0, number - 1)), "steps": steps}
+            rivals = logits.softmax(1).index_fill(1, targets, -1)[0]
+            told |= {"margin": multiclass_margin(logits, targets).item(), "rival": int(rivals.argmax())}
+            told |= {"rivals": rivals.max().item(), "probability": logits.softmax(1)[0, target].item()}
+            if time.monotonic() - last > DRAWN_EVERY:
+                last, images = time.monotonic(), _drawn(classifier, subject, inputs[0].detach())
+        report(told, images)
+
+    return tell
+
+
+def _drawn(classifier: Classifier, subject: Subject, seen: Tensor) -> list[bytes]:
+    values = saliency_map(seen - subject.images)[0].cpu().numpy()
+    values = (values - values.min()) / (np.ptp(values) or 1)
+    pixels = np.pad(classifier.pixels(seen)[0].numpy(), [(0, 0), (0, 0), (0, 1)], constant_values=1)
+    return [np.rint(values * 65535).astype("<u2").tobytes(), np.rint(pixels * 255).astype(np.uint8).tobytes()]
