@@ -1,5 +1,7 @@
 """What a clone says about itself agrees: pyproject, environment, lock, citation, contents."""
 
+import hashlib
+import lzma
 import re
 import shutil
 import subprocess
@@ -103,6 +105,17 @@ def test_the_wheel_has_all_that_is_no_code(tmp_path: Path) -> None:
     files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "perceptual_lib").rglob("*") if path.is_file()}
     assert shipped == {name for name in files if "__pycache__" not in name}
     assert {"perceptual_lib/__init__.pyi", "perceptual_lib/py.typed"} <= shipped
+
+
+def test_what_is_vendored_is_what_npm_published() -> None:
+    runtime = ROOT / "perceptual_lib" / "book" / "explorer" / "runtime"
+    for line in (runtime / "SHA256SUMS").read_text().splitlines():
+        expected, name = line.split()
+        file, packed = runtime / name, runtime / f"{name}.xz"
+        content = file.read_bytes() if file.exists() else lzma.decompress(packed.read_bytes())
+        assert hashlib.sha256(content).hexdigest() == expected
+    version = re.search(rb"ONNX Runtime Web v([\d.]+)", (runtime / "ort.wasm.bundle.min.mjs").read_bytes())[1].decode()
+    assert f"onnxruntime-web {version}," in (runtime / "LICENSE").read_text()
 
 
 def test_the_citation_names_the_edition_and_the_paper() -> None:

@@ -69,7 +69,7 @@ export function controlsOf(model, state, own, ranges, shown) {
     }
     photograph.set(now.photograph.name);
     method.set(now.method.name);
-    target.root.hidden = !now.live || !about.classes?.length;
+    target.root.hidden = !now.live || !now.photograph.classes;
     target.set(now.target);
     strategy.set(now.strategy);
     alpha.setGrid(about.alphas[now.strategy]);
@@ -93,11 +93,14 @@ function methodOptions(methods) {
 
 /** The most probable classes, and all. */
 function classOptions(names, { classes = [] }) {
-  const likely = classes.map(([index, share]) => ({ value: `${index}`, text: `${names[index]}, ${inPercent(share)}` }));
+  const likely = classes.map(([index, share]) => ({ value: `${index}`, text: `${classOf(names, index)}, ${inPercent(share)}` }));
   const all = names.map((text, index) => ({ value: `${index}`, text })).filter(({ value }) => likely.every((each) => each.value !== value));
   const grouped = (options, group) => options.map((each) => ({ ...each, group }));
   return [...grouped(likely, "Most probable"), ...grouped(all, "All others")];
 }
+
+/** As `Classifier.class_name` has it. */
+export const classOf = (names, index) => names?.[index] ?? `class ${index}`;
 
 export const inPercent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 

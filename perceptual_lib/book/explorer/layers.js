@@ -69,7 +69,7 @@ function render({ model, el }) {
   const hear = (message, buffers) => {
     work.hear(message);
     if (!("margin" in message)) return;
-    const margins = searches.get(message.key)?.margins ?? [];
+    const margins = message.step ? (searches.get(message.key)?.margins ?? []) : [];
     margins[message.step] = message.margin;
     searches.set(message.key, { ...message, margins });
     if (message.key !== work.awaited() || !buffers.length) return;
@@ -135,7 +135,8 @@ function stateOf(model, own, ranges) {
   const photograph = named(about.photographs, model.get("photograph"));
   const method = named(methodsFor(model, photograph), model.get("method"));
   const live = model.get("live") || Boolean(photograph.own);
-  const target = live && about.classes?.[model.get("target")] ? model.get("target") : `${photograph.target ?? ""}`;
+  const known = (index) => about.classes?.[index] || photograph.classes?.some(([each]) => `${each}` === index);
+  const target = live && known(model.get("target")) ? model.get("target") : `${photograph.target ?? ""}`;
   const asked = target === `${photograph.target ?? ""}` ? "" : `/${target}`;
   const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
   const settings = method.layered ? tried.map(([, value]) => ` ${value}`).join("") : "";

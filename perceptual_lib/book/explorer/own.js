@@ -1,7 +1,7 @@
 // What one does with a map of a picture of one's own: why, and what instead; a box, other methods beside it, a file.
 
 import { chart } from "./chart.js";
-import { inPercent } from "./controls.js";
+import { classOf, inPercent } from "./controls.js";
 import { load } from "./data.js";
 import { drawMap } from "./drawing.js";
 import { element, panel } from "./elements.js";
@@ -11,16 +11,16 @@ import { put } from "./state.js";
 const COMPARED_METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"];
 
 /** The margin on its way, and what the network says at its end. Nothing of a map that was not searched for here. */
-export function whatWasFound(search, { classes, kernel }, { target, layers }) {
+export function whatWasFound(search, { classes }, { target, layers }) {
   if (!search) return [];
   const { margin, margins, step, steps, probability, rival, rivals } = search;
-  const [aim, own] = [kernel?.settings.margin_target ?? -2, classes[target]];
-  const values = Array.from({ length: steps + 1 }, (_, place) => margins[Math.min(place, step)]);
+  const [own, other] = [target, rival].map((index) => classOf(classes, index));
+  const values = Array.from({ length: Math.max(steps, step) + 1 }, (_, place) => margins[Math.min(place, step)]);
   const curve = chart([{ name: "margin", values, colour: "var(--ours)" }], {
     title: "Margin over the steps of the search; below zero the class is lost",
     x: "step",
     y: "margin",
-    low: Math.min(aim, ...values) - 0.2,
+    low: Math.min(0, ...values) - 0.2,
     high: Math.max(0, ...values) + 0.2,
     level: { value: 0, text: "below 0 the class is lost" },
     mark: step,
@@ -29,8 +29,8 @@ export function whatWasFound(search, { classes, kernel }, { target, layers }) {
   const held = layers ? `with layers ${layers.replace("-", " to ")} held` : "with no layer held";
   const [before, after] = [margins[0], margin].map((each) => each.toFixed(2));
   const why = `Why ${own}? Because of this: ${held}, ${step} steps take its margin from ${before} to ${after}.`;
-  const lost = `What would it be instead? ${classes[rival]} ${told(rivals)}, and no longer ${own} ${told(probability)}.`;
-  const kept = `It is still ${own} ${told(probability)}, before ${classes[rival]} ${told(rivals)}.`;
+  const lost = `What would it be instead? ${other} ${told(rivals)}, and no longer ${own} ${told(probability)}.`;
+  const kept = `It is still ${own} ${told(probability)}, before ${other} ${told(rivals)}.`;
   const never = `The network does not see ${own} here: its margin was below zero to begin with.`;
   const words = `${why} ${margins[0] <= 0 ? never : margin <= 0 ? lost : kept}`;
   return [element("p", {}, words), curve];

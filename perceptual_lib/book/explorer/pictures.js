@@ -7,11 +7,11 @@ const SUPPORT = 2; // pixels that the cubic reaches to either side
 function cubic(distance) {
   const x = Math.abs(distance);
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
-  return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0;
 }
 
 /**
- * `Image.resize((columns, rows), BICUBIC)`.
+ * `Image.resize((columns, rows), BICUBIC)`; within rounding where it widens a picture that it makes less high.
  * @param {Uint8ClampedArray} pixels red, green, blue and alpha of each pixel, in row order.
  * @returns {Uint8ClampedArray} the same, all of them opaque.
  */
@@ -28,9 +28,9 @@ function eachLine(pixels, count, length, size) {
     const center = (place + 0.5) * scale;
     const first = Math.max(0, Math.trunc(center - SUPPORT * stretch + 0.5));
     const last = Math.min(length, Math.trunc(center + SUPPORT * stretch + 0.5));
-    const raw = Array.from({ length: last - first }, (_, index) => cubic((index + first - center + 0.5) / stretch));
-    const sum = raw.reduce((total, weight) => total + weight);
-    const weights = raw.map((weight) => Math.sign(weight) * Math.floor(Math.abs((weight / sum) * BITS) + 0.5));
+    const raw = Array.from({ length: last - first }, (_, index) => cubic((index + first - center + 0.5) * (1 / stretch)));
+    const share = 1 / raw.reduce((total, weight) => total + weight);
+    const weights = raw.map((weight) => Math.sign(weight) * Math.floor(Math.abs(weight * share * BITS) + 0.5));
     for (let line = 0; line < count; line++) {
       let [red, green, blue] = [BITS / 2, BITS / 2, BITS / 2];
       let at = 4 * (line * length + first);

@@ -77,21 +77,26 @@ def telling(
 ) -> Callable[..., None]:
     """A hook of the network which reports each pass: the share of `passes` that is done and, of a search that is
     `drawn`, its step, the margin, the probabilities of the class and of the likeliest other (`rival`, `rivals`), and
-    a few times a second the map as whole numbers and the picture that the network sees, opaque."""
+    a few times a second the map as whole numbers and the picture that the network sees, opaque.
+
+    The step is 0 where the network sees the photograph: what it is asked of others before is forgotten then.
+    """
     done, last, targets = count(), -math.inf, torch.tensor([target], device=subject.images.device)
+    before, step = subject.images, 0
 
     def tell(_: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-        nonlocal last
-        number = next(done)
-        told, images = {"progress": min(1.0, number / passes)}, []
-        if drawn:
-            logits, steps = logits_of(output).detach(), passes - 3  # see `search_passes`
-            told |= {"step": min(steps, max(0, number - 1)), "steps": steps}
+        nonlocal last, before, step
+        seen, logits = inputs[0].detach(), logits_of(output).detach()
+        told, images = {"progress": min(1.0, next(done) / passes)}, []
+        if drawn and seen.shape == subject.images.shape and logits.ndim == 2:
+            step = 0 if torch.equal(seen, subject.images) else step + (not torch.equal(seen, before))
+            before = seen
             rivals = logits.softmax(1).index_fill(1, targets, -1)[0]
-            told |= {"margin": multiclass_margin(logits, targets).item(), "rival": int(rivals.argmax())}
-            told |= {"rivals": rivals.max().item(), "probability": logits.softmax(1)[0, target].item()}
+            told |= {"step": step, "steps": passes - 3, "margin": multiclass_margin(logits, targets).item()}
+            told |= {"rival": int(rivals.argmax()), "rivals": rivals.max().item()}
+            told |= {"probability": logits.softmax(1)[0, target].item()}
             if time.monotonic() - last > DRAWN_EVERY:
-                last, images = time.monotonic(), _drawn(classifier, subject, inputs[0].detach())
+                last, images = time.monotonic(), _drawn(classifier, subject, seen)
         report(told, images)
 
     return tell

@@ -56,7 +56,7 @@ class Layers(Widget):
     about = traitlets.Dict(
         {
             "photographs": [
-                {"name": "cat", "title": "tabby", "boxes": [BOX]},
+                {"name": "cat", "title": "tabby", "boxes": [BOX], "target": 0},
                 {"name": "dog", "title": "<b>mastiff</b>", "boxes": []},
             ],
             "methods": [

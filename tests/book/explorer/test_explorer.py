@@ -2,10 +2,13 @@
 
 import io
 import re
+import time
 import zlib
+from threading import Event
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from stand_ins import Layered
 from torch import nn
@@ -14,6 +17,8 @@ from perceptual_lib import explain, load_classifier
 from perceptual_lib.book.explorer import Explorer
 from perceptual_lib.book.explorer.widget import array_chunk, module, picture_chunk
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.perceptual_ball import perceptual_ball
+from perceptual_lib.core.perturbation import multiclass_margin
 
 METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
@@ -132,6 +137,43 @@ def test_a_wrong_key_is_one_sentence(explorer, sent, key, message) -> None:
         raise InputError(sent[-1][0]["error"])
     ask(explorer, need="map/0/gradient/")
     assert sent[-1][0]["format"] == "uint16"  # it goes on working
+
+
+def test_a_search_tells_where_it_is(explorer, sent, of_profiles) -> None:
+    ask(explorer, need="map/1/perceptual/0-0/2")
+    told = [message for message, _ in sent[:-1]]
+    images, network = explorer.subjects["1"].images, explorer.classifier
+    steps = []
+    found = perceptual_ball(network, images, 2, layers="0-0", callback=lambda *about: steps.append(about[2].clone()))
+    margins = [multiclass_margin(network(images + step), torch.tensor([2])).item() for step in steps]
+    by_step = {each["step"]: each for each in told if "step" in each}
+    assert [by_step[step]["margin"] for step in range(len(margins))] == pytest.approx(margins, abs=1e-4)
+    shares = network(images + found.delta).softmax(1)[0]
+    assert told[-1]["probability"] == pytest.approx(shares[2].item(), abs=1e-4)
+    others = shares.detach().index_fill(0, torch.tensor([2]), 0)
+    assert told[-1]["rivals"] == pytest.approx(others.max().item(), abs=1e-4) and told[-1]["rival"] == others.argmax()
+    first = next(buffers for _, buffers in sent if buffers)
+    assert [len(each) for each in first] == [2 * 224 * 224, 4 * 224 * 224]
+    seen = np.frombuffer(first[1], np.uint8).reshape(224, 224, 4)
+    assert np.abs(seen[..., :3] / 255 - network.pixels(images)[0].numpy()).max() < 0.01 and (seen[..., 3] == 255).all()
+
+
+def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None:
+    key, reached = "map/0/perceptual/0-0", Event()
+
+    def stop_once(_, content, buffers=None) -> None:
+        sent.append((content, buffers))
+        if content.get("step") == 3 and not reached.is_set():
+            explorer._answer(explorer, {"stop": key}, [])
+            reached.set()
+
+    monkeypatch.setattr(Explorer, "send", stop_once)
+    explorer._answer(explorer, {"need": key}, [])
+    assert reached.wait(60)
+    time.sleep(0.3)
+    assert sent[-1][0]["step"] == 3
+    ask(explorer, need=key)
+    assert sent[-1][0]["format"] == "uint16" and sent[-2][0]["step"] > 3
 
 
 def test_an_upload_is_shown(explorer, sent) -> None:

@@ -90,6 +90,42 @@ def test_progress_is_shown_and_can_be_cancelled(working: SimpleNamespace) -> Non
     assert tab.locator(".status").inner_text() == "Cancelled." and not tab.locator("progress").is_visible()
 
 
+def test_a_search_shows_its_maps_and_is_stopped_and_goes_on(working: SimpleNamespace) -> None:
+    tab, key = working.tab, "map/cat/perceptual/0-5"
+    before = seen(tab)
+    slide(tab.get_by_label("last layer held"), 2)
+    assert working.asked() == [{"need": key}]
+    step = {
+        "key": key,
+        "progress": 0.1,
+        "step": 0,
+        "steps": 9,
+        "margin": 1.5,
+        "probability": 0.6,
+        "rival": 1,
+        "rivals": 0.2,
+    }
+    tab.evaluate(
+        """(step) => {
+          const map = Uint16Array.from({ length: 48 * 64 }, (_, place) => place % 65536);
+          const picture = new Uint8Array(4 * 48 * 64).fill(200);
+          emit("msg:custom", step, [new DataView(map.buffer), new DataView(picture.buffer)]);
+          emit("msg:custom", { ...step, step: 1, margin: -0.5 }, []);
+        }""",
+        step,
+    )
+    assert changed(before, seen(tab)) == {"photograph", "map", "overlay", "cut"}
+    words = "Why class 0? Because of this: with layers 0 to 5 held, 1 steps take its margin from 1.50 to -0.50."
+    assert tab.locator(".result .chart circle").count() == 1 and words in tab.locator(".result").inner_text()
+    tab.get_by_role("button", name="Stop").click()
+    assert working.asked() == [{"stop": key}] and tab.locator(".status").inner_text() == "Stopped."
+    tab.get_by_role("button", name="Go on").click()
+    assert working.asked() == [{"need": key}]
+    working.answer(key)
+    drawn(tab)
+    assert not tab.locator("progress").is_visible() and tab.locator(".result .chart").count() == 1
+
+
 def test_only_the_newest_request_is_drawn(working: SimpleNamespace) -> None:
     tab = working.tab
     last = tab.get_by_label("last layer held")

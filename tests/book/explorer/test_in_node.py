@@ -1,4 +1,4 @@
-"""L-BFGS of the pages against the library's, iterate by iterate, in node."""
+"""What a page computes of its reader's photograph, in node: L-BFGS beside the library's, its size beside Pillow's."""
 
 import json
 import shutil
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from perceptual_lib.book.explorer.widget import HERE
@@ -28,7 +29,6 @@ PROBLEMS: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "at its minimum": ("[0, 0]", lambda points, weights: 0 * points.sum(1)),
 }
 RUN = """
-import { minimize } from "FILE";
 const { w, start, most } = JSON.parse(process.argv[1]);
 const evaluate = async (point) => {
   const terms = [...point].map((x, i) => TERM);
@@ -42,11 +42,15 @@ console.log(JSON.stringify(points));
 """
 
 
-def in_javascript(term: str, **given: object) -> list:
-    file = (HERE / "lbfgs.js").read_text(encoding="utf-8")
-    code = RUN.replace("TERM", term).replace('import { minimize } from "FILE";', file)
+def node(module: str, code: str, **given: object) -> list:
+    """What code prints that follows a module; it finds `given` as JSON in `process.argv[1]`."""
+    code = (HERE / module).read_text(encoding="utf-8") + code
     command = ["node", "--input-type=module", "--eval", code, json.dumps(given)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def iterates(term: str, **given: object) -> list:
+    return node("lbfgs.js", RUN.replace("TERM", term), **given)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -61,7 +65,7 @@ def test_the_iterates_are_the_librarys(problem: str, most: int) -> None:
         max_iter=most,
         callback=lambda step, rows, points: expected.append(points[0].numpy().copy()),
     )
-    found = in_javascript(term, w=weights.tolist(), start=start.tolist(), most=most)
+    found = iterates(term, w=weights.tolist(), start=start.tolist(), most=most)
     assert np.array_equal(found[0], expected[0])
     for ours, theirs in zip(found[:12], expected[:12], strict=True):  # rounding parts them later
         assert np.abs(ours - theirs).max() <= 1e-4 * max(1, np.abs(theirs).max())
@@ -71,4 +75,17 @@ def test_the_iterates_are_the_librarys(problem: str, most: int) -> None:
 
 
 def test_what_is_not_a_number_ends_it_with_a_sentence() -> None:
-    assert in_javascript("[0 / 0, 1]", w=[1], start=[1], most=9)[-1].startswith("the search broke down")
+    assert iterates("[0 / 0, 1]", w=[1], start=[1], most=9)[-1].startswith("the search broke down")
+
+
+@pytest.mark.parametrize("size", [(31, 50), (7, 9), (12, 12), (5, 40)])
+def test_a_picture_is_shrunk_to_the_bits_of_pillow(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    opaque = np.dstack([pixels, np.full(size, 255, np.uint8)])
+    code = """
+const { pixels, from, to } = JSON.parse(process.argv[1]);
+console.log(JSON.stringify([...resized(Uint8ClampedArray.from(pixels), from, to)]));
+"""
+    found = node("pictures.js", code, pixels=opaque.ravel().tolist(), to=[12, 12], **{"from": size})
+    truth = Image.fromarray(pixels).resize((12, 12), Image.Resampling.BICUBIC)
+    assert np.array_equal(np.reshape(found, (12, 12, 4))[..., :3], truth)
