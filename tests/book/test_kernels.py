@@ -58,7 +58,8 @@ def test_two_kernels_run_at_once_and_one_that_is_killed_costs_the_other_nothing(
     meet = """
 import os, time
 open(f"../{name}", "w").close()
-waited = [time.sleep(0.1) for _ in range(300) if not os.path.exists("../" + {"killed": "whole", "whole": "killed"}[name])]
+other = "../" + {"killed": "whole", "whole": "killed"}[name]
+waited = [time.sleep(0.1) for _ in range(300) if not os.path.exists(other)]
 assert len(waited) < 300
 if name == "killed": os.kill(os.getpid(), 9)
 time.sleep(1)
