@@ -32,7 +32,7 @@ def page_kernel(classifier: Classifier, images: Any) -> tuple[dict[str, Any], di
         "network": equation_5(classifier, images),
         "search": module("search").encode(),
     }
-    whole = zlib.compress(b"".join(files.values()), 9)
+    whole = zlib.compress(b"".join(files.values()))
     pieces = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
     settings = suited(classifier.network)
     names = "layer_weight", "margin_target", "pixel_weight", "max_iter"
