@@ -68,16 +68,13 @@ def differences_of(classifier: Classifier, file: bytes, image: Tensor) -> tuple[
     session = onnxruntime.InferenceSession(file)
     shapes = {each.name: each.shape for each in session.get_inputs()}
     given = {name: np.zeros([1] * len(shape), np.float32) for name, shape in shapes.items()}
-    given |= {
-        f"reference_{row}": each.numpy() for row, each in zip(objective.layers, objective.references, strict=True)
-    }
-    given |= {
-        "image": (image + change).numpy(),
-        "target": np.eye(logits.shape[1], dtype=np.float32)[objective.targets.numpy()],
-    }
-    given |= {"rival": np.ones(1, np.float32), "margin_target": np.array([settings.margin_target], np.float32)}
+    given["image"], given["rival"] = (image + change).numpy(), np.ones(1, np.float32)
+    given["target"] = np.eye(logits.shape[1], dtype=np.float32)[objective.targets.numpy()]
+    given["margin_target"] = np.array([settings.margin_target], np.float32)
     given["scale"] = np.zeros(shapes["scale"], np.float32)
     given["scale"][objective.layers] = objective.scales[:, 0]
+    for layer, reference in zip(objective.layers, objective.references, strict=True):
+        given[f"reference_{layer}"] = reference.numpy()
     names = "logits", "margin", "perceptual", "gradient"
     found, margin, perceptual, slope = session.run(names, given)
     pixels = settings.pixel_weight * change.square().mean().item()
@@ -156,9 +153,8 @@ class Graph(TorchFunctionMode):
         others = self.add("Sub", found, self.add("Mul", "target", 1e9))
         best = self.add("OneHot", self.add("ArgMax", others, axis=1, keepdims=0), classes, [0.0, 1.0])
         pick = self.add("Sub", "target", self.add("Mul", best, "rival"))
-        excess = self.add(
-            "Sub", self.add("ReduceSum", self.add("Mul", pick, found), [1], name="margin"), "margin_target"
-        )
+        margin = self.add("ReduceSum", self.add("Mul", pick, found), [1], name="margin")
+        excess = self.add("Sub", margin, "margin_target")
         self.flow(found, self.add("Mul", pick, self.add("Add", excess, excess)))
         twice = self.add("Add", "scale", "scale")
         self.nodes.append(helper.make_node("Split", [twice], [f"twice_{layer}" for layer in layers]))

@@ -2,7 +2,7 @@
 
 import { load } from "./data.js";
 
-const SEARCHES = ["perceptual", "no_perceptual"]; // the other method a page can compute are single passes
+const SEARCHES = ["perceptual", "no_perceptual"]; // the other methods that a page computes are single passes
 const COMPUTED = [...SEARCHES, "gradient", "grad_cam"];
 const LARGEST = 100_000_000; // pixels of a picture
 
@@ -14,84 +14,85 @@ export function explainInPage(model) {
   const send = model.send;
   const photographs = new Map(); // by name: what the worker is told of them
   let opening = null;
+  let turn = Promise.resolve(); // what is asked of the worker, one after the other
   let looked = null; // the photograph that the worker knows
-  let begun = null; // the key of the map that it searches for
-  let asked = null; // the key that is being computed
+  let asked = null; // the key of the map that is being computed
+  let begun = null; // the key of a search, which may be stopped, and its map so far
 
-  const emit = (message, buffers = []) => model.emit("msg:custom", message, buffers);
-  const answer = async (key, compute) => {
-    try {
-      await compute(key.split("/"));
-    } catch (error) {
-      emit({ key, error: error.message });
-    }
+  const emit = (message, buffers = []) => model.emit("msg:custom", message, buffers.map(({ buffer }) => new DataView(buffer)));
+  const queue = (task, failed) => (turn = turn.then(task).catch((error) => emit({ ...failed, error: error.message })));
+  const leave = () => {
+    if (begun) emit({ key: begun.key, error: "cancelled" });
+    begun = null;
+  };
+  const look = async (name) => {
+    const call = await opening;
+    if (looked === name) return call;
+    leave();
+    const { shown, probabilities } = await call("look", photographs.get(name));
+    Object.assign(photographs.get(name), { shown, probabilities });
+    looked = name;
+    return call;
   };
 
   const add = async (file, bytes) => {
-    try {
-      const picture = await opened(file, bytes);
-      opening ??= openWorker(model, emit);
-      opening.catch(() => (opening = null)); // with the next picture it is tried again
-      const call = await opening;
-      const { kernel, size, classes } = model.get("about");
-      const name = photographs.size ? `yours ${photographs.size + 1}` : "yours"; // not the file's, which is private
-      photographs.set(name, { ...picture, size, mean: kernel.mean, std: kernel.std });
-      const { shown, probabilities } = await call("look", photographs.get(name));
-      looked = name;
-      photographs.get(name).shown = shown;
-      const ranked = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
-      const five = ranked.slice(0, 5).map((index) => [index, probabilities[index]]);
-      const told = { name, title: classes[ranked[0]], boxes: [], classes: five, target: ranked[0], own: true };
-      model.set("about", { ...model.get("about"), photographs: [...model.get("about").photographs, told] });
-      model.set("target", "");
-      model.set("photograph", name);
-    } catch (error) {
-      emit({ error: error.message });
-    }
+    asked = null;
+    const picture = await opened(file, bytes);
+    opening ??= openWorker(model, emit);
+    opening.catch(() => (opening = null)); // with the next picture it is tried again
+    await opening;
+    const { kernel, size, classes, photographs: others } = model.get("about");
+    const name = photographs.size ? `yours ${photographs.size + 1}` : "yours"; // not the file's, which is private
+    photographs.set(name, { ...picture, size, mean: kernel.mean, std: kernel.std });
+    await look(name);
+    const { probabilities } = photographs.get(name);
+    const ranked = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
+    const likely = ranked.slice(0, 5).map((index) => [index, probabilities[index]]);
+    const told = { name, title: classes[ranked[0]], boxes: [], classes: likely, target: ranked[0], own: true };
+    model.set("about", { ...model.get("about"), photographs: [...others, told] });
+    model.set("target", "");
+    model.set("photograph", name);
   };
 
-  const send_picture = async ([, name]) => {
+  const show = async (key, name) => {
     const { shown, size } = photographs.get(name);
     const canvas = new OffscreenCanvas(size[1], size[0]);
     canvas.getContext("2d").putImageData(new ImageData(shown, size[1]), 0, 0);
-    const bytes = await (await canvas.convertToBlob()).arrayBuffer();
-    emit({ key: `picture/${name}`, format: "image/png" }, [new DataView(bytes)]);
+    emit({ key, format: "image/png" }, [{ buffer: await (await canvas.convertToBlob()).arrayBuffer() }]);
   };
 
   const compute = async (key, [, name, method, layers, target]) => {
-    asked = key;
-    if (begun && begun !== key) emit({ key: begun, error: "cancelled" });
-    if (begun !== key) begun = null;
-    const call = await opening;
-    if (looked !== name) await call("look", photographs.get(name));
-    looked = name;
-    const about = model.get("about");
-    const chosen = Number(target || about.photographs.find((each) => each.name === name).target);
-    let map = null;
-    if (SEARCHES.includes(method)) {
-      const held = method === "perceptual" ? layers.split("-").map(Number) : null;
-      if (begun !== key) await call("begin", { ...about.kernel.settings, target: chosen, held });
-      begun = key;
-      for (let found; asked === key && (found = await call("step")); map = found.map) {
-        const { map, seen, ...told } = found;
-        emit({ key, progress: found.step / found.steps, ...told }, [new DataView(map.buffer), new DataView(seen.buffer)]);
-      }
-      if (asked !== key) return; // stopped, or another one is asked for
-      begun = null;
-    } else {
-      map = await call(method, { target: chosen });
+    if (asked !== key) throw new Error("cancelled");
+    const call = await look(name);
+    if (begun?.key !== key) leave();
+    const { kernel, photographs: told, size } = model.get("about");
+    const about = { ...kernel.settings, target: Number(target || told.find((each) => each.name === name).target) };
+    if (!SEARCHES.includes(method)) {
+      const map = await call(method, about);
+      return emit({ key, format: "uint16", raw: true, shape: size }, [map]);
     }
-    if (map) emit({ key, format: "uint16", raw: true, shape: about.size }, [new DataView(map.buffer)]);
+    if (!begun) await call("begin", { ...about, held: method === "perceptual" ? layers.split("-").map(Number) : null });
+    begun ??= { key };
+    for (let found; asked === key && (found = await call("step")); ) {
+      const { map, seen, ...step } = found;
+      begun.map = map;
+      emit({ key, progress: step.step / step.steps, ...step }, [map, seen]);
+    }
+    if (asked !== key) return; // stopped
+    emit({ key, format: "uint16", raw: true, shape: size }, [begun.map]);
+    begun = null;
   };
 
   model.send = (message, callbacks, buffers) => {
+    const parts = message.need?.split("/") ?? [];
+    if (message.upload) return queue(() => add(message.upload, buffers[0]));
+    if (message.stop || message.cancel) asked = null;
+    if (message.cancel) queue(leave);
+    if (!photographs.has(parts[1])) return send(message);
     const key = message.need;
-    const own = key && photographs.has(key.split("/")[1]);
-    if (message.upload) add(message.upload, buffers[0]);
-    else if (message.stop) asked = null;
-    else if (own && key.startsWith("picture/")) answer(key, send_picture);
-    else if (own) answer(key, (parts) => compute(key, parts));
-    else send(message);
+    if (parts[0] === "picture") return show(key, parts[1]);
+    asked = key;
+    queue(() => compute(key, parts), { key });
   };
 }
 

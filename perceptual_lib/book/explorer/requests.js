@@ -68,6 +68,7 @@ export function workLine(model, el) {
     bar.hidden = stop.hidden = !live;
   };
   const wait = (wanted, live) => {
+    if (key && stop.textContent === "Go on") model.send({ cancel: key }); // nobody will say so
     key = wanted;
     clearTimeout(timer);
     status.say("");
