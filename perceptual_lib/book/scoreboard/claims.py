@@ -29,11 +29,13 @@ class Claim:
     asks: str
     """How they are read, as what is measured, and on what in place of the paper's data; else what that would take."""
     experiment: str = ""  #: whose table decides; none where nothing can be measured
-    where: Mapping[str, Any] = field(default_factory=dict)  #: values of columns, in the lines of the table that count
+    where: Mapping[str, Any] = field(default_factory=dict)  #: a column's value, or values, in the lines that count
     sample: Mapping[str, Any] = field(default_factory=dict)  #: one of the `SAMPLES`, what is compared; its arguments
     rule: Mapping[str, Any] = field(default_factory=dict)  #: one of the `RULES`, what decides from there; its arguments
     paper: Mapping[str, float] = field(default_factory=dict)
     """The paper's own numbers, of ours and of the best rival, where one of its tables has them."""
+    reason: str = ""  #: why they are read so, from the paper's words, where that is not plain
+    pooled: bool = False  #: whether the exploratory and the confirmatory run together decide it, too
 
     def __post_init__(self) -> None:
         if self.experiment not in ("", *GAMES):
@@ -50,10 +52,12 @@ class Claim:
         table = results.get(self.experiment)
         if table is None or table.empty:
             return Finding(Verdict.NEEDS_DATA, f"nothing: there are no results of {self.experiment}", 0)
-        for column, value in self.where.items():
-            table = table[table[column] == value]
         sample, rule = self._functions()
         try:
+            for column, value in self.where.items():
+                if column not in table:
+                    raise MissingData(f"the column {column}: not measured there")
+                table = table[table[column].isin(value if isinstance(value, list) else [value])]
             return rule(sample(table))
         except MissingData as missing:
             return Finding(Verdict.NEEDS_DATA, f"nothing: {self.experiment} lacks {missing}", 0)
@@ -99,8 +103,8 @@ def scoreboard(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Returns:
         section, quote and asks of the claim; rule, the name of one of the `RULES`, "" where nothing can be measured;
-        measured, n and verdict, see `Finding`: without its table, or with too little in it, a claim "needs data that is
-        not here".
+        measured, n, needed and verdict, see `Finding`: without its table, or with too little in it, a claim "needs data
+        that is not here".
     """
     # As categories, words are compared once: samples ask for the same ones a thousand times.
     words = ("role", "method", "settings", "photograph", "scene")
@@ -112,7 +116,7 @@ def scoreboard(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     for claim in CLAIMS:
         about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks, "rule": claim.rule.get("name", "")}
         lines.append(about | vars(claim.finding(results)))
-    return pd.DataFrame(lines, columns="section quote asks rule measured n verdict".split())
+    return pd.DataFrame(lines, columns="section quote asks rule measured n needed verdict".split())
 
 
 def count_verdicts(board: pd.DataFrame) -> dict[Verdict, int]:
