@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import unicodedata
 from collections.abc import Callable
 from importlib.resources import files
@@ -13,9 +14,9 @@ import pytest
 import yaml
 
 from perceptual_lib.book.scoreboard import CLAIMS, Claim, Verdict, count_verdicts, rules, scoreboard
-from perceptual_lib.book.scoreboard.claims import read_claims
+from perceptual_lib.book.scoreboard.claims import COMMITTED, RUNS, changed, pool, published_runs, read_claims
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.publishing import load_all
+from perceptual_lib.evaluation.publishing import load_all, publish
 from perceptual_lib.evaluation.tables import paper_table
 
 NOT_MEASURED = r"nothing: \w+ lacks (the column \w+: not measured there|ranges of layers)"  # in the exploratory run
@@ -236,3 +237,73 @@ def test_the_published_numbers_give_verdicts(published, few_resamples) -> None:
     undecided = board[board.verdict == Verdict.UNDECIDED]
     assert ((undecided.needed > undecided.n) | (undecided.needed == 0)).all() and undecided.needed.any()
     assert not board.needed.drop(undecided.index).any()
+
+
+# Before and after.
+
+
+def test_the_rules_are_those_that_were_committed() -> None:
+    path = f"{COMMITTED}:perceptual_lib/book/scoreboard/claims.yaml"
+    shown = subprocess.run(["git", "show", path], cwd=Path(__file__).parent, capture_output=True, text=True)
+    if shown.returncode:
+        pytest.skip("not a clone with its history")
+    assert read_claims(shown.stdout) == CLAIMS
+
+
+def again(table: pd.DataFrame, worse: float = 0.0) -> pd.DataFrame:
+    """The same on other photographs or scenes; of changes with so much less inside the boxes."""
+    table = table.assign(inside=table.inside - worse) if worse else table
+    return table.assign(**{unit: "new " + table[unit] for unit in ("photograph", "scene") if unit in table})
+
+
+def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_path) -> None:
+    assert published_runs(tmp_path) == {}
+    games = {"change": again(published["change"], 0.3), "pointing": again(published["pointing"])}
+    for kind, tables in {"exploratory": published, "confirmatory": games}.items():
+        for name in games:
+            publish(tables[name], {"experiment": name}, tmp_path / RUNS[kind])
+    runs = {
+        kind: {name: run.table for name, run in of_kind.items()} for kind, of_kind in published_runs(tmp_path).items()
+    }
+    assert list(runs) == ["confirmatory", "exploratory"]
+    after, before = (scoreboard(tables) for tables in runs.values())
+    moved = changed(before, after)
+    assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
+    assert set(moved.why) == {"the other way round on other photographs"}
+    both = scoreboard(pool(*runs.values()), pooled=True)
+    assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
+    games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
+    assert len(games_of_both) > 3 and (games_of_both.n == 2 * after.n[games_of_both.index]).all()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "after", "n", "why"),
+    [
+        (Verdict.NEEDS_DATA, Verdict.REPRODUCED, 9, "measured in one of the runs alone"),
+        (Verdict.REPRODUCED, Verdict.NOT_REPRODUCED, 9, "the other way round on other photographs"),
+        (
+            Verdict.REPRODUCED,
+            Verdict.UNDECIDED,
+            9,
+            "clear on the photographs that the rules were made on, not on others",
+        ),
+        (Verdict.UNDECIDED, Verdict.REPRODUCED, 90, "decided by 90 instead of 9"),
+        (Verdict.UNDECIDED, Verdict.NOT_REPRODUCED, 8, "decided by others"),
+    ],
+)
+def test_why_a_verdict_changed(verdict, after, n, why) -> None:
+    boards = [
+        pd.DataFrame(
+            {"section": "1", "quote": "a", "asks": "b", "measured": "c", "verdict": each, "n": count}, index=[0, 1]
+        )
+        for each, count in ((verdict, 9), (after, n))
+    ]
+    boards[1].loc[1, "verdict"] = verdict  # the other claim has the verdict that it had
+    assert changed(*boards).why.to_list() == [why]
+
+
+def test_only_what_has_the_same_settings_is_pooled() -> None:
+    lines = {"role": "table", "method": ["rise", "center"], "settings": ["500", ""], "photograph": "a", "edges": 1.0}
+    first, second = pd.DataFrame(lines), pd.DataFrame(lines | {"settings": ["6000", ""], "spread": 2.0})
+    (table,) = pool({"localization": first}, {"localization": second, "change": second}).values()
+    assert table.method.to_list() == ["center"] * 2 and "spread" not in table and "edges" in table
