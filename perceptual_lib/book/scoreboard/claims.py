@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -125,24 +126,16 @@ def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Of two scoreboards the claims whose verdict is another: section, quote, asks; measured, verdict and n of both, of
-    the second as measured_after and so on; why."""
-    both = before[["section", "quote", "asks", "measured", "verdict", "n"]].join(
-        after[["measured", "verdict", "n"]], how="inner", rsuffix="_after"
-    )
+    """Of two scoreboards the claims whose verdict is another: the columns of the first; measured, verdict and n of the
+    second as measured_after and so on; why."""
+    both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
     both = both[both.verdict != both.verdict_after]
-    return both.assign(why=[_why(line) for line in both.itertuples()])
-
-
-def _why(line: Any) -> str:
-    verdicts = (line.verdict, line.verdict_after)
-    if Verdict.NEEDS_DATA in verdicts:
-        return "measured in one of the runs alone"
-    if Verdict.UNDECIDED not in verdicts:
-        return "the other way round on other photographs"
-    if line.verdict_after == Verdict.UNDECIDED:
-        return "clear on the photographs that the rules were made on, not on others"
-    return f"decided by {line.n_after} instead of {line.n}" if line.n_after > line.n else "decided by others"
+    lacking = both[["verdict", "verdict_after"]].isin([Verdict.NEEDS_DATA]).any(axis=1)
+    decided = both.verdict.isin([Verdict.REPRODUCED, Verdict.NOT_REPRODUCED])
+    still = both.verdict_after != Verdict.UNDECIDED
+    reasons = ["measured in one of the runs alone", "the other way round on others", "clear, but not on others"]
+    by_n = "decided by " + both.n_after.astype(str) + " instead of " + both.n.astype(str)
+    return both.assign(why=np.select([lacking, decided & still, decided], reasons, by_n))
 
 
 def scoreboard(results: Mapping[str, pd.DataFrame], *, pooled: bool = False) -> pd.DataFrame:
