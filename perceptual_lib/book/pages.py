@@ -63,10 +63,9 @@ def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "
             running,
             {"profile": parameter},
             kernel_name="python3",
-            kernel_manager_class=kernels.manager(log),
+            kernel_manager_class=kernels.manager(source.parent, log),
             language="python",
-            cwd=source.parent,
-            progress_bar=sys.stderr.isatty(),
+            progress_bar=False,
             request_save_on_cell_execute=False,
             autosave_cell_every=0,
         )
