@@ -79,6 +79,7 @@ def single_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
     single deletion."""
     rows = _areas(table[table.role == "single"])
     rows = rows.assign(relevance=rows.insertion - rows.deletion)
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # a run of before has no such columns
     wide = rows.pivot(index="photograph", columns=ROW, values=SINGLE)
     lines = {}
     for row, of_row in rows.groupby(ROW, sort=False):
