@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from perceptual_lib.core.calling import ask
+from perceptual_lib.core.calling import ask, freeze
 from perceptual_lib.core.errors import InputError, see
 
 # The pointwise functions whose outputs are features. Sigmoid, its hard form and softmax are gates and
@@ -195,3 +195,15 @@ SEEN = (
     "seen are calls of PyTorch's functions and modules, as ReLU, SiLU and GELU, and not what is written out, as "
     "x * x.sigmoid(), or compiled to TorchScript"
 )
+
+
+def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
+    """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
+
+    Of any module (of a `Classifier`, its `network`), which is left as it was, and of inputs and delta (B, C, H, W).
+    """
+    with freeze(network):
+        before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))
+    return torch.stack(
+        [(b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1) for a, b in zip(before, after, strict=True)]
+    )

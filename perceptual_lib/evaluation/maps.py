@@ -7,8 +7,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
+from perceptual_lib.core.activations import relative_changes
+from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.perceptual_ball import perceptual_ball
+from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.core.saliency import class_gradient, saliency_map
 from perceptual_lib.methods.registry import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
@@ -22,7 +26,8 @@ def compute(
     Returns:
         targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. One perturbation
         has the maps of all of our own methods: maps are then the root mean square over the channels, and there are
-        also guided (B, H, W) with guided_scales, and margin_before, margin, evaluations, converged and failed (B,).
+        also guided (B, H, W) with guided_scales, and margin_before, margin, evaluations, converged, failed, cosine with
+        the margin's steepest descent and growth, how much more the last activation changes than the pixels, (B,).
     """
     images = classifier.preprocess(pictures)
     if not find_method(method).ours:
@@ -32,9 +37,14 @@ def compute(
         return {"targets": targets.cpu().numpy(), **pack_maps(maps)}
     result = perceptual_ball(classifier, images, **settings)
     gradient = class_gradient(classifier, images, result.targets)
+    delta = result.delta.flatten(1)
+    rise = with_gradient(lambda changed: multiclass_margin(ask(classifier, changed), result.targets), images)[1]
+    grown = relative_changes(classifier.network, images, result.delta)[-1]
     facts = ("targets", "margin_before", "margin", "evaluations", "converged", "failed")
     return {
         **{name: getattr(result, name).cpu().numpy() for name in facts},
+        "cosine": cosine_similarity(-delta, rise.flatten(1)).cpu().numpy(),
+        "growth": (grown * images.flatten(1).norm(dim=1) / delta.norm(dim=1)).cpu().numpy(),
         **pack_maps(saliency_map(result.delta)),
         **pack_maps(saliency_map(result.delta, gradient=gradient), "guided"),
     }

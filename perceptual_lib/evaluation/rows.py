@@ -40,7 +40,7 @@ class Row:
     @property
     def name(self) -> str:
         """What progress calls it."""
-        if self.role == "table":
+        if self.role in ("table", "single"):
             return self.method
         return f"{self.method} with layers {self.settings['layers']}, lambda' {self.settings['layer_weight']:g}"
 

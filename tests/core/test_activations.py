@@ -12,10 +12,9 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from perceptual_lib import InputError
-from perceptual_lib.core.activations import trace
+from perceptual_lib.core.activations import relative_changes, trace
 from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.selection import select_layers
-from perceptual_lib.evaluation.change.protocol import relative_changes
 
 VGG19BN_RELUS = [2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51]  # reference.md, section 1
 

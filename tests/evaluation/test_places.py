@@ -1,9 +1,10 @@
 """The dominant component and the share inside, by hand."""
 
 import numpy as np
+import pytest
 import torch
 
-from perceptual_lib.evaluation.places import dominant_component, edge_mask, share_inside
+from perceptual_lib.evaluation.places import dominant_component, edge_mask, effective_share, extent, share_inside
 
 MAP = np.array(
     [
@@ -50,3 +51,19 @@ def test_edges_of_a_square() -> None:
     border[8:32, 8:32] = True
     border[12:28, 12:28] = False
     assert not edges[~border].any()
+
+
+def test_texture_is_where_edges_are_many() -> None:
+    picture = np.zeros((40, 40, 3))
+    picture[:20, :20] = (np.indices((20, 20)) // 5).sum(0)[..., None] % 2  # a chequered quarter
+    assert edge_mask(picture, 0.25, around=3.0)[2:13, 2:13].all()  # its even squares, too, where edges have gaps
+    assert not edge_mask(picture, 0.25)[2:13, 2:13].all()
+
+
+def test_how_far_a_map_reaches() -> None:
+    maps = np.zeros((4, 8, 8))
+    maps[0] = 1
+    maps[1, 3, 5] = maps[2, [0, 0, 7, 7], [0, 7, 0, 7]] = 2  # a point, and the four corners
+    assert effective_share(maps).tolist() == [1, 1 / 64, 4 / 64, 0]
+    corners = 3.5 / np.sqrt((8**2 - 1) / 12)  # their distance from the centre along an axis, and that of an even map
+    assert extent(maps)[:3].tolist() == pytest.approx([1, 0, corners]) and np.isnan(extent(maps)[3])

@@ -154,7 +154,9 @@ def test_a_profile_builds_on_another(tmp_path) -> None:
 
 
 def test_unknown_and_missing_profiles(tmp_path) -> None:
-    with pytest.raises(InputError, match="no profile 'demmo'; there are demo, imagenet-300, paper, paper-small, smoke"):
+    with pytest.raises(
+        InputError, match="no profile 'demmo'; there are demo, imagenet-300, imagenet-700, lite1, lite2, paper"
+    ):
         load_profile("demmo")
     with pytest.raises(InputError, match="cannot be read"):
         load_profile(tmp_path / "none.yaml")

@@ -101,3 +101,13 @@ def test_the_old_name_of_samples(tiny: TinyNetwork, images: torch.Tensor) -> Non
         found = explain(tiny, images, 0, method="rise", count=6)
     assert torch.equal(found, explain(tiny, images, 0, method="rise", samples=6))
     assert METHODS["rise"].passes({"count": 6}) == (6, 0)  # as published tables have it
+
+
+def test_torchrays_rise_takes_one_answer_a_picture() -> None:
+    """Sec. 4.4 has no RISE at 1.5 x, "requires a perfectly sized image": said on the scoreboard as it is here."""
+    rise = pytest.importorskip("torchray.attribution.rise").rise
+    regions = nn.Conv2d(3, 4, 32, stride=32)  # answers for each region, as TorchRay's own VGG16 does at 1.5 x
+    with pytest.raises(AssertionError):
+        rise(regions, torch.rand(1, 3, 96, 96), target=1, num_masks=2)
+    once = nn.Sequential(regions, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert rise(once, torch.rand(1, 3, 96, 128), target=1, num_masks=2).shape == (1, 4, 96, 128)

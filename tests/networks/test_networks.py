@@ -149,7 +149,7 @@ def test_a_cached_download_is_used(tmp_path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_embedded_weights_are_checked_by_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifiers, "EMBEDDED_SHA256", "0" * 64)
+    monkeypatch.setitem(classifiers.PACKAGED, "efficientnet_lite0", "57934424" + "0" * 56)
     with pytest.raises(InputError, match="its hash differs"):
         load_classifier()
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -14,6 +16,7 @@ from perceptual_lib.book.scoreboard.rules import RULES, Finding, MissingData, Ve
 from perceptual_lib.book.scoreboard.samples import SAMPLES
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.games import GAMES
+from perceptual_lib.evaluation.publishing import Results, load_all
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,13 @@ class Claim:
     asks: str
     """How they are read, as what is measured, and on what in place of the paper's data; else what that would take."""
     experiment: str = ""  #: whose table decides; none where nothing can be measured
-    where: Mapping[str, Any] = field(default_factory=dict)  #: values of columns, in the lines of the table that count
+    where: Mapping[str, Any] = field(default_factory=dict)  #: a column's value, or values, in the lines that count
     sample: Mapping[str, Any] = field(default_factory=dict)  #: one of the `SAMPLES`, what is compared; its arguments
     rule: Mapping[str, Any] = field(default_factory=dict)  #: one of the `RULES`, what decides from there; its arguments
     paper: Mapping[str, float] = field(default_factory=dict)
     """The paper's own numbers, of ours and of the best rival, where one of its tables has them."""
+    reason: str = ""  #: why they are read so, from the paper's words, where that is not plain
+    pooled: bool = False  #: whether the exploratory and the confirmatory run together decide it, too
 
     def __post_init__(self) -> None:
         if self.experiment not in ("", *GAMES):
@@ -50,10 +55,12 @@ class Claim:
         table = results.get(self.experiment)
         if table is None or table.empty:
             return Finding(Verdict.NEEDS_DATA, f"nothing: there are no results of {self.experiment}", 0)
-        for column, value in self.where.items():
-            table = table[table[column] == value]
         sample, rule = self._functions()
         try:
+            for column, value in self.where.items():
+                if column not in table:
+                    raise MissingData(f"the column {column}: not measured there")
+                table = table[table[column].isin(value if isinstance(value, list) else [value])]
             return rule(sample(table))
         except MissingData as missing:
             return Finding(Verdict.NEEDS_DATA, f"nothing: {self.experiment} lacks {missing}", 0)
@@ -90,17 +97,54 @@ def read_claims(text: str) -> tuple[Claim, ...]:
     return tuple(sorted(claims, key=lambda claim: data["sections"].index(claim.section)))
 
 
-CLAIMS = read_claims(files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8"))
+_TEXT = files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
+RUNS, COMMITTED = map(yaml.safe_load(_TEXT).get, ("runs", "committed"))
+"""Folders of the exploratory and the confirmatory run, by these words; the commit of the rules, before the second."""
+
+CLAIMS = read_claims(_TEXT)
 """All of them, section by section."""
 
 
-def scoreboard(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A line for each of the `CLAIMS`, decided from the tables of experiments, by name.
+def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
+    """The `RUNS` that are there, the confirmatory one first: their results by game."""
+    runs = {kind: load_all(folder / RUNS[kind]) for kind in ("confirmatory", "exploratory")}
+    return {kind: results for kind, results in runs.items() if results}
+
+
+def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables of two runs as one: the lines of what has the same settings in both, scenes told apart."""
+    pooled = {}
+    for name in runs[0].keys() & runs[1].keys():
+        tables = [run[name] for run in runs]
+        keys = [key for key in ("role", "method", "settings", "scale", "sigma", "seed", "stage") if key in tables[0]]
+        common = tables[0][keys].drop_duplicates().merge(tables[1][keys].drop_duplicates())
+        tables = [table.merge(common) for table in tables]
+        if "scene" in tables[0]:
+            tables = [table.assign(scene=f"{n} " + table.scene) for n, table in enumerate(tables)]
+        pooled[name] = pd.concat(tables, join="inner", ignore_index=True)
+    return pooled
+
+
+def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Of two scoreboards the claims whose verdict is another: the columns of the first; measured, verdict and n of the
+    second as measured_after and so on; why."""
+    both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
+    both = both[both.verdict != both.verdict_after]
+    lacking = both[["verdict", "verdict_after"]].isin([Verdict.NEEDS_DATA]).any(axis=1)
+    decided = both.verdict.isin([Verdict.REPRODUCED, Verdict.NOT_REPRODUCED])
+    still = both.verdict_after != Verdict.UNDECIDED
+    reasons = ["measured in one of the runs alone", "the other way round on others", "clear, but not on others"]
+    by_n = "decided by " + both.n_after.astype(str) + " instead of " + both.n.astype(str)
+    return both.assign(why=np.select([lacking, decided & still, decided], reasons, by_n))
+
+
+def scoreboard(results: Mapping[str, pd.DataFrame], *, pooled: bool = False) -> pd.DataFrame:
+    """A line for each of the `CLAIMS`, or of those that are `pooled`, decided from the tables of experiments, by name.
 
     Returns:
-        section, quote and asks of the claim; rule, the name of one of the `RULES`, "" where nothing can be measured;
-        measured, n and verdict, see `Finding`: without its table, or with too little in it, a claim "needs data that is
-        not here".
+        By place in `CLAIMS`: section, quote and asks of the claim; rule, a name of one of the `RULES`, "" where nothing
+        can be measured; measured, n, needed and verdict, see `Finding`: without its table, or with too little in it, a
+        claim "needs data that is not here".
     """
     # As categories, words are compared once: samples ask for the same ones a thousand times.
     words = ("role", "method", "settings", "photograph", "scene")
@@ -108,11 +152,13 @@ def scoreboard(results: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         name: table.astype({column: "category" for column in words if column in table})
         for name, table in results.items()
     }
-    lines = []
-    for claim in CLAIMS:
-        about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks, "rule": claim.rule.get("name", "")}
-        lines.append(about | vars(claim.finding(results)))
-    return pd.DataFrame(lines, columns="section quote asks rule measured n verdict".split())
+    lines = {}
+    for place, claim in enumerate(CLAIMS):
+        if claim.pooled or not pooled:
+            about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks}
+            lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results))
+    columns = "section quote asks rule measured n needed verdict".split()
+    return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
 
 
 def count_verdicts(board: pd.DataFrame) -> dict[Verdict, int]:

@@ -2,8 +2,13 @@
 
 A rule takes a sample: scores with a row for each photograph (or scene) and a column for each thing that is compared,
 nan where there is none. Rows are what the bootstrap draws; comparisons are paired over the rows that both columns have.
-All intervals of a rule hold at once with 95 %: with K comparisons each has the confidence 1 - 0.05 / K (Bonferroni).
-Claims are not corrected for each other: of those near their limit one in twenty may be decided wrongly by chance.
+
+Each rule turns the claim into leads, of which all must be above 0, or all but a few. A claim that is false can be
+reproduced by chance only if a lead that is in truth not above 0 looks as if it were. "All" needs no correction for
+their number: each lead is asked with 95 % (an intersection-union test). That all but k - 1 of K are above 0 is asked
+with 1 - 0.05 / k. Not reproduced is said where k of them are clearly below, each with 1 - 0.05 / (K - k + 1), since
+each was a chance to be so (Bonferroni's bound of a partial conjunction; Benjamini and Heller 2008). Claims are not
+corrected for each other: of those near their limit one in twenty may be decided wrongly by chance.
 
 A bootstrap of a handful of rows promises too much. So a comparison needs as many as a sign test would to tell two
 things apart with all pairs pointing one way: six rows for one, ten for each of sixteen. With fewer rows, or too few
@@ -11,9 +16,10 @@ columns, the data are not here, and a rule raises `MissingData`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -22,9 +28,13 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, plain
 
 ALPHA = 0.05
+POWER = 0.8  # with which the rows that an undecided claim needs would decide it
 RESAMPLES = 10_000  # so that a thousandth of them is still ten
-MOST = 0.9  # the share that "almost all" begins with
+EXCEPTIONS = 10  # "almost all" allows one in so many
 LEAST_BLUR = 1.0  # that the paper tried
+MOST_ROWS = 1_000_000  # that are still a number worth saying
+
+Leads = Mapping[str, Estimate]
 
 
 class Verdict(StrEnum):
@@ -43,6 +53,9 @@ class Finding:
     verdict: Verdict  #: what it comes to
     measured: str  #: in words, with the 95 % interval; the reason where data are missing
     n: int  #: photographs or scenes of the smallest comparison, 0 without one
+    needed: int = 0
+    """Photographs or scenes that would decide an undecided claim with a power of 80 %, if means and variances stay as
+    they are here; 0 where it is decided, or from a million on."""
 
 
 class MissingData(InputError):
@@ -71,7 +84,7 @@ def place(
 
     The margin is 0 where the paper says better, best or second; a hundredth for "joint", equality to two decimals; a
     twentieth for "comparable" and "competitive". A rival that is not here, or on too few rows, could be ahead: then the
-    claim needs data, if it is not refuted without.
+    claim needs data, if it is not decided whatever that rival is.
 
     Args:
         ours: the column that the claim is about.
@@ -83,30 +96,25 @@ def place(
     rivals = [name for name in (scores if rivals is None else rivals) if name != ours]
     both = scores.reindex(columns=[ours, *rivals])
     gaps = both[rivals].rsub(both[ours], axis=0) * (-1 if lower else 1)
-    leads = _intervals(gaps.loc[:, gaps.notna().sum() >= fewest(len(rivals))], len(rivals))
-    if not leads:
+    gaps = gaps.loc[:, gaps.notna().sum() >= fewest(len(rivals))]
+    if gaps.empty:
         raise MissingData(f"{ours} and {', '.join(rivals) or 'a rival'}, {fewest(len(rivals))} rows of both")
-    ahead = [name for name, lead in leads.items() if lead.high < -margin]
-    behind = [name for name, lead in leads.items() if lead.low > -margin]
-    missing = [name for name in rivals if name not in leads]
-    closest = min(leads, key=lambda name: leads[name].value)
+    judged = _judge(lambda comparisons: _intervals(gaps + margin, comparisons), rank, len(rivals))
+    closest = min(judged.leads, key=lambda name: judged.leads[name].value)
     means = scores[[ours, closest]].dropna().mean()
     measured = f"{ours} {means[ours]:.3f}, {closest} {means[closest]:.3f}, "
-    measured += f"{'lower' if lower else 'higher'} by {_words(leads[closest])}"
+    measured += f"{'lower' if lower else 'higher'} by {_words(judged.leads[closest], margin)}"
     if len(rivals) > 1:
-        untold = [name for name in leads if name not in ahead + behind]
+        untold = [name for name in gaps if name not in judged.above + judged.below]
         measured = (
-            f"clearly ahead of {_count(behind)}, clearly behind {_count(ahead)}, undecided against "
+            f"clearly ahead of {_count(judged.above)}, clearly behind {_count(judged.below)}, undecided against "
             f"{_count(untold)}; the strongest: {measured}"
         )
     if margin:
         measured += f"; a lead of less than {margin:g} does not count"
-    if missing:
+    if missing := [name for name in rivals if name not in gaps]:
         measured += f"; not here, or on too few rows: {', '.join(missing)}"
-    verdict = _decide(len(leads) - len(behind) < rank, len(ahead) >= rank)
-    if missing and verdict is not Verdict.NOT_REPRODUCED:
-        verdict = Verdict.NEEDS_DATA
-    return Finding(verdict, measured, min(lead.n for lead in leads.values()))
+    return judged.finding(measured)
 
 
 def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
@@ -119,24 +127,26 @@ def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
     if len(scores.columns) < 3 or len(rows) < fewest():
         raise MissingData(f"three steps or more on {fewest()} rows")
     positions = np.linspace(-0.5, 0.5, len(rows.columns))
-    rise = _interval(rows @ positions / (positions @ positions))
+    rises = rows @ positions / (positions @ positions)
+    judged = _judge(lambda _: {"rise": _interval(-rises if falls else rises)})
     first, last = rows.columns[0], rows.columns[-1]
     means = rows.mean()
-    measured = f"{means[first]:.3f} at {first}, {means[last]:.3f} at {last}; fitted rise {_words(rise)}"
-    up, down = rise.low > 0, rise.high < 0
-    return Finding(_decide(down if falls else up, up if falls else down), measured, rise.n)
+    measured = f"{means[first]:.3f} at {first}, {means[last]:.3f} at {last}; fitted rise {_words(_interval(rises))}"
+    return judged.finding(measured)
 
 
-def saturates(scores: pd.DataFrame, at: float, *, lower: bool = False) -> Finding:
+def saturates(scores: pd.DataFrame, at: float, *, margin: float, lower: bool = False) -> Finding:
     """No more to be gained beyond a blur, and something up to it.
 
-    Judged at the least blur from `at` on. Reproduced: it is clearly better than every blur from 1 to half of `at`, and
-    no larger one is clearly better. Not reproduced: a larger one is clearly better, or one of the small ones.
-    Undecided: anything else, such as a curve that is flat all along.
+    Judged at the least blur from `at` on. Reproduced: it is better than every blur from 1 to half of `at` by clearly
+    more than the margin, and no larger one is better by as much. Not reproduced: one of the small ones clearly comes
+    within the margin, as on a curve that is flat all along, or a larger one is better by more. Undecided: anything
+    else.
 
     Args:
         scores: (N, sigmas), the columns being blurs in pixels.
         at: the blur that the claim names.
+        margin: what counts as no change.
         lower: as for `place`.
     """
     sigmas = sorted(sigma for sigma in scores if sigma >= LEAST_BLUR)
@@ -145,16 +155,16 @@ def saturates(scores: pd.DataFrame, at: float, *, lower: bool = False) -> Findin
     comparisons = len(small) + len(rest) - 1
     if not small or len(rest) < 2 or len(rows) < fewest(comparisons):
         raise MissingData(f"blurs from {LEAST_BLUR:g} to {at / 2:g} and two from {at:g} on, on enough rows")
-    gains = _intervals(rows[small + rest[1:]].rsub(rows[rest[0]], axis=0) * (-1 if lower else 1), comparisons)
-    beyond = [sigma for sigma in gains if gains[sigma].high < 0]
+    allowed = pd.Series({sigma: -margin if sigma in small else margin for sigma in small + rest[1:]})
+    leads = rows[allowed.index].rsub(rows[rest[0]], axis=0) * (-1 if lower else 1) + allowed
+    judged = _judge(lambda comparisons: _intervals(leads, comparisons))
     means = rows.mean()
     best = means.idxmin() if lower else means.idxmax()
-    weakest = min(small, key=lambda sigma: gains[sigma].low)
-    measured = f"{means[rest[0]]:.3f} at {rest[0]:g}, best {means[best]:.3f} at {best:g}; "
-    measured += f"better than at {weakest:g} by {_words(gains[weakest])}; clearly better elsewhere: "
-    measured += ", ".join(f"{sigma:g}" for sigma in beyond) or "none"
-    gained = all(gains[sigma].low > 0 for sigma in small)
-    return Finding(_decide(gained and not beyond, bool(beyond)), measured, len(rows))
+    weakest = min(judged.leads, key=lambda sigma: judged.leads[sigma].value)
+    measured = f"{means[rest[0]]:.3f} at {rest[0]:g}, best {means[best]:.3f} at {best:g}; better than at {weakest:g} "
+    measured += f"by {_words(judged.leads[weakest], allowed[weakest])}; clearly against it: "
+    measured += f"{', '.join(f'{sigma:g}' for sigma in judged.below) or 'none'}; {margin:g} counts as no change"
+    return judged.finding(measured)
 
 
 def almost_all(gains: pd.DataFrame) -> Finding:
@@ -167,13 +177,11 @@ def almost_all(gains: pd.DataFrame) -> Finding:
     count = len(gains.columns)
     if count < 3 or gains.notna().sum().min() < fewest(count):
         raise MissingData(f"three of them, each on {fewest(max(3, count))} rows")
-    found = _intervals(gains, count)
-    above = [name for name, gain in found.items() if gain.low > 0]
-    below = [name for name, gain in found.items() if gain.high < 0]
-    measured = f"of {count} {len(above)} clearly above 0, clearly below {_count([str(name) for name in below])}; "
+    judged = _judge(lambda comparisons: _intervals(gains, comparisons), 1 + count // EXCEPTIONS)
+    below = _count([str(name) for name in judged.below])
+    measured = f"of {count} {len(judged.above)} clearly above 0, clearly below {below}; "
     measured += f"{int((gains.mean() > 0).sum())} with a mean above 0"
-    verdict = _decide(len(above) >= MOST * count, count - len(below) < MOST * count)
-    return Finding(verdict, measured, min(gain.n for gain in found.values()))
+    return judged.finding(measured)
 
 
 def on_most_rows(scores: pd.DataFrame) -> pd.DataFrame:
@@ -193,11 +201,11 @@ def steadier(scores: pd.DataFrame) -> Finding:
     if len(names) != 2 or groups.value_counts().min() < 3 or len(rows) < fewest():
         raise MissingData(f"three scores or more of two groups on {fewest()} rows")
     first, second = (groups == name for name in names)
-    spread = _interval(rows, statistic=lambda means: means[:, first].std(1) - means[:, second].std(1))
+    spread = _interval(rows, statistic=lambda means: means[:, second].std(1) - means[:, first].std(1))
     means = rows.mean().to_numpy()
     measured = f"spread over {first.sum()} {names[0]} {means[first].std():.3f}, over {second.sum()} {names[1]} "
-    measured += f"{means[second].std():.3f}, difference {_words(spread)}"
-    return Finding(_decide(spread.high < 0, spread.low > 0), measured, spread.n)
+    measured += f"{means[second].std():.3f}, less by {_words(spread)}"
+    return _judge(lambda _: {"spread": spread}).finding(measured)
 
 
 def alike(scores: pd.DataFrame, first: str, second: str, *, margin: float) -> Finding:
@@ -209,16 +217,60 @@ def alike(scores: pd.DataFrame, first: str, second: str, *, margin: float) -> Fi
     rows = scores.reindex(columns=[first, second]).dropna()
     if len(rows) < fewest():
         raise MissingData(f"{first} and {second} on {fewest()} rows or more")
-    difference = _interval(rows[first] - rows[second])
+    gaps = rows[first] - rows[second]
+    sides = pd.DataFrame({"above": margin - gaps, "below": margin + gaps})
     means = rows.mean()
-    measured = f"{first} {means[first]:.3f}, {second} {means[second]:.3f}, difference {_words(difference)}"
-    inside = -margin <= difference.low and difference.high <= margin
-    outside = difference.low > margin or difference.high < -margin
-    return Finding(_decide(inside, outside), measured, difference.n)
+    measured = f"{first} {means[first]:.3f}, {second} {means[second]:.3f}, difference {_words(_interval(gaps))}"
+    return _judge(lambda comparisons: _intervals(sides, comparisons)).finding(measured)
 
 
 RULES = {rule.__name__: rule for rule in (place, trend, saturates, almost_all, steadier, alike)}
 """All rules by name; their docstrings say when they find what."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What leads say: their intervals, of 95 % where all must be above 0, and those that are clearly on either side."""
+
+    verdict: Verdict
+    leads: Leads
+    above: list[str]
+    below: list[str]
+    needed: int
+
+    def finding(self, measured: str) -> Finding:
+        n = min(lead.n for lead in self.leads.values())
+        return Finding(self.verdict, measured, n, self.needed)
+
+
+def _judge(leads: Callable[[int], Leads], rank: int = 1, count: int | None = None) -> _Judged:
+    """Whether all leads but rank - 1 are above 0. `leads` gives them, with intervals of one of so many comparisons; of
+    `count` that are claimed, those that it lacks can be on either side."""
+    asked = leads(rank)
+    count = count or len(asked)
+    wanted, against = count - rank + 1, leads(count - rank + 1)
+    above = [name for name, lead in asked.items() if lead.low > 0]
+    below = [name for name, lead in against.items() if lead.high < 0]
+    needed = 0
+    if len(above) >= wanted:
+        verdict = Verdict.REPRODUCED
+    elif len(below) >= rank:
+        verdict = Verdict.NOT_REPRODUCED
+    elif len(asked) < count:
+        verdict = Verdict.NEEDS_DATA
+    else:
+        verdict = Verdict.UNDECIDED
+        for_it = sorted(_rows_needed(lead, rank) for lead in asked.values() if lead.value > 0)
+        against_it = sorted(_rows_needed(lead, wanted) for lead in against.values() if lead.value < 0)
+        needed = (for_it[wanted - 1 :] or against_it[rank - 1 :] or [0])[0]
+    return _Judged(verdict, asked, above, below, needed if needed < MOST_ROWS else 0)
+
+
+def _rows_needed(lead: Estimate, comparisons: int) -> int:
+    """Rows on which such a lead, other than 0, is clearly on its side of 0 with the power asked for: normal theory."""
+    quantile = NormalDist().inv_cdf(1 - ALPHA / comparisons / 2)
+    error = (lead.high - lead.low) / 2 / quantile
+    return math.ceil(lead.n * ((quantile + NormalDist().inv_cdf(POWER)) * error / lead.value) ** 2)
 
 
 def _interval(values: pd.Series | pd.DataFrame, comparisons: int = 1, statistic: Statistic = plain) -> Estimate:
@@ -236,14 +288,10 @@ def _intervals(gaps: pd.DataFrame, comparisons: int) -> dict[str, Estimate]:
     return {name: found[name] for name in gaps}
 
 
-def _decide(reproduced: bool, contradicted: bool) -> Verdict:
-    if reproduced:
-        return Verdict.REPRODUCED
-    return Verdict.NOT_REPRODUCED if contradicted else Verdict.UNDECIDED
-
-
-def _words(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f}; n = {estimate.n})"
+def _words(lead: Estimate, margin: float = 0.0) -> str:
+    """A lead that the margin was added to, without it."""
+    value, low, high = (number - margin for number in (lead.value, lead.low, lead.high))
+    return f"{value:.3f} ({low:.3f} to {high:.3f}; n = {lead.n})"
 
 
 def _count(names: Sequence[str]) -> str:

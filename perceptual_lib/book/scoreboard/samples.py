@@ -2,14 +2,14 @@
 is none, and a column for each thing that is compared. Every public function here is a sample that a claim can name; one
 raises `MissingData` where the table lacks what it compares.
 
-No photograph or scene judges a blur or a threshold that was chosen on it. Those of Tables 1 and 3 are chosen on the
-selection and judged on all others. Ranges of layers were tried on the selection alone: what is chosen on its odd ones
-is judged on the even ones, and the other way round ("crossed"). Insertion and deletion choose nothing: claims name the
-blurs. Pointing has means over scenes, not over classes as in the paper: of the classes of mosaics most occur once.
+No photograph or scene judges a blur or a threshold that was chosen on it: what is chosen on the odd ones is judged on
+the even ones, and the other way round, so that all of them judge ("held-out"). Insertion and deletion choose nothing:
+claims name the blurs. Pointing has means over scenes, not over classes as in the paper: of the classes of mosaics most
+occur once.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from inspect import isfunction
 from typing import Any
@@ -57,6 +57,15 @@ def beside(table: pd.DataFrame, columns: Mapping[str, str | float]) -> pd.DataFr
     return pd.DataFrame(found)
 
 
+def share_larger(table: pd.DataFrame, measure: str, first: str, second: str) -> pd.DataFrame:
+    """(N, 2): whether the first method has more of a measure than the second, 1 or 0; and a half.
+
+    More than a half of them is a median difference above 0, which a few runaway searches do not move.
+    """
+    both = scores(table, measure).reindex(columns=[first, second]).dropna()
+    return pd.DataFrame({"larger": (both[first] > both[second]).astype(float), "a half": 0.5})
+
+
 def areas(table: pd.DataFrame, game: str, blurs: Mapping[str, float]) -> pd.DataFrame:
     """(photographs, methods) of insertion or deletion, at these blurs of methods in pixels, of others without blur."""
     return scores(table[table.sigma == table.method.map(lambda method: blurs.get(method, 0.0))], game)
@@ -97,29 +106,70 @@ def mean_correlations(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def growing(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, last layers): the ranges from the first layer on, sequentially more and higher layers."""
+    """(N, last layers held): none, -1, and the ranges from the first layer on, sequentially more and higher layers.
+
+    Without the last layer: it is next to the answer itself, and where it is held, the answer hardly changes.
+    """
     ranges = _ranges(table, measure)
-    return ranges[ranges.columns[0][0]]
+    first, end = ranges.columns[0][0], max(last for _, last in ranges)
+    held = ranges[[layers for layers in ranges if layers[0] == first and layers[1] < end]].droplevel(0, axis=1)
+    held.insert(0, -1, _no_layers(table, measure, ranges.index))
+    return held
 
 
 def top_range(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """(N, ranges of layers), the shortest one that ends at the last layer as "top"."""
     ranges = _ranges(table, measure)
-    top = max(ranges, key=lambda layers: (layers[1], layers[0]))
+    top = max(ranges, key=lambda layers: layers[::-1])
     return ranges.set_axis(["top" if each == top else f"{each[0]}-{each[1]}" for each in ranges], axis=1)
 
 
 def most_or_none(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, 2): the range of the most layers, and no layers."""
+    """(N, 2): the mean over ranges of more than half of the layers that leave out the last; and no layers."""
     ranges = _ranges(table, measure)
-    widest = max(ranges, key=lambda layers: layers[1] - layers[0])
-    return pd.DataFrame({"most layers": ranges[widest], "no layers": _no_layers(table, measure, ranges.index)})
+    end = max(last for _, last in ranges)
+    most = [layers for layers in ranges if 2 * (layers[1] - layers[0] + 1) > end + 1 and layers[1] < end]
+    if not most:
+        raise MissingData("ranges of most layers")
+    none = _no_layers(table, measure, ranges.index)
+    return pd.DataFrame({"most layers": ranges[most].mean(axis=1, skipna=False), "no layers": none})
 
 
 def lead_of_ranges(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """(N, ranges of layers): what they have more than no layers."""
     ranges = _ranges(table, measure)
     return ranges.sub(_no_layers(table, measure, ranges.index), axis=0)
+
+
+def low_and_high(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """(N, 2): mean lead over no layers of the ranges within the lower half of the layers, and of all others."""
+    leads = lead_of_ranges(table, measure)
+    low = np.array([2 * last < max(leads)[1] for _, last in leads])
+    if not low.any() or low.all():
+        raise MissingData("ranges in both halves of the layers")
+    means = {"low layers": leads.loc[:, low], "other layers": leads.loc[:, ~low]}
+    return pd.DataFrame({name: group.mean(axis=1, skipna=False) for name, group in means.items()})
+
+
+def last_stages(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """(N, 2): the last stage alone held, and the one before it alone, as VGG16's ReLU 12 and ReLU 9 are."""
+    ranges = _ranges(table, measure)
+    last, before = _last_stages(ranges)
+    return pd.DataFrame({"last": ranges[last], "before": ranges[before]})
+
+
+def blurs_of_last_stages(table: pd.DataFrame) -> pd.DataFrame:
+    """(scenes, ...): hits at each blur with the stage before the last alone held, and with the last: columns ("before",
+    sigma) and ("last", sigma)."""
+    tried = dict(_lines_of_ranges(table))
+    last, before = _last_stages(tried)
+    return pd.concat({"before": _hits_by_blur(tried[before]), "last": _hits_by_blur(tried[last])}, axis=1)
+
+
+def few_blurs(table: pd.DataFrame, few: Sequence[float], measure: str) -> pd.DataFrame:
+    """(scenes, 2) of one method's hits: the blur chosen among a few, and among all that were tried."""
+    rows = table[table.role == "table"]
+    return pd.DataFrame({"few": _values(rows[rows.sigma.isin(few)], measure), "all": _values(rows, measure)})
 
 
 def layers_and_methods(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -141,11 +191,24 @@ SAMPLES = {
 
 def _ranges(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """(N, ranges) by (first, last) layer held, in this order."""
+    return pd.DataFrame({layers: _values(lines, measure) for layers, lines in _lines_of_ranges(table)})
+
+
+def _lines_of_ranges(table: pd.DataFrame) -> list[tuple[tuple[int, int], pd.DataFrame]]:
+    """The lines of each range of layers by (first, last) layer held, in this order."""
     tried = table[(table.role == "range") & (table.method == "perceptual")].groupby("settings", observed=True)
-    found = {layer_range(settings): _values(lines, measure) for settings, lines in tried}
-    if not found:
+    if not len(tried):
         raise MissingData("ranges of layers")
-    return pd.DataFrame({layers: found[layers] for layers in sorted(found)})
+    return sorted(((layer_range(settings), lines) for settings, lines in tried), key=lambda each: each[0])
+
+
+def _last_stages(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The shortest range that ends at the last layer, and the shortest that ends just before it begins."""
+    *_, last = by_end = sorted(ranges, key=lambda layers: layers[::-1])
+    before = [layers for layers in by_end if layers[1] < last[0]]
+    if not before:
+        raise MissingData("two stages held alone")
+    return last, before[-1]
 
 
 def _methods(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.DataFrame:
@@ -162,16 +225,9 @@ def _no_layers(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.Series:
 
 
 def _errors(lines: pd.DataFrame, strategy: str) -> pd.Series:
-    """(photographs outside the selection,) 1 or 0, at the blur and the strategy's threshold with the fewest in it."""
+    """(photographs,) 1 or 0, at the blur and the strategy's threshold with the fewest on every other one."""
     hits = _hits_by_setting(lines, strategy)
-    selected = hits.index.isin(lines.photograph[lines.selection])
-    return 1 - hits.loc[~selected, hits[selected].mean().idxmax()] if selected.any() else NOTHING
-
-
-def _crossed_errors(lines: pd.DataFrame) -> pd.Series:
-    """(photographs,) at the blur and the value threshold with the fewest on every other one."""
-    hits = _hits_by_setting(lines, "value")
-    return 1 - _crossed(hits).reindex(hits.index)
+    return 1 - _crossed(hits)
 
 
 def _hits_by_setting(lines: pd.DataFrame, strategy: str) -> pd.DataFrame:
@@ -182,16 +238,13 @@ def _hits_by_setting(lines: pd.DataFrame, strategy: str) -> pd.DataFrame:
 
 
 def _hits(lines: pd.DataFrame, hard: bool | None = None) -> pd.Series:
-    """(scenes outside the selection,) at the blur with the most hits in it; of difficult questions, others, or all."""
-    choices = _hits_by_blur(lines[lines.selection])
-    if choices.empty:
-        return NOTHING
-    judged = lines[~lines.selection & (lines.sigma == choices.mean().idxmax())]
-    return _hits_by_blur(judged if hard is None else judged[judged.hard == hard]).mean(axis=1)
+    """(scenes,) at the blur with the most hits on every other one; of difficult questions, others, or all."""
+    hits = _hits_by_blur(lines)
+    return _crossed(hits, hits if hard is None else _hits_by_blur(lines[lines.hard == hard]).reindex(hits.index))
 
 
 def _gain(lines: pd.DataFrame) -> pd.Series:
-    """(scenes outside the selection,) hits at 1.5 times the size less those at the original one."""
+    """(scenes,) hits at 1.5 times the size less those at the original one."""
     return (_hits(lines[lines.scale == 1.5]) - _hits(lines[lines.scale == 1.0])).dropna()
 
 
@@ -202,12 +255,14 @@ def _hits_by_blur(lines: pd.DataFrame) -> pd.DataFrame:
     return hits.pivot_table(index="scene", columns="sigma", values="hit", observed=True)
 
 
-def _crossed(hits: pd.DataFrame) -> pd.Series:
-    """(N,) of (N, settings): each row at the setting with the most hits on every other row; nothing of a single row."""
-    halves = hits[::2], hits[1::2]
-    if halves[1].empty:
+def _crossed(hits: pd.DataFrame, judged: pd.DataFrame | None = None) -> pd.Series:
+    """(N,) of (N, settings), or of others judged in their place: each row at the setting with the most hits on every
+    other row; nothing of a single row."""
+    judged = hits if judged is None else judged
+    if len(hits) < 2:
         return NOTHING
-    return pd.concat([half[other.mean().idxmax()] for half, other in (halves, halves[::-1])])
+    found = [judged[half::2][hits[1 - half :: 2].mean().idxmax()] for half in range(2)]
+    return pd.concat(found).reindex(hits.index).dropna()
 
 
 def _mean(lines: pd.DataFrame, column: str, function: Callable[[Any], float] = float) -> pd.Series:
@@ -218,18 +273,18 @@ def _mean(lines: pd.DataFrame, column: str, function: Callable[[Any], float] = f
 
 MEASURES: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     **{f"{strategy} error": partial(_errors, strategy=strategy) for strategy in STRATEGY_COLUMNS},
-    "crossed error": _crossed_errors,
     "hits": _hits,
     "difficult hits": partial(_hits, hard=True),
     "other hits": partial(_hits, hard=False),
-    "crossed hits": lambda lines: _crossed(_hits_by_blur(lines)),
+    "hits at any blur": lambda lines: _hits_by_blur(lines).mean(axis=1),
     "gain": _gain,
     **{game: partial(_mean, column=game, function=lambda curve: float(auc(np.asarray(curve)))) for game in GAMES},
     "flipped": partial(_mean, column="margin", function=lambda margin: float(margin <= 0)),
-    "magnitude": partial(_mean, column="size", function=np.log10),  # a few are millions and would be all of a mean
 }
 """From the lines of one method with one setting to a number for each photograph or scene."""
 
 
 def _values(lines: pd.DataFrame, measure: str) -> pd.Series:
+    if measure not in MEASURES and measure not in lines:
+        raise MissingData(f"the column {measure}: not measured there")
     return MEASURES[measure](lines) if measure in MEASURES else _mean(lines, measure)

@@ -10,6 +10,7 @@ from perceptual_lib.evaluation.change.table import change_table
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.photographs.photographs import Photograph
+from perceptual_lib.runs.shard import Shard
 
 
 class Change(Experiment):
@@ -17,18 +18,25 @@ class Change(Experiment):
 
     Of the columns margin_before and margin are those of the image and of the changed image; inside is the share of the
     squared change inside the object's boxes and area the share of the picture that they cover; size is the root mean
-    square of the change over pixels and channels, in 0..255; spread is the share of pixels that the squared change
-    would cover if it were even. nan where it failed.
+    square of the change over pixels and channels, in 0..255, and largest that over the channels of one pixel; spread is
+    the share of pixels that the squared change would cover if it were even, blurred_spread the same once it is blurred,
+    and extent how far it reaches, see `places`; near is the share of what lies outside the boxes that is within an
+    eighth of the picture's side from them, and near_area that of the picture; cosine and growth are as in `maps`, and
+    target is the photograph's class. nan where it failed.
     """
 
     name = "change"
-    columns = tuple(
-        "role method settings photograph selection failure seconds margin_before margin inside area size spread".split()
+    columns = (
+        *"role method settings photograph target selection failure seconds margin_before margin".split(),
+        *"inside area size largest spread blurred_spread extent near near_area cosine growth".split(),
     )
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
         unit = 255 * float(np.mean(self.run.network["std"]))  # of the network's input, in 0..255
         return super().arguments(row, photographs) | {"unit": unit}
+
+    def cases(self, shard: Shard, picture: Photograph) -> list[dict[str, Any]]:
+        return [{"target": picture.target}]
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"What the changes are like": change_table(self.table)}

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import Perturbation
-from perceptual_lib.evaluation.places import share_inside
+from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.evaluation.places import effective_share, extent, share_inside
 from perceptual_lib.photographs.boxes import Box, box_mask
+
+BLUR = 5.0  # pixels: what is nearer than that is one place
 
 
 def perturbation_path(
@@ -34,18 +35,6 @@ def perturbation_path(
     return result, torch.stack(path)
 
 
-def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
-    """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
-
-    Of any module (of a `Classifier`, its `network`), which is left as it was, and of inputs and delta (B, C, H, W).
-    """
-    with freeze(network):
-        before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))
-    return torch.stack(
-        [(b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1) for a, b in zip(before, after, strict=True)]
-    )
-
-
 def compute(
     *_: Any, needed: dict[str, np.ndarray], array: str, unit: float, boxes: Sequence[Sequence[Box]]
 ) -> dict[str, np.ndarray]:
@@ -53,15 +42,20 @@ def compute(
 
     Where nothing changes inside and spread are 0. `unit` is what a 1 of the network's input is in 0..255.
     """
-    maps = needed[array].astype(np.float64)
-    energy = maps**2
-    masks = np.stack([box_mask(of_image, *maps.shape[1:]) for of_image in boxes])
-    total, peaks = energy.sum((1, 2)), (energy**2).sum((1, 2))
+    energy = needed[array].astype(np.float64) ** 2
+    height, width = energy.shape[1:]
+    masks = np.stack([box_mask(of_image, height, width) for of_image in boxes])
+    grown = [[(x - width / 8, y - height / 8, r + width / 8, b + height / 8) for x, y, r, b in each] for each in boxes]
+    ring = np.stack([box_mask(of_image, height, width) for of_image in grown]) & ~masks
     return {
-        "margin_before": needed["margin_before"],
-        "margin": needed["margin"],
+        **{name: needed[name] for name in ("margin_before", "margin", "cosine", "growth")},
         "inside": np.nan_to_num(share_inside(energy, masks)),
         "area": masks.mean((1, 2)),
         "size": np.sqrt(energy.mean((1, 2))) * needed[f"{array}_scales"] * unit,
-        "spread": total**2 / np.where(peaks > 0, peaks, 1) / energy[0].size,
+        "largest": needed[f"{array}_scales"] * unit,
+        "spread": effective_share(energy),
+        "blurred_spread": effective_share(gaussian_blur(torch.from_numpy(energy), BLUR).numpy()),
+        "extent": extent(energy),
+        "near": share_inside(energy * ~masks, ring),
+        "near_area": share_inside(~masks, ring),
     }

@@ -14,30 +14,40 @@ from perceptual_lib.runs.shard import Shard
 
 
 class InsertionDeletion(Experiment):
-    """Roles are "table" for Table 2, "range" for ranges of layers, "sweep" for more blurs of perceptual's maps.
+    """Roles are "table" for Table 2, "range" for ranges of layers, "sweep" for more blurs of perceptual's maps, and
+    "single" for single deletion; there both games have the blurred filling.
 
-    Insertion and deletion of the table are the curves (n,) of probabilities, none where it failed.
+    Insertion and deletion of the table are the curves (n,) of probabilities, none where it failed; single_blurred and
+    single_grey the correlations of `single_deletion`, of the role "single" alone.
     """
 
     name = "insertion_deletion"
-    columns = tuple("role method settings sigma photograph selection failure seconds insertion deletion".split())
+    columns = (
+        *"role method settings sigma photograph selection failure seconds insertion deletion".split(),
+        *"single_blurred single_grey".split(),
+    )
     looks = True
 
     @property
     def rows(self) -> list[Row]:
         few = tuple(self.pictures[: self.section.swept if self.section.sweep else 0])
         swept = [row for row in self.table_rows() if row.method == "perceptual" and few]
-        return [*super().rows, *(replace(row, role="sweep", photographs=few) for row in swept)]
+        rows = [*super().rows, *(replace(row, role="sweep", photographs=few) for row in swept)]
+        if (count := self.section.single) > 0:
+            rows += [replace(row, role="single", photographs=row.photographs[:count]) for row in self.table_rows()]
+        return rows
 
     def arguments(self, row: Row, _photographs: Sequence[Photograph]) -> dict[str, Any]:
         blurs = {"range": self.section.range_sigmas, "sweep": self.section.sweep}
         sigmas = blurs.get(row.role, self.section.sigmas.get(row.method, [0.0]))
-        return {"array": row.array, "sigmas": sigmas, "step": self.section.step}
+        filling = "blurred" if row.role == "single" else "grey"
+        return {"array": row.array, "sigmas": sigmas, "step": self.section.step, "filling": filling}
 
     def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
         height, width = self.run.network["input_size"]
         steps = -(-height * width // self.section.step)
         forward = 2 + 2 * len(arguments["sigmas"]) * (steps - 1)  # the ends of the curves are common to all blurs
+        forward += 34 * (arguments["filling"] == "blurred")  # the grid's cells
         return super().score(maps, arguments, (forward, 0))
 
     def overview(self) -> dict[str, pd.DataFrame]:

@@ -5,8 +5,12 @@ rows' worth at a time, and the probability of the class is read after each step:
 
     insertion   from the blurred image to the image   a good map's curve rises early, with a large area below it
     deletion    from the image to mean grey           a good map's curve falls early, with a small area below it
+
+And one that the paper does not play: single deletion (Hesse et al. 2024, here without fine-tuning). Each cell of a grid
+is filled once, alone: does the map name the cells without which the class loses most?
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +34,9 @@ from perceptual_lib.networks.classifier import Classifier
 GAMES = ("insertion", "deletion")
 """What the second last dimension of curves stands for."""
 
+FILLINGS = ("blurred", "grey")
+"""What stands in place of pixels that are taken away. Insertion starts from the first."""
+
 STEP = 8 * 224  # pixels: eight rows of a common input, as in RISE's own run over many images
 SIGMA = 5.0  # of the blur that insertion starts from
 DECIMALS = 4  # of a probability in tables: more would be noise of the last bits, and most of the file
@@ -43,6 +51,7 @@ def insertion_deletion(
     targets: None | int | Tensor = None,
     *,
     step: int = STEP,
+    filling: str = "grey",
     batch_size: int | None = None,
 ) -> Tensor:
     """The probability of the class while pixels change in the order of their saliency.
@@ -56,6 +65,8 @@ def insertion_deletion(
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
         targets: None for the network's prediction, one class index for all, or (B,) int64.
         step: pixels that change at once; the last step takes those that are left.
+        filling: one of the FILLINGS, what deletion ends with; where it is "blurred", insertion's area less deletion's
+            depends on the order alone, and not on the filling (Bluecher et al. 2024).
         batch_size: pictures that the network gets at once, on which only memory depends; None for `full_batch`.
 
     Returns:
@@ -72,9 +83,10 @@ def insertion_deletion(
         blurred, grey = impulse_blur(images, SIGMA), torch.zeros_like(images)
         targets, whole, soft, none = _end_points(classifier, images, blurred, targets, batch_size)
         curves = images.new_empty(*order.shape[:2], len(GAMES), math.ceil(order[0, 0].numel() / step) + 1)
+        last, empty = (soft, blurred) if filling == "blurred" else (none, grey)
         curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
-        curves[..., -1] = torch.stack([whole, none], 1)[:, None]
-        start, finish = torch.stack([blurred, images], 1), torch.stack([images, grey], 1)  # (B, 2, C, H, W)
+        curves[..., -1] = torch.stack([whole, last.expand_as(whole)], 1)[:, None]
+        start, finish = torch.stack([blurred, images], 1), torch.stack([images, empty], 1)  # (B, 2, C, H, W)
         between, passes = curves[..., 1:-1], Passes(classifier)
         # One count over images, maps, games and steps: batches are full, however many there are of each.
         for begin in range(0, between.numel(), batch_size):
@@ -85,6 +97,45 @@ def insertion_deletion(
             scores = class_probabilities(classifier, passes(pictures), curves.dtype)
             between[image, which, game, done] = scores.gather(1, targets[image, None])[:, 0]
     return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
+
+
+def single_deletion(
+    classifier: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, cells: int = 4
+) -> Tensor:
+    """How a map's sums over the cells of a grid rank with what the class's probability loses without each cell.
+
+    Takes 2 cells**2 + 2 forward passes an image and one more, for all of its maps together.
+
+    Args:
+        classifier, images, maps, targets: as for `insertion_deletion`.
+        cells: of the grid, along each side.
+
+    Returns:
+        (B, ..., 2) for the FILLINGS: Spearman's rank correlation over the cells, in [-1, 1]; 0 where one is constant.
+
+    Raises:
+        InputError: as for `insertion_deletion`.
+    """
+    with ready(classifier, images, targets, None, gradient=False) as (images, targets):
+        _check_game(images, maps, 1)
+        lines = [torch.arange(size, device=images.device) * cells // size for size in images.shape[2:]]
+        places = lines[0][:, None] * cells + lines[1]
+        masks = places == torch.arange(cells**2, device=images.device)[:, None, None]  # (cells**2, H, W)
+        fillings = torch.stack([impulse_blur(images, SIGMA), torch.zeros_like(images)], 1)
+        size = full_batch(images.device, None)
+        targets, whole, _, _ = _end_points(classifier, images, fillings[:, 0], targets, size)
+        passes = Passes(classifier)
+        lost = whole[:, None, None].repeat(1, len(FILLINGS), len(masks))
+        for image, empty in itertools.product(range(len(images)), range(len(FILLINGS))):
+            pictures = torch.where(masks[:, None], fillings[image, empty], images[image])
+            logits = torch.cat([passes(some) for some in pictures.split(size)])
+            lost[image, empty] -= class_probabilities(classifier, logits, lost.dtype)[:, targets[image]]
+    flat = maps.reshape(len(maps), -1, *maps.shape[-2:]).to(masks.device, torch.double)
+    sums = torch.einsum("bmhw,khw->bmk", flat, masks.double())
+    ranked = (torch.from_numpy(rankdata(each.cpu(), axis=-1)) for each in (sums[:, :, None], lost[:, None]))
+    sums, lost = (each - each.mean(-1, keepdim=True) for each in ranked)
+    found = torch.cosine_similarity(sums, lost, dim=-1)  # 0 of a constant
+    return found.reshape(*maps.shape[:-2], len(FILLINGS))
 
 
 def auc(curves: Curves) -> Curves:
@@ -167,11 +218,20 @@ def compute(
     array: str,
     sigmas: Sequence[float],
     step: int,
+    filling: str,
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: of maps `needed[array]`, (B, H, W), blurred, each game's curves (B, sigmas, n) float32."""
+    """What a shard computes: of maps `needed[array]`, (B, H, W), blurred, each game's curves (B, sigmas, n) float32.
+
+    Where both games have one filling also single_blurred and single_grey, (B, sigmas): `single_deletion`.
+    """
     images = classifier.preprocess(pictures)
     maps = torch.from_numpy(needed[array].astype(np.float32)).to(images.device)
     blurred = torch.stack([impulse_blur(maps, sigma) for sigma in sigmas], 1)
     targets = torch.from_numpy(needed["targets"])
-    curves = insertion_deletion(classifier, images, blurred, targets, step=step).cpu().numpy().round(DECIMALS)
-    return {game: curves[:, :, index] for index, game in enumerate(GAMES)}
+    curves = insertion_deletion(classifier, images, blurred, targets, step=step, filling=filling)
+    curves = curves.cpu().numpy().round(DECIMALS)
+    found = {game: curves[:, :, index] for index, game in enumerate(GAMES)}
+    if filling == "blurred":
+        ranked = single_deletion(classifier, images, blurred, targets).numpy()
+        found |= {f"single_{each}": ranked[..., index] for index, each in enumerate(FILLINGS)}
+    return found

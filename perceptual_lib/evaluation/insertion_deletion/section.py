@@ -18,5 +18,6 @@ class Section(RowsSection):
     }  #: blurs of a method's maps; none for the others
     sweep: list[NonNegativeFloat] = []  #: more blurs of the maps of "perceptual"
     swept: NonNegativeInt = 0  #: the first so many pictures play with them
+    single: NonNegativeInt = 0  #: of each method the first so many pictures play single deletion, with its `sigmas`
     range_sigmas: list[NonNegativeFloat] = [0.0, 5.0]  #: blurs for ranges of layers
     step: PositiveInt = 8 * 224  #: pixels that change at once

@@ -9,6 +9,7 @@ from perceptual_lib.evaluation.statistics import Estimate
 
 OURS_AT = {"deletion": 0.0, "insertion": 5.0}  # the blurs of ours that the paper's claims rest on
 ROW = ["method", "sigma"]
+SINGLE = ["single_blurred", "single_grey", "relevance"]
 
 
 def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
@@ -69,6 +70,27 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
         if len(areas) > 1:
             curves[game] = areas.columns.to_numpy(), tables.estimate(areas)
     return curves
+
+
+def single_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
+    """What the paper did not play, by method and sigma: n; `single_blurred` and `single_grey`, mean rank correlations
+    of `single_deletion`; `relevance`, insertion's area less deletion's, both with the blurred filling; of each
+    `..._difference`, ours at the same sigma less this row. Each is an `Estimate` or None. No line where the run has no
+    single deletion."""
+    rows = _areas(table[table.role == "single"])
+    rows = rows.assign(relevance=rows.insertion - rows.deletion)
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # a run of before has no such columns
+    wide = rows.pivot(index="photograph", columns=ROW, values=SINGLE)
+    lines = {}
+    for row, of_row in rows.groupby(ROW, sort=False):
+        lines[row] = line = {"n": int((of_row.failure == "").sum())}
+        for each in SINGLE:
+            line[each] = tables.estimate(of_row[each])
+            if (each, ours, row[1]) in wide and ours != row[0]:
+                line[f"{each}_difference"] = tables.difference_estimate(wide[each, ours, row[1]], wide[each, *row])
+    result = tables.make_table(lines, ["n", *SINGLE, *(f"{each}_difference" for each in SINGLE)])
+    result.index = pd.MultiIndex.from_tuples(lines, names=ROW)
+    return result
 
 
 def range_scores(table: pd.DataFrame) -> pd.DataFrame:

@@ -14,11 +14,13 @@ from perceptual_lib.photographs.photographs import Photograph
 class Localization(Experiment):
     """Roles are "table" for Table 1, "range" for ranges of layers, "weight" for other values of lambda'.
 
-    Hits of the table are (250,) bool for the `THRESHOLDS`, none where it failed.
+    Hits of the table are (250,) bool for the `THRESHOLDS`, none where it failed. Of the map's square at this blur edges
+    is the share that lies on the picture's `edge_mask`, and spread the share of pixels that it would cover if even.
     """
 
     name = "localization"
-    columns = tuple("role method settings sigma photograph selection failure seconds hits".split())
+    columns = tuple("role method settings sigma photograph selection failure seconds hits edges spread".split())
+    looks = True
     range_methods = ("perceptual", "perceptual_guided")  # whose maps come from one perturbation
 
     @property
@@ -36,7 +38,8 @@ class Localization(Experiment):
         return [*super().rows, corner, *weights]
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
-        return super().arguments(row, photographs) | {"sigmas": self.section.sigmas}
+        grey = row.method in self.section.grey
+        return super().arguments(row, photographs) | {"sigmas": self.section.sigmas, "grey": grey}
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"Table 1, weak localization: error": localization_table(self.table, pinned=self.section.pinned)}

@@ -6,14 +6,15 @@ of the image's class. The error is the share of images without a hit, at the one
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.places import scale_and_blur
+from perceptual_lib.evaluation.places import edge_mask, effective_share, scale_and_blur, share_inside
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.boxes import Box, box_array
 
 ALPHAS = {
@@ -148,9 +149,23 @@ def held_out_hits(hits: np.ndarray) -> np.ndarray:
 
 
 def compute(
-    *_: Any, needed: dict[str, np.ndarray], array: str, sigmas: Sequence[float], boxes: Sequence[Sequence[Box]]
+    classifier: Classifier,
+    pictures: Sequence[Image.Image],
+    *,
+    needed: dict[str, np.ndarray],
+    array: str,
+    sigmas: Sequence[float],
+    boxes: Sequence[Sequence[Box]],
+    grey: bool,
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: of maps `needed[array]`, (B, H, W), iou and hits (B, sigmas, 250) for the THRESHOLDS."""
+    """What a shard computes: of maps `needed[array]`, (B, H, W), iou and hits (B, sigmas, 250) for the THRESHOLDS, and
+    edges and spread (B, sigmas) of `Localization`; `grey` maps are clipped at the 99th percentile of their values."""
     maps = torch.from_numpy(needed[array].astype(np.float32))
-    iou = np.stack([localize(scale_and_blur(maps, sigma), boxes) for sigma in sigmas], 1, dtype=np.float32)
-    return {"iou": iou, "hits": is_hit(iou)}
+    if grey:
+        maps = maps.clamp(max=maps.flatten(1).quantile(0.99, 1)[:, None, None])
+    blurred = [scale_and_blur(maps, sigma) for sigma in sigmas]
+    iou = np.stack([localize(each, boxes) for each in blurred], 1, dtype=np.float32)
+    edges = np.stack([edge_mask(picture) for picture in classifier.pixels(classifier.preprocess(pictures))])
+    on_edges = np.stack([share_inside(each**2, edges) for each in blurred], 1)
+    spread = np.stack([effective_share(each.numpy() ** 2) for each in blurred], 1)
+    return {"iou": iou, "hits": is_hit(iou), "edges": on_edges, "spread": spread}

@@ -20,13 +20,14 @@ class Randomization(Experiment):
     A line is a stage: 0 is the trained network, and each later stage has one more layer as before training, from the
     last to the first; layer is its path, "" at stage 0. Correlation (of ranks) and ssim are with the map of stage 0;
     inside is the share of the map's square that lies inside the object's boxes, and area the boxes' share of the
-    picture. nan where it failed; inside also where the map is 0.
+    picture; textured is the share in the quarter of the picture with the most texture, see `edge_mask`. nan where it
+    failed; inside and textured also where the map is 0.
     """
 
     name = "randomization"
     columns = (
         *"role method settings seed photograph selection failure seconds".split(),
-        *"stage layer correlation ssim inside area".split(),
+        *"stage layer correlation ssim inside area textured".split(),
     )
 
     def all_pieces(self) -> Iterator[Piece]:

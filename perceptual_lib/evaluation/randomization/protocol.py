@@ -23,12 +23,13 @@ from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
-from perceptual_lib.evaluation.places import scale_and_blur, share_inside
+from perceptual_lib.evaluation.places import edge_mask, scale_and_blur, share_inside
 from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.photographs.boxes import Box, box_mask
 
 WINDOW = 11  # pixels: the least side of a map that SSIM compares
+AROUND = 8.0  # pixels: texture is what the brightness does within about so many
 
 
 def cascade(
@@ -161,13 +162,16 @@ def compute(
     ]
     first = maps[0].cpu()
     masks = np.stack([box_mask(of_image, *first.shape[1:]) for of_image in boxes])
+    texture = np.stack([edge_mask(picture, 0.25, AROUND) for picture in classifier.pixels(images)])
     found = []
     for later in maps:
         kept = pack_maps(later)
+        energy = kept["maps"].astype(np.float64) ** 2
         measures = {
             "correlation": rank_correlation(first, later.cpu()),
             "ssim": structural_similarity(first, later.cpu()),
-            "inside": share_inside(kept["maps"].astype(np.float64) ** 2, masks),
+            "inside": share_inside(energy, masks),
+            "textured": share_inside(energy, texture),
             "area": masks.mean((1, 2)),
         }
         found.append(kept | measures)

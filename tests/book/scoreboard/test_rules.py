@@ -78,11 +78,32 @@ def test_confidence_of_an_interval() -> None:
     assert half == pytest.approx([0.674 / 20, 1.96 / 20, 2.97 / 20], rel=0.1)  # quantiles of the normal distribution
 
 
-def test_many_comparisons_widen_the_intervals() -> None:
-    sample = scores(100, ours=0.36, rival=0)
-    alone = place(sample, "ours", ("rival",))
+@pytest.mark.parametrize(
+    ("lead", "rank", "verdicts"),  # against one rival, and against fifteen like it; 2.55 standard errors
+    [
+        (0.36, 1, (Verdict.REPRODUCED, Verdict.REPRODUCED)),  # to be ahead of all is no easier with more of them
+        (-0.36, 1, (Verdict.NOT_REPRODUCED, Verdict.UNDECIDED)),  # to be behind one of them is
+        (0.36, 10, (Verdict.REPRODUCED, Verdict.UNDECIDED)),  # and so is to be ahead of six of fifteen
+    ],
+)
+def test_many_comparisons_are_corrected_for_where_one_of_them_suffices(lead, rank, verdicts) -> None:
+    sample = scores(100, ours=lead, rival=0)
     crowd = pd.concat([sample, pd.DataFrame({f"{i}": sample.rival for i in range(14)})], axis=1)
-    assert (alone.verdict, place(crowd, "ours").verdict) == (Verdict.REPRODUCED, Verdict.UNDECIDED)
+    assert (place(sample, "ours").verdict, place(crowd, "ours", rank=rank).verdict) == verdicts
+
+
+@pytest.mark.parametrize("lead", [0.1, -0.1])
+def test_rows_that_would_decide(lead) -> None:
+    """By the formula of textbooks, for a power of 80 %; a second place is asked with 97.5 %."""
+    sample = scores(100, ours=lead, rival=0)
+    spread = (sample.ours - sample.rival).std(ddof=0)
+    finding = place(sample, "ours")
+    assert finding.verdict == Verdict.UNDECIDED
+    assert finding.needed == pytest.approx(((1.96 + 0.84) * spread / lead) ** 2, rel=0.05)
+    second = place(sample.assign(weak=sample.ours - 9, strong=sample.ours + 9), "ours", rank=2).needed
+    assert second / finding.needed == pytest.approx((2.24 + 0.84) ** 2 / (1.96 + 0.84) ** 2, rel=0.05)  # with 97.5 %
+    assert place(scores(100, ours=9, rival=0), "ours").needed == 0
+    assert place(scores(100, ours=0, rival=0), "ours").needed == 0  # no number would
 
 
 def test_rival_that_is_missing_may_be_the_better_one() -> None:
@@ -91,8 +112,9 @@ def test_rival_that_is_missing_may_be_the_better_one() -> None:
     sample.loc[5:, "b"] = np.nan
     finding = place(sample, "ours", ("a", "b", "c"))
     assert finding.verdict == Verdict.NEEDS_DATA and finding.measured.endswith("too few rows: b, c")
+    assert place(sample, "ours", ("a", "b", "c"), rank=3).verdict == Verdict.REPRODUCED  # whatever b and c are
     sample.a += 4
-    assert place(sample, "ours", ("a", "b", "c")).verdict == Verdict.NOT_REPRODUCED  # whatever b and c are
+    assert place(sample, "ours", ("a", "b", "c")).verdict == Verdict.NOT_REPRODUCED  # likewise
 
 
 def test_nothing_to_compare_with() -> None:
@@ -145,18 +167,20 @@ def test_trends(step, rises, falls) -> None:
     ("curve", "verdict"),
     [
         ([0, 0, 1, 3, 4, 4, 4], Verdict.REPRODUCED),
+        ([0, 0, 1, 3, 4, 4, 4.1], Verdict.REPRODUCED),  # no change
         ([9, 0, 1, 3, 4, 4, 2], Verdict.REPRODUCED),  # no blur, below the paper's range, is not asked
         ([0, 0, 1, 3, 4, 5, 6], Verdict.NOT_REPRODUCED),  # it goes on
         ([0, 5, 5, 5, 4, 4, 4], Verdict.NOT_REPRODUCED),  # blur does harm
-        ([0, 4, 4, 4, 4, 4, 4], Verdict.UNDECIDED),  # or was there long before
+        ([0, 4, 4, 4, 4, 4, 4], Verdict.NOT_REPRODUCED),  # or was there long before
+        ([0, 0, 1, 3.5, 4, 4, 4], Verdict.UNDECIDED),  # or perhaps
     ],
 )
 def test_saturation(curve, verdict) -> None:
     sample = scores(100, **dict(zip("abcdefg", curve, strict=True))).set_axis([0, 1, 5, 10, 20, 25, 30], axis=1)
-    assert saturates(sample, 20.0).verdict == verdict
-    assert saturates(-sample, 20.0, lower=True).verdict == verdict
+    assert saturates(sample, 20.0, margin=0.5).verdict == verdict
+    assert saturates(-sample, 20.0, margin=0.5, lower=True).verdict == verdict
     with pytest.raises(MissingData):
-        saturates(sample.drop(columns=[25, 30]), 20.0)
+        saturates(sample.drop(columns=[25, 30]), 20.0, margin=0.5)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,20 @@ from perceptual_lib.book.scoreboard.rules import MissingData
 from perceptual_lib.book.scoreboard.samples import (
     areas,
     beside,
+    blurs_of_last_stages,
+    few_blurs,
     growing,
     larger_against_original,
+    last_stages,
     layers_and_methods,
     lead_of_ranges,
+    low_and_high,
     mean_correlations,
     mean_gains,
     most_or_none,
     scores,
     second_convolution,
+    share_larger,
     top_range,
 )
 from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS
@@ -30,7 +35,7 @@ def listed(frame: pd.DataFrame) -> dict:
 
 
 def localization(hits: dict[str, list[list[int]]], **columns) -> pd.DataFrame:
-    """Of four photographs, the first two of the selection: for each sigma which are hits at the third threshold."""
+    """Of four photographs: for each sigma which are hits at the third threshold."""
     lines = []
     for method, by_sigma in hits.items():
         for sigma, found in enumerate(by_sigma):
@@ -43,23 +48,22 @@ def localization(hits: dict[str, list[list[int]]], **columns) -> pd.DataFrame:
 
 
 def test_errors_are_judged_on_photographs_that_chose_nothing() -> None:
-    table = localization({"a": [[0, 1, 1, 1], [1, 1, 0, 1]]})  # the second blur suits the selection, the first the rest
+    table = localization({"a": [[0, 1, 0, 1], [1, 1, 1, 0]]})  # the second blur suits the even ones, the first the odd
     assert scores(table, "best error").equals(scores(table, "mean error"))
-    assert listed(scores(table, "mean error")) == {"a": [1, 0]}
-    assert listed(scores(table, "value error")) == {"a": [1, 1]}  # no hit at any of its thresholds
-    assert listed(scores(table, "mean error", by="sigma")) == {0.0: [0, 0], 1.0: [1, 0]}
+    assert listed(scores(table, "mean error")) == {"a": [1, 0, 1, 1]}
+    assert listed(scores(table, "value error")) == {"a": [1, 1, 1, 1]}  # no hit at any of its thresholds
+    assert listed(scores(table, "mean error", by="sigma")) == {0.0: [1] * 4, 1.0: [0, 0, 0, 1]}
     table.loc[table.photograph == "p3", ["failure", "hits"]] = ["no map", None]
-    assert listed(scores(table, "mean error")) == {"a": [1]}
-    assert scores(table.assign(selection=False), "mean error").empty
+    assert listed(scores(table, "mean error")) == {"a": [1, 0, 1]}
+    assert scores(table[table.photograph == "p0"], "mean error").empty  # nothing to choose on
 
 
-def test_ranges_of_the_selection_are_crossed() -> None:
+def test_the_threshold_is_chosen_on_every_other_photograph() -> None:
     hits = np.zeros((4, 250), bool)
     hits[[0, 2], 3] = True  # best on the even ones; an odd one judges it as a miss
     hits[:2, 5] = True  # one of the odd and one of the even ones
-    table = pd.DataFrame({"photograph": list("abcd"), "hits": list(hits), "sigma": 0.0, "failure": "", "role": "range"})
-    table = table.assign(selection=True, method="perceptual", settings=json.dumps({"layers": "0-3"}))
-    assert listed(growing(table, "crossed error")) == {3: [0, 1, 1, 1]}
+    table = pd.DataFrame({"photograph": list("abcd"), "hits": list(hits), "sigma": 0.0, "failure": "", "role": "table"})
+    assert listed(scores(table.assign(selection=True, method="a"), "value error")) == {"a": [0, 1, 1, 1]}
 
 
 def games() -> pd.DataFrame:
@@ -110,25 +114,36 @@ def pointing(distances: dict[tuple[str, float], list[list[float]]], **columns) -
 
 NEAR, FAR = 14.9, 15.1  # within the tolerance of 15 pixels, and not
 FIRST_BLUR = [NEAR, FAR, FAR, FAR, NEAR, NEAR, NEAR, NEAR]
-SECOND_BLUR = [NEAR, NEAR, FAR, NEAR, FAR, NEAR, FAR, FAR]  # has more hits on the selection, fewer on the others
+SECOND_BLUR = [NEAR, NEAR, FAR, NEAR, FAR, NEAR, FAR, NEAR]
 
 
 def test_hits_are_judged_in_scenes_that_chose_no_blur() -> None:
+    """s0 and s2 have 3 of 4 hits at either blur: the first of equals judges s1 and s3, which have 2 of 4 at either."""
     table = pointing({("a", 1.0): [FIRST_BLUR, SECOND_BLUR]})
-    assert listed(scores(table, "hits")) == {"a": [0.5, 0.0]}
+    assert listed(scores(table, "hits")) == {"a": [0.5, 0.0, 1.0, 1.0]}
+    assert listed(scores(table, "hits at any blur")) == {"a": [0.75, 0.25, 0.75, 0.75]}
     both = beside(table, {"difficult": "difficult hits", "others": "other hits", "a bound": 0.5})
-    assert listed(both) == {"difficult": [0, 0], "others": [1, 0], "a bound": [0.5, 0.5]}
+    assert listed(both) == {"difficult": [1, 0, 1, 1], "others": [0, 0, 1, 1], "a bound": [0.5] * 4}
+    assert listed(few_blurs(table, [1.0], "hits")) == {"few": [1, 0.5, 0.5, 0.5], "all": [0.5, 0.0, 1.0, 1.0]}
     table.loc[(table.scene == "s3") & table.hard, "distance"] = np.nan  # a failure costs the scene
-    assert listed(scores(table, "hits")) == {"a": [0.5]}
+    assert listed(scores(table, "hits")) == {"a": [1.0, 0.0, 0.5]}  # now s1 alone chooses the second for s0 and s2
+    easy = table[~(table.hard & (table.scene == "s0"))]  # asks no difficult question, and is not judged by any
+    assert scores(easy, "difficult hits").index.to_list() == ["s1", "s2"]
 
 
-def test_crossed_hits() -> None:
-    table = pointing({("perceptual", 1.0): [FIRST_BLUR, SECOND_BLUR]}, photograph="")
-    table = table.assign(role="range", settings=json.dumps({"layers": "0-3"}))
-    # s0 and s2 have 3 of 4 hits at the first blur, 3 of 4 at the second: the first of equals judges s1 and s3;
-    # s1 and s3 have 2 of 4 at the first, 1 of 4 at the second: the first judges s0 and s2, too.
-    expected = pd.Series({"s0": 0.5, "s1": 0.0, "s2": 1.0, "s3": 1.0})
-    assert growing(table, "crossed hits")[3].sort_index().to_dict() == expected.to_dict()
+def test_blurs_of_the_last_two_stages() -> None:
+    ranges = {"0-2": [FAR] * 8, "3-6": FIRST_BLUR, "0-6": SECOND_BLUR, "7-9": [NEAR] * 8}
+    tables = [
+        pointing({("perceptual", 1.0): [found, [FAR] * 8]}).assign(
+            role="range", settings=json.dumps({"layers": layers})
+        )
+        for layers, found in ranges.items()
+    ]
+    found = blurs_of_last_stages(pd.concat(tables))
+    assert listed(found["last"]) == {0.0: [1] * 4, 1.0: [0] * 4}
+    assert listed(found["before"]) == {0.0: [0.5, 0, 1, 1], 1.0: [0] * 4}
+    with pytest.raises(MissingData, match="two stages"):
+        blurs_of_last_stages(tables[0])
 
 
 def test_gains_from_the_larger_size() -> None:
@@ -136,14 +151,14 @@ def test_gains_from_the_larger_size() -> None:
     table = pointing(
         {("a", 1.0): [far], ("a", 1.5): [near], ("b", 1.0): [near], ("b", 1.5): [near], ("c", 1.0): [near]}
     )
-    assert listed(scores(table, "gain", names={"b": None})) == {"a": [1, 1]}
-    expected = {"weaker": [1, 1], "stronger": [0, 0], "none": [0, 0]}
+    assert listed(scores(table, "gain", names={"b": None})) == {"a": [1] * 4}
+    expected = {"weaker": [1] * 4, "stronger": [0] * 4, "none": [0] * 4}
     assert listed(mean_gains(table, weaker=["a", "c"], stronger=["b"])) == expected
-    assert listed(mean_gains(table, all=["a", "b"])) == {"all": [0.5, 0.5], "none": [0, 0]}
+    assert listed(mean_gains(table, all=["a", "b"])) == {"all": [0.5] * 4, "none": [0] * 4}
     with pytest.raises(MissingData, match="weaker and stronger methods at both sizes"):
         mean_gains(table, weaker=["a"], stronger=["c"])
     found = larger_against_original(table, "a")
-    assert listed(found)["a"] == [1, 1] and listed(found)["a at the original size"] == [0, 0]
+    assert listed(found)["a"] == [1] * 4 and listed(found)["a at the original size"] == [0] * 4
     assert list(found.drop(columns="a")) == [f"{method} at the original size" for method in "abc"]
     with pytest.raises(MissingData, match="c at 1.5 times"):
         larger_against_original(table, "c")
@@ -185,7 +200,11 @@ def change(values: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
 def test_changes() -> None:
     table = change({("perceptual", ""): [0.2, 0.5, 0.8, np.nan], ("no_perceptual", ""): [0.1, 0.2, 0.3, 0.4]})
     assert listed(scores(table, "flipped"))["perceptual"] == [1, 1, 0, np.nan]  # a margin of 0 is another class
-    assert listed(scores(table, "magnitude"))["perceptual"] == [2, 5, 8, np.nan]
+    larger = share_larger(table, "size", "perceptual", "no_perceptual")
+    assert listed(larger) == {"larger": [1, 1, 1], "a half": [0.5] * 3}  # of those that have both
+    assert listed(share_larger(table, "size", "no_perceptual", "perceptual"))["larger"] == [0, 0, 0]
+    with pytest.raises(MissingData, match="growth: not measured there"):
+        scores(table, "growth")
     of_one = table[table.method == "perceptual"]
     assert listed(beside(of_one, {"inside": "inside", "a half": 0.5})) == {
         "inside": [0.2, 0.5, 0.8],
@@ -193,29 +212,32 @@ def test_changes() -> None:
     }
 
 
-RANGES = {"0-2": [0.1, 0.2], "0-10": [0.5, 0.6], "3-10": [0.3, 0.2], "7-10": [0.4, 0.9]}
+RANGES = {"0-2": [0.1, 0.2], "0-6": [0.5, 0.8], "0-10": [0.5, 0.6], "3-10": [0.3, 0.2], "7-10": [0.4, 0.9]}
 
 
 def test_ranges_of_layers() -> None:
     own = {("perceptual", ""): [0.9] * 4, ("no_perceptual", ""): [0.0, 0.1, 0.2, 0.3], ("rise", ""): [0.7]}
     table = change(own | {("perceptual", layers): found for layers, found in RANGES.items()})
-    assert listed(growing(table, "inside")) == {2: [0.1, 0.2], 10: [0.5, 0.6]}  # sorted as numbers
-    assert set(top_range(table, "inside")) == {"0-2", "0-10", "3-10", "top"}
+    assert listed(growing(table, "inside")) == {-1: [0.0, 0.1], 2: [0.1, 0.2], 6: [0.5, 0.8]}  # without the last
+    assert set(top_range(table, "inside")) == {"0-2", "0-6", "0-10", "3-10", "top"}
     assert listed(top_range(table, "inside"))["top"] == RANGES["7-10"]
-    assert listed(most_or_none(table, "inside")) == {"most layers": [0.5, 0.6], "no layers": [0.0, 0.1]}
+    assert listed(most_or_none(table, "inside")) == {"most layers": [0.5, 0.8], "no layers": [0.0, 0.1]}  # 7 of 11
+    low = {"low layers": [0.1, 0.1], "other layers": [(0.5 + 0.5 + 0.3 + 0.4) / 4, (0.7 + 0.5 + 0.1 + 0.8) / 4]}
+    assert listed(low_and_high(table, "inside")) == low
+    assert listed(last_stages(table, "inside")) == {"last": RANGES["7-10"], "before": RANGES["0-6"]}
     leads = lead_of_ranges(table, "inside")
-    assert leads[7, 10].to_list() == pytest.approx([0.4, 0.8]) and len(leads.columns) == 4
+    assert leads[7, 10].to_list() == pytest.approx([0.4, 0.8]) and len(leads.columns) == 5
     groups = layers_and_methods(table, "inside")
-    assert list(groups["layers"]) == ["(0, 2)", "(0, 10)", "(3, 10)", "(7, 10)"]
+    assert list(groups["layers"]) == ["(0, 2)", "(0, 6)", "(0, 10)", "(3, 10)", "(7, 10)"]
     assert listed(groups["methods"]) == {"perceptual": [0.9, 0.9], "no_perceptual": [0.0, 0.1]}  # RISE lacks one
 
 
 def test_ranges_that_are_not_there() -> None:
     table = change({("perceptual", ""): [0.9] * 4})
-    for sample in (growing, top_range, most_or_none, lead_of_ranges, layers_and_methods):
+    for sample in (growing, top_range, most_or_none, lead_of_ranges, low_and_high, last_stages, layers_and_methods):
         with pytest.raises(MissingData, match="ranges of layers"):
             sample(table, "inside")
-    table = change({("perceptual", "0-2"): [0.9] * 4})
-    for sample in (most_or_none, lead_of_ranges):
+    table = change({("perceptual", layers): [0.9] * 4 for layers in ("0-2", "0-3")})
+    for sample in (growing, most_or_none, lead_of_ranges):
         with pytest.raises(MissingData, match="no_perceptual"):
             sample(table, "inside")

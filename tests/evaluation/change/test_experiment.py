@@ -1,10 +1,13 @@
 """Where the change goes as an experiment: its table holds what the perturbation's own pixels say."""
 
 import numpy as np
+import pytest
 import torch
 from stand_ins import Layered, finished, small_profile
+from torch import nn
 
 from perceptual_lib import load_classifier, perceptual_ball
+from perceptual_lib.evaluation import maps
 from perceptual_lib.evaluation.change.experiment import Change
 
 
@@ -26,3 +29,17 @@ def test_changes_are_those_of_the_perturbation(tmp_path, of_profiles) -> None:
     assert np.allclose(own.inside, inside, rtol=1e-2) and np.allclose(own["size"], size, rtol=1e-2)
     assert np.allclose(own.margin, result.margin, atol=1e-4) and np.allclose(own.area, masks.mean((1, 2)))
     assert np.allclose(own.margin_before, result.margin_before, atol=1e-4)
+    assert own.target.to_list() == [photograph.target for photograph in of_profiles[:4]]
+
+
+def test_a_single_step_goes_where_the_margin_falls_most(of_profiles) -> None:
+    classifier = load_classifier(Layered())
+    settings = {"layers": [], "max_iter": 1}
+    found = maps.compute(classifier, of_profiles[:3], method="perceptual", settings=settings)
+    assert found["cosine"].tolist() == pytest.approx([1] * 3, abs=1e-5)
+    inputs = classifier.preprocess(of_profiles[:3])
+    changed = inputs + perceptual_ball(classifier, inputs, **settings).delta
+    before, after = (nn.Sequential(*list(classifier.network)[:4])(each).flatten(1) for each in (inputs, changed))
+    by_factor = (after - before).norm(dim=1) / before.norm(dim=1), (changed - inputs).flatten(1).norm(dim=1)
+    growth = by_factor[0] * inputs.flatten(1).norm(dim=1) / by_factor[1]
+    assert found["growth"].tolist() == pytest.approx(growth.tolist(), rel=1e-3)  # up to the last activation

@@ -9,6 +9,7 @@ from stand_ins import Layered, finished, small_profile
 from perceptual_lib import load_classifier
 from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
 from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
+from perceptual_lib.evaluation.insertion_deletion.table import single_table
 from perceptual_lib.evaluation.profile import Profile
 
 STEP = 12544  # a quarter of 224 x 224
@@ -42,7 +43,9 @@ def test_the_curves_are_the_protocols(tmp_path, of_profiles) -> None:
 
 
 def test_roles_of_the_games(tmp_path, of_profiles) -> None:
-    table = finished(InsertionDeletion, tmp_path, games(ranges=2, range_sigmas=[0.0], sweep=[2.0, 9.0], swept=3)).table
+    table = finished(
+        InsertionDeletion, tmp_path, games(ranges=2, range_sigmas=[0.0], sweep=[2.0, 9.0], swept=3, single=3)
+    ).table
     assert table.columns.tolist() == list(InsertionDeletion.columns)
     counts = table.groupby(["role", "method"]).size().to_dict()
     assert counts == {
@@ -51,7 +54,19 @@ def test_roles_of_the_games(tmp_path, of_profiles) -> None:
         ("table", "perceptual"): 2 * 5,
         ("range", "perceptual"): 3 * 2,
         ("sweep", "perceptual"): 2 * 3,
+        **{("single", method): count for method, count in (("gradient", 3), ("no_perceptual", 3), ("perceptual", 6))},
     }
+    assert (table.single_grey.notna() == (table.role == "single")).all() and table.single_blurred.abs().max() <= 1
+    single = table[table.role == "single"]
+    assert (single.deletion.str[-1] == single.insertion.str[0]).all()  # one filling
+    found = single_table(table)
+    assert found.n.to_list() == [3] * 4 and single_table(table[table.role == "table"].iloc[:, :-2]).empty
+    means = single[single.sigma == 0].groupby("method").single_grey.mean()
+    gain = found.single_grey_difference["no_perceptual", 0.0].value
+    assert (
+        np.isclose(gain, means.perceptual - means.no_perceptual)
+        and found.relevance_difference["perceptual", 5.0] is None
+    )
     ranges = table[table.role == "range"]
     assert [json.loads(each)["layers"] for each in ranges.settings.unique()] == ["0-0", "0-1", "1-1"]
     assert set(table.photograph[table.selection]) == {"0", "1"}

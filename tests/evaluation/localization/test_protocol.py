@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from stand_ins import Layered
 
-from perceptual_lib import InputError
+from perceptual_lib import InputError, load_classifier
 from perceptual_lib.evaluation.localization.protocol import (
     ALPHAS,
     STRATEGY_COLUMNS,
@@ -18,12 +19,13 @@ from perceptual_lib.evaluation.localization.protocol import (
     best_column,
     box_iou,
     component_boxes,
+    compute,
     cut,
     held_out_hits,
     is_hit,
     localize,
 )
-from perceptual_lib.evaluation.places import scale_and_blur
+from perceptual_lib.evaluation.places import edge_mask, scale_and_blur
 
 EMPTY = (0, 0, -1, -1)
 
@@ -240,3 +242,15 @@ def test_a_cut_that_is_shown_is_the_cut_that_is_scored(strategy: str) -> None:
             largest = ndimage.find_objects(labels)[np.bincount(labels.ravel())[1:].argmax()] if count else None
             expected = (slice(top, bottom + 1), slice(left, right + 1)) if right >= 0 else None
             assert largest == expected
+
+
+def test_what_a_map_lies_on(of_profiles) -> None:
+    classifier, picture = load_classifier(Layered()), of_profiles[0]
+    edges = edge_mask(classifier.pixels(classifier.preprocess([picture]))[0])
+    spiky = edges.astype(np.float16)
+    spiky[np.nonzero(edges)[0][0], np.nonzero(edges)[1][0]] = 1000
+    given = {"needed": {"maps": np.stack([edges, ~edges, spiky]).astype(np.float16)}, "boxes": [[(0, 0, 9, 9)]] * 3}
+    raw, grey = (compute(classifier, [picture] * 3, array="maps", sigmas=[0.0], grey=grey, **given) for grey in (0, 1))
+    assert raw["edges"][:, 0].tolist() == [1, 0, 1] and raw["spread"][2, 0] < 1e-3
+    share = edges.mean()
+    assert grey["spread"][:, 0].tolist() == pytest.approx([share, 1 - share, share], rel=1e-3)  # the spike is clipped
