@@ -75,7 +75,8 @@ export function workLine(model, el) {
     stop.textContent = "Cancel";
     bar.hidden = stop.hidden = true;
     bar.removeAttribute("value");
-    el.toggleAttribute("data-waiting", key !== null);
+    el.toggleAttribute("data-waiting", key !== null); // until there is something to see of it
+    el.setAttribute("aria-busy", key !== null);
     if (key !== null) timer = setTimeout(tell, 300, live);
   };
   const load = ({ loading, bytes }) => {

@@ -88,7 +88,9 @@ def give(tab: Page, picture: Image.Image) -> None:
 
 
 def done(tab: Page) -> None:
-    tab.wait_for_function("() => document.querySelector('.work progress').hidden && found.length", timeout=300_000)
+    tab.wait_for_function(
+        "() => document.querySelector('.explorer').ariaBusy === 'false' && found.length", timeout=300_000
+    )
 
 
 # With the embedded network
@@ -254,11 +256,11 @@ def test_a_box_gives_an_iou_written_or_drawn(explained: Page) -> None:
 
 def test_methods_are_compared_and_saved(explained: Page, tmp_path: Path) -> None:
     explained.get_by_role("button", name="Compare methods").click()
-    explained.locator("figcaption", has_text="grad cam").wait_for()
+    explained.locator("figcaption", has_text="Grad-CAM").wait_for()
     words = "() => [...document.querySelectorAll('figcaption')].every((each) => !each.textContent.endsWith('…'))"
     explained.wait_for_function(words)
     captions = explained.locator("figcaption").all_inner_texts()[4:]
-    assert captions == ["no perceptual", "perceptual, layers 0-0", "gradient", "grad cam"]
+    assert captions == ["NoPer", "perceptual, layers 0-0", "gradient", "Grad-CAM"]
     with explained.expect_download() as download:
         explained.get_by_role("button", name="Save as PNG").click()
     download.value.save_as(tmp_path / "saved.png")
