@@ -1,5 +1,6 @@
 """The book's figures, one function each: those of numbers here, those of pictures in `panels`; and their style."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from io import BytesIO
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import ArrayLike
+from pandas.io.formats.style import Styler
 
 # A notebook knows one module of figures.
 from perceptual_lib.book.panels import comparison, image_grid, localization, pointing, threshold_steps  # noqa: F401
@@ -34,13 +37,25 @@ STYLE = {
 
 
 def setup() -> None:
-    """Draw in the book's style, and let this notebook show figures in the format that suits them."""
+    """Draw in the book's style; let this notebook show figures in the format that suits them, and methods by title."""
     from IPython import get_ipython
+    from IPython.display import Markdown
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     sns.set_theme(context="paper", style="ticks", rc=STYLE)
     set_matplotlib_formats()  # none of the inline backend's own, so that each figure is stored once
-    get_ipython().display_formatter.mimebundle_formatter.for_type(Figure, figure_data)
+    shown = get_ipython().display_formatter
+    shown.mimebundle_formatter.for_type(Figure, figure_data)
+    shown.formatters["text/markdown"].for_type(Markdown, lambda markdown: in_print(markdown.data))
+    shown.formatters["text/html"].for_type(Styler, lambda styler: in_print(styler.to_html()))
+
+
+def in_print(text: str) -> str:
+    """A text as readers see it: each method by its title, but in code by its name."""
+    from perceptual_lib.methods import METHODS  # an import of PyTorch
+
+    words = rf"(?s)```.*?```|`[^`]*`|\b(?:{'|'.join(METHODS)})\b"
+    return re.sub(words, lambda found: METHODS[found[0]].title if found[0] in METHODS else found[0], text)
 
 
 def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
@@ -48,6 +63,8 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
 
     As IPython wants it: the data (JPEG in base 64) and the size in pixels of the page, each by mime type.
     """
+    for text in figure.findobj(Text):
+        text.set_text(in_print(text.get_text()))
     figure.draw_without_rendering()  # places everything, which tells where the figure ends
     box = figure.get_tightbbox().padded(0.1)  # inches
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
@@ -158,7 +175,7 @@ def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: boo
     One that is better than 0 has the colour of the perceptual method, and one whose interval includes 0 is grey.
     """
     below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
-    rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(estimates))
+    rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(map(in_print, estimates)))
     colours = np.select([rows.high < 0, rows.low > 0], [below, above], NEUTRAL)
     figure, axes = plt.subplots(figsize=(6.0, 0.3 * len(rows) + 0.8), layout="constrained")
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
@@ -166,6 +183,28 @@ def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: boo
     axes.hlines(range(len(rows)), rows.low, rows.high, colors=colours)
     axes.set(xlabel=xlabel, ylabel="", ylim=(len(rows) - 0.5, -0.5))
     axes.locator_params("x", nbins=7)
+    return figure
+
+
+def dots(panels: Mapping[str, tuple[pd.Series, pd.Series]]) -> Figure:
+    """A table of the paper as a picture: our numbers with their intervals, and joined to them the paper's, hollow.
+
+    Panel title -> by method, or "method, how it was used", our estimates and the paper's numbers, missing ones None or
+    nan.
+    """
+    size = 4.6, sum(0.2 * len(ours) + 0.7 for ours, _ in panels.values())  # can be read on a phone
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
+    for panel, (title, (ours, paper)) in zip(axes.flat, panels.items(), strict=True):
+        for row, (name, own) in enumerate(ours.items()):
+            colour = {"perceptual": PERCEPTUAL, "no_perceptual": NO_PERCEPTUAL}.get(name.split(",")[0], NEUTRAL)
+            panel.plot(paper[name], row, "o", color=colour, fillstyle="none")
+            if isinstance(own, Estimate):
+                panel.plot([own.value, paper[name]], [row, row], ":", color=colour, linewidth=1)
+                panel.hlines(row, own.low, own.high, color=colour)
+                panel.plot(own.value, row, "o", color=colour)
+        panel.set(title=title, yticks=range(len(ours)), yticklabels=map(in_print, ours.index), ylim=(len(ours), -1))
+    handles = [panel.plot([], [], "o", color="black", fillstyle=style)[0] for style in ("full", "none")]
+    figure.legend(handles, ["here, with its interval", "the paper's"], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -194,24 +233,24 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
     return figure
 
 
-def two_scores(table: pd.DataFrame) -> Figure:
-    """Table 2 as a picture: deletion across, insertion up, with their intervals; the best are at the top left.
+def two_scores(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
+    """Two estimates of each method and sigma, the columns of the table: the first across, the second up.
 
-    The blurs of one method are joined. The names stand at the side, from the highest point to the lowest. The table is
-    that of `insertion_deletion_table`; a row without estimates is left out.
+    The blurs of one method are joined. The names stand at the side, from the highest point to the lowest. A row without
+    estimates is left out.
     """
-    rows = table.dropna(subset=["deletion", "insertion"])
-    order = rows.insertion.map(lambda estimate: estimate.value).sort_values().index
+    rows = table.set_axis(["across", "up"], axis=1).dropna()
+    order = rows.up.map(lambda estimate: estimate.value).sort_values().index
     figure, axes = plt.subplots(figsize=(6.0, max(3.4, 0.2 * len(rows) + 0.8)), layout="constrained")
     for method, own in rows.groupby("method", sort=False):
         colour = {"perceptual": PERCEPTUAL, "no_perceptual": NO_PERCEPTUAL}.get(method, NEUTRAL)
-        points = [(row.deletion.value, row.insertion.value) for row in own.itertuples()]
+        points = [(row.across.value, row.up.value) for row in own.itertuples()]
         axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=1.2, markersize=5, zorder=3)
         for row, (across, up) in zip(own.itertuples(), points, strict=True):
-            axes.hlines(up, row.deletion.low, row.deletion.high, color=colour, linewidth=0.8, alpha=0.5)
-            axes.vlines(across, row.insertion.low, row.insertion.high, color=colour, linewidth=0.8, alpha=0.5)
+            axes.hlines(up, row.across.low, row.across.high, color=colour, linewidth=0.8, alpha=0.5)
+            axes.vlines(across, row.up.low, row.up.high, color=colour, linewidth=0.8, alpha=0.5)
             axes.annotate(
-                method if len(own) == 1 else f"{method}, sigma {row.Index[1]:g}",
+                method if len(own) == 1 or not row.Index[1] else f"{method}, sigma {row.Index[1]:g}",
                 (across, up),
                 (1.03, (order.get_loc(row.Index) + 0.5) / len(order)),
                 textcoords="axes fraction",
@@ -219,6 +258,5 @@ def two_scores(table: pd.DataFrame) -> Figure:
                 va="center",
                 arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6, "relpos": (0, 0.5)},
             )
-    axes.set(xlabel="area under the deletion curve (lower is better)")
-    axes.set(ylabel="area under the insertion curve (higher is better)")
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure

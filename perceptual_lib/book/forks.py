@@ -22,18 +22,27 @@ PACKAGES = """
 
 
 def fork_kernels(build: socket.socket) -> None:
-    """Fork a kernel for each message of the build, one after the other; tell it its number, and how it ended."""
-    while told := build.recv(1 << 20):
-        kernel = os.fork()
-        if not kernel:
-            build.close()
-            return become_kernel(**json.loads(told))
-        os.setpgid(kernel, kernel)
-        build.send(b"%d" % kernel)
-        while (ended := os.waitpid(kernel, os.WNOHANG)) == (0, 0):
-            if select.select([build], [], [], 0.1)[0]:
-                return  # the build is no more: the kernel ends when it sees that this process is none either
-        build.send(b"%d" % os.waitstatus_to_exitcode(ended[1]))
+    """Fork a kernel for each message of the build, and tell it, where the message says, its number and how it ended."""
+    running: dict[int, socket.socket] = {}
+    while True:
+        if select.select([build], [], [], 0.1)[0]:
+            told, channels, *_ = socket.recv_fds(build, 1 << 20, 1)
+            if not told:
+                return  # the build is no more: kernels end when they see that this process is none either
+            channel = socket.socket(fileno=channels[0])
+            kernel = os.fork()
+            if not kernel:
+                for inherited in (build, channel, *running.values()):
+                    inherited.close()
+                return become_kernel(**json.loads(told))
+            os.setpgid(kernel, kernel)
+            channel.send(b"%d" % kernel)
+            running[kernel] = channel
+        for kernel in list(running):
+            ended, status = os.waitpid(kernel, os.WNOHANG)
+            if ended:
+                with suppress(OSError), running.pop(kernel) as channel:  # nobody may want to know
+                    channel.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
 def become_kernel(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, TextIO
 
 from jupyter_client.manager import AsyncKernelManager
@@ -20,13 +21,15 @@ from perceptual_lib.book.pages import environment
 
 
 class Kernels(ExitStack):
-    """Of a clone's notebooks, one after the other. On exit the process that forks them ends."""
+    """Of a clone's notebooks, which share the cores with what runs beside them. On exit their forking process ends."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
-        self.environment = environment(root)
+        threads = max(1, (os.cpu_count() or 1) // 2)
+        self.environment = {"OMP_NUM_THREADS": str(threads)} | environment(root)
+        self.lock = Lock()
 
-    def manager(self, log: TextIO) -> type[AsyncKernelManager]:
+    def manager(self, folder: Path, log: TextIO) -> type[AsyncKernelManager]:
         """Of a kernel for papermill. What that says of itself (its transport, its shutdown) is not for the terminal."""
         kernels = self
 
@@ -35,9 +38,16 @@ class Kernels(ExitStack):
                 if sys.platform == "linux":  # elsewhere systems' own libraries may not be used in a fork
                     self.provisioner = _Forks(kernel_spec=self.kernel_spec, parent=self)
                     self.provisioner.kernels = kernels
-                return super().start_kernel(stderr=log, env=kernels.environment, **options)
+                return super().start_kernel(stderr=log, env=kernels.environment, cwd=str(folder), **options)
 
         return Manager
+
+    def fork(self, told: dict[str, Any]) -> "_Fork":
+        """A kernel that is told its arguments, folder, environment and log."""
+        ours, its = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        with its, self.lock:
+            socket.send_fds(self.forks, [json.dumps(told).encode()], [its.fileno()])
+        return _Fork(ours)
 
     @cached_property
     def forks(self) -> socket.socket:
@@ -57,11 +67,11 @@ class _Forks(LocalProvisioner):
 
     kernels: Kernels
 
-    async def launch_kernel(self, cmd: list[str], *, env: dict[str, str], stderr: TextIO, **_: Any) -> dict[str, Any]:
+    async def launch_kernel(
+        self, cmd: list[str], *, env: dict[str, str], cwd: str, stderr: TextIO, **_: Any
+    ) -> dict[str, Any]:
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
-        # Papermill has gone to the folder in which the notebook is to run.
-        told = {"arguments": arguments, "cwd": os.getcwd(), "env": env, "log": stderr.name}
-        self.process = _Fork(self.kernels.forks, told)
+        self.process = self.kernels.fork({"arguments": arguments, "cwd": cwd, "env": env, "log": stderr.name})
         self.pid = self.pgid = self.process.pid
         return self.connection_info
 
@@ -71,13 +81,13 @@ class _Fork:
 
     stdin = stdout = stderr = returncode = None
 
-    def __init__(self, forks: socket.socket, told: dict[str, Any]) -> None:
-        forks.send(json.dumps(told).encode())
-        self.forks, self.pid = forks, int(forks.recv(16))
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel, self.pid = channel, int(channel.recv(16))
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self.forks], [], [], 0)[0]:
-            self.returncode = int(self.forks.recv(16) or -signal.SIGKILL)
+        if self.returncode is None and select.select([self.channel], [], [], 0)[0]:
+            self.returncode = int(self.channel.recv(16) or -signal.SIGKILL)
+            self.channel.close()
         return self.returncode
 
     wait = poll  # it has ended then

@@ -63,10 +63,9 @@ def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "
             running,
             {"profile": parameter},
             kernel_name="python3",
-            kernel_manager_class=kernels.manager(log),
+            kernel_manager_class=kernels.manager(source.parent, log),
             language="python",
-            cwd=source.parent,
-            progress_bar=sys.stderr.isatty(),
+            progress_bar=False,
             request_save_on_cell_execute=False,
             autosave_cell_every=0,
         )
@@ -211,7 +210,7 @@ def _address(stage: Path, repository: str | None) -> None:
 
 
 def stage_page(page: Path, staged: Path, static: Path) -> None:
-    """Copy a computed notebook, but for what becomes files of the site.
+    """Copy a computed notebook, what it found first, but for what becomes files of the site.
 
     Each array of its explorers becomes a script `explorer/NAME.js`: a reader fetches what is looked at, and no more.
     Scripts, because `file://` forbids to fetch data. The JPEG or the Markdown of a cell tagged `front-page` takes the
@@ -230,7 +229,23 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
             (static / "front.jpg").write_bytes(base64.b64decode(data["image/jpeg"]))
         elif "front-page" in tags(cell) and "text/markdown" in data:
             (static / "front.md").write_text(data["text/markdown"], encoding="utf-8")
+    notebook.cells = _findings_first(notebook.cells)
     nbformat.write(notebook, staged)
+
+
+def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells tagged `findings` and the outputs of one tagged `main-figure` stand above what one will learn.
+
+    A section computes them last; whoever has ten minutes reads no further.
+    """
+    found = [cell for cell in cells if "findings" in tags(cell)]
+    again = {"id": "main-figure", "metadata": {"tags": ["remove-input"]}}
+    figures = [nbformat.from_dict(cell | again) for cell in cells if "main-figure" in tags(cell)]
+    rest = [cell for cell in cells[1:] if cell not in found]
+    before, learn, after = cells[0].source.partition("**You will learn**")
+    if learn:
+        rest.insert(0, nbformat.v4.new_markdown_cell(learn + after, id="learn"))
+    return [nbformat.from_dict(cells[0] | {"source": before}), *found, *figures, *rest]
 
 
 def _complaints(log: str) -> list[str]:

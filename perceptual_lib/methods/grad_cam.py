@@ -10,7 +10,7 @@ from perceptual_lib.methods.layers import Layer, enlarge, layer_gradient, layer_
 from perceptual_lib.methods.registry import explainer
 
 
-@explainer("grad_cam", source="Selvaraju et al. 2017", passes=layer_passes, predicts=True)
+@explainer("grad_cam", title="Grad-CAM", source="Selvaraju et al. 2017", passes=layer_passes, predicts=True)
 def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """A layer's channels, weighted by the mean gradient of each, summed, the positive part, enlarged."""
     activation, gradient = layer_gradient(network, images, targets, layer)
@@ -19,6 +19,7 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, laye
 
 @explainer(
     "guided_grad_cam",
+    title="guided Grad-CAM",
     source="Selvaraju et al. 2017",
     passes=lambda settings: (layer_passes(settings)[0] + 1, 2),
     predicts=True,
@@ -31,14 +32,16 @@ def guided_grad_cam(
     return one_channel(guided_gradient(network, images, targets) * coarse[:, None], reduction)
 
 
-@explainer("normgrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)
+@explainer("normgrad", title="NormGrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)
 def normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """How much each place would change the weights behind it: the norm of its gradient times that of its activation."""
     activation, gradient = layer_gradient(network, images, targets, layer)
     return enlarge(gradient.norm(dim=1) * activation.norm(dim=1), images)
 
 
-@explainer("selective_normgrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)
+@explainer(
+    "selective_normgrad", title="selective NormGrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True
+)
 def selective_normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """At each place the norm over channels of the positive part of activation times gradient, enlarged."""
     activation, gradient = layer_gradient(network, images, targets, layer)

@@ -22,7 +22,7 @@ def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tens
     return input_gradient(network, images, targets).abs().amax(1)
 
 
-@explainer("deconvnet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
+@explainer("deconvnet", title="DeConvNet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
     return changed_gradient(_always, network, images, targets, "deconvnet").abs().amax(1)
@@ -37,7 +37,7 @@ def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, 
     return one_channel(guided_gradient(network, images, targets), reduction)
 
 
-@explainer("smoothgrad", source="Smilkov et al. 2017", passes=("samples", "samples"))
+@explainer("smoothgrad", title="SmoothGrad", source="Smilkov et al. 2017", passes=("samples", "samples"))
 def smoothgrad(
     network: nn.Module,
     images: Tensor,

@@ -26,7 +26,7 @@ def search_passes(settings: Mapping[str, Any], gradients: int = 0) -> tuple[int,
     return steps + 3 + gradients, steps + 1 + gradients
 
 
-@explainer("no_perceptual", source="this paper, Eq. 4", passes=search_passes, predicts=True, ours=True)
+@explainer("no_perceptual", title="NoPer", source="this paper, Eq. 4", passes=search_passes, predicts=True, ours=True)
 def no_perceptual(
     network: nn.Module,
     images: Tensor,

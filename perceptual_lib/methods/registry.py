@@ -29,6 +29,7 @@ class Method:
 
     Attributes:
         name: what `explain` calls it.
+        title: what readers call it.
         function: `function(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`. It gets the
             network in evaluation mode, its parameters without gradients, and gradients disabled.
         source: where it was published.
@@ -41,6 +42,7 @@ class Method:
     """
 
     name: str
+    title: str
     function: Callable[..., Tensor]
     source: str
     counts: Passes = (0, 0)
@@ -81,6 +83,7 @@ def explainer(
     name: str,
     *,
     source: str,
+    title: str | None = None,
     passes: Passes = (0, 0),
     predicts: bool = False,
     ours: bool = False,
@@ -88,13 +91,14 @@ def explainer(
 ) -> Callable[[Function], Function]:
     """Decorator that adds a method to the registry, under a new name or in place of another.
 
-    `passes` of the network are for estimates of time: `(1, 1)`, `("samples", "samples")`, see `Passes`; the others see
-    `Method`. Settings are called alike: `samples` are random draws, `steps` an exact number of them, `max_iter` a limit
-    of iterations that may end earlier.
+    `title` is for readers, where it is not just the name in words. `passes` of the network are for estimates of time:
+    `(1, 1)`, `("samples", "samples")`, see `Passes`; the others see `Method`. Settings are called alike: `samples` are
+    random draws, `steps` an exact number of them, `max_iter` a limit of iterations that may end earlier.
     """
 
     def add(function: Function) -> Function:
-        METHODS[name] = Method(name, function, source, passes, predicts, ours, renamed or {})
+        words = title or name.replace("_", " ")
+        METHODS[name] = Method(name, words, function, source, passes, predicts, ours, renamed or {})
         return function
 
     return add

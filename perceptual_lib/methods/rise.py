@@ -14,7 +14,7 @@ from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods.registry import explainer
 
 
-@explainer("rise", source="Petsiuk et al. 2018", passes=("samples", 0), renamed={"count": "samples"})
+@explainer("rise", title="RISE", source="Petsiuk et al. 2018", passes=("samples", 0), renamed={"count": "samples"})
 def rise(
     network: nn.Module,
     images: Tensor,

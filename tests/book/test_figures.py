@@ -38,15 +38,33 @@ def test_names_of_two_scores_do_not_overlap() -> None:
         {"deletion": [around(0.1 + n / 1e3) for n in range(16)], "insertion": [around(0.6)] * 15 + [None]},
         pd.MultiIndex.from_tuples(rows, names=["method", "sigma"]),
     )
-    figure = figures.two_scores(table)
+    figure = figures.two_scores(table, "deletion", "insertion")
     figure.canvas.draw()
     names = [child for child in figure.axes[0].get_children() if isinstance(child, Annotation)]
-    assert {name.get_text() for name in names} == {f"perceptual, sigma {sigma}" for sigma in range(4)} | {
-        f"method_{n}" for n in range(11)
-    }
+    blurred = {f"perceptual, sigma {sigma}" for sigma in range(1, 4)}
+    assert {name.get_text() for name in names} == {"perceptual"} | blurred | {f"method_{n}" for n in range(11)}
     boxes = [matplotlib.text.Text.get_window_extent(name) for name in names]  # without its line
     assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
     assert all(box.x0 > figure.axes[0].bbox.x1 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_dots_are_joined_to_the_papers_numbers() -> None:
+    ours = pd.Series({"grad_cam": around(0.3), "perceptual": around(0.2), "rise": None, "center": around(0.4)})
+    paper = pd.Series({"grad_cam": 0.5, "perceptual": 0.1, "rise": 0.6, "center": np.nan})
+    axes = figures.dots({"error": (ours, paper)}).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Grad-CAM", "perceptual", "RISE", "center"]
+    joined = {line.get_ydata()[0]: list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == ":"}
+    np.testing.assert_equal(joined, {0: [0.3, 0.5], 1: [0.2, 0.1], 3: [0.4, np.nan]})
+    hollow = [line.get_xdata()[0] for line in axes.lines if line.get_fillstyle() == "none" and len(line.get_xdata())]
+    np.testing.assert_equal(hollow, [0.5, 0.1, 0.6, np.nan])
+    intervals = [segment[:, 0].tolist() for each in axes.collections for segment in each.get_segments()]
+    np.testing.assert_allclose(intervals, [[0.28, 0.31], [0.18, 0.21], [0.38, 0.41]])
+
+
+def test_methods_have_titles_in_print_and_names_in_code() -> None:
+    said = "better than grad_cam, rise and center, not `grad_cam`:\n```\nexplain(method='rise')\n```"
+    assert figures.in_print(said) == said.replace("than grad_cam, rise", "than Grad-CAM, RISE")
+    assert figures.in_print("guided_grad_cam_layer, surprise") == "guided_grad_cam_layer, surprise"
 
 
 @pytest.mark.parametrize("higher_is_better", [False, True])

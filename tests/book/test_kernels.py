@@ -1,6 +1,7 @@
 """Kernels that are forked: what they find is what a kernel of its own would, and their end is seen."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -50,3 +51,28 @@ def test_a_kernel_is_as_one_of_its_own_and_its_end_is_seen(tmp_path: Path) -> No
     if parent != os.getpid():
         with pytest.raises(ProcessLookupError):
             os.kill(parent, 0)
+
+
+@pytest.mark.slow
+def test_two_kernels_run_at_once_and_one_that_is_killed_costs_the_other_nothing(tmp_path: Path) -> None:
+    meet = """
+import os, time
+open(f"../{name}", "w").close()
+other = "../" + {"killed": "whole", "whole": "killed"}[name]
+waited = [time.sleep(0.1) for _ in range(300) if not os.path.exists(other)]
+assert len(waited) < 300
+if name == "killed": os.kill(os.getpid(), 9)
+time.sleep(1)
+"""
+    sources = [tmp_path / "notebooks" / f"{name}.ipynb" for name in ("killed", "whole")]
+    for source in sources:
+        write_notebook(source, source.stem, ("", f"name = {source.stem!r}"), ("", meet))
+    with Kernels(tmp_path) as kernels, ThreadPoolExecutor() as pool:
+        killed, whole = (
+            pool.submit(pages.compute, source, tmp_path / "computed" / source.name, "given", "smoke", kernels)
+            for source in sources
+        )
+        with pytest.raises(RuntimeError, match="Kernel died"):
+            killed.result()
+        whole.result()
+    assert [path.name for path in (tmp_path / "computed").glob("*.ipynb")] == ["whole.ipynb"]

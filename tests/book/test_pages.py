@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip("nbformat")  # the unit tests can do without it
+nbformat = pytest.importorskip("nbformat")  # the unit tests can do without it
 
 from perceptual_lib.book import pages  # noqa: E402
 
@@ -52,3 +52,19 @@ def test_a_repository_around_a_folder_is_not_its_own(tmp_path: Path) -> None:
     subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", "https://github.com/a/b"], check=True)
     (tmp_path / "unpacked").mkdir()
     assert pages.repository(tmp_path) is not None and pages.repository(tmp_path / "unpacked") is None
+
+
+def test_what_was_found_comes_first(tmp_path: Path) -> None:
+    def cell(source: str, *tags: str) -> nbformat.NotebookNode:
+        return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)})
+
+    title = nbformat.v4.new_markdown_cell("# A section\n\nAbout.\n\n**You will learn**\n\n- much")
+    given = [cell("setup"), cell("figure", "main-figure", "hide-input"), cell("found", "findings"), cell("exercise")]
+    nbformat.write(nbformat.v4.new_notebook(cells=[title, *given]), tmp_path / "page.ipynb")
+    pages.stage_page(tmp_path / "page.ipynb", tmp_path / "staged.ipynb", tmp_path)
+    staged = nbformat.read(tmp_path / "staged.ipynb", 4).cells
+    first, found, figure, learn, *rest = staged
+    assert first.source == "# A section\n\nAbout.\n\n" and learn.source == "**You will learn**\n\n- much"
+    assert (found.source, figure.source, figure.metadata.tags) == ("found", "figure", ["remove-input"])
+    assert [each.source for each in rest] == ["setup", "figure", "exercise"]
+    assert len({each.id for each in staged}) == len(staged)

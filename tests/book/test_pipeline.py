@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -52,6 +54,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(pages, "compute", compute)
     monkeypatch.setattr(pages, "render", render)
     monkeypatch.setattr(pipeline, "_preview", lambda book: None)  # see the test of it
+    monkeypatch.setattr(pipeline, "AT_ONCE", 1)  # so that their order is certain
     return steps
 
 
@@ -176,13 +179,14 @@ def test_progress_tells_how_long_it_took_last_time(
     clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     build("demo", clone)
-    assert "[2/8] notebook 2-second (profile demo) ...\n      done in 0 s\n" in capsys.readouterr().out
-    (clone / "_build" / "durations.json").write_text(json.dumps({"notebook 2-second (profile demo)": 63.2}))
+    named = "notebook 2-second (profile demo)"
+    assert re.search(rf"\] {re.escape(named)} \.\.\.\n +{re.escape(named)}: done in 0 s\n", capsys.readouterr().out)
+    (clone / "_build" / "durations.json").write_text(json.dumps({named: 63.2}))
     edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
     build("demo", clone)
     output = capsys.readouterr().out
-    assert "[1/8] notebook 1-first (profile demo): up to date" in output
-    assert "[2/8] notebook 2-second (profile demo) ... (63 s last time)" in output
+    assert "] notebook 1-first (profile demo): up to date" in output
+    assert f"] {named} ... (63 s last time)" in output
 
 
 def test_bad_input_is_one_sentence(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -198,15 +202,36 @@ def test_games_are_computed_once_and_before_the_notebooks_that_play_them(
     write_notebook(clone / "notebooks" / "1-first.ipynb", "First", ("", '[_] = play(profile, "..", "localization")'))
     assert build("demo", clone) == build("demo", clone) == 0
     assert experiments == [f"{game} of demo" for game in GAMES] and made == ["2-second", "1-first", "site"]
-    steps = re.findall(r"\d/\d\] (.+?) \(profile demo\) \.\.\.", capsys.readouterr().out)
-    assert steps.index("notebook 1-first") == steps.index("localization") + 1
+    ended = re.findall(r"(?m)^ +(.+?) \(profile demo\): done", capsys.readouterr().out)
+    assert ended.index("notebook 1-first") > ended.index("localization")
     write_notebook(clone / "notebooks" / "1-first.ipynb", "First", ("", 'for _ in play(profile, ".."): pass'))
     (clone / "perceptual_lib" / "__init__.py").write_text("ANSWER = 42\n")
     build("demo", clone)
     assert len(experiments) == 2 * len(GAMES)
-    assert (
-        "notebook 1-first (profile demo) ... (0 s last time)\n      done in 0 s\n[8/8] site" in capsys.readouterr().out
-    )
+    ended = re.findall(r"(?m)^ +(.+?) \(profile demo\): done", capsys.readouterr().out)
+    assert ended[-1] == "notebook 1-first"
+
+
+def test_a_notebook_is_computed_beside_the_next_game(
+    clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_notebook(clone / "notebooks" / "1-first.ipynb", "First", ("", '[_] = play(profile, "..", "change")'))
+    compute, complete, together = pages.compute, pipeline._complete, Barrier(2)
+    monkeypatch.setattr(pipeline, "AT_ONCE", 2)
+
+    def meet(source: Path, *arguments: Any) -> None:
+        if source.stem == "1-first":
+            together.wait(timeout=20)
+        compute(source, *arguments)
+
+    def meet_a_notebook(book: pipeline.Book, game: str) -> None:
+        if game == "localization":
+            together.wait(timeout=20)
+        complete(book, game)
+
+    monkeypatch.setattr(pages, "compute", meet)
+    monkeypatch.setattr(pipeline, "_complete", meet_a_notebook)
+    assert build("demo", clone) == 0 and sorted(made) == ["1-first", "2-second", "site"]
 
 
 def test_games_that_cannot_be_computed_cost_the_notebooks_nothing(
@@ -215,17 +240,24 @@ def test_games_that_cannot_be_computed_cost_the_notebooks_nothing(
     def fail(book: pipeline.Book, game: str) -> None:
         raise InputError(f"no photographs for {game}")
 
-    monkeypatch.setattr(pipeline, "_complete", fail)
-    assert build("demo", clone) == 0
-    assert "FAILED: no photographs for localization" in capsys.readouterr().out
-    assert made == ["1-first", "2-second", "site"]
+    write_notebook(clone / "notebooks" / "1-first.ipynb", "First", ("", '[_] = play(profile, "..", "localization")'))
+    with monkeypatch.context() as without:
+        without.setattr(pipeline, "_complete", fail)
+        assert build("demo", clone) == 0
+    assert "localization (profile demo) FAILED: no photographs for localization" in capsys.readouterr().out
+    assert made == ["2-second", "1-first", "site"]
+    build("demo", clone)
+    assert "localization (profile demo): done in" in capsys.readouterr().out
 
 
 def test_there_is_a_site_from_the_beginning(clone: Path, made: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_preview", PREVIEW)
-    monkeypatch.setattr(pipeline, "PREVIEW_EVERY", 0.0)
+    write_notebook(clone / "notebooks" / "3-third.ipynb", "Third", ("", '[_] = play(profile, "..", "change")'))
+    write_notebook(clone / "notebooks" / "4-fourth.ipynb", "Fourth", ("", 'for _ in play(profile, ".."): pass'))
     assert build("demo", clone) == 0
-    both = "site without 1-first without 2-second"
-    assert made == [both, "1-first", "site without 2-second", "2-second", *["site"] * len(GAMES), "site"]
+    first = ["1-first", "site without 2-second without 3-third without 4-fourth", "2-second"]
+    assert made == [*first, "3-third", "site without 4-fourth", "4-fourth", "site"]
     assert not (clone / "_build" / "html" / pipeline.PREVIEW).exists()
     assert rebuild(clone, made) == []
+    edit(clone / "notebooks" / "1-first.ipynb", "# First", "# The first")
+    assert rebuild(clone, made) == ["1-first", "site"]

@@ -121,7 +121,7 @@ class Explorer(Widget):
             "methods": [
                 {
                     "name": name,
-                    "title": name.replace("_", " "),
+                    "title": method.title,
                     "note": method.cost,
                     "layered": finished.holds_layers(name) and held > 0,
                     "ours": method.ours,
