@@ -108,7 +108,10 @@ export function takePictures(model, el, say) {
   if (isStatic && kernel.missing) return element("p", { class: "facts" }, `No picture of yours here: ${kernel.missing}`);
   const opener = (words, more) => {
     const input = element("input", { type: "file", accept: "image/*", hidden: true, ...more });
-    input.addEventListener("change", () => send(input.files));
+    input.addEventListener("change", () => {
+      send([...input.files]);
+      input.value = ""; // the same one may be given again
+    });
     return [element("button", { type: "button", onclick: () => input.click() }, words), input];
   };
   const over = (event) => {
