@@ -66,6 +66,7 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
     for text in figure.findobj(Text):
         text.set_text(in_print(text.get_text()))
     figure.draw_without_rendering()  # places everything, which tells where the figure ends
+    figure.set_layout_engine("none")  # else writing it would place everything twice more
     box = figure.get_tightbbox().padded(0.1)  # inches
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
     file = BytesIO()

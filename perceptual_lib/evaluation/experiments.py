@@ -74,7 +74,8 @@ def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[E
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
         for experiment in experiments:
             experiment.complete()
-    return [(experiment, _shown(experiment, Path(root, "results"))) for experiment in experiments]
+        # While there are workers, whose networks are loaded: they tell the manifests what they compute on.
+        return [(experiment, _shown(experiment, Path(root, "results"))) for experiment in experiments]
 
 
 def _shown(experiment: Experiment, results: Path) -> list[Results]:

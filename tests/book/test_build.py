@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from links import broken_links, remote_requests
@@ -13,7 +14,7 @@ pytest.importorskip("doit")  # the unit tests can do without it
 
 from clones import edit, small_clone, without_games  # noqa: E402
 
-from perceptual_lib.book import pages  # noqa: E402
+from perceptual_lib.book import kernels, pages  # noqa: E402
 from perceptual_lib.book.pipeline import build  # noqa: E402
 
 
@@ -42,8 +43,12 @@ def test_a_page_that_warns_is_an_error_with_its_line(
 
 
 @pytest.mark.slow
-def test_from_notebooks_to_site(clone: Path) -> None:
-    """The real thing, twice: papermill and Jupyter Book, then one notebook that fails, and no remote any more."""
+def test_from_notebooks_to_site(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real thing, twice: papermill and Jupyter Book, then one notebook that fails, and no remote any more.
+
+    The kernels are those of systems where none is forked.
+    """
+    monkeypatch.setattr(kernels, "sys", SimpleNamespace(platform="darwin"))
     html = clone / "_build" / "html"
     git(clone, "init", "--quiet")
     git(clone, "remote", "add", "origin", "git@github.com:somebody/a-book.git")

@@ -9,7 +9,7 @@ import pytest
 from browser import complaints, new_tab, wake
 from links import broken_links, remote_requests
 from playwright.sync_api import Browser
-from visits import Visit, find_missing_pictures, keep_screenshot, pages, told, width_of
+from visits import Visit, find_missing_pictures, pages, told, width_of
 
 pytestmark = pytest.mark.slow
 
@@ -42,10 +42,7 @@ def visit_phone(browser: Browser, address: str, name: str) -> Visit:
         tab.goto(f"{address}/{name}")
         wake(tab)
         width = width_of(tab)
-        missing = find_missing_pictures(tab)
-        if not name.startswith("_modules"):
-            keep_screenshot(tab, "phone", name)
-        return Visit(heard, missing, width)
+        return Visit(heard, find_missing_pictures(tab), width)
 
 
 def test_the_site_is_whole(site: Path, computed: dict[str, nbformat.NotebookNode]) -> None:

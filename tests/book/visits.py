@@ -6,8 +6,6 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-SCREENSHOTS = Path(__file__).parents[2] / "_build" / "screenshots"  # to be looked at; nothing is compared
-
 
 @dataclass(frozen=True)
 class Visit:
@@ -37,13 +35,6 @@ def find_missing_pictures(tab: Page) -> list[str]:
 
 def width_of(tab: Page) -> int:
     return tab.evaluate("document.scrollingElement.scrollWidth")
-
-
-def keep_screenshot(tab: Page, where: str, name: str) -> None:
-    size = tab.evaluate("[document.scrollingElement.scrollWidth, document.scrollingElement.scrollHeight]")
-    top = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], 15_000)}  # the API reference is 80,000 pixels high
-    path = SCREENSHOTS / where / Path(name).with_suffix(".jpg")
-    tab.screenshot(path=path, full_page=True, type="jpeg", clip=top)
 
 
 def told(visits: dict[str, Visit], find: Callable[[Visit], list[str]]) -> Iterator[str]:

@@ -80,7 +80,7 @@ from stand_ins import Small
 from perceptual_lib.runs.executors import Processes
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.store import Store
-Run(Store("store"), Processes({"model": "resnet18", "weights": "random", "device": "cpu"}, 2))
+Run(Store("store"), Processes({"model": "resnet18", "weights": "random", "device": "cpu"}, 1))
 print("done")
 """
 
