@@ -43,7 +43,7 @@ CHANGES: dict[str, dict[str, tuple[Change, Change]]] = {
 """By game and column: what makes the perceptual method's results much better, and much worse."""
 FINDINGS = {
     "4.2-weak-localization": 1,
-    "4.3-insertion-deletion": 1,
+    "4.3-insertion-deletion": 2,
     "4.4-pointing-game": 3,
     "4.5-sanity-checks": 1,
     "5-conclusion": 4,
