@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import complaints, new_tab, served, wake
-from playwright.sync_api import Browser, Page, Response
+from browser import complaints, served, wake
+from playwright.sync_api import Browser, BrowserContext, Page, Response
 from visits import Visit, find_missing_pictures, pages, told, width_of
 
 pytestmark = pytest.mark.slow
@@ -32,12 +32,13 @@ class DeskVisit(Visit):
 def on_a_desk(smoke_book: Path, browser: Browser) -> dict[str, DeskVisit]:
     """The pages that somebody wrote."""
     site = smoke_book / "_build" / "html"
-    with served(site) as address:
-        return {name: visit_desk(browser, address, name) for name in pages(site) if not name.startswith("_modules")}
+    desk = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
+    with served(site) as address, browser.new_context(**desk) as context:
+        return {name: visit_desk(context, address, name) for name in pages(site) if not name.startswith("_modules")}
 
 
-def visit_desk(browser: Browser, address: str, name: str) -> DeskVisit:
-    with new_tab(browser, viewport={"width": 1280, "height": 800}, color_scheme="light") as tab:
+def visit_desk(context: BrowserContext, address: str, name: str) -> DeskVisit:
+    with context.new_page() as tab:
         heard = complaints(tab, address)
         size = weigh(tab, f"{address}/{name}")
         wake(tab)
@@ -51,7 +52,10 @@ def visit_desk(browser: Browser, address: str, name: str) -> DeskVisit:
 
 
 def weigh(tab: Page, address: str) -> int:
-    """Bytes of everything that a first visit fetches, but for pictures further down that may never be seen."""
+    """Bytes of everything that a first visit fetches, but for pictures further down that may never be seen.
+
+    What the browser has kept from other pages is told of, and counts, too.
+    """
     replies: list[Response] = []
     tab.on("response", lambda reply: replies.append(reply))
     tab.goto(address)
