@@ -104,12 +104,12 @@ def map_shard(photographs, method: str = "gradient", **settings) -> Shard:
 
 def score_shard(needs: Shard, sigmas=(0.0, 4.0)) -> Shard:
     boxes = [photograph.scaled_boxes(224, 224) for photograph in needs.photographs]
-    arguments = {"array": "maps", "sigmas": list(sigmas), "by_image": {"boxes": boxes}}
+    arguments = {"array": "maps", "sigmas": list(sigmas), "grey": False, "by_image": {"boxes": boxes}}
     return Shard(
         "perceptual_lib.evaluation.localization.protocol",
         arguments,
         needs.photographs,
-        False,
+        True,
         needs,
         f"score {needs.label}",
     )

@@ -156,7 +156,7 @@ def compute(
     array: str,
     sigmas: Sequence[float],
     boxes: Sequence[Sequence[Box]],
-    grey: bool = False,
+    grey: bool,
 ) -> dict[str, np.ndarray]:
     """What a shard computes: of maps `needed[array]`, (B, H, W), iou and hits (B, sigmas, 250) for the THRESHOLDS, and
     edges and spread (B, sigmas) of `Localization`; `grey` maps are clipped at the 99th percentile of their values."""
