@@ -1,154 +1,24 @@
-"""The reader's own photograph, explained by the network in the page itself: end to end, and beside Python's."""
+"""What a reader does with a photograph of their own, which a small network explains in the page."""
 
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
-import nbformat
-import numpy as np
 import pytest
-import torch
 from axe_playwright_python.sync_playwright import Axe
 from browser import complaints, new_tab, served
-from layers_page import BOOK, seen, slide
+from layers_page import seen, slide
+from own_page import LISTEN, a_picture, done, give, site_of, small
 from PIL import Image
 from playwright.sync_api import Browser, Page
 from scipy.stats import spearmanr
-from torch import nn
 
-from perceptual_lib import load_classifier
-from perceptual_lib.book import pages
-from perceptual_lib.book.explorer import Explorer
 from perceptual_lib.core.perceptual_ball import perceptual_ball
-from perceptual_lib.core.saliency import gaussian_blur, saliency_map
-from perceptual_lib.methods import explain
-from perceptual_lib.networks.classifier import Classifier
-from perceptual_lib.networks.pictures import open_picture
-from perceptual_lib.photographs.sources import load_photographs
-
-STEPS = 12
-METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"]
-LISTEN = """
-window.found = [];
-window.Worker = class extends Worker {
-  constructor(...about) {
-    super(...about);
-    this.addEventListener("message", ({ data }) => {
-      const { map, margin } = data.found ?? {};
-      const values = data.found instanceof Uint16Array ? data.found : map;
-      if (values) window.found.push({ values: [...values], margin });
-    });
-  }
-};
-"""
-
-
-def small() -> Classifier:
-    """A network that is explained in a moment."""
-    torch.manual_seed(0)
-    stem = nn.Conv2d(3, 8, 3, stride=2), nn.ReLU6(), nn.Conv2d(8, 16, 3, stride=2), nn.ReLU6()
-    network = nn.Sequential(*stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 12))
-    network[-1].weight.data *= 20
-    names = [f"kind {index}" for index in range(12)]
-    made = Classifier(network, class_names=names, input_size=(48, 64), interpolation=Image.Resampling.BICUBIC)
-    return load_classifier(made)
-
-
-def site_of(classifier: Classifier, folder: Path, steps: int) -> Path:
-    """A folder with a page, as staging makes one: its explorer has finished maps, and the kernel."""
-    explorer = Explorer(classifier, load_photographs(None)[:2], METHODS)
-    for method in METHODS:
-        key = f"map/{explorer.photograph}/{method}/{explorer.layers if method == 'perceptual' else ''}"
-        explorer.maps[key] = np.random.default_rng(0).random(classifier.input_size, dtype=np.float32)
-    explorer.with_kernel().about["kernel"]["settings"]["max_iter"] = steps
-    output = nbformat.v4.new_output("display_data", {"text/html": explorer.html()})
-    page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=[output])])
-    nbformat.write(page, folder / "computed.ipynb")
-    (folder / "_static").mkdir()
-    pages.stage_page(folder / "computed.ipynb", folder / "staged.ipynb", folder / "_static")
-    [cell] = nbformat.read(folder / "staged.ipynb", 4).cells
-    head = '<!doctype html><html lang=en data-theme=light data-content_root="./"><link rel=icon href="data:,">'
-    head += f"<title>Explorer</title><style>{BOOK.read_text()}</style>"
-    html = f"{head}<main>{cell.outputs[0].data['text/html']}</main></html>"
-    (folder / "page.html").write_text(html, encoding="utf-8")
-    return folder
+from perceptual_lib.core.saliency import saliency_map
 
 
 @pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    """One that is not square, and larger than what the network takes."""
-    return open_picture(load_photographs(None)[4]).crop((10, 0, 400, 300))
-
-
-def give(tab: Page, picture: Image.Image) -> None:
-    stream = BytesIO()
-    picture.save(stream, "PNG")
-    file = {"name": "private name.png", "mimeType": "image/png", "buffer": stream.getvalue()}
-    tab.locator("input[type=file]").first.set_input_files(file)
-
-
-def done(tab: Page) -> None:
-    tab.wait_for_function(
-        "() => document.querySelector('.explorer').ariaBusy === 'false' && found.length", timeout=300_000
-    )
-
-
-# With the embedded network
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Classifier:
-    return load_classifier()
-
-
-@pytest.fixture(scope="module")
-def site(embedded: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return site_of(embedded, tmp_path_factory.mktemp("site"), STEPS)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["file", "http"])
-def test_a_photograph_is_explained_as_python_explains_it(
-    scheme: str, site: Path, browser: Browser, picture: Image.Image, embedded: Classifier
-) -> None:
-    with served(site) as server, new_tab(browser) as tab:
-        address = site.as_uri() if scheme == "file" else server
-        heard = complaints(tab, address)
-        tab.add_init_script(LISTEN)
-        tab.goto(f"{address}/page.html")
-        tab.locator(".explorer[data-redraw]").wait_for()
-        assert tab.evaluate("performance.getEntriesByType('resource').length") < 12  # nothing for who does not ask
-        give(tab, picture)
-        done(tab)
-        found = tab.evaluate("found")
-        images = embedded.preprocess(picture)
-        steps: list[torch.Tensor] = []
-        truth = perceptual_ball(embedded, images, max_iter=STEPS, callback=lambda *it: steps.append(it[2].clone()))
-        assert len(found) == len(steps) == STEPS + 1
-        maps = torch.tensor([each["values"] for each in found], dtype=torch.float32).unflatten(1, (224, 224))
-        for step in range(1, STEPS + 1):  # blurred as they are shown: unblurred, two runs of Python part at the tenth
-            sigma = 0 if step < 4 else 5
-            pair = gaussian_blur(maps[step], sigma), saliency_map(steps[step], sigma)
-            assert spearmanr(*(each.flatten() for each in pair)).statistic > 0.99, step
-        assert found[0]["margin"] == pytest.approx(truth.margin_before.item(), abs=1e-3)
-        assert found[-1]["margin"] == pytest.approx(truth.margin.item(), abs=0.1)
-        options = tab.get_by_label("Class explained").locator("option").all_inner_texts()
-        shares, indices = embedded(images).softmax(1)[0].topk(5)
-        assert len(options) == 1000
-        assert [each.rpartition(",")[0] for each in options[:5]] == [embedded.class_name(i) for i in indices.tolist()]
-        given = [float(each.rpartition(",")[2].strip(" %")) / 100 for each in options[:5]]
-        assert given == pytest.approx(shares.tolist(), abs=0.006)
-        assert "private" not in tab.url and "private" not in tab.locator(".explorer").inner_text()
-        for method in ("gradient", "grad_cam"):
-            tab.evaluate("() => { found.length = 0; }")
-            tab.get_by_label("Method").select_option(method)
-            done(tab)
-            expected = explain(embedded, images, truth.targets, method=method)
-            assert spearmanr(tab.evaluate("found[0].values"), expected.flatten()).statistic > 0.99, method
-        assert heard == []
-
-
-# With a small one
+    return a_picture()
 
 
 @pytest.fixture(scope="module")
