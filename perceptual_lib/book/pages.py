@@ -239,8 +239,11 @@ def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:
     A section computes them last; whoever has ten minutes reads no further.
     """
     found = [cell for cell in cells if "findings" in tags(cell)]
-    again = {"id": "main-figure", "metadata": {"tags": ["remove-input"]}}
-    figures = [nbformat.from_dict(cell | again) for cell in cells if "main-figure" in tags(cell)]
+    figures = [
+        nbformat.from_dict(cell | {"id": "main-figure", "metadata": cell.metadata | {"tags": ["remove-input"]}})
+        for cell in cells
+        if "main-figure" in tags(cell)
+    ]
     rest = [cell for cell in cells[1:] if cell not in found]
     before, learn, after = cells[0].source.partition("**You will learn**")
     if learn:

@@ -60,11 +60,13 @@ def test_what_was_found_comes_first(tmp_path: Path) -> None:
 
     title = nbformat.v4.new_markdown_cell("# A section\n\nAbout.\n\n**You will learn**\n\n- much")
     given = [cell("setup"), cell("figure", "main-figure", "hide-input"), cell("found", "findings"), cell("exercise")]
+    given[1].metadata["mystnb"] = {"image": {"alt": "A picture"}}
     nbformat.write(nbformat.v4.new_notebook(cells=[title, *given]), tmp_path / "page.ipynb")
     pages.stage_page(tmp_path / "page.ipynb", tmp_path / "staged.ipynb", tmp_path)
     staged = nbformat.read(tmp_path / "staged.ipynb", 4).cells
     first, found, figure, learn, *rest = staged
     assert first.source == "# A section\n\nAbout.\n\n" and learn.source == "**You will learn**\n\n- much"
     assert (found.source, figure.source, figure.metadata.tags) == ("found", "figure", ["remove-input"])
+    assert figure.metadata.mystnb == given[1].metadata.mystnb
     assert [each.source for each in rest] == ["setup", "figure", "exercise"]
     assert len({each.id for each in staged}) == len(staged)
