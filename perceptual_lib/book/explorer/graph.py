@@ -34,6 +34,7 @@ from perceptual_lib.networks.classifier import Classifier
 
 VERSIONS = {"opset_imports": [helper.make_opsetid("", 17)], "ir_version": 8}  # old enough for every runtime of today
 TOLERANCE = 1e-4  # relative
+DRAWS = 8  # random changes that a graph is checked at, at least
 
 
 def equation_5(classifier: Classifier, images: Tensor) -> bytes:
@@ -44,7 +45,8 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
     image = images[:1]
     with torch.no_grad(), freeze(classifier), Graph(image) as graph:
         file = graph.file(network_of(classifier)(image))
-    differences = np.array([differences_of(classifier, file, image) for image in images.split(1)])
+    draws = range(max(DRAWS, len(images)))
+    differences = np.array([differences_of(classifier, file, images[[draw % len(images)]], draw) for draw in draws])
     # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every
     # third image, and everywhere if a rule were wrong.
     if not (differences[:, :2].max() < TOLERANCE and differences[:, 2].min() < TOLERANCE):
@@ -52,7 +54,7 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
     return file
 
 
-def differences_of(classifier: Classifier, file: bytes, image: Tensor) -> tuple[float, float, float]:
+def differences_of(classifier: Classifier, file: bytes, image: Tensor, seed: int) -> tuple[float, float, float]:
     """How far the graph is from PyTorch beside an image (1, C, H, W), in logits, loss and gradient of Eq. 5, relative.
 
     At a random change of half a percent, with the layers and weights that suit the network.
@@ -60,7 +62,7 @@ def differences_of(classifier: Classifier, file: bytes, image: Tensor) -> tuple[
     import onnxruntime
 
     settings = suited(classifier.network)
-    change = 0.005 * torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+    change = 0.005 * torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
     with freeze(classifier):
         objective = Objective(Passes(classifier), image, None, [settings.layers], settings)
         logits = network_of(classifier)(image + change).detach().numpy()

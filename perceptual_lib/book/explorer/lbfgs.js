@@ -16,19 +16,19 @@ export async function* minimize(evaluate, start, most = 60) {
   const point = start.slice();
   const pairs = [];
   let { loss, gradient } = await checked(evaluate, point);
-  let direction = gradient.map((value) => -value);
-  let length = Math.min(1, 1 / gradient.reduce((sum, value) => sum + Math.abs(value), 0)); // of torch's first step
+  let direction = sum(null, -1, gradient);
+  let length = Math.min(1, 1 / gradient.reduce((total, value) => total + Math.abs(value), 0)); // of torch's first step
   yield point;
   if (largest(gradient) <= TOLERANCE_GRADIENT) return;
   for (let step = 1; step <= most; step++) {
     if (dot(gradient, direction) > -TOLERANCE_CHANGE) return;
-    const move = direction.map((value) => length * value);
+    const move = sum(null, length, direction);
     add(point, 1, move);
     const next = await checked(evaluate, point);
     yield point;
     const done = largest(next.gradient) <= TOLERANCE_GRADIENT || largest(move) <= TOLERANCE_CHANGE;
     if (done || Math.abs(next.loss - loss) < TOLERANCE_CHANGE) return;
-    remember(pairs, move, next.gradient.map((value, index) => value - gradient[index]));
+    remember(pairs, move, sum(next.gradient, -1, gradient));
     direction = downhill(pairs, next.gradient);
     ({ loss, gradient } = next);
     length = 1;
@@ -37,7 +37,7 @@ export async function* minimize(evaluate, start, most = 60) {
 
 async function checked(evaluate, point) {
   const found = await evaluate(point);
-  if (Number.isFinite(found.loss) && found.gradient.every(Number.isFinite)) return found;
+  if (Number.isFinite(found.loss + largest(found.gradient))) return found;
   throw new Error("the search broke down: the network gave NaN or infinity.");
 }
 
@@ -50,7 +50,7 @@ function remember(pairs, step, change) {
 
 /** Minus the inverse Hessian that the pairs stand for, times the gradient: the two loops over the history. */
 function downhill(pairs, gradient) {
-  const direction = gradient.map((value) => -value);
+  const direction = sum(null, -1, gradient);
   const shares = pairs.map(() => 0);
   for (let index = pairs.length - 1; index >= 0; index--) {
     shares[index] = dot(pairs[index].step, direction) / pairs[index].curvature;
@@ -65,9 +65,10 @@ function downhill(pairs, gradient) {
   return direction;
 }
 
-// Four entries at a time: these two take the time, and a third less so.
+// Loops: a function for each of the hundred thousand entries takes seven times as long. In those over the history four
+// entries at a time save another third.
 
-function dot(one, other) {
+export function dot(one, other) {
   let [first, second, third, fourth, index] = [0, 0, 0, 0, 0];
   for (; index + 3 < one.length; index += 4) {
     first += one[index] * other[index];
@@ -90,4 +91,15 @@ function add(to, factor, values) {
   for (; index < to.length; index++) to[index] += factor * values[index];
 }
 
-const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+/** A new array: one, or zeros, and factor times the values. */
+export function sum(one, factor, values) {
+  const made = one ? one.slice() : new Float32Array(values.length);
+  add(made, factor, values);
+  return made;
+}
+
+function largest(values) {
+  let most = 0;
+  for (let index = 0; index < values.length; index++) most = Math.max(most, Math.abs(values[index]));
+  return most;
+}

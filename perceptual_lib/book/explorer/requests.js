@@ -90,6 +90,7 @@ export function workLine(model, el) {
     if ("progress" in message && message.key === key) {
       bar.value = message.progress;
       if ("margin" in message && stop.textContent === "Cancel") stop.textContent = "Stop";
+      if (stop.textContent === "Stop" && el.ownerDocument.hidden) status.say("Computing in the background, which may be slower …");
     }
     if ("error" in message && !("key" in message)) status.say(message.error);
   };

@@ -1,6 +1,6 @@
 // A worker that explains: the network, as the graph that graph.py writes, and the search for the smallest change.
 
-import { minimize } from "./lbfgs.js";
+import { dot, minimize, sum } from "./lbfgs.js";
 import { resized } from "./pictures.js";
 
 let ort = null;
@@ -44,12 +44,12 @@ const tasks = {
     const about = { target, rival: 1, margin_target, scale, outputs: ["logits", "margin", "perceptual", "gradient"] };
     const own = { target, steps: max_iter, step: -1, last: null };
     const evaluate = async (change) => {
-      const said = await pass(image.map((value, index) => value + change[index]), about);
-      const square = change.reduce((sum, value) => sum + value * value, 0) / change.length;
+      const said = await pass(sum(image, 1, change), about);
+      const square = dot(change, change) / change.length;
       own.last = said;
       return {
         loss: (said.margin[0] - margin_target) ** 2 + said.perceptual[0] + pixel_weight * square,
-        gradient: said.gradient.map((value, index) => value + (2 * pixel_weight * change[index]) / change.length),
+        gradient: sum(said.gradient, (2 * pixel_weight) / change.length, change),
       };
     };
     own.points = minimize(evaluate, new Float32Array(image.length), max_iter);

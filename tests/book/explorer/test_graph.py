@@ -70,9 +70,9 @@ def test_the_embedded_network_gives_pytorchs_numbers_and_maps() -> None:
 
 def test_every_rule_is_autograds() -> None:
     classifier = classifier_of(Covered)
-    images = torch.rand(6, 3, 32, 41, generator=torch.Generator().manual_seed(0))
-    file = equation_5(classifier, images)
-    assert min(max(differences_of(classifier, file, image)) for image in images.split(1)) < 1e-4
+    image = torch.rand(1, 3, 32, 41, generator=torch.Generator().manual_seed(0))
+    file = equation_5(classifier, image)
+    assert min(max(differences_of(classifier, file, image, seed)) for seed in range(6)) < 1e-4
 
 
 @pytest.mark.parametrize(

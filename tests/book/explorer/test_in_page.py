@@ -108,6 +108,22 @@ def test_a_search_is_stopped_and_goes_on(tab: Page, picture: Image.Image) -> Non
     assert count < tab.evaluate("found.length") <= 41  # it did not begin anew
 
 
+def test_a_tab_in_the_background_goes_on_and_says_that_it_may_be_slow(tab: Page, picture: Image.Image) -> None:
+    stop_at_once(tab, picture)
+    tab.evaluate("() => Object.defineProperty(document, 'hidden', { get: () => true })")
+    tab.evaluate(
+        """() => {
+          window.said = [];
+          const said = document.querySelector(".status");
+          new MutationObserver(() => window.said.push(said.textContent)).observe(said, { childList: true });
+        }"""
+    )
+    tab.get_by_role("button", name="Go on").click()
+    done(tab)
+    assert any("in the background" in words for words in tab.evaluate("said"))
+    assert "background" not in tab.locator(".status").first.inner_text()
+
+
 def test_a_box_gives_an_iou_written_or_drawn(explained: Page) -> None:
     assert "No box is known" in explained.locator(".verdict").inner_text()
     box = explained.get_by_label("Your box")
