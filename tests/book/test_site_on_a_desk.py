@@ -9,6 +9,8 @@ from browser import complaints, served, wake
 from playwright.sync_api import Browser, BrowserContext, Page, Response
 from visits import Visit, find_missing_pictures, pages, told, width_of
 
+from perceptual_lib.book.scoreboard import CLAIMS
+
 pytestmark = pytest.mark.slow
 
 IN_THE_DARK = ["book/index.html", *(f"notebooks/{name}.html" for name in ("explorer", "3-methodology", "scoreboard"))]
@@ -119,3 +121,20 @@ def test_everybody_can_read_it(on_a_desk: dict[str, DeskVisit]) -> None:
 def test_pages_are_light(on_a_desk: dict[str, DeskVisit]) -> None:
     assert set(IN_THE_DARK) <= set(on_a_desk)
     assert {name: visit.size for name, visit in on_a_desk.items() if visit.size > LIMITS[visit.has_explorer]} == {}
+
+
+def test_claims_are_filtered_by_verdict_and_opened_in_place(smoke_book: Path, browser: Browser) -> None:
+    with browser.new_page() as tab:
+        tab.goto((smoke_book / "_build/html/notebooks/scoreboard.html").as_uri())
+        cells, boxes = tab.locator(".claims details"), tab.locator(".claims input")
+        assert cells.count() == len(CLAIMS)
+        counts = [int(label.rpartition(": ")[2]) for label in tab.locator(".claims label").all_inner_texts()]
+        assert sum(counts) == len(CLAIMS)
+        for box in range(4):
+            for other in range(4):
+                boxes.nth(other).set_checked(other == box)
+            assert sum(cell.is_visible() for cell in cells.all()) == counts[box]
+        boxes.nth(counts.index(max(counts))).check()
+        tab.locator(".claims summary:visible").first.press("Enter")
+        tab.locator(".claims [open] blockquote:visible").wait_for()
+        assert tab.locator(".claims [open] dd").count() >= 2
