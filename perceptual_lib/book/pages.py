@@ -1,6 +1,5 @@
 """Notebooks on their way to the site: computed, cleaned for readers or replaced by a note, staged for Jupyter Book."""
 
-import base64
 import json
 import os
 import platform
@@ -43,6 +42,8 @@ While a build is at work, load this page again in some minutes.
 """
 STAND_IN = "https://github.com/perceptual-ball/perceptual-ball"
 """The repository's address where a clone does not know a better one."""
+FRONT = {"text/html": "front.html", "text/markdown": "front.md"}
+"""What the front page shows of the cells tagged so, by its kind."""
 CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
 """An array as an explorer's HTML has it."""
 
@@ -213,8 +214,8 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
     """Copy a computed notebook, what it found first, but for what becomes files of the site.
 
     Each array of its explorers becomes a script `explorer/NAME.js`: a reader fetches what is looked at, and no more.
-    Scripts, because `file://` forbids to fetch data. The JPEG or the Markdown of a cell tagged `front-page` takes the
-    place of the front page's picture or headline, which say that there is none.
+    Scripts, because `file://` forbids to fetch data. The HTML or the Markdown of a cell tagged `front-page` takes the
+    place of the front page's figure or headline, which say that there is none.
     """
     notebook = nbformat.read(page, 4)
     outputs = [(cell, output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -225,10 +226,9 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
                 code = f"document.head.insertAdjacentHTML('beforeend', {json.dumps(element)});\n"
                 (static / "explorer" / f"{name}.js").write_text(code, encoding="utf-8")
             data["text/html"] = CHUNK.sub("", data["text/html"])
-        if "front-page" in tags(cell) and "image/jpeg" in data:
-            (static / "front.jpg").write_bytes(base64.b64decode(data["image/jpeg"]))
-        elif "front-page" in tags(cell) and "text/markdown" in data:
-            (static / "front.md").write_text(data["text/markdown"], encoding="utf-8")
+        for kind, name in FRONT.items():
+            if "front-page" in tags(cell) and kind in data:
+                (static / name).write_text(data[kind], encoding="utf-8")
     notebook.cells = _findings_first(notebook.cells)
     nbformat.write(notebook, staged)
 

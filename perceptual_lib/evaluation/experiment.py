@@ -217,17 +217,20 @@ class Experiment(ABC):
                 cells = {name: values[index] for name, values in own.items()}
                 yield common | case | {name: cell if cell.ndim else cell.item() for name, cell in cells.items()}
 
-    def maps(self, method: str, names: Collection[str] | None = None, **about: Any) -> dict[str, np.ndarray]:
+    def maps(
+        self, method: str, names: Collection[str] | None = None, array: str | None = None, **about: Any
+    ) -> dict[str, np.ndarray]:
         """The maps (..., H, W) of a method's row of the table, not blurred, by picture; computed where missing.
 
-        Only of the pictures with these `names`, None for all. `about` are further columns that the row is told by.
+        Or what else their shards say of each, `array`. Only of the pictures with these `names`, None for all; `about`
+        are further columns that the row is told by.
         """
         wanted = {"role": "table", "method": method} | about
         found = {}
         for piece, shard in self.pieces:
             asked = names is None or any(picture.name in names for picture in shard.photographs)
             if asked and wanted.items() <= piece.items():
-                maps, name = shard.needs or shard, shard.arguments.get("array", "maps")
+                maps, name = shard.needs or shard, array or shard.arguments.get("array", "maps")
                 if (arrays := self.run.load(maps)) is None:
                     self.run.complete([maps])
                     arrays = self.run.load(maps)

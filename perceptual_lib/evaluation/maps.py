@@ -26,8 +26,9 @@ def compute(
     Returns:
         targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. One perturbation
         has the maps of all of our own methods: maps are then the root mean square over the channels, and there are
-        also guided (B, H, W) with guided_scales, and margin_before, margin, evaluations, converged, failed, cosine with
-        the margin's steepest descent and growth, how much more the last activation changes than the pixels, (B,).
+        also guided (B, H, W) with guided_scales, and margin_before, margin, evaluations, converged, failed, becomes,
+        the prediction of the changed image, cosine with the margin's steepest descent and growth, how much more the
+        last activation changes than the pixels, (B,).
     """
     images = classifier.preprocess(pictures)
     if not find_method(method).ours:
@@ -38,11 +39,14 @@ def compute(
     result = perceptual_ball(classifier, images, **settings)
     gradient = class_gradient(classifier, images, result.targets)
     delta = result.delta.flatten(1)
+    with torch.no_grad():
+        becomes = classifier(images + result.delta).argmax(1)
     rise = with_gradient(lambda changed: multiclass_margin(ask(classifier, changed), result.targets), images)[1]
     grown = relative_changes(classifier.network, images, result.delta)[-1]
     facts = ("targets", "margin_before", "margin", "evaluations", "converged", "failed")
     return {
         **{name: getattr(result, name).cpu().numpy() for name in facts},
+        "becomes": becomes.cpu().numpy(),
         "cosine": cosine_similarity(-delta, rise.flatten(1)).cpu().numpy(),
         "growth": (grown * images.flatten(1).norm(dim=1) / delta.norm(dim=1)).cpu().numpy(),
         **pack_maps(saliency_map(result.delta)),

@@ -38,6 +38,6 @@ def test_all_notebooks_fetch_what_they_need_in_the_same_first_cell() -> None:
     assert all(tags(cell) == ["remove-cell"] for cell in first)
 
 
-def test_two_cells_make_the_picture_and_the_headline_of_the_front_page() -> None:
+def test_two_cells_make_the_figure_and_the_headline_of_the_front_page() -> None:
     made = [cell.source for path in NOTEBOOKS for cell in code_cells(path) if "front-page" in tags(cell)]
-    assert ["image_grid(" in source for source in made] == [True, False] and "Markdown(" in made[1]
+    assert ["HeldPlayer(" in source for source in made] == [True, False] and "Markdown(" in made[1]

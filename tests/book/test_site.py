@@ -1,6 +1,5 @@
 """The book of the profile smoke: every notebook computed, and every page opened from a disk on a phone."""
 
-import base64
 import re
 from pathlib import Path
 
@@ -71,9 +70,8 @@ def test_the_front_page_shows_what_was_computed(site: Path, computed: dict[str, 
         cell for page in computed.values() for cell in page.cells if "front-page" in cell.metadata.get("tags", [])
     ]
     data = [output.data for cell in tagged for output in cell.outputs if "data" in output]
-    [picture] = [each["image/jpeg"] for each in data if "image/jpeg" in each]
     [headline] = [each["text/markdown"] for each in data if "text/markdown" in each]
-    assert (site / "_images" / "front.jpg").read_bytes() == base64.b64decode(picture)
+    assert 'class="explorer"' in (site / "book" / "index.html").read_text(encoding="utf-8")
     bold = re.search(r"\*\*(.+?)\*\*", headline, re.S)[1].replace("\n", " ")
     assert bold in (site / "book" / "index.html").read_text(encoding="utf-8").replace("\n", " ")
 

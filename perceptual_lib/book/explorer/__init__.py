@@ -2,7 +2,8 @@
 
 from perceptual_lib.book.explorer.cascade import CascadePlayer
 from perceptual_lib.book.explorer.games import InsertionDeletionPlayer
+from perceptual_lib.book.explorer.held import HeldPlayer
 from perceptual_lib.book.explorer.layers import Explorer
 from perceptual_lib.book.explorer.optimization import OptimizationPlayer
 
-__all__ = ["CascadePlayer", "Explorer", "InsertionDeletionPlayer", "OptimizationPlayer"]
+__all__ = ["CascadePlayer", "Explorer", "HeldPlayer", "InsertionDeletionPlayer", "OptimizationPlayer"]

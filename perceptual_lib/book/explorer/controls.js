@@ -14,6 +14,8 @@ const KEPT = {
 };
 export const strategies = Object.keys(KEPT);
 
+const RELEASED = "no_perceptual"; // the method that holds no layer
+
 /** What else is tried, beside layers. */
 const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
 
@@ -31,11 +33,16 @@ export function controlsOf(model, state, own, ranges, shown) {
     return { name, values, ...slider(SETTINGS[name], [0, values.length - 1, 1], (index) => values[index], moved) };
   });
   const set = (trait) => (value) => put(model, trait, value);
+  const hold = (layers) => {
+    if (state().method.name === RELEASED) put(model, "method", "perceptual");
+    put(model, "layers", layers);
+  };
   const setLayers = (first, last, moved) => {
     const known = ranges(state().maps, state().live);
     const weight = { first: 1, last: 1, [moved]: 1000 }; // the handle that was moved counts first
-    put(model, "layers", known ? nearestRange(known, first, last, weight).layers : `${first}-${last}`);
+    hold(known ? nearestRange(known, first, last, weight).layers : `${first}-${last}`);
   };
+  const release = about.methods.some(({ name }) => name === RELEASED) ? () => put(model, "method", RELEASED) : null;
   const setStrategy = (strategy) => {
     if (shown()?.blurred) model.set("alpha", sameCut(shown().blurred, state(), strategy, about.alphas[strategy]));
     put(model, "strategy", strategy);
@@ -55,9 +62,10 @@ export function controlsOf(model, state, own, ranges, shown) {
     alpha: slider("Level α", [0, 1, 0.05], (alpha) => KEPT[state().strategy](alpha), set("alpha")),
   };
   const { photograph, target, method, strategy, alpha } = controls;
-  const handles = rangeHandles(tried, about.activations, setLayers);
-  const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, own.layers, () => !state().live, set("layers")) : null;
-  const held = element("div", { class: "held" }, handles.root, ...settings.map(({ root }) => root), triangle?.root);
+  const handles = rangeHandles(tried, about.activations, own, setLayers, release);
+  const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, () => !state().live, hold) : null;
+  const held = element("div", { class: "held" }, ...settings.map(({ root }) => root), triangle?.root);
+  const strip = thumbnails(setPhotograph);
 
   let filled = null; // the photograph whose classes and methods there are to choose from
 
@@ -68,20 +76,42 @@ export function controlsOf(model, state, own, ranges, shown) {
       target.fill(classOptions(about.classes ?? [], filled));
     }
     photograph.set(now.photograph.name);
+    strip.set(now.photograph.name);
     method.set(now.method.name);
     target.root.hidden = !now.live || !now.photograph.classes;
     target.set(now.target);
     strategy.set(now.strategy);
     alpha.setGrid(about.alphas[now.strategy]);
     for (const name of ["alpha", "sigma", "opacity"]) controls[name].set(now[name]);
-    held.style.visibility = now.method.layered ? "" : "hidden"; // its place is kept
-    if (!now.method.layered) return;
+    const holds = now.method.layered || now.method.name === RELEASED;
+    for (const root of [held, handles.root]) root.style.visibility = holds ? "" : "hidden"; // their place is kept
+    if (!holds) return;
     handles.set(parsedRange(now.layers), now.photograph.own);
     for (const { name, values, set } of settings) set(values.indexOf(now.tried[name]));
     triangle?.set(now.layers, (layers) => now.live || (model.has?.(now.maps + layers) ?? true));
   };
-  const fill = () => photograph.fill(photographOptions(model.get("about").photographs));
-  return { ...controls, held, set: setAll, fill };
+  const fill = () => {
+    const { photographs } = model.get("about");
+    photograph.fill(photographOptions(photographs));
+    strip.fill(photographs.filter(({ thumbnail }) => thumbnail));
+  };
+  return { ...controls, handles: handles.root, held, strip: strip.root, set: setAll, fill };
+}
+
+/** Photographs as small pictures, where there are more than a few to choose from. */
+function thumbnails(choose) {
+  const root = element("div", { class: "strip", role: "group", "aria-label": "Photographs" });
+  const buttons = new Map();
+  const fill = (photographs) => {
+    buttons.clear();
+    for (const { name, title, thumbnail } of photographs.length > 2 ? photographs : []) {
+      const image = element("img", { src: thumbnail, class: "dark-light", alt: title });
+      buttons.set(name, element("button", { type: "button", title, onclick: () => choose(name) }, image));
+    }
+    root.replaceChildren(...buttons.values());
+  };
+  const set = (name) => buttons.forEach((button, each) => button.setAttribute("aria-pressed", each === name));
+  return { root, fill, set };
 }
 
 /** The paper's come first. */

@@ -23,18 +23,25 @@ STRATEGIES = ("value", "percent", "mean")
 
 def maps_by_key(
     experiment: Localization, classifier: Classifier, methods: Collection[str], names: Collection[str]
-) -> dict[str, np.ndarray]:
-    """Maps (H, W) without blur of the table's rows and of the ranges', by key `map/PHOTOGRAPH/METHOD/LAYERS`."""
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Maps (H, W) without blur of the table's rows and of the ranges', by key `map/PHOTOGRAPH/METHOD/LAYERS`.
+
+    And by the keys of those of ours, of which class the network takes the changed photograph to be.
+    """
     table = experiment.table
     rows = table[table.role.isin(["table", "range"]) & table.method.isin(methods)]
-    found = {}
+    found, becomes = {}, {}
     for role, method, settings in rows[["role", "method", "settings"]].drop_duplicates().itertuples(index=False):
         layers = _span(settings, classifier) if holds_layers(method) else ""
         if role == "range" and not layers:
             continue  # the corner of Fig. 5, which is no range that can be chosen
         maps = experiment.maps(method, names, role=role, settings=settings)
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
-    return found
+        if find_method(method).ours:
+            classes = experiment.maps(method, names, "becomes", role=role, settings=settings)
+            named = {name: classifier.class_name(int(each)) for name, each in classes.items()}
+            becomes |= {f"map/{name}/{method}/{layers}": named[name] for name in named}
+    return found, becomes
 
 
 def maps_by_settings(

@@ -104,6 +104,7 @@ function render({ model, el }) {
   const toolbox = tools(model, state, size, views, found);
   const result = element("div", { class: "result" }, known, controls.held);
   el.append(
+    controls.strip,
     columnsOf(views, controls, pictures),
     element("div", { class: "tools" }, controls.target.root, box.root, ...toolbox.buttons),
     work.root,
@@ -115,12 +116,12 @@ function render({ model, el }) {
 }
 
 /** The panels side by side, each above what changes it: a choice, and what is moved or pressed. */
-function columnsOf(views, { photograph, method, sigma, opacity, strategy, alpha }, button) {
+function columnsOf(views, { photograph, method, handles, sigma, opacity, strategy, alpha }, button) {
   const below = [
-    [views.photograph, photograph.root, button],
-    [views.map, method.root, sigma.root],
-    [views.overlay, null, opacity.root],
-    [views.cut, strategy.root, alpha.root],
+    [views.photograph, photograph.root, button, null],
+    [views.map, method.root, handles, sigma.root],
+    [views.overlay, null, null, opacity.root],
+    [views.cut, strategy.root, null, alpha.root],
   ];
   const columns = below.map(([view, ...parts]) => {
     return element("div", { class: "column" }, view.root, ...parts.map((part) => part ?? element("div")));
@@ -140,7 +141,7 @@ function stateOf(model, own, ranges) {
   const asked = target === `${photograph.target ?? ""}` ? "" : `/${target}`;
   const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
   const settings = method.layered ? tried.map(([, value]) => ` ${value}`).join("") : "";
-  const maps = `map/${photograph.name}/${method.name}${settings}/`;
+  const maps = `map/${photograph.name}/${method.layered ? method.name : "perceptual"}${settings}/`;
   const layers = method.layered ? layersAtHand(model, own, ranges(maps, live)) : "";
   const strategy = oneOf(strategies, model.get("strategy"));
   return {
@@ -155,7 +156,7 @@ function stateOf(model, own, ranges) {
     opacity: onGrid(model.get("opacity"), [0, 1, 0.01]),
     picture: `picture/${photograph.name}`,
     maps,
-    map: maps + layers + asked,
+    map: `map/${photograph.name}/${method.name}${settings}/${layers}${asked}`,
     keyOf: (name, held) => `map/${photograph.name}/${name}/${held}${asked}`,
     tried: Object.fromEntries(tried),
     chosen: Object.fromEntries(

@@ -124,22 +124,30 @@ class Explorer(Widget):
         published: pd.DataFrame | None = None,
         *,
         methods: Sequence[str] | None = None,
+        photographs: int | None = None,
         **traits: Any,
     ) -> "Explorer":
         """The maps of a finished experiment: those of its table, and of the ranges of layers where it has them.
 
         It begins with the layers of the profile, and with the blur and the threshold that the selection of the
-        published table chooses for "perceptual". The methods' errors are read from that table, too; None stands for the
-        experiment's own. `methods` are some of the experiment's, None for all; `traits` what is chosen at first.
+        published table chooses for "perceptual". The methods' errors are read from that table, too, and those of the
+        ranges, where it has the same ones; None stands for the experiment's own. `methods` are some of the
+        experiment's, None for all; `photographs` is how many, None for those that ranges were tried on; `traits` what
+        is chosen at first.
         """
         methods = experiment.section.methods if methods is None else methods
         scores = table_scores(experiment.table if published is None else published)
         first = finished.first_traits(experiment.table, classifier, scores.get("perceptual"))
-        pictures = experiment.pictures[: min(PHOTOGRAPHS, experiment.section.ranges or PHOTOGRAPHS)]
+        few = min(PHOTOGRAPHS, experiment.section.ranges or PHOTOGRAPHS)
+        pictures = experiment.pictures[: photographs or few]
         made = cls(classifier, pictures, methods, **(first | traits))
-        made.maps = finished.maps_by_key(experiment, classifier, methods, made.subjects)
-        known = {"ranges": finished.tried_ranges(experiment.table), "errors": finished.table_errors(scores)}
-        made.about = made.about | known
+        made.maps, becomes = finished.maps_by_key(experiment, classifier, methods, made.subjects)
+        ranges = finished.tried_ranges(experiment.table)
+        if published is not None:
+            there = {each["layers"]: each for each in finished.tried_ranges(published)}
+            if there.keys() >= {each["layers"] for each in ranges}:
+                ranges = [there[each["layers"]] for each in ranges]
+        made.about = made.about | {"becomes": becomes, "ranges": ranges, "errors": finished.table_errors(scores)}
         return made
 
     @classmethod

@@ -35,6 +35,7 @@ export function player({ model, el }, name, controls, { panels, below, keys, sho
   el.classList.add("explorer");
   keepInAddress(model, name, traits);
   for (const trait of traits) model.on(`change:${trait}`, refresh);
+  if (texts.length === 1) controls.photograph.root.hidden = true;
   const moved = Object.values(controls).flatMap(({ root, button }) => (button ? [root, button] : [root]));
   el.replaceChildren(
     element("div", { class: "controls" }, ...moved),

@@ -29,12 +29,15 @@ function placeOf(numbers, wanted) {
 }
 
 /**
- * Two handles over the activations, which snap to where a range can begin and where one can end.
+ * Two handles over the activations, which snap to where a range can begin and where one can end; beside them buttons
+ * that hold the profile's layers, and none.
  * @param {Range[]} ranges that were tried; none where all can be had, as by `set(range, true)`.
  * @param {number} count of activations.
- * @param {(first: number, last: number, moved: "first" | "last") => void} changed by the reader.
+ * @param {Range} own range of the profile.
+ * @param {(first: number, last: number, moved?: "first" | "last") => void} changed by the reader.
+ * @param {(() => void) | null} release where there are maps with no layer held.
  */
-export function rangeHandles(ranges, count, changed) {
+export function rangeHandles(ranges, count, own, changed, release) {
   const all = Array.from({ length: count }, (_, index) => index);
   const stops = (end) => ascending(ranges.map((range) => range[end]));
   const [free, tried] = [{ first: all, last: all }, { first: stops("first"), last: stops("last") }];
@@ -56,7 +59,13 @@ export function rangeHandles(ranges, count, changed) {
     changed(layer("first"), layer("last"), moved);
   };
 
+  /** Of null, no layer, where the handles stay as they were. */
   const set = (range, any) => {
+    none?.setAttribute("aria-pressed", !range);
+    profile.setAttribute("aria-pressed", range?.layers === own.layers);
+    output.textContent = range ? inWords(range) : "no layer";
+    track.toggleAttribute("data-released", !range);
+    if (!range) return;
     grids = any || !ranges.length ? free : tried;
     for (const [end, input] of Object.entries(ends)) {
       input.max = grids[end].length - 1;
@@ -65,11 +74,14 @@ export function rangeHandles(ranges, count, changed) {
       input.setAttribute("aria-valuetext", `${range[end]}`);
       track.style.setProperty(`--${end}`, place / Math.max(1, grids[end].length - 1));
     }
-    output.textContent = inWords(range);
   };
+  const button = (words, onclick) => element("button", { type: "button", onclick }, words);
+  const none = release && button("None", release);
+  const profile = button("Default", () => changed(own.first, own.last));
+  profile.title = `The profile's: ${inWords(own)}`;
   const track = element("div", { class: "track" }, ends.first, ends.last);
   const label = element("span", { class: "label", "aria-hidden": "true" }, "Layers held");
-  const root = element("div", { class: "control", role: "group", "aria-label": "Layers held" }, label, output, track);
+  const root = element("div", { class: "control", role: "group", "aria-label": "Layers held" }, label, output, track, element("div", { class: "quick" }, none, profile));
   return { root, set };
 }
 
@@ -78,13 +90,12 @@ const ROOM = 8; // so many columns leave room for the errors in numbers
 
 /**
  * The ranges as a triangle: rows by first layer, columns by last, the brighter the smaller the error. One is chosen by
- * a click or by the arrow keys, as among radio buttons, and by a button the profile's own.
+ * a click or by the arrow keys, as among radio buttons.
  * @param {Range[]} ranges
- * @param {string} own layers of the profile.
  * @param {() => boolean} preview whether a range is shown while the mouse is over it.
  * @param {(layers: string) => void} changed by the reader.
  */
-export function rangeTriangle(ranges, own, preview, changed) {
+export function rangeTriangle(ranges, preview, changed) {
   const rows = ascending(ranges.map((range) => range.first));
   const columns = ascending(ranges.map((range) => range.last));
   const errors = ranges.map((range) => range.error).filter((error) => error !== null);
@@ -142,16 +153,14 @@ export function rangeTriangle(ranges, own, preview, changed) {
       made.setAttribute("aria-checked", each === layers);
       made.tabIndex = made === stop ? 0 : -1;
     }
-    profile.setAttribute("aria-pressed", layers === own);
   };
   const label = "Layers held, by the first one (rows) and the last one (columns)";
   const about = { class: "ranges", role: "radiogroup", "aria-label": label, onkeydown: step };
   const grid = element("div", { ...about, onpointerleave: () => kept !== null && choose(kept) }, ...cells.values());
   grid.style.setProperty("--columns", columns.length);
-  const profile = element("button", { type: "button", onclick: () => choose(own) }, `The profile's: ${own}`);
   const scale = `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`;
   const lines = ["↓ first layer held", "→ last layer held", scale].map((line) => element("div", {}, line));
-  const key = element("div", { class: "key" }, ...lines, profile);
+  const key = element("div", { class: "key" }, ...lines);
   return { root: element("div", { class: "tried" }, grid, key), set };
 }
 

@@ -3,13 +3,16 @@
 import math
 import os
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from perceptual_lib.core.calling import freeze, logits_of
@@ -24,6 +27,7 @@ from perceptual_lib.photographs.sources import load_photographs
 IMAGENET_CLASSES = 1000
 LIKELY = 5  # classes that are offered first
 DRAWN_EVERY = 0.2  # seconds
+THUMBNAIL = 56  # pixels
 Report = Callable[[dict[str, Any], list[bytes]], None]
 """Hears of a pass of the network what there is to tell, and what is to be drawn."""
 
@@ -68,8 +72,19 @@ def subject_of(classifier: Classifier, photograph: PictureLike, own: bool = Fals
 def told_of(subject: Subject, name: str, classifier: Classifier) -> dict[str, Any]:
     """What the browser is told of a photograph."""
     edges = [[round(float(edge), 3) for edge in box] for box in subject.boxes]
-    about = {"name": name, "title": classifier.class_name(subject.target), "boxes": edges, "own": subject.own}
-    return about | {"target": subject.target, "classes": subject.classes}
+    pixels = classifier.pixels(subject.images)[0].mul(255).byte().cpu().numpy()
+    small = BytesIO()
+    Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL)).save(small, "JPEG")
+    return {
+        "name": name,
+        "title": classifier.class_name(subject.target),
+        "explained": classifier.class_name(subject.classes[0][0]),
+        "thumbnail": f"data:image/jpeg;base64,{b64encode(small.getvalue()).decode()}",
+        "boxes": edges,
+        "own": subject.own,
+        "target": subject.target,
+        "classes": subject.classes,
+    }
 
 
 def telling(

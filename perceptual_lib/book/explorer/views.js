@@ -46,9 +46,15 @@ function describe(views, { photograph, method, layers, tried }, now, { all, kept
   views.cut.text.firstChild.data = kept ? CUT : "Nothing is kept";
 }
 
-/** What is known of a method: its cost, its error in Table 1, and with these layers. */
-export function factsOf({ errors, ranges }, { method, layers }, strategy) {
-  const words = [`${method.title} (passes of the network: ${method.note}).`];
+/** What is known of a map: the class that it explains, and what the change makes of it; of its method the cost, the error
+ *  in Table 1, and with these layers. */
+export function factsOf({ becomes, errors, ranges }, { photograph, method, layers, map, live }, strategy) {
+  const { title, explained } = photograph;
+  const words = [];
+  if (!live && explained && explained !== title) words.push(`Explained is ${explained}, which the network sees here. `);
+  const after = becomes?.[map];
+  if (after) words.push(element("b", {}, after === explained ? `Still ${after}. ` : `${explained} → ${after}. `));
+  words.push(`${method.title} (passes of the network: ${method.note}).`);
   const own = errors?.[method.name];
   if (own) {
     const [error, low, high] = own[strategy].map((value) => value.toFixed(2));
@@ -57,7 +63,7 @@ export function factsOf({ errors, ranges }, { method, layers }, strategy) {
   const range = method.name === "perceptual" && ranges?.find((each) => each.layers === layers);
   if (range && range.error !== null) {
     const [value, best] = [range.error, range.best].map((error) => element("b", {}, error.toFixed(2)));
-    words.push(` With ${inWords(range)} held, on this page's photographs: error `, value);
+    words.push(` With ${inWords(range)} held: error `, value);
     words.push(" at the best value threshold, ", best, ` at the best of all thresholds (n = ${range.n}).`);
   }
   return words;

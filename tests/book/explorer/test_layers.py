@@ -218,7 +218,7 @@ def test_a_range_is_looked_at_in_passing_and_chosen_by_a_click(tab: Page) -> Non
     cells.nth(4).click()
     tab.mouse.move(0, 0)
     assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
-    own = tab.get_by_role("button", name="The profile's: 0-3")
+    own = tab.get_by_role("button", name="Default")
     assert own.get_attribute("aria-pressed") == "false"
     own.click()
     assert changed(before, seen(tab)) == set() and own.get_attribute("aria-pressed") == "true"
