@@ -5,8 +5,9 @@ import base64
 import nbformat
 import numpy as np
 import pytest
+import torch
 
-from perceptual_lib import explain
+from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.book.explorer import Explorer
 from perceptual_lib.book.explorer.finished import tried_ranges
 from perceptual_lib.book.pages import stage_page
@@ -87,6 +88,17 @@ def test_the_profiles_own_range_need_not_be_in_the_triangle(complete, classifier
     assert {each["role"] for each in ranges} == {"range"}
 
 
+def test_it_says_what_the_network_sees_after_the_change(of_experiment, localization, classifier) -> None:
+    name = next(iter(of_experiment.subjects))
+    images = classifier.preprocess([next(each for each in localization.pictures if each.name == name)])
+    settings = {**localization.settings("perceptual"), "layers": "0-1"}
+    result = perceptual_ball(classifier, images, **settings)
+    with torch.no_grad():
+        expected = classifier(images + result.delta).argmax().item()
+    assert of_experiment.about["becomes"][f"map/{name}/perceptual/0-1"] == classifier.class_name(expected)
+    assert not any("gradient" in key for key in of_experiment.about["becomes"])
+
+
 def test_without_ranges_there_is_no_triangle(complete, classifier) -> None:
     section = {"pictures": 2, "methods": ["perceptual"], "sigmas": [0.0]}
     assert Explorer.of(complete(Localization, localization=section), classifier).about["ranges"] == []
@@ -117,7 +129,7 @@ def test_arrays_move_out_of_a_page(tmp_path, of_experiment) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=outputs)]), page)
     stage_page(page, staged, tmp_path)
     text = nbformat.read(staged, 4).cells[0].outputs[0]["data"]["text/html"]
-    assert "text/plain" not in text and len(text) < 90_000
+    assert "text/plain" not in text and len(text) < 100_000
     scripts = {path.stem: path.read_text() for path in (tmp_path / "explorer").glob("*.js")}
     assert scripts and all(f'"{name}"' in text for name in scripts)
     for key in explorer.arrays:
