@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,6 +167,7 @@ def render(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str],
 
 def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
     shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(str(files("perceptual_lib.core") / "perturbation.py"), stage / "book")  # for equations.md
     for name in SETTINGS:
         shutil.copy2(root / name, stage)
     (stage / "notebooks").mkdir()
