@@ -22,8 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from perceptual_lib.core.calling import ask, freeze
 from perceptual_lib.core.errors import InputError, see
 
-# The pointwise functions whose outputs are features. Sigmoid, its hard form and softmax are gates and
-# attention in the networks of today; they are not counted.
+# The pointwise functions whose outputs are features; sigmoid and softmax are gates and attention.
 ACTIVATION_FUNCTIONS = frozenset(
     """celu elu gelu hardshrink hardswish hardtanh leaky_relu log_sigmoid logsigmoid mish prelu relu relu6 rrelu selu
     silu softplus softshrink softsign tanh tanhshrink threshold""".split()
@@ -37,20 +36,17 @@ PARTS = frozenset("clamp clamp_min erf maximum sigmoid where".split())
 class Activation:
     """One activation call of a forward pass, or what a module returns.
 
-    Attributes:
-        name: path of the module that was called ("features.2"); of the enclosing module and the function where the
-            function was called directly ("Mixed_5b.branch1x1.relu"). The second call of one name ends in "_1".
-        function: the function's name ("relu"), or OUTPUT.
-        shape: shape of the output for one image, without the batch dimension.
+    It is called after the module ("features.2"), or after the enclosing one and the function where that was called
+    directly ("Mixed_5b.branch1x1.relu"); the second call of one name ends in "_1".
     """
 
     name: str
-    function: str
-    shape: tuple[int, ...]
+    function: str  #: "relu", or OUTPUT
+    shape: tuple[int, ...]  #: of the output for one image
 
 
 def function_name(func: Any) -> str:
-    """ "relu" of all its forms: in place ("relu_"), inside ("_threshold"), in exported networks ("relu.default")."""
+    """ "relu" also of "relu_" in place, and of "relu.default" in exported networks."""
     return getattr(func, "__name__", "").partition(".")[0].strip("_")
 
 
@@ -83,7 +79,7 @@ class watch(TorchFunctionMode):
 
 @contextmanager
 def module_paths(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The stack of modules that this thread is calling, outermost first. By torch's hooks, none of the network's."""
+    """The stack of modules, with their paths, that this thread is calling, outermost first."""
     paths = {module: path for path, module in network.named_modules()}
     stack: list[tuple[str, nn.Module]] = []
     thread = get_ident()
@@ -108,14 +104,9 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
 
 
 def at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
-    """Context in which `see(module, output)` may replace what a module returns. Nothing is left on the network.
-
-    The hook is torch's global one: what another thread computes is not shown.
-    """
-    thread = get_ident()
-    return register_module_forward_hook(
-        lambda module, _, output: see(module, output) if get_ident() == thread else None
-    )
+    """Context in which `see(module, output)` may replace what a module returns in this thread."""
+    own = get_ident()
+    return register_module_forward_hook(lambda module, _, output: see(module, output) if get_ident() == own else None)
 
 
 def outputs_of(network: nn.Module, paths: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
@@ -142,8 +133,8 @@ def trace(
         modules: paths of those whose outputs are kept, too.
 
     Returns:
-        The network's output, the activations' descriptions in forward order, and their values, each with a
-        leading batch dimension: (B, ...). Output and values have the type of the inputs, also inside autocast.
+        The network's output, the activations in forward order, and their values (B, ...); output and values in the
+        type of the inputs, also inside autocast.
 
     Raises:
         InputError: an activation's leading dimension is not a multiple of the batch size.
@@ -152,9 +143,6 @@ def trace(
     values: list[Tensor] = []
     calls: Counter[str] = Counter()
 
-    def look(function: str, output: Tensor) -> None:
-        keep(call_name(stack, function), function, output)
-
     def keep(name: str, function: str, output: Tensor) -> None:
         value = by_image(output, len(inputs), name)
         found.append(Activation(name + (f"_{calls[name]}" if calls[name] else ""), function, tuple(value.shape[1:])))
@@ -162,7 +150,12 @@ def trace(
         calls[name] += 1
 
     at_outputs = outputs_of(network, modules, lambda path, output: keep(path, OUTPUT, output))
-    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
+    with (
+        torch.enable_grad(),
+        at_outputs,
+        module_paths(network) as stack,
+        watch(lambda function, output: keep(call_name(stack, function), function, output)) as seen,
+    ):
         output = ask(network, inputs.detach().requires_grad_())
     if found:
         say_what_is_hidden(network, len(found), seen.parts)
@@ -200,7 +193,7 @@ SEEN = (
 def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
     """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
 
-    Of any module (of a `Classifier`, its `network`), which is left as it was, and of inputs and delta (B, C, H, W).
+    network: any module; of a `Classifier` its `network`. inputs, delta: (B, C, H, W).
     """
     with freeze(network):
         before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))

@@ -150,18 +150,17 @@ def _is_saving_hooked() -> bool:
 
 
 class fold(watch):
-    """Context in which convolutions do the work of batch norms behind them and of padding before. Raises PathChanged.
+    """Context in which convolutions do the work of batch norms behind them and of padding before, for one call.
 
-    The network is called once; `folds` as `find_folds` gives them, `see` as for `watch`.
+    `folds` as `find_folds` gives them, `see` as for `watch`. Raises PathChanged.
     """
 
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
         self.folds = list(reversed(folds))  # of the calls to come, the next one last
         self.is_folded = bool(folds)
-        # Between two calls: the output of a convolution on its way to its batch norm; what should have been padded.
-        self.normalized: Tensor | None = None
-        self.padded: Tensor | None = None
+        self.normalized: Tensor | None = None  # the output of a convolution on its way to its batch norm
+        self.padded: Tensor | None = None  # what should have been padded, on its way to its convolution
         self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -177,25 +176,17 @@ class fold(watch):
         self.padded = input
         return self._fix(input)
 
-    def convolution(
-        self,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        *rest: Any,
-        **more: Any,
-    ) -> Tensor:
+    def convolution(self, *args: Any, **kwargs: Any) -> Tensor:
+        given = dict(zip(NAMES[torch.conv2d], args, strict=False)) | kwargs
         own = self.folds.pop() if self.folds else None
-        if own is None or own.original is not weight or (own.padding is not None) != (input is self.padded):
+        if own is None or own.original is not given["weight"] or (own.norm and self.normalized is not None):
+            raise PathChanged
+        if (own.padding is not None) != (given["input"] is self.padded):
             raise PathChanged
         if own.padding is not None:
-            padding, self.padded = own.padding, None
-        output = torch.conv2d(input, own.weight, own.bias, stride, padding, *rest, **more)
+            given["padding"], self.padded = own.padding, None
+        output = torch.conv2d(**given | {"weight": own.weight, "bias": own.bias})
         if own.norm:
-            if self.normalized is not None:
-                raise PathChanged
             self.normalized = output
         return output
 

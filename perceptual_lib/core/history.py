@@ -51,7 +51,6 @@ class History:
 
     @staticmethod
     def kind_of(like: Tensor, size: int) -> Hashable:
-        """What must be the same of problems that one serves."""
         return like.shape, like.dtype, stream_of(like.device), size
 
     def give_back(self) -> None:
@@ -80,14 +79,8 @@ class History:
     def direction(self, step: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
         """Remember the last step and the change of the gradient along it; minus the inverse Hessian times the gradient.
 
-        With D the diagonal of R, the two loops of torch are
+        All (B, N). With D the diagonal of R, the two loops of torch are
             R alpha = -S g,     R' beta = D alpha + h (Y g + Y Y' alpha),     d = -h g - h Y' alpha + S' beta.
-
-        Args:
-            step, change, gradient: (B, N). A pair of too little curvature is not remembered.
-
-        Returns:
-            d (B, N).
         """
         self.used = min(self.used + 1, self.size)
         used = self.used

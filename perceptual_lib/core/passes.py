@@ -1,14 +1,11 @@
-"""How a frozen network is run: the one place that knows what is fast on a device.
-
-On a CPU convolutions do the work of what stands beside them (`folding`). So they do on a GPU, which beside that waits
-for launches instead of computing: there what is asked for again and again is recorded (`graphs`).
-"""
+"""How a frozen network is run fast: convolutions do the work of batch norms (`folding`), and on a GPU, which would wait
+for launches, what is asked for again and again is recorded (`graphs`). And what is measured on the way."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -57,11 +54,7 @@ class Kept:
 
 
 class Passes:
-    """Passes of a network, the same answers but for rounding, sooner.
-
-    Args:
-        network: in evaluation mode; call this inside `freeze`. What can be folded is found at the first call.
-    """
+    """Passes of a network inside `freeze`, the same answers but for rounding, sooner."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network_of(network)
@@ -131,3 +124,32 @@ class Passes:
                 f"{see('Another path')}."
             )
         return output, found
+
+
+class SquaredDistance(torch.autograd.Function):
+    """||value - reference||^2 of each problem: (P, ...), and (P, ...) or (1, ...) for all problems -> (P,).
+
+    The gradient is written over the difference, and that into `room`, where there is one. With tensor operations a
+    distance costs as much again as the network whose activation it reads; this way a tenth of it. The difference is in
+    the reference's type, also inside autocast, and kept without `save_for_backward`, whose tensors checkpointing would
+    count among those of the network.
+    """
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, reference: Tensor, room: Tensor | None = None) -> Tensor:
+        context.difference = torch.sub(value, reference, out=room)
+        return _squared_norm(context.difference)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        factor = (2 * gradient).view(-1, *[1] * (context.difference.ndim - 1))
+        return context.difference.mul_(factor), None, None
+
+
+def _squared_norm(values: Tensor) -> Tensor:
+    """(P, ...), without gaps in memory -> (P,)."""
+    if len(values) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
+        row = values.as_strided((values.numel(),), (1,))
+        return torch.dot(row, row)[None]
+    norms: Tensor = torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)))
+    return norms.square()

@@ -74,18 +74,15 @@ def perturbations_by_layers(
     """What `perceptual_ball` finds with each of several choices of layers (Fig. 5), for less than as many calls.
 
     The choices for an image are one batch. They share its reference activations and the first evaluation: at x' = x no
-    activation has moved, so that all of them begin as "NoPer" does. A choice that has converged leaves the batch.
+    activation has moved, so that all of them begin as "NoPer" does.
 
     Args:
-        model, inputs, targets, settings: see `perceptual_ball`.
-        choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j".
+        model, inputs, targets, settings: see `perceptual_ball`, also for what is raised.
+        choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j"; InputError where there is none.
         batch_size: choices in memory at once; None for what suits the device. The results do not depend on it.
 
     Returns:
         A result (B, ...) for each choice, in their order.
-
-    Raises:
-        InputError: no choices, and as `perceptual_ball`.
     """
     held = [layers if layers is None else list_layers(layers) for layers in choices]
     if not held:

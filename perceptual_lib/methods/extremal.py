@@ -48,14 +48,12 @@ def extremal_perturbation(
     same explanation at any size.
 
     Args:
-        network, images, targets: module to logits, (B, C, H, W), (B,).
         areas: shares to keep, in (0, 1), of the image with a margin of one radius around it: 0.1 is about 0.14 of the
             image alone. Each is searched for by itself; the masks are summed.
         steps: of gradient descent, for each area; the penalty grows as much over few as over many.
         radius: of the smallest spot that a mask can show, as a share of the image's shorter side.
         blur: standard deviation where the mask is 0, as a share of the shorter side.
-        smooth: standard deviation of the Gaussian blur of the masks found, which the pointing game is played with, as
-            a share of the shorter side; 0 for the masks themselves.
+        smooth: that of the masks found, which the pointing game is played with; 0 for the masks themselves.
 
     Returns:
         (B, H, W), from 0 to the number of areas.

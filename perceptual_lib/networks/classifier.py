@@ -25,11 +25,6 @@ MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 class Classifier(Wrapper):
     """A network that is called like the network, and knows how to read pictures for it.
 
-    PyTorch lets a GPU round what goes into a convolution to TF32, 10 bits, unless told otherwise. A map of the gradient
-    is then up to a tenth away from that of the CPU, in full precision 0.002, and the perturbation is no faster. So what
-    explains runs in full precision, whatever torch's switches say, and puts them back; only a `precision` asks for
-    less. A call of the classifier itself is one of the network: torch's switches hold.
-
     Args:
         network: module from normalized images (B, C, H, W) to logits (B, K). What is None below is what a network of
             timm says of itself, or else as torchvision has it for ImageNet.
@@ -38,8 +33,9 @@ class Classifier(Wrapper):
         input_size: (height, width) that pictures are warped to.
         mean, std: for each of the C channels, of pixels in [0, 1].
         interpolation: Pillow's filter for the warp.
-        precision: what it is explained in: "full", "tf32" (the rounding of above, on CUDA) or "bf16" (an autocast, on
-            any device); kept as an attribute.
+        precision: what it is explained in, whatever torch's switches say: "full"; "tf32", what PyTorch lets a GPU round
+            the inputs of a convolution to unless told otherwise (a map of the gradient is then up to a tenth away from
+            that of the CPU, in full precision 0.002); or "bf16" (an autocast, on any device).
 
     Raises:
         InputError: an unknown precision, a mean and a standard deviation for different channels.
@@ -202,10 +198,11 @@ def stages(model: nn.Module) -> tuple[str, ...]:
     place of a `Sequential` among them its own children: EfficientNet's head, its blocks, its stem. Only those with
     weights, and without batch norms, which go with the layer before them.
     """
+    network, known = network_of(model), special(model).stages
+    if known and set(known) <= {path for path, _ in network.named_modules()}:
+        return known
     found = []
-    for path, child in network_of(model).named_children():
+    for path, child in network.named_children():
         parts = [(f"{path}.{name}", part) for name, part in child.named_children()]
         found += parts if isinstance(child, nn.Sequential) else [(path, child)]
-    own = tuple(path for path, part in reversed(found) if part.state_dict() and not isinstance(part, _BatchNorm))
-    known = special(model).stages
-    return known if set(known) <= {path for path, _ in network_of(model).named_modules()} and known else own
+    return tuple(path for path, part in reversed(found) if part.state_dict() and not isinstance(part, _BatchNorm))

@@ -152,8 +152,6 @@ def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures
             failures[rows[0]] = _sentence(error)
             return []
     release()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     middle = len(rows) // 2
     return _in_halves(compute, rows[:middle], failures) + _in_halves(compute, rows[middle:], failures)
 
