@@ -73,7 +73,6 @@ class watch(TorchFunctionMode):
         return output
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function."""
         return func(*args, **kwargs)
 
 
@@ -103,23 +102,26 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
     return path if is_pure and path else f"{path}.{function}".lstrip(".")
 
 
-def at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
-    """Context in which `see(module, output)` may replace what a module returns in this thread."""
-    own = get_ident()
-    return register_module_forward_hook(lambda module, _, output: see(module, output) if get_ident() == own else None)
+def at_modules(network: nn.Module, see: Callable[[str, Any], Any]) -> RemovableHandle:
+    """Context in which `see(path, output)` may replace what a module of the network returns in this thread."""
+    paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
+
+    def look(module: nn.Module, _: Any, output: Any) -> Any:
+        return see(paths[module], output) if module in paths and get_ident() == thread else None
+
+    return register_module_forward_hook(look)
 
 
-def outputs_of(network: nn.Module, paths: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
+def outputs_of(network: nn.Module, wanted: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
     """Context in which `see(path, output)` is called with what modules return. InputError where that is no tensor."""
-    wanted = {module: path for path, module in network.named_modules() if path in paths}
 
-    def look(module: nn.Module, output: Any) -> None:
-        if (path := wanted.get(module)) is not None:
+    def look(path: str, output: Any) -> None:
+        if path in wanted:
             if not isinstance(output, Tensor):
                 raise InputError(f"{path} returns no tensor but {type(output).__name__}; hold another module.")
             see(path, output)
 
-    return at_modules(look)
+    return at_modules(network, look)
 
 
 def trace(
@@ -134,10 +136,7 @@ def trace(
 
     Returns:
         The network's output, the activations in forward order, and their values (B, ...); output and values in the
-        type of the inputs, also inside autocast.
-
-    Raises:
-        InputError: an activation's leading dimension is not a multiple of the batch size.
+        type of the inputs, also inside autocast. InputError as from `by_image`.
     """
     found: list[Activation] = []
     values: list[Tensor] = []
@@ -174,14 +173,13 @@ def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
 
 def say_what_is_hidden(network: nn.Module, seen: int, parts: Mapping[str, int]) -> None:
     """Warn of activations that cannot be seen, beside those that are: in TorchScript, or more of them written out."""
-    scripted = [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]
-    if scripted:
+    what = ""
+    if scripted := [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]:
         what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"
     elif sum(parts.values()) > seen:
         what = f"beside {seen} activations, calls of {', '.join(parts)} may be others, written out, which are not seen"
-    else:
-        return
-    warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)
+    if what:
+        warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)
 
 
 SEEN = (
