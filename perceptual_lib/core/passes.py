@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import by_image, outputs_of
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
-from perceptual_lib.core.folding import Folds, PathChanged, find_folds, fold
+from perceptual_lib.core.folding import PathChanged, find_folds, fold
 from perceptual_lib.core.graphs import Recorder, records, state_of
 from perceptual_lib.core.precision import computing
 
@@ -33,7 +33,7 @@ class Kept:
 
     @classmethod
     def of(cls, network: nn.Module, images: Tensor) -> "Kept":
-        """Of this network, which gets images like these; new where it has changed."""
+        """Of a network that gets images like these; new where it has changed."""
         if not records(images.device):
             return cls(network, images)
         kept, state = cls.networks.get(network), state_of(network)
@@ -61,7 +61,7 @@ class Passes:
         self._kept: Kept | None = None
 
     def kept(self, images: Tensor) -> Kept:
-        """What is known of the network, which gets images like these; found out at the first call."""
+        """What is known of the network, found out at the first call with images like those to come."""
         self._kept = self._kept or Kept.of(self.network, images)
         return self._kept
 
@@ -87,36 +87,30 @@ class Passes:
         activation_count: int = 0,
         modules: Collection[str] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """What the network returns, and in forward order what is measured of its activations on the way.
+        """What the network returns for images (B, C, H, W), and in forward order what is measured of its activations.
 
         Args:
-            images: (B, C, H, W).
-            at: by the activation's index, a function of its value (B, ...). It is called when the activation is
-                computed, so that an in-place operation behind it does no harm.
+            at: by the activation's index, a function of its value (B, ...), called as soon as that is computed: an
+                in-place operation may follow.
             activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
             modules: paths of those whose outputs count as activations, too.
         """
-        kept, rest = self.kept(images), (images, at or {}, activation_count, modules)
-        try:
-            return self._pass(() if modules else kept.folds, *rest)  # a folded module returns something else
-        except PathChanged:  # a network that looks at its data; from here on it is called as it is
-            kept.folds = ()
-            kept.record.clear()  # graphs read the folded weights
-            return self._pass((), *rest)
-
-    def _pass(
-        self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int, modules: Collection[str]
-    ) -> tuple[Tensor, list[Tensor]]:
-        if not at and not folds:
+        kept, at, calls, found = self.kept(images), at or {}, count(), []
+        folds = () if modules else kept.folds  # a folded module returns something else
+        if not (at or folds):
             return ask(self.network, images), []
-        calls, found = count(), []
 
         def look(_: str, output: Tensor) -> None:
             if measure := at.get(next(calls)):
                 found.append(measure(by_image(output, len(images))))
 
-        with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
-            output = ask(self.network, images)
+        try:
+            with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
+                output = ask(self.network, images)
+        except PathChanged:  # a network that looks at its data; from here on it is called as it is
+            kept.folds = ()
+            kept.record.clear()  # graphs read the folded weights
+            return self.measure(images, at, activation_count, modules)
         if at and (computed := next(calls)) != activation_count:
             raise InputError(
                 f"the network computed {computed} activations for the changed image and {activation_count} for the "
@@ -137,19 +131,14 @@ class SquaredDistance(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, value: Tensor, reference: Tensor, room: Tensor | None = None) -> Tensor:
-        context.difference = torch.sub(value, reference, out=room)
-        return _squared_norm(context.difference)
+        context.difference = difference = torch.sub(value, reference, out=room)  # without gaps in memory
+        if len(difference) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
+            row = difference.as_strided((difference.numel(),), (1,))
+            return torch.dot(row, row)[None]
+        norms: Tensor = torch.linalg.vector_norm(difference, dim=tuple(range(1, difference.ndim)))
+        return norms.square()
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         factor = (2 * gradient).view(-1, *[1] * (context.difference.ndim - 1))
         return context.difference.mul_(factor), None, None
-
-
-def _squared_norm(values: Tensor) -> Tensor:
-    """(P, ...), without gaps in memory -> (P,)."""
-    if len(values) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
-        row = values.as_strided((values.numel(),), (1,))
-        return torch.dot(row, row)[None]
-    norms: Tensor = torch.linalg.vector_norm(values, dim=tuple(range(1, values.ndim)))
-    return norms.square()
