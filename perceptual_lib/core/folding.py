@@ -48,10 +48,8 @@ Folds = tuple[Fold, ...]
 
 
 def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
-    """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another.
-
-    In full precision also inside autocast.
-    """
+    """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another,
+    in full precision also inside autocast."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return ()
     with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
@@ -79,10 +77,10 @@ class Call:
 
 
 class Finder(TorchFunctionMode):
-    """Context that sees which outputs of convolutions go to a batch norm and nowhere else; the network is called once.
+    """Context that sees which outputs of convolutions go to a batch norm and nowhere else, in one call of the network;
+    and of padding, directly to a depthwise convolution on the CPU, where this was measured.
 
-    The same of padding, directly before a depthwise convolution on the CPU, where this was measured. The network is not
-    folded at all if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
+    Nothing is folded if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
     activation checkpointing: these may make it a second time, in the backward pass, unseen.
     """
 
@@ -106,7 +104,6 @@ class Finder(TorchFunctionMode):
         return output
 
     def folds(self) -> Folds:
-        """What was seen."""
         calls = [None, *(call for call in self.calls.values() if call.func is not F.batch_norm)]
         folds = [_fold(call, before) for before, call in pairwise(calls) if call and call.func is torch.conv2d]
         return tuple(folds) if self.answerable and any(each.norm for each in folds) else ()
@@ -131,7 +128,6 @@ def _fold(call: Call, before: Call | None) -> Fold:
 
 
 def _can_pad(given: Mapping[str, Any], before: Call) -> bool:
-    """Whether a convolution can do the work of the call before."""
     input, pads = given["input"], before.func is F.pad and _is_of_zeros(**before.given)
     plain = not any(tree_leaves(given.get("padding", 0))) and {*tree_leaves(given.get("dilation", 1))} == {1}
     return pads and plain and given.get("groups") == input.shape[1] > 1 and input.device.type == "cpu"
@@ -233,10 +229,8 @@ NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
 
 
 class Bounded(Function):
-    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output tells where it was cut.
-
-    Nothing may be written over the output, then. A mask in its place would cost as much as the copy.
-    """
+    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output, which nothing may be written over,
+    tells where it was cut. A mask in its place would cost as much as the copy."""
 
     @staticmethod
     def forward(context: Any, value: Tensor, low: float, high: float) -> Tensor:

@@ -95,11 +95,10 @@ def minimize(
         tolerance_grad: converged when no entry of the gradient is larger.
         tolerance_change: converged when the step's largest entry, the change of the loss, or the slope is below.
         at_start: losses and gradients at `start` where they are known; they count as an evaluation all the same.
-        callback: called as `callback(step, rows, points)` at the start (step 0) and after each step, with the
-            indices of the problems still in the batch and their points.
+        callback: `callback(step, rows, points)` at the start (step 0) and after each step, with the indices of the
+            problems still in the batch and their points.
 
-    Raises:
-        InputError: a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
+    Raises InputError for a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
     """
     if not (isinstance(start, Tensor) and start.is_floating_point() and start.ndim == 2 and 0 not in start.shape):
         raise InputError(f"start must be a floating-point tensor (B, N), not {_kind(start)}.")

@@ -15,7 +15,6 @@ import torch
 from perceptual_lib.core.errors import InputError
 
 PRECISIONS = ("full", "tf32", "bf16")
-"""Names of what `computing` knows."""
 
 
 def check_precision(precision: str) -> str:

@@ -49,10 +49,7 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i.
-
-    The blur is separable and a line short, so one dense product per axis does it, with the borders written in.
-    """
+    """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i."""
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

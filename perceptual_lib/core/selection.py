@@ -39,15 +39,10 @@ def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> lis
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
-    """Indices of the activations that `layers` names, ascending and without repeats.
+    """Indices of the activations that `layers` names, ascending and without repeats, of `names` in forward order.
 
-    Args:
-        layers: an index (negative from the end), a name, a `range`, a string "4-9" (both ends included, as the
-            paper writes ranges), or any number of these together. An empty collection selects none.
-        names: the activations' names in forward order.
-
-    Raises:
-        InputError: an index out of range or an unknown name.
+    Layers are an index (negative from the end), a name, a `range`, a string "4-9" (both ends included, as the paper
+    writes ranges), or any number of these together. InputError for an index out of range or an unknown name.
     """
     return sorted({index for layer in list_layers(layers) for index in _indices(layer, names)})
 

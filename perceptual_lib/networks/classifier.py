@@ -37,8 +37,7 @@ class Classifier(Wrapper):
             the inputs of a convolution to unless told otherwise (a map of the gradient is then up to a tenth away from
             that of the CPU, in full precision 0.002); or "bf16" (an autocast, on any device).
 
-    Raises:
-        InputError: an unknown precision, a mean and a standard deviation for different channels.
+    Raises InputError for an unknown precision, a mean and a standard deviation for different channels.
     """
 
     def __init__(
@@ -58,10 +57,8 @@ class Classifier(Wrapper):
         self.name = own["name"] if name is None else name
         self.class_names = tuple(own["class_names"] if class_names is None else class_names)
         self.input_size = tuple(own["input_size"] if input_size is None else input_size)
-        self.mean, self.std = (
-            torch.tensor(own[key] if given is None else given).view(-1, 1, 1)
-            for key, given in (("mean", mean), ("std", std))
-        )
+        self.mean = torch.tensor(own["mean"] if mean is None else mean).view(-1, 1, 1)
+        self.std = torch.tensor(own["std"] if std is None else std).view(-1, 1, 1)
         if len(self.mean) != len(self.std):
             raise InputError(f"mean and std are for {len(self.mean)} and {len(self.std)} channels; give one each.")
         self.interpolation = own["interpolation"] if interpolation is None else interpolation
@@ -72,7 +69,7 @@ class Classifier(Wrapper):
         return next(self.network.parameters(), torch.empty(0)).device
 
     def preprocess(self, pictures: PictureLike | Iterable[PictureLike], size: tuple[int, int] | None = None) -> Tensor:
-        """Read pictures, warp them to the input size (aspect ratio not kept, as in the paper) and normalize them.
+        """Pictures, warped to the input size (aspect ratio not kept, as in the paper) and normalized.
 
         Args:
             pictures: PIL images, paths, open files or arrays (see `open_picture`), or one of them. Raises InputError
@@ -94,16 +91,12 @@ class Classifier(Wrapper):
         ]
         if not pixels:
             raise InputError("there is no picture to preprocess; give one or more.")
-        images = (
-            torch.stack(pixels).to(self.device).view(len(pixels), height, width, -1).permute(0, 3, 1, 2) / 255
-        )  # (B, C, H, W) in [0, 1]
+        rows = torch.stack(pixels).to(self.device).view(len(pixels), height, width, -1)
+        images = rows.permute(0, 3, 1, 2) / 255  # (B, C, H, W) in [0, 1]
         return ((images - self.mean.to(self.device)) / self.std.to(self.device)).contiguous()
 
     def pixels(self, inputs: Tensor) -> Tensor:
-        """The pictures that normalized inputs (B, C, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU, to show.
-
-        Grey where there are not three channels.
-        """
+        """The pictures that inputs (B, C, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU; grey unless C is 3."""
         images = (inputs.detach().cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
         return images if images.shape[3] == 3 else images.mean(3, keepdim=True).expand(-1, -1, -1, 3)
 
@@ -160,8 +153,8 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
             keys = "name", "class_names", "input_size", "interpolation"
             scales = {key: getattr(module, key).flatten().tolist() for key in ("mean", "std")}
             return {key: getattr(module, key) for key in keys} | scales
-    inner = next((each for each in network.modules() if isinstance(getattr(each, "pretrained_cfg", None), dict)), None)
-    inner = network_of(network) if inner is None else inner
+    of_timm = (each for each in network.modules() if isinstance(getattr(each, "pretrained_cfg", None), dict))
+    inner = next(of_timm, network_of(network))
     first = next((module for module in inner.modules() if isinstance(module, nn.Conv2d)), None)
     found: dict[str, Any] = {
         "name": architecture(inner) or type(inner).__name__,
