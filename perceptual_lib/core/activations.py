@@ -142,6 +142,9 @@ def trace(
     values: list[Tensor] = []
     calls: Counter[str] = Counter()
 
+    def look(function: str, output: Tensor) -> None:
+        keep(call_name(stack, function), function, output)
+
     def keep(name: str, function: str, output: Tensor) -> None:
         value = by_image(output, len(inputs), name)
         found.append(Activation(name + (f"_{calls[name]}" if calls[name] else ""), function, tuple(value.shape[1:])))
@@ -149,12 +152,7 @@ def trace(
         calls[name] += 1
 
     at_outputs = outputs_of(network, modules, lambda path, output: keep(path, OUTPUT, output))
-    with (
-        torch.enable_grad(),
-        at_outputs,
-        module_paths(network) as stack,
-        watch(lambda function, output: keep(call_name(stack, function), function, output)) as seen,
-    ):
+    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
         output = ask(network, inputs.detach().requires_grad_())
     if found:
         say_what_is_hidden(network, len(found), seen.parts)

@@ -86,11 +86,8 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
 
 
 def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None, multilabel: bool = False) -> Tensor:
-    """The targets, and where there are none the predictions (B,), of a network's logits.
-
-    These are (B, K), or with `multilabel` also (B, K, h, w), whose largest region counts. Raises InputError for others,
-    and for a target out of range.
-    """
+    """The targets, and where there are none the predictions (B,), of logits (B, K), or with `multilabel` also
+    (B, K, h, w), whose largest region counts. Raises InputError for others, and for a target out of range."""
     check_logits(logits, batch, multilabel)
     scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
     if targets is None:

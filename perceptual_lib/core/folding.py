@@ -3,9 +3,9 @@
 In evaluation mode a batch norm multiplies and adds constants, which the weights of the convolution before it can do
 (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
 Sec. 3.2). On the CPU that is a fifth of a forward and backward pass of EfficientNet-Lite0; copies for in-place ReLU6
-are a tenth. So are copies that pad two sides more than the others, as TensorFlow does before a depthwise convolution:
-that answers the same with zeros in its weight, padded on all sides alike. The network itself is left alone: its calls
-are answered otherwise, as `activations.watch` sees them, and rounding differs.
+are a twentieth. So are copies that pad two sides more than the others, as TensorFlow does before a depthwise
+convolution: that answers the same with zeros in its weight, padded on all sides alike. The network itself is left
+alone: its calls are answered otherwise, as `activations.watch` sees them, and rounding differs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -161,7 +161,7 @@ class fold(watch):
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         answer = ANSWERS.get(func) if self.is_folded else None
-        return func(*args, **kwargs) if answer is None else getattr(self, answer)(*args, **kwargs)
+        return func(*args, **kwargs) if answer is None else answer(self, *args, **kwargs)
 
     def pad(self, input: Tensor, pad: Sequence[int], mode: str, value: float | None) -> Tensor:
         amounts = self.folds[-1].amounts if self.folds else None
@@ -197,9 +197,6 @@ class fold(watch):
             return self._fix(Bounded.apply(input, min_val, max_val))
         return F.hardtanh(input, min_val, max_val, inplace)
 
-    def bounded_by_6(self, input: Tensor, inplace: bool = False) -> Tensor:
-        return self.bounded(input, 0.0, 6.0, inplace)
-
     def _fix(self, value: Tensor) -> Tensor:
         if value.requires_grad:
             self.fixed.append((value, value._version))
@@ -212,14 +209,13 @@ class fold(watch):
             raise PathChanged
 
 
-ANSWERS: Mapping[Callable[..., Any], str] = {
-    F.pad: "pad",
-    torch.conv2d: "convolution",
-    F.batch_norm: "normalization",
-    F.hardtanh: "bounded",
-    F.relu6: "bounded_by_6",
+ANSWERS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
+    F.pad: fold.pad,
+    torch.conv2d: fold.convolution,
+    F.batch_norm: fold.normalization,
+    F.hardtanh: fold.bounded,  # also of nn.ReLU6
 }
-"""The methods of `fold` by the calls that they answer."""
+"""What answers calls in a `fold`."""
 NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
     F.pad: ("input", "pad"),
     torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
