@@ -22,8 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from perceptual_lib.core.calling import ask, freeze
 from perceptual_lib.core.errors import InputError, see
 
-# The pointwise functions whose outputs are features. Sigmoid, its hard form and softmax are gates and
-# attention in the networks of today; they are not counted.
+# The pointwise functions whose outputs are features; sigmoid and softmax are gates and attention.
 ACTIVATION_FUNCTIONS = frozenset(
     """celu elu gelu hardshrink hardswish hardtanh leaky_relu log_sigmoid logsigmoid mish prelu relu relu6 rrelu selu
     silu softplus softshrink softsign tanh tanhshrink threshold""".split()
@@ -37,20 +36,17 @@ PARTS = frozenset("clamp clamp_min erf maximum sigmoid where".split())
 class Activation:
     """One activation call of a forward pass, or what a module returns.
 
-    Attributes:
-        name: path of the module that was called ("features.2"); of the enclosing module and the function where the
-            function was called directly ("Mixed_5b.branch1x1.relu"). The second call of one name ends in "_1".
-        function: the function's name ("relu"), or OUTPUT.
-        shape: shape of the output for one image, without the batch dimension.
+    It is called after the module ("features.2"), or after the enclosing one and the function where that was called
+    directly ("Mixed_5b.branch1x1.relu"); the second call of one name ends in "_1".
     """
 
     name: str
-    function: str
-    shape: tuple[int, ...]
+    function: str  #: "relu", or OUTPUT
+    shape: tuple[int, ...]  #: of the output for one image
 
 
 def function_name(func: Any) -> str:
-    """ "relu" of all its forms: in place ("relu_"), inside ("_threshold"), in exported networks ("relu.default")."""
+    """ "relu" also of "relu_" in place, and of "relu.default" in exported networks."""
     return getattr(func, "__name__", "").partition(".")[0].strip("_")
 
 
@@ -77,13 +73,12 @@ class watch(TorchFunctionMode):
         return output
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the function."""
         return func(*args, **kwargs)
 
 
 @contextmanager
 def module_paths(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The stack of modules that this thread is calling, outermost first. By torch's hooks, none of the network's."""
+    """The stack of modules, with their paths, that this thread is calling, outermost first."""
     paths = {module: path for path, module in network.named_modules()}
     stack: list[tuple[str, nn.Module]] = []
     thread = get_ident()
@@ -107,28 +102,26 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
     return path if is_pure and path else f"{path}.{function}".lstrip(".")
 
 
-def at_modules(see: Callable[[nn.Module, Any], Any]) -> RemovableHandle:
-    """Context in which `see(module, output)` may replace what a module returns. Nothing is left on the network.
+def at_modules(network: nn.Module, see: Callable[[str, Any], Any]) -> RemovableHandle:
+    """Context in which `see(path, output)` may replace what a module of the network returns in this thread."""
+    paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
 
-    The hook is torch's global one: what another thread computes is not shown.
-    """
-    thread = get_ident()
-    return register_module_forward_hook(
-        lambda module, _, output: see(module, output) if get_ident() == thread else None
-    )
+    def look(module: nn.Module, _: Any, output: Any) -> Any:
+        return see(paths[module], output) if module in paths and get_ident() == thread else None
+
+    return register_module_forward_hook(look)
 
 
-def outputs_of(network: nn.Module, paths: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
+def outputs_of(network: nn.Module, wanted: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
     """Context in which `see(path, output)` is called with what modules return. InputError where that is no tensor."""
-    wanted = {module: path for path, module in network.named_modules() if path in paths}
 
-    def look(module: nn.Module, output: Any) -> None:
-        if (path := wanted.get(module)) is not None:
+    def look(path: str, output: Any) -> None:
+        if path in wanted:
             if not isinstance(output, Tensor):
                 raise InputError(f"{path} returns no tensor but {type(output).__name__}; hold another module.")
             see(path, output)
 
-    return at_modules(look)
+    return at_modules(network, look)
 
 
 def trace(
@@ -142,11 +135,8 @@ def trace(
         modules: paths of those whose outputs are kept, too.
 
     Returns:
-        The network's output, the activations' descriptions in forward order, and their values, each with a
-        leading batch dimension: (B, ...). Output and values have the type of the inputs, also inside autocast.
-
-    Raises:
-        InputError: an activation's leading dimension is not a multiple of the batch size.
+        The network's output, the activations in forward order, and their values (B, ...); output and values in the
+        type of the inputs, also inside autocast. InputError as from `by_image`.
     """
     found: list[Activation] = []
     values: list[Tensor] = []
@@ -181,14 +171,13 @@ def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
 
 def say_what_is_hidden(network: nn.Module, seen: int, parts: Mapping[str, int]) -> None:
     """Warn of activations that cannot be seen, beside those that are: in TorchScript, or more of them written out."""
-    scripted = [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]
-    if scripted:
+    what = ""
+    if scripted := [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]:
         what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"
     elif sum(parts.values()) > seen:
         what = f"beside {seen} activations, calls of {', '.join(parts)} may be others, written out, which are not seen"
-    else:
-        return
-    warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)
+    if what:
+        warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)
 
 
 SEEN = (
@@ -200,7 +189,7 @@ SEEN = (
 def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
     """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
 
-    Of any module (of a `Classifier`, its `network`), which is left as it was, and of inputs and delta (B, C, H, W).
+    network: any module; of a `Classifier` its `network`. inputs, delta: (B, C, H, W).
     """
     with freeze(network):
         before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))

@@ -17,11 +17,8 @@ Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
 
 def full_batch(device: torch.device, asked: int | None = None) -> int:
-    """How many pictures a network gets at once: what was asked for, or 64; on the CPU six. One alone, where it must be.
-
-    More than a few gain nothing there, and tensors above 32 MB lose: glibc gives their memory back and asks for it
-    again each time. (The largest of EfficientNet-Lite0 have 4.8 MB a picture of 224 x 224.)
-    """
+    """How many pictures a network gets at once: what was asked for, or 64; on the CPU six, as tensors above 32 MB lose:
+    glibc gives their memory back and asks for it again each time. One alone, where it must be."""
     if one_by_one():
         return 1
     return asked or (6 if device.type == "cpu" else 64)
@@ -38,7 +35,7 @@ def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, bat
     """The results of consecutive batches of `count` problems; in halves where memory is too small for a whole batch.
 
     `solve`, from numbers of problems (P,) int64 to their result, must hold nothing when it has failed. `images` are
-    there for their shape and device. Raises MachineError where memory is too small for a single problem.
+    there for their shape and device. Raises MachineError where memory is too small for one problem.
     """
     batches = torch.arange(count, device=images.device).split(full_batch(images.device, batch_size))
     return [part for rows in batches for part in _halved(solve, images, rows)]
@@ -50,10 +47,7 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    kept = release()
-    if rows.device.type == "cuda":
-        torch.cuda.empty_cache()
-    if kept and again:  # what earlier calls have left was in the way
+    if release() and again:  # what earlier calls have left was in the way
         return _halved(solve, images, rows, again=False)
     problem = f"{len(rows)} x {' x '.join(map(str, images.shape[1:]))}"
     if len(rows) == 1:

@@ -107,9 +107,8 @@ def _called_eagerly() -> AbstractContextManager[Any]:
 
 @contextmanager
 def freeze(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for the weights; on leaving all is put back as it was, also by an error.
-
-    Half precision is computed in float32 inside: a small change of an image vanishes between its numbers.
+    """Evaluation mode and no gradients for the weights, half precision in float32, between whose numbers a small change
+    of an image would vanish; on leaving all is put back as it was, also by an error.
 
     Other threads that want to freeze some of the same weights wait. The network's own `train` is called both ways, and
     what one that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.

@@ -22,8 +22,8 @@ def ready(
     """Context in which a model can be explained: frozen, without gradients, in its precision, and on leaving as it was.
 
     Yields copies of the images (B, C, H, W), in float32 those of half precision, and targets (B,) on their device, or
-    None for the predictions; the range of the classes is not known yet. Raises InputError for what does not fit, and
-    unless it is not needed for a network without a gradient in the image.
+    None for the predictions; their range is not known yet. Raises InputError for what does not fit, and for a network
+    without a gradient in the image where it needs one.
     """
     network = network_of(model)
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
@@ -57,14 +57,8 @@ def check_inputs(network: nn.Module, inputs: Tensor) -> None:
             f"inputs are {inputs.dtype} on {inputs.device} but the network's weights are {weight.dtype} on "
             f"{weight.device}; make them alike."
         )
-    if not all_finite(inputs):
-        finite = inputs.isfinite().flatten(1).all(1)
+    if not (finite := inputs.isfinite().flatten(1).all(1)).all():
         raise InputError(f"inputs hold NaN or infinity in the images {(~finite).nonzero().flatten().tolist()}.")
-
-
-def all_finite(values: Tensor) -> bool:
-    """Whether there is no NaN and no infinity in them, by their extremes: a tenth of the time of looking at each."""
-    return bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 def check_targets(targets: Targets, inputs: Tensor) -> Tensor | None:
@@ -92,11 +86,8 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
 
 
 def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None, multilabel: bool = False) -> Tensor:
-    """The targets, and where there are none the predictions (B,), of a network's logits.
-
-    These are (B, K), or with `multilabel` also (B, K, h, w), whose largest region counts. Raises InputError for others,
-    and for a target out of range.
-    """
+    """The targets, and where there are none the predictions (B,), of logits (B, K), or with `multilabel` also
+    (B, K, h, w), whose largest region counts. Raises InputError for others, and for a target out of range."""
     check_logits(logits, batch, multilabel)
     scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
     if targets is None:

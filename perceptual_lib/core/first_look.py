@@ -17,17 +17,11 @@ from perceptual_lib.core.errors import InputError, is_out_of_memory, see
 
 @dataclass(frozen=True)
 class Findings:
-    """About a network.
+    """About a network."""
 
-    Attributes:
-        depends: its answer for an image depends on the others in the batch (batch norm without running statistics).
-        probabilities: its outputs are those of a softmax, no logits.
-        no_gradient: why they have none in the image; "" where they have one.
-    """
-
-    depends: bool = False
-    probabilities: bool = False
-    no_gradient: str = ""
+    depends: bool = False  # its answer for an image depends on the others in the batch
+    probabilities: bool = False  # its outputs are those of a softmax, no logits
+    no_gradient: str = ""  # why they have none in the image; "" where they have one
 
 
 _found: WeakKeyDictionary[nn.Module, tuple[list[Any], Findings]] = WeakKeyDictionary()  # with its state then
@@ -46,10 +40,8 @@ def one_by_one() -> bool:
 
 @contextmanager
 def looked_at(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Context in which a frozen network is explained; what users should know of it is said the first time.
-
-    That is so again for one that has other modules, buffers or plain attributes since.
-    """
+    """Context in which a frozen network is explained; what users should know of it is said the first time, and again
+    when it has other modules, buffers or plain attributes."""
     network = network_of(model)
     state = [(id(each), _switches(each)) for each in network.modules()]
     if (network not in _found or _found[network][0] != state) and (found := _look(network, images[:1])) is not None:

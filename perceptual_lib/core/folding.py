@@ -3,9 +3,9 @@
 In evaluation mode a batch norm multiplies and adds constants, which the weights of the convolution before it can do
 (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
 Sec. 3.2). On the CPU that is a fifth of a forward and backward pass of EfficientNet-Lite0; copies for in-place ReLU6
-are a tenth. So are copies that pad two sides more than the others, as TensorFlow does before a depthwise convolution:
-that answers the same with zeros in its weight, padded on all sides alike. The network itself is left alone: its calls
-are answered otherwise, as `activations.watch` sees them, and rounding differs.
+are a twentieth. So are copies that pad two sides more than the others, as TensorFlow does before a depthwise
+convolution: that answers the same with zeros in its weight, padded on all sides alike. The network itself is left
+alone: its calls are answered otherwise, as `activations.watch` sees them, and rounding differs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,10 +48,8 @@ Folds = tuple[Fold, ...]
 
 
 def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
-    """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another.
-
-    In full precision also inside autocast.
-    """
+    """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another,
+    in full precision also inside autocast."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return ()
     with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
@@ -79,10 +77,10 @@ class Call:
 
 
 class Finder(TorchFunctionMode):
-    """Context that sees which outputs of convolutions go to a batch norm and nowhere else; the network is called once.
+    """Context that sees which outputs of convolutions go to a batch norm and nowhere else, in one call of the network;
+    and of padding, directly to a depthwise convolution on the CPU, where this was measured.
 
-    The same of padding, directly before a depthwise convolution on the CPU, where this was measured. The network is not
-    folded at all if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
+    Nothing is folded if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
     activation checkpointing: these may make it a second time, in the backward pass, unseen.
     """
 
@@ -106,7 +104,6 @@ class Finder(TorchFunctionMode):
         return output
 
     def folds(self) -> Folds:
-        """What was seen."""
         calls = [None, *(call for call in self.calls.values() if call.func is not F.batch_norm)]
         folds = [_fold(call, before) for before, call in pairwise(calls) if call and call.func is torch.conv2d]
         return tuple(folds) if self.answerable and any(each.norm for each in folds) else ()
@@ -131,7 +128,6 @@ def _fold(call: Call, before: Call | None) -> Fold:
 
 
 def _can_pad(given: Mapping[str, Any], before: Call) -> bool:
-    """Whether a convolution can do the work of the call before."""
     input, pads = given["input"], before.func is F.pad and _is_of_zeros(**before.given)
     plain = not any(tree_leaves(given.get("padding", 0))) and {*tree_leaves(given.get("dilation", 1))} == {1}
     return pads and plain and given.get("groups") == input.shape[1] > 1 and input.device.type == "cpu"
@@ -150,23 +146,22 @@ def _is_saving_hooked() -> bool:
 
 
 class fold(watch):
-    """Context in which convolutions do the work of batch norms behind them and of padding before. Raises PathChanged.
+    """Context in which convolutions do the work of batch norms behind them and of padding before, for one call.
 
-    The network is called once; `folds` as `find_folds` gives them, `see` as for `watch`.
+    `folds` as `find_folds` gives them, `see` as for `watch`. Raises PathChanged.
     """
 
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
         self.folds = list(reversed(folds))  # of the calls to come, the next one last
         self.is_folded = bool(folds)
-        # Between two calls: the output of a convolution on its way to its batch norm; what should have been padded.
-        self.normalized: Tensor | None = None
-        self.padded: Tensor | None = None
+        self.normalized: Tensor | None = None  # the output of a convolution on its way to its batch norm
+        self.padded: Tensor | None = None  # what should have been padded, on its way to its convolution
         self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         answer = ANSWERS.get(func) if self.is_folded else None
-        return func(*args, **kwargs) if answer is None else getattr(self, answer)(*args, **kwargs)
+        return func(*args, **kwargs) if answer is None else answer(self, *args, **kwargs)
 
     def pad(self, input: Tensor, pad: Sequence[int], mode: str, value: float | None) -> Tensor:
         amounts = self.folds[-1].amounts if self.folds else None
@@ -177,25 +172,17 @@ class fold(watch):
         self.padded = input
         return self._fix(input)
 
-    def convolution(
-        self,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        stride: Any = 1,
-        padding: Any = 0,
-        *rest: Any,
-        **more: Any,
-    ) -> Tensor:
+    def convolution(self, *args: Any, **kwargs: Any) -> Tensor:
+        given = dict(zip(NAMES[torch.conv2d], args, strict=False)) | kwargs
         own = self.folds.pop() if self.folds else None
-        if own is None or own.original is not weight or (own.padding is not None) != (input is self.padded):
+        if own is None or own.original is not given["weight"] or (own.norm and self.normalized is not None):
+            raise PathChanged
+        if (own.padding is not None) != (given["input"] is self.padded):
             raise PathChanged
         if own.padding is not None:
-            padding, self.padded = own.padding, None
-        output = torch.conv2d(input, own.weight, own.bias, stride, padding, *rest, **more)
+            given["padding"], self.padded = own.padding, None
+        output = torch.conv2d(**given | {"weight": own.weight, "bias": own.bias})
         if own.norm:
-            if self.normalized is not None:
-                raise PathChanged
             self.normalized = output
         return output
 
@@ -210,9 +197,6 @@ class fold(watch):
             return self._fix(Bounded.apply(input, min_val, max_val))
         return F.hardtanh(input, min_val, max_val, inplace)
 
-    def bounded_by_6(self, input: Tensor, inplace: bool = False) -> Tensor:
-        return self.bounded(input, 0.0, 6.0, inplace)
-
     def _fix(self, value: Tensor) -> Tensor:
         if value.requires_grad:
             self.fixed.append((value, value._version))
@@ -225,14 +209,13 @@ class fold(watch):
             raise PathChanged
 
 
-ANSWERS: Mapping[Callable[..., Any], str] = {
-    F.pad: "pad",
-    torch.conv2d: "convolution",
-    F.batch_norm: "normalization",
-    F.hardtanh: "bounded",
-    F.relu6: "bounded_by_6",
+ANSWERS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
+    F.pad: fold.pad,
+    torch.conv2d: fold.convolution,
+    F.batch_norm: fold.normalization,
+    F.hardtanh: fold.bounded,  # also of nn.ReLU6
 }
-"""The methods of `fold` by the calls that they answer."""
+"""What answers calls in a `fold`."""
 NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
     F.pad: ("input", "pad"),
     torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
@@ -242,10 +225,8 @@ NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
 
 
 class Bounded(Function):
-    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output tells where it was cut.
-
-    Nothing may be written over the output, then. A mask in its place would cost as much as the copy.
-    """
+    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output, which nothing may be written over,
+    tells where it was cut. A mask in its place would cost as much as the copy."""
 
     @staticmethod
     def forward(context: Any, value: Tensor, low: float, high: float) -> Tensor:

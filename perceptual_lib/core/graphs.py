@@ -22,7 +22,6 @@ Function = Callable[..., tuple[Tensor, ...]]
 ASKED = 3  # times for one function and one shape, before it is recorded
 GRAPHS = 32  # of one recorder, which share their memory
 
-
 SPARE: dict[Hashable, Any] = {}
 """What serves again, by kind: a recorded function reads and writes in the memory of what it was recorded with."""
 
@@ -49,10 +48,10 @@ def _aside(stream: Hashable) -> torch.cuda.Stream:
 
 
 class Graph:
-    """What a function does with tensors of these shapes, recorded on a GPU. It is called now, and never again.
+    """What a function does with tensors of these shapes, recorded on a GPU; nothing is done while it is recorded.
 
-    It must have been called before: libraries choose their kernels then. What it does is not done while it is recorded.
-    Its inputs are copied to where the graph reads them. One that is the very tensor of the last call is there already.
+    It must have been called before: libraries choose their kernels then. Inputs are copied to where the graph reads
+    them, but for one that is the very tensor of the last call.
     """
 
     recording: ClassVar[Lock] = Lock()  # torch records one graph at a time
@@ -69,13 +68,12 @@ class Graph:
 
         Graphs of one stream, which run one after the other, share the memory of what lies between.
         """
-        graph, aside = torch.cuda.CUDAGraph(), _aside(stream)
+        graph = torch.cuda.CUDAGraph()
+        self.replay = graph.replay
         pool = pools.setdefault(stream, torch.cuda.graph_pool_handle())
         # Other threads may go on; what they do is not recorded.
-        with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
-            outputs = function(*self.inputs)
-        self.replay = graph.replay
-        return outputs
+        with torch.cuda.graph(graph, pool, _aside(stream), capture_error_mode="thread_local"):
+            return function(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         for place, tensor in enumerate(inputs):
@@ -87,10 +85,7 @@ class Graph:
 
 
 class Recorder:
-    """Calls functions of tensors. On a GPU those that are asked for again are recorded, and from then on replayed.
-
-    A function that cannot be recorded (it looks at its values, or what it does depends on them) is called as it is.
-    """
+    """Calls functions of tensors. On a GPU those that are asked for again are recorded, and from then on replayed."""
 
     make: Callable[..., Graph] = Graph
     alive: ClassVar["weakref.WeakSet[Recorder]"] = weakref.WeakSet()
@@ -106,8 +101,7 @@ class Recorder:
     def __call__(self, name: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
         """What `function(*inputs)` returns, a tuple of tensors.
 
-        Nothing but the inputs, and what lives as long as this recorder or until it is cleared, may be read by it:
-        `name` says all that is fixed.
+        It may read nothing but the inputs, and what lives as long as this recorder: `name` says all that is fixed.
         """
         device = inputs[0].device
         if not records(device):
@@ -148,12 +142,10 @@ class Recorder:
 
 
 def release() -> bool:
-    """Let go of what is kept on GPUs between calls, graphs and their memory; whether there was some.
-
-    Calls after it are right, and slower until functions have been recorded anew.
-    """
+    """Give GPUs their memory back, with all that is kept there between calls, as graphs; whether there was some."""
     some = [bool(SPARE), *(recorder.clear() for recorder in list(Recorder.alive))]
     SPARE.clear()
+    torch.cuda.empty_cache()
     return any(some)
 
 
@@ -167,7 +159,7 @@ HOOKS = "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks".
 
 
 def state_of(network: nn.Module) -> Hashable:
-    """Tells whether a network is the same as before: its modules and their hooks, where its tensors are, also those
+    """Tells whether a network is the same as before: its modules and their hooks; where its tensors are, also those
     that are plain attributes, and how often each was written."""
     modules, tensors = [], [*network.parameters(), *network.buffers()]
     for module in network.modules():

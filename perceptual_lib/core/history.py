@@ -14,13 +14,13 @@ PIECE = 2048  # numbers of a long vector that a GPU multiplies at once
 
 
 class History:
-    """The remembered pairs of each problem, and the inverse Hessian that they stand for.
+    """The remembered pairs of each problem.
 
     Steps S and changes Y are ring buffers of M slots, filled per problem: a pair of too little curvature is not
     remembered, and each problem forgets its own oldest. Of their products are kept, (B, M, M) and float64 but on MPS,
-    Y Y' and the inverse of R, the part of S Y' where the step is no younger than the change. In the order of the slots
-    it is as good as in that of age; where a slot is empty it is zero. A new pair adds a column to R, and to its inverse
-    one that is computed from it; the oldest pair takes its row and column along.
+    Y Y' and the inverse of R, the part of S Y' where the step is no younger than the change, in the order of the slots,
+    zero where one is empty. A new pair adds a column to R, and to its inverse one that is computed from it; the oldest
+    pair takes its row and column along.
     """
 
     def __init__(self, like: Tensor, size: int) -> None:
@@ -51,7 +51,6 @@ class History:
 
     @staticmethod
     def kind_of(like: Tensor, size: int) -> Hashable:
-        """What must be the same of problems that one serves."""
         return like.shape, like.dtype, stream_of(like.device), size
 
     def give_back(self) -> None:
@@ -65,8 +64,8 @@ class History:
             SPARE[self.kind] = self
 
     def keep(self, rows: Tensor) -> None:
-        """Reduce to these problems, in ascending order, in place: what is recorded reads and writes there, and a copy
-        of the long vectors would double the memory at its peak."""
+        """Reduce to these problems, in ascending order, in place: what is recorded reads there, and a copy of the long
+        vectors would double the memory."""
         for name in self.whole:
             each = getattr(self, name)
             if each.ndim == 4:
@@ -80,14 +79,8 @@ class History:
     def direction(self, step: Tensor, change: Tensor, gradient: Tensor) -> Tensor:
         """Remember the last step and the change of the gradient along it; minus the inverse Hessian times the gradient.
 
-        With D the diagonal of R, the two loops of torch are
+        All (B, N). With D the diagonal of R, the two loops of torch are
             R alpha = -S g,     R' beta = D alpha + h (Y g + Y Y' alpha),     d = -h g - h Y' alpha + S' beta.
-
-        Args:
-            step, change, gradient: (B, N). A pair of too little curvature is not remembered.
-
-        Returns:
-            d (B, N).
         """
         self.used = min(self.used + 1, self.size)
         used = self.used
@@ -106,10 +99,7 @@ class History:
         return (stepped - scale * (gradient + changed),)
 
     def _append(self, used: slice, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember a pair; S g and Y g, (B, used) each, which cost nothing beside the products that remembering takes.
-
-        The long vectors are what takes the time: both products with each of them come from one look at it.
-        """
+        """Remember a pair; S g and Y g, (B, used) each: both products with a long vector come from one look at it."""
         curvature = (step * change).sum(1)
         accept = curvature > CURVATURE
         row, slot = torch.arange(len(step), device=step.device), self.count % self.size

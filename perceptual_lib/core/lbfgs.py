@@ -1,9 +1,8 @@
-"""L-BFGS over a batch of independent problems, each taking the very steps of `torch.optim.LBFGS`.
+"""L-BFGS over a batch of independent problems, each taking the very steps of `torch.optim.LBFGS` without line search.
 
-The reference is torch's optimizer without line search. What it does for one problem with a loop over its history,
-this does for all problems at once with matrix products, in the compact form of Byrd, Nocedal and Schnabel
-("Representations of quasi-Newton matrices", 1994): the two loops become products with matrices no larger than the
-history, and the long vectors are read twice instead of written a hundred times.
+What torch does for one problem with a loop over its history, this does for all problems at once with matrix products,
+in the compact form of Byrd, Nocedal and Schnabel ("Representations of quasi-Newton matrices", 1994): matrices are no
+larger than the history, and the long vectors are read twice instead of written a hundred times.
 """
 
 from collections.abc import Callable
@@ -61,19 +60,12 @@ def _kind(value: object) -> str:
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where each problem's iteration ended.
+    """Where each problem's iteration ended."""
 
-    Attributes:
-        points: (B, N), the last iterate; the one with the lowest loss where the iteration broke down.
-        evaluations: (B,) int64, losses with gradients computed for the problem.
-        converged: (B,) bool, one of the tolerances was met.
-        failed: (B,) bool, NaN or infinity turned up.
-    """
-
-    points: Tensor
-    evaluations: Tensor
-    converged: Tensor
-    failed: Tensor
+    points: Tensor  #: (B, N), the last iterate; the one with the lowest loss where the iteration broke down
+    evaluations: Tensor  #: (B,) int64, losses with gradients computed for the problem
+    converged: Tensor  #: (B,) bool, one of the tolerances was met
+    failed: Tensor  #: (B,) bool, NaN or infinity turned up
 
 
 @torch.inference_mode(False)
@@ -88,11 +80,10 @@ def minimize(
     at_start: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Minimum:
-    """Minimize independent problems at once, each from its row of `start`.
+    """Minimize independent problems at once, each from its row of `start`, as `torch.optim.LBFGS` does.
 
-    But for rounding, each takes the very steps of `torch.optim.LBFGS` without line search, computed as Byrd, Nocedal
-    and Schnabel (1994) do. One that has converged or failed keeps its point from then on and leaves the batch; on a GPU
-    not at once, and some stay to fill it up to a power of two.
+    One that has converged or failed keeps its point from then on and leaves the batch; on a GPU not at once, and some
+    stay to fill it up to a power of two.
 
     Args:
         problems: a function `losses(points, rows)` of torch operations, which autograd differentiates: from points
@@ -104,11 +95,10 @@ def minimize(
         tolerance_grad: converged when no entry of the gradient is larger.
         tolerance_change: converged when the step's largest entry, the change of the loss, or the slope is below.
         at_start: losses and gradients at `start` where they are known; they count as an evaluation all the same.
-        callback: called as `callback(step, rows, points)` at the start (step 0) and after each step, with the
-            indices of the problems still in the batch and their points.
+        callback: `callback(step, rows, points)` at the start (step 0) and after each step, with the indices of the
+            problems still in the batch and their points.
 
-    Raises:
-        InputError: a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
+    Raises InputError for a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
     """
     if not (isinstance(start, Tensor) and start.is_floating_point() and start.ndim == 2 and 0 not in start.shape):
         raise InputError(f"start must be a floating-point tensor (B, N), not {_kind(start)}.")
@@ -125,7 +115,7 @@ def minimize(
     )
     rows = torch.arange(len(start), device=device)
     points = start.clone()
-    loss, gradient = problems.evaluate(points) if at_start is None else at_start
+    loss, gradient = at_start or problems.evaluate(points)
     largest = gradient.abs().amax(1)  # nan or infinity where one entry is
     finite = loss.isfinite() & largest.isfinite()
     ended.failed[:] = ~finite

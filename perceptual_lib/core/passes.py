@@ -1,14 +1,11 @@
-"""How a frozen network is run: the one place that knows what is fast on a device.
-
-On a CPU convolutions do the work of what stands beside them (`folding`). So they do on a GPU, which beside that waits
-for launches instead of computing: there what is asked for again and again is recorded (`graphs`).
-"""
+"""How a frozen network is run fast: convolutions do the work of batch norms (`folding`), and on a GPU, which would wait
+for launches, what is asked for again and again is recorded (`graphs`). And what is measured on the way."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,7 +14,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import by_image, outputs_of
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
-from perceptual_lib.core.folding import Folds, PathChanged, find_folds, fold
+from perceptual_lib.core.folding import PathChanged, find_folds, fold
 from perceptual_lib.core.graphs import Recorder, records, state_of
 from perceptual_lib.core.precision import computing
 
@@ -36,7 +33,7 @@ class Kept:
 
     @classmethod
     def of(cls, network: nn.Module, images: Tensor) -> "Kept":
-        """Of this network, which gets images like these; new where it has changed."""
+        """Of a network that gets images like these; new where it has changed."""
         if not records(images.device):
             return cls(network, images)
         kept, state = cls.networks.get(network), state_of(network)
@@ -57,18 +54,14 @@ class Kept:
 
 
 class Passes:
-    """Passes of a network, the same answers but for rounding, sooner.
-
-    Args:
-        network: in evaluation mode; call this inside `freeze`. What can be folded is found at the first call.
-    """
+    """Passes of a network inside `freeze`, the same answers but for rounding, sooner."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network_of(network)
         self._kept: Kept | None = None
 
     def kept(self, images: Tensor) -> Kept:
-        """What is known of the network, which gets images like these; found out at the first call."""
+        """What is known of the network, found out at the first call with images like those to come."""
         self._kept = self._kept or Kept.of(self.network, images)
         return self._kept
 
@@ -94,36 +87,30 @@ class Passes:
         activation_count: int = 0,
         modules: Collection[str] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """What the network returns, and in forward order what is measured of its activations on the way.
+        """What the network returns for images (B, C, H, W), and in forward order what is measured of its activations.
 
         Args:
-            images: (B, C, H, W).
-            at: by the activation's index, a function of its value (B, ...). It is called when the activation is
-                computed, so that an in-place operation behind it does no harm.
+            at: by the activation's index, a function of its value (B, ...), called as soon as that is computed: an
+                in-place operation may follow.
             activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
             modules: paths of those whose outputs count as activations, too.
         """
-        kept, rest = self.kept(images), (images, at or {}, activation_count, modules)
-        try:
-            return self._pass(() if modules else kept.folds, *rest)  # a folded module returns something else
-        except PathChanged:  # a network that looks at its data; from here on it is called as it is
-            kept.folds = ()
-            kept.record.clear()  # graphs read the folded weights
-            return self._pass((), *rest)
-
-    def _pass(
-        self, folds: Folds, images: Tensor, at: Mapping[int, Measure], activation_count: int, modules: Collection[str]
-    ) -> tuple[Tensor, list[Tensor]]:
-        if not at and not folds:
+        kept, at, calls, found = self.kept(images), at or {}, count(), []
+        folds = () if modules else kept.folds  # a folded module returns something else
+        if not (at or folds):
             return ask(self.network, images), []
-        calls, found = count(), []
 
         def look(_: str, output: Tensor) -> None:
             if measure := at.get(next(calls)):
                 found.append(measure(by_image(output, len(images))))
 
-        with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
-            output = ask(self.network, images)
+        try:
+            with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
+                output = ask(self.network, images)
+        except PathChanged:  # a network that looks at its data; from here on it is called as it is
+            kept.folds = ()
+            kept.record.clear()  # graphs read the folded weights
+            return self.measure(images, at, activation_count, modules)
         if at and (computed := next(calls)) != activation_count:
             raise InputError(
                 f"the network computed {computed} activations for the changed image and {activation_count} for the "
@@ -131,3 +118,27 @@ class Passes:
                 f"{see('Another path')}."
             )
         return output, found
+
+
+class SquaredDistance(torch.autograd.Function):
+    """||value - reference||^2 of each problem: (P, ...), and (P, ...) or (1, ...) for all problems -> (P,).
+
+    The gradient is written over the difference, and that into `room`, where there is one. With tensor operations a
+    distance costs as much again as the network whose activation it reads; this way a tenth of it. The difference is in
+    the reference's type, also inside autocast, and kept without `save_for_backward`, whose tensors checkpointing would
+    count among those of the network.
+    """
+
+    @staticmethod
+    def forward(context: Any, value: Tensor, reference: Tensor, room: Tensor | None = None) -> Tensor:
+        context.difference = difference = torch.sub(value, reference, out=room)  # without gaps in memory
+        if len(difference) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
+            row = difference.as_strided((difference.numel(),), (1,))
+            return torch.dot(row, row)[None]
+        norms: Tensor = torch.linalg.vector_norm(difference, dim=tuple(range(1, difference.ndim)))
+        return norms.square()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        factor = (2 * gradient).view(-1, *[1] * (context.difference.ndim - 1))
+        return context.difference.mul_(factor), None, None

@@ -40,15 +40,13 @@ def perceptual_ball(
             are, by their paths; `()` is the paper's "NoPer" (Eq. 4), None what suits the network.
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
-        callback: called as `callback(step, rows, delta)` at the start of each batch and after each of its steps,
-            with the indices in `inputs` of the images in the batch and their perturbations; those that have converged
-            leave it, on a GPU not at once.
+        callback: `callback(step, rows, delta)` at the start of each batch and after each of its steps, with the indices
+            in `inputs` of the images in the batch and their perturbations; those that have converged leave it.
         settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`. What is not given, or None,
             is what suits the network: the authors' for VGG19 with batch normalization; for others lambda' = 100 with
             layers normalized, and 60 steps.
 
-    Raises:
-        InputError: inputs, targets, layers or settings that do not fit, or not enough memory for a single image.
+    Raises InputError for arguments that do not fit, or not enough memory for a single image.
     """
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
@@ -74,18 +72,15 @@ def perturbations_by_layers(
     """What `perceptual_ball` finds with each of several choices of layers (Fig. 5), for less than as many calls.
 
     The choices for an image are one batch. They share its reference activations and the first evaluation: at x' = x no
-    activation has moved, so that all of them begin as "NoPer" does. A choice that has converged leaves the batch.
+    activation has moved, so that all of them begin as "NoPer" does.
 
     Args:
-        model, inputs, targets, settings: see `perceptual_ball`.
-        choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j".
+        model, inputs, targets, settings: see `perceptual_ball`, also for what is raised.
+        choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j"; InputError where there is none.
         batch_size: choices in memory at once; None for what suits the device. The results do not depend on it.
 
     Returns:
         A result (B, ...) for each choice, in their order.
-
-    Raises:
-        InputError: no choices, and as `perceptual_ball`.
     """
     held = [layers if layers is None else list_layers(layers) for layers in choices]
     if not held:

@@ -1,7 +1,7 @@
 """The perturbation on the perceptual ball: Eqs. 1-5 of the paper (Sec. 3), to be read beside it.
 
-How a network is run fast is in `passes`, how an activation's distance is computed in `distances`, L-BFGS in `lbfgs`,
-and what people call, with checks and batches, in `perceptual_ball`.
+How a network is run fast is in `passes`, L-BFGS in `lbfgs`, and what people call, with checks and batches, in
+`perceptual_ball`.
 """
 
 import warnings
@@ -15,12 +15,11 @@ from torch import Tensor
 from perceptual_lib.core.activations import trace
 from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
-from perceptual_lib.core.distances import SquaredDistance
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.graphs import records
 from perceptual_lib.core.lbfgs import minimize
-from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.passes import Passes, SquaredDistance
 from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
 
@@ -78,12 +77,9 @@ class Objective:
     Args:
         passes: of the network.
         images: (B, C, H, W); one, where there is more than one choice.
-        targets: (B,), None for the prediction.
+        targets: (B,), None for the prediction. InputError for those, or layers, that do not fit the network.
         choices: of layers; one for all images, or more for the one image.
         settings: of the perturbation; its layers are not read.
-
-    Raises:
-        InputError: targets or layers that do not fit the network.
     """
 
     def __init__(
@@ -172,22 +168,21 @@ class Objective:
 def smallest_change(objective: Objective, callback: Callback | None = None) -> Perturbation:
     """Minimize Eq. 5 from x' = x. What the objective holds is let go of on the way; use it no more.
 
-    Args:
-        objective: P problems.
-        callback: called as `callback(step, rows, delta)` with the problems still being solved.
+    `callback(step, rows, delta)` gets the problems still being solved.
     """
     images, targets, shape = objective.images, objective.targets, objective.images.shape[1:]
     report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
     start = images.new_zeros(len(targets), shape.numel())
-    steps, at_start = objective.settings.max_iter, objective.at_start(start)
+    at_start = objective.at_start(start)
     say_what_is_flat(at_start[1], "the margin's gradient")
-    minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report)
+    minimum = minimize(objective, start, max_iter=objective.settings.max_iter, at_start=at_start, callback=report)
     objective.references = []  # their memory is free for the last pass
-    if minimum.failed.any():
-        sentence = (
-            f"the search broke down in {int(minimum.failed.sum())} of {len(targets)} problems: the network gave NaN"
+    if count := int(minimum.failed.sum()):
+        warnings.warn(
+            f"the search broke down in {count} of {len(targets)} problems: the network gave NaN or infinity; the best "
+            f"before it is returned{see('NaN or infinity')}.",
+            stacklevel=5,
         )
-        warnings.warn(f"{sentence} or infinity; the best before it is returned{see('NaN or infinity')}.", stacklevel=5)
     delta = minimum.points.unflatten(1, shape)
     network = objective.passes.network
     (logits,) = objective.record("logits", lambda changed: (ask(network, changed),), images + delta)

@@ -15,7 +15,6 @@ import torch
 from perceptual_lib.core.errors import InputError
 
 PRECISIONS = ("full", "tf32", "bf16")
-"""Names of what `computing` knows."""
 
 
 def check_precision(precision: str) -> str:
@@ -70,8 +69,8 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
 
     "full" and "tf32" say what convolutions, matrix products and recurrent layers of float32 do on CUDA; they do not
     touch the switches of the CPU, nor an autocast around. "bf16" is an autocast of the device, and "full" for what that
-    leaves in float32. From torch 2.9 on, the older switches (`allow_tf32`) cannot be read inside, as torch has it
-    whenever they disagree with the newer ones (`fp32_precision`). Raises InputError for an unknown name.
+    leaves in float32. Inside, torch from 2.9 on forbids to read its older switches (`allow_tf32`). Raises InputError
+    for an unknown name.
     """
     rounded = check_precision(precision) == "tf32"
     half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -22,10 +22,7 @@ def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradie
             channels of `|delta g|`, with g scaled to a largest magnitude of 1 in each image.
 
     Returns:
-        (B, H, W), not negative, not normalized, on delta's device.
-
-    Raises:
-        InputError: shapes that do not fit, or a negative sigma.
+        (B, H, W), not negative, not normalized. Raises InputError for shapes that do not fit, or a negative sigma.
     """
     if delta.ndim != 4 or (gradient is not None and gradient.shape != delta.shape):
         raise InputError("delta, and gradient where given, must have the same shape (B, C, H, W).")
@@ -39,12 +36,7 @@ def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradie
 
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur equal to `scipy.ndimage.gaussian_filter(map, sigma)`: borders reflected, cut at 4 sigma.
-
-    Args:
-        maps: (..., H, W) floating point.
-        sigma: standard deviation in pixels, at least 0; may be larger than the map.
-    """
+    """Maps (..., H, W) as `scipy.ndimage.gaussian_filter(map, sigma)` blurs each: borders reflected, cut at 4 sigma."""
     if not (np.isfinite(sigma) and sigma >= 0):
         raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
     if sigma == 0:
@@ -57,10 +49,7 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i.
-
-    The blur is separable and a line short, so one dense product per axis does it, with the borders written in.
-    """
+    """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i."""
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -78,18 +67,9 @@ def input_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -
 
 
 def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:
-    """Gradient of the class's logit C_i with respect to the image, for the guided map.
+    """Gradient (B, C, H, W) of the class's logit C_i with respect to the image, for the guided map.
 
-    Args:
-        model: a `Classifier` or any module from images to logits (B, K).
-        inputs: (B, C, H, W).
-        targets: as for `perceptual_ball`.
-
-    Returns:
-        (B, C, H, W).
-
-    Raises:
-        InputError: inputs or targets that do not fit.
+    The arguments, and what is raised, are those of `perceptual_ball`.
     """
     with ready(model, inputs, targets) as (images, classes):
         return torch.cat([input_gradient(model, *each) for each in portions(images, classes)])

@@ -19,7 +19,7 @@ def held_modules(choices: Iterable[Layers | None], names: Collection[str], netwo
 
 
 def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> list[int]:
-    """Indices of what is held: of the activations that `select_layers` finds, and of outputs of modules by their paths.
+    """Indices of what is held: activations that `select_layers` finds, and outputs of modules by their paths.
 
     None stands for all but the top fifth of the activations, and at least one; InputError where there are none.
     """
@@ -39,15 +39,10 @@ def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> lis
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
-    """Indices of the activations that `layers` names, ascending and without repeats.
+    """Indices of the activations that `layers` names, ascending and without repeats, of `names` in forward order.
 
-    Args:
-        layers: an index (negative from the end), a name, a `range`, a string "4-9" (both ends included, as the
-            paper writes ranges), or any number of these together. An empty collection selects none.
-        names: the activations' names in forward order.
-
-    Raises:
-        InputError: an index out of range or an unknown name.
+    Layers are an index (negative from the end), a name, a `range`, a string "4-9" (both ends included, as the paper
+    writes ranges), or any number of these together. InputError for an index out of range or an unknown name.
     """
     return sorted({index for layer in list_layers(layers) for index in _indices(layer, names)})
 
@@ -79,9 +74,7 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
 
 
 def _range_of(word: str, names: Sequence[str]) -> range:
-    if re.fullmatch(r"-\d+", word):
-        return range(int(word), int(word) + 1)
-    span = parse_span(word)
+    span = (int(word), int(word)) if re.fullmatch(r"-\d+", word) else parse_span(word)
     if span is None:
         raise InputError(
             f"there is no layer {word!r}; the network has {_extent(names)}: give their names, indices, an "

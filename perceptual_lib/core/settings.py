@@ -28,8 +28,7 @@ class Settings:
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
         max_iter: most steps of L-BFGS.
 
-    Raises:
-        InputError: a margin that is not below zero, a negative weight, no step.
+    Raises InputError for a margin that is not below zero, a negative weight, no step.
     """
 
     layers: Layers | None = ()

@@ -6,11 +6,11 @@ by one of the same value whose gradient is this rule, so that autograd does the 
 
 The paper assumes activations that are not negative, and networks without batch normalization or residual sums. Here:
 
-- of an activation that may be negative the positive part counts (with ReLU that is all of it);
+- of an activation that may be negative the positive part counts;
 - normalization, pointwise activation and multiplication by constants or by a gate (squeeze-and-excitation) have one
-  input for each output, which gets all that the output has. TorchRay does so with batch normalization;
-- a residual sum divides between its two terms by their positive parts. TorchRay hands the whole to both, or divides
-  by the terms with their signs where its `update_resnet` was called.
+  input for each output, which gets all that the output has;
+- a residual sum divides between its two terms by their positive parts (TorchRay hands the whole to both, or divides
+  by the terms with their signs where its `update_resnet` was called).
 """
 
 from collections.abc import Callable

@@ -44,18 +44,15 @@ def extremal_perturbation(
 
     Written from the paper (ICCV 2019, arXiv 1910.08485). What it leaves open (the schedule of the area's penalty, the
     momentum, the margin on which area counts, the mirrored image in every other step) is as TorchRay was observed to do
-    it. Their lengths are pixels of an image of 224; here they are shares of the shorter side, so that an image has the
-    same explanation at any size.
+    it. Their lengths are pixels of an image of 224; here they are shares of the shorter side.
 
     Args:
-        network, images, targets: module to logits, (B, C, H, W), (B,).
         areas: shares to keep, in (0, 1), of the image with a margin of one radius around it: 0.1 is about 0.14 of the
             image alone. Each is searched for by itself; the masks are summed.
         steps: of gradient descent, for each area; the penalty grows as much over few as over many.
         radius: of the smallest spot that a mask can show, as a share of the image's shorter side.
         blur: standard deviation where the mask is 0, as a share of the shorter side.
-        smooth: standard deviation of the Gaussian blur of the masks found, which the pointing game is played with, as
-            a share of the shorter side; 0 for the masks themselves.
+        smooth: that of the masks found, which the pointing game is played with; 0 for the masks themselves.
 
     Returns:
         (B, H, W), from 0 to the number of areas.
@@ -105,13 +102,11 @@ class SmoothMask:
 
     m(u) = smax_v k(u - v) p(v), where smax f = sum f exp(f / T) / sum exp(f / T). The maximum, where a convolution
     would have the mean, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 to half the
-    radius, with a Gaussian flank of standard deviation radius / 2 from there.
+    radius (in pixels), with a Gaussian flank of standard deviation radius / 2 from there.
 
     Masks are computed where the grid's points are and enlarged bilinearly, at a fiftieth of the cost of every pixel.
-    They live on a canvas, the grid with a margin of one radius around it: there a disc centred on the image's border
-    counts almost whole, and places at the border are no cheaper than others.
-
-    images: (B, C, H, W), for their size; radius: of the smallest spot, in pixels.
+    They live on a canvas, the grid with a margin of one radius: a disc on the image's border counts almost whole there,
+    so that places at the border are no cheaper than others.
     """
 
     def __init__(self, images: Tensor, radius: float) -> None:
@@ -152,8 +147,8 @@ def between_levels(levels: Tensor, mask: Tensor) -> Tensor:
 def wanted_values(masks: Tensor, area: float) -> Tensor:
     """What the area's penalty |vecsort(m) - r_a|^2 pulls each pixel to, (B, H, W): 1 for the largest, 0 for the rest.
 
-    r_a is (1 - area) H W zeros and then ones. Pixels of the same value share what is left for them: the order in which
-    sorting happens to put them is that of the rows, and would pull a uniform mask to the bottom of the image.
+    Pixels of the same value share what is left for them: sorting puts them in the order of rows, which would pull a
+    uniform mask to the bottom of the image.
     """
     values = masks.flatten(1)
     ordered = values.sort(1).values

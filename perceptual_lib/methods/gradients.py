@@ -30,10 +30,8 @@ def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Ten
 
 @explainer("guided_backprop", source="Springenberg et al. 2015", passes=(1, 1), predicts=True)
 def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, *, reduction: str = "max") -> Tensor:
-    """The gradient with each activation passing on what is positive of what comes back, where it was active.
-
-    reduction: see `one_channel`.
-    """
+    """The gradient with each activation passing on what is positive of what comes back, where it was active; reduction:
+    see `one_channel`."""
     return one_channel(guided_gradient(network, images, targets), reduction)
 
 
@@ -52,7 +50,6 @@ def smoothgrad(
     """The gradient averaged over noisy copies of the image.
 
     Args:
-        network, images, targets: module to logits, (B, C, H, W), (B,).
         samples: noisy copies.
         noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
         multiplier: in place of `noise`, a standard deviation of (multiplier / range)**2, as in PyTorch CNN
@@ -96,7 +93,6 @@ def integrated_gradients(
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum).
 
     Args:
-        network, images, targets: module to logits, (B, C, H, W), (B,).
         steps: points of the line.
         points: "gauss" for the nodes and weights of Gauss and Legendre; "even" for the sum over 0, 1 / steps, ... 1,
             divided by steps, as in PyTorch CNN Visualizations.
@@ -167,7 +163,6 @@ def changed_gradient(
 class rules(watch):
     """Context in which operations have other gradients: `table[name](operation, *args, **kwargs)` answers for them.
 
-    Modules, functions and methods are seen alike, in place ("relu_") or not, and nothing is left on the network.
     The arguments of answers have torch's own names, by which networks may give them.
     """
 

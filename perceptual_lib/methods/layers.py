@@ -35,9 +35,9 @@ def layer_gradient(
     """
     caught: list[Tensor] = []
 
-    def keep(value: Tensor) -> Tensor:
-        if not value.requires_grad:
-            return value  # of parameters alone, or cut off from the image
+    def keep(value: Any) -> Any:
+        if not (isinstance(value, Tensor) and value.requires_grad):
+            return value  # no tensor, of parameters alone, or cut off from the image
         caught.append(value)
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
@@ -58,14 +58,13 @@ def layer_gradient(
 
 
 def _passing_through(
-    keep: Callable[[Tensor], Tensor], network: nn.Module, images: Tensor, layer: Layer, stride: int | None
+    keep: Callable[[Any], Any], network: nn.Module, images: Tensor, layer: Layer, stride: int | None
 ) -> AbstractContextManager[object]:
-    """Context in which what the layer computes passes through `keep`, where it is a tensor."""
-    modules = dict(network_of(network).named_modules())
+    """Context in which what the layer computes passes through `keep`."""
+    inner = network_of(network)
     place = default_layer(network, images, stride) if layer is None else layer
-    if isinstance(place, str) and place in modules:
-        wanted = modules[place]
-        return at_modules(lambda each, output: keep(output) if each is wanted and torch.is_tensor(output) else None)
+    if isinstance(place, str) and place in dict(inner.named_modules()):
+        return at_modules(inner, lambda path, output: keep(output) if path == place else None)
     if layer is not None:
         places = select_layers(layer, [activation.name for activation in _look(network, images)[0]])
         if len(places) != 1:
@@ -82,8 +81,7 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     module around it that has more channels at the same places ("inception5b", "Mixed_7c") is what all passes through.
     A join that no module has as its output is not found; neither is one at another resolution than its branches.
 
-    With a stride it is the last one whose height is at least the image's divided by that; of the images (B, C, H, W)
-    the first is tried. What is special about a network says it for images of every size. Raises InputError where there
+    With a stride it is the last one whose height is at least the image's divided by that. Raises InputError where there
     is none, as in a vision transformer.
     """
     known = special(network).last_map
@@ -119,15 +117,14 @@ def enlarge(maps: Tensor, images: Tensor) -> Tensor:
 
 def _look(network: nn.Module, images: Tensor) -> tuple[list[Activation], dict[str, tuple[int, ...]]]:
     """One pass of the first image: its activations, and by their paths the shapes (...) of what modules return."""
-    paths = {module: path for path, module in network_of(network).named_modules()}
-    shapes: dict[str, tuple[int, ...]] = {}
+    inner, shapes = network_of(network), dict[str, tuple[int, ...]]()
 
-    def see(module: nn.Module, output: Any) -> None:
-        if isinstance(output, Tensor) and module in paths:
-            shapes[paths[module]] = tuple(output.shape[1:])
+    def note(path: str, output: Any) -> None:
+        if isinstance(output, Tensor):
+            shapes[path] = tuple(output.shape[1:])
 
-    with at_modules(see):
-        return trace(network_of(network), images[:1])[1], shapes
+    with at_modules(inner, note):
+        return trace(inner, images[:1])[1], shapes
 
 
 def _grid(shape: tuple[int, ...], images: Tensor) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from perceptual_lib.core.batches import portions
 from perceptual_lib.core.calling import Wrapper, network_of
-from perceptual_lib.core.checks import all_finite, ready, resolve_targets
+from perceptual_lib.core.checks import ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.settings import Settings
@@ -25,30 +25,16 @@ Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 @dataclass(frozen=True)
 class Method:
-    """An explanation method.
+    """An explanation method. Its function gets the network in evaluation mode, and gradients disabled."""
 
-    Attributes:
-        name: what `explain` calls it.
-        title: what readers call it.
-        function: `function(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`. It gets the
-            network in evaluation mode, its parameters without gradients, and gradients disabled.
-        source: where it was published.
-        counts: see `Passes`. What is prepared once for all images, and predictions that are asked for, are not in it.
-        predicts: its own pass shows what the network returns: it looks whether the targets fit, and for the predicted
-            classes where it gets none. For the others a pass is made before.
-        ours: the map is that of a perturbation on the perceptual ball, and the hyperparameters of `Settings` are among
-            the keyword arguments.
-        renamed: what settings are called now, by names that they had.
-    """
-
-    name: str
-    title: str
-    function: Callable[..., Tensor]
-    source: str
-    counts: Passes = (0, 0)
-    predicts: bool = False
-    ours: bool = False
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    name: str  #: what `explain` calls it
+    title: str  #: what readers call it
+    function: Callable[..., Tensor]  #: `(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`
+    source: str  #: where it was published
+    counts: Passes = (0, 0)  #: without what is prepared once for all images, and predictions that are asked for
+    predicts: bool = False  #: its own pass checks targets, and predicts them where it gets none; others need one before
+    ours: bool = False  #: it perturbs on the perceptual ball, and takes the hyperparameters of `Settings`
+    renamed: Mapping[str, str] = field(default_factory=dict)  #: what settings are called now, by names that they had
 
     def current(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings by the names that they have now."""
@@ -62,7 +48,7 @@ class Method:
         return own | {each.name: None for each in fields(Settings) if self.ours and each.name not in own}
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
-        """Passes of the network for one image with these settings, the others as they are: forward and backward."""
+        """Passes of the network for one image, forward and backward; other settings have their defaults."""
         chosen = self.settings | self.current(settings)
         if callable(self.counts):
             return self.counts(chosen)
@@ -71,7 +57,7 @@ class Method:
 
     @property
     def cost(self) -> str:
-        """Passes of the network for one image at the default settings, for readers: "50 forward, 50 backward"."""
+        """The same at the default settings, for readers: "50 forward, 50 backward"."""
         counts = zip(self.passes({}), ("forward", "backward"), strict=True)
         return ", ".join(f"{count} {direction}" for count, direction in counts if count) or "none"
 
@@ -91,9 +77,9 @@ def explainer(
 ) -> Callable[[Function], Function]:
     """Decorator that adds a method to the registry, under a new name or in place of another.
 
-    `title` is for readers, where it is not just the name in words. `passes` of the network are for estimates of time:
-    `(1, 1)`, `("samples", "samples")`, see `Passes`; the others see `Method`. Settings are called alike: `samples` are
-    random draws, `steps` an exact number of them, `max_iter` a limit of iterations that may end earlier.
+    `title` is for readers, where it is not just the name in words; `passes` are the `counts` of `Method`, which has the
+    others too. Settings are called alike: `samples` are random draws, `steps` an exact number of them, `max_iter` a
+    limit of iterations that may end earlier.
     """
 
     def add(function: Function) -> Function:
@@ -119,7 +105,7 @@ def explain(
     method: str = "perceptual",
     **settings: Any,
 ) -> Tensor:
-    """Saliency maps by any of the methods, one call for all.
+    """Saliency maps by any of the methods.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
@@ -129,11 +115,10 @@ def explain(
         settings: the method's own keyword arguments.
 
     Returns:
-        (B, H, W), finite, on the images' device, detached and not normalized; higher is more salient.
+        (B, H, W), finite, not normalized; higher is more salient.
 
-    Raises:
-        InputError: an unknown method or setting, inputs or targets that do not fit, no layer that the method could
-            use, or a map that is not finite.
+    Raises InputError for an unknown method or setting, inputs or targets that do not fit, no layer that the method
+    could use, or a map that is not finite.
     """
     chosen = find_method(method)
     for old in chosen.renamed.keys() & settings.keys():
@@ -150,7 +135,7 @@ def explain(
         classifier = Wrapper(network_of(classifier))  # which knows the logits in what a network returns
     with ready(classifier, images, targets, gradient=chosen.passes(settings)[1] > 0) as (images, targets):
         maps = torch.cat([_maps(chosen, classifier, *each, settings) for each in portions(images, targets)])
-    if not all_finite(maps):
+    if not maps.isfinite().all():
         raise InputError(
             f"{method} gave a map with NaN or infinity; the network's scores may overflow{see('NaN or infinity')}."
         )

@@ -28,21 +28,15 @@ def rise(
 ) -> Tensor:
     """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
 
-    Every image of a batch sees the same masks. They are made as they are needed: memory does not grow with `samples`.
+    Every image of a batch sees the same masks. What is hidden is 0, in normalized space the mean colour.
 
     Args:
-        network, images, targets: module to logits, (B, C, H, W), (B,). What is hidden is 0, in normalized space the
-            mean colour.
         samples: random masks.
         cells: their cells along each side.
-        share: the probability that a cell is visible; the map is divided by it, so that it does not depend on it on
-            average.
+        share: the probability that a cell is visible; the map is divided by it.
         seed: of the masks.
         batch_size: masked images that the network gets at once; the map does not depend on it. None for what suits the
             device, see `full_batch`.
-
-    Returns:
-        (B, H, W): sum over masks of probability times mask, divided by their number times `share`.
     """
     numbers = samples, cells, 1 if batch_size is None else batch_size
     if not all(isinstance(each, int) and each >= 1 for each in numbers):

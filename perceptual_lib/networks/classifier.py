@@ -25,11 +25,6 @@ MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 class Classifier(Wrapper):
     """A network that is called like the network, and knows how to read pictures for it.
 
-    PyTorch lets a GPU round what goes into a convolution to TF32, 10 bits, unless told otherwise. A map of the gradient
-    is then up to a tenth away from that of the CPU, in full precision 0.002, and the perturbation is no faster. So what
-    explains runs in full precision, whatever torch's switches say, and puts them back; only a `precision` asks for
-    less. A call of the classifier itself is one of the network: torch's switches hold.
-
     Args:
         network: module from normalized images (B, C, H, W) to logits (B, K). What is None below is what a network of
             timm says of itself, or else as torchvision has it for ImageNet.
@@ -38,11 +33,11 @@ class Classifier(Wrapper):
         input_size: (height, width) that pictures are warped to.
         mean, std: for each of the C channels, of pixels in [0, 1].
         interpolation: Pillow's filter for the warp.
-        precision: what it is explained in: "full", "tf32" (the rounding of above, on CUDA) or "bf16" (an autocast, on
-            any device); kept as an attribute.
+        precision: what it is explained in, whatever torch's switches say: "full"; "tf32", what PyTorch lets a GPU round
+            the inputs of a convolution to unless told otherwise (a map of the gradient is then up to a tenth away from
+            that of the CPU, in full precision 0.002); or "bf16" (an autocast, on any device).
 
-    Raises:
-        InputError: an unknown precision, a mean and a standard deviation for different channels.
+    Raises InputError for an unknown precision, a mean and a standard deviation for different channels.
     """
 
     def __init__(
@@ -62,10 +57,8 @@ class Classifier(Wrapper):
         self.name = own["name"] if name is None else name
         self.class_names = tuple(own["class_names"] if class_names is None else class_names)
         self.input_size = tuple(own["input_size"] if input_size is None else input_size)
-        self.mean, self.std = (
-            torch.tensor(own[key] if given is None else given).view(-1, 1, 1)
-            for key, given in (("mean", mean), ("std", std))
-        )
+        self.mean = torch.tensor(own["mean"] if mean is None else mean).view(-1, 1, 1)
+        self.std = torch.tensor(own["std"] if std is None else std).view(-1, 1, 1)
         if len(self.mean) != len(self.std):
             raise InputError(f"mean and std are for {len(self.mean)} and {len(self.std)} channels; give one each.")
         self.interpolation = own["interpolation"] if interpolation is None else interpolation
@@ -76,7 +69,7 @@ class Classifier(Wrapper):
         return next(self.network.parameters(), torch.empty(0)).device
 
     def preprocess(self, pictures: PictureLike | Iterable[PictureLike], size: tuple[int, int] | None = None) -> Tensor:
-        """Read pictures, warp them to the input size (aspect ratio not kept, as in the paper) and normalize them.
+        """Pictures, warped to the input size (aspect ratio not kept, as in the paper) and normalized.
 
         Args:
             pictures: PIL images, paths, open files or arrays (see `open_picture`), or one of them. Raises InputError
@@ -98,16 +91,12 @@ class Classifier(Wrapper):
         ]
         if not pixels:
             raise InputError("there is no picture to preprocess; give one or more.")
-        images = (
-            torch.stack(pixels).to(self.device).view(len(pixels), height, width, -1).permute(0, 3, 1, 2) / 255
-        )  # (B, C, H, W) in [0, 1]
+        rows = torch.stack(pixels).to(self.device).view(len(pixels), height, width, -1)
+        images = rows.permute(0, 3, 1, 2) / 255  # (B, C, H, W) in [0, 1]
         return ((images - self.mean.to(self.device)) / self.std.to(self.device)).contiguous()
 
     def pixels(self, inputs: Tensor) -> Tensor:
-        """The pictures that normalized inputs (B, C, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU, to show.
-
-        Grey where there are not three channels.
-        """
+        """The pictures that inputs (B, C, H, W) stand for: (B, H, W, 3) in [0, 1] on the CPU; grey unless C is 3."""
         images = (inputs.detach().cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
         return images if images.shape[3] == 3 else images.mean(3, keepdim=True).expand(-1, -1, -1, 3)
 
@@ -164,8 +153,8 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
             keys = "name", "class_names", "input_size", "interpolation"
             scales = {key: getattr(module, key).flatten().tolist() for key in ("mean", "std")}
             return {key: getattr(module, key) for key in keys} | scales
-    inner = next((each for each in network.modules() if isinstance(getattr(each, "pretrained_cfg", None), dict)), None)
-    inner = network_of(network) if inner is None else inner
+    of_timm = (each for each in network.modules() if isinstance(getattr(each, "pretrained_cfg", None), dict))
+    inner = next(of_timm, network_of(network))
     first = next((module for module in inner.modules() if isinstance(module, nn.Conv2d)), None)
     found: dict[str, Any] = {
         "name": architecture(inner) or type(inner).__name__,
@@ -202,10 +191,11 @@ def stages(model: nn.Module) -> tuple[str, ...]:
     place of a `Sequential` among them its own children: EfficientNet's head, its blocks, its stem. Only those with
     weights, and without batch norms, which go with the layer before them.
     """
+    network, known = network_of(model), special(model).stages
+    if known and set(known) <= {path for path, _ in network.named_modules()}:
+        return known
     found = []
-    for path, child in network_of(model).named_children():
+    for path, child in network.named_children():
         parts = [(f"{path}.{name}", part) for name, part in child.named_children()]
         found += parts if isinstance(child, nn.Sequential) else [(path, child)]
-    own = tuple(path for path, part in reversed(found) if part.state_dict() and not isinstance(part, _BatchNorm))
-    known = special(model).stages
-    return known if set(known) <= {path for path, _ in network_of(model).named_modules()} and known else own
+    return tuple(path for path, part in reversed(found) if part.state_dict() and not isinstance(part, _BatchNorm))

