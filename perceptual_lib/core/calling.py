@@ -34,6 +34,29 @@ class Wrapper(nn.Module):
         return ask(self.network, inputs)
 
 
+class Scored(nn.Module):
+    """A network of two classes, whose first has a number of your own for its logit, and whose second has 0.
+
+    So what is explained may be anything: a pixel of a segmentation, the score of a detection, a similarity of
+    embeddings. Its margin (Eq. 1) is that number. Layers have their paths below `network`.
+
+    Args:
+        network: any module that is called with images (B, C, H, W).
+        objective: from what it returns to one number an image, (B,), differentiable; each from its own image alone.
+    """
+
+    def __init__(self, network: nn.Module, objective: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.network, self.objective = network_of(network), objective
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = self.objective(self.network(images))
+        if not isinstance(score, Tensor) or score.shape != (len(images),):
+            got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise InputError(f"objective must give one number for each of {len(images)} images, not {got}.")
+        return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+
 def ask(network: nn.Module, images: Tensor) -> Tensor:
     """The logits of images (B, C, H, W); a network of half precision gets them in its own type."""
     weight = next(network.parameters(), images)

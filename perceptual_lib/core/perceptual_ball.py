@@ -1,6 +1,6 @@
 """What people call: the perturbation (Eq. 5) of a batch of images, and of one image with many choices of layers."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.batches import in_halves, join
-from perceptual_lib.core.calling import network_of
+from perceptual_lib.core.calling import Scored, network_of
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.passes import Passes
@@ -23,6 +23,8 @@ def perceptual_ball(
     targets: None | int | Tensor = None,
     layers: Layers | None = None,
     *,
+    towards: None | int | Tensor = None,
+    objective: Callable[[Any], Tensor] | None = None,
     batch_size: int | None = None,
     callback: Callback | None = None,
     **settings: Any,
@@ -38,6 +40,10 @@ def perceptual_ball(
         targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
         layers: the activations that are held, by index, name or range (see `select_layers`), or modules whose outputs
             are, by their paths; `()` is the paper's "NoPer" (Eq. 4), None what suits the network.
+        towards: the class to reach instead, as targets are given: "why this and not that?". The margin is then by how
+            much the best other class leads, and below 0 the network says so.
+        objective: a function of what the network returns to (B,), which is to fall below 0 in place of a margin, see
+            `Scored`.
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
         callback: `callback(step, rows, delta)` at the start of each batch and after each of its steps, with the indices
@@ -48,6 +54,12 @@ def perceptual_ball(
 
     Raises InputError for arguments that do not fit, or not enough memory for a single image.
     """
+    if (targets is not None) + (towards is not None) + (objective is not None) > 1:
+        raise InputError("targets, towards and objective each say what is explained; give one of them.")
+    if objective is not None:
+        model, targets = Scored(model, objective), 0
+    if towards is not None:
+        targets, settings = towards, settings | {"reach": True}
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
         passes = Passes(model)

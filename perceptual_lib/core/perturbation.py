@@ -92,7 +92,8 @@ class Objective:
     ) -> None:
         self.passes, self.images, self.settings = passes, images, settings
         self.record = passes.kept(images).record
-        self.margin_of = class_response if settings.multilabel else multiclass_margin
+        lead = class_response if settings.multilabel else multiclass_margin
+        self.margin_of = (lambda *given: -lead(*given)) if settings.reach else lead
         logits, activations, values = trace(passes.network, images)
         self.modules = held_modules(choices, [activation.name for activation in activations], passes.network)
         if self.modules:
@@ -142,7 +143,8 @@ class Objective:
         return self._evaluate(points, self.images, self.targets, self.scales, *self.references)
 
     def _evaluate(self, points: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        fixed = self.settings.margin_target, self.settings.pixel_weight, self.settings.multilabel
+        chosen = self.settings
+        fixed = chosen.margin_target, chosen.pixel_weight, chosen.multilabel, chosen.reach
         name = "Eq. 5", fixed, tuple(self.layers), self.activation_count, self.modules
         delta = points.unflatten(1, self.images.shape[1:])
         loss, gradient = self.record(name, partial(with_gradient, self.loss), delta, *inputs)

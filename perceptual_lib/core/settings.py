@@ -26,6 +26,7 @@ class Settings:
             lambda' serves every network.
         multilabel: the margin is the class's response itself (Eq. 2), at its largest region where the network
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
+        reach: the class is one to be reached, not lost: the margin is what the best other class leads by.
         max_iter: most steps of L-BFGS.
 
     Raises InputError for a margin that is not below zero, a negative weight, no step.
@@ -37,6 +38,7 @@ class Settings:
     pixel_weight: float = 1.0
     normalize_layers: bool = False
     multilabel: bool = False
+    reach: bool = False
     max_iter: int = 200
 
     def __post_init__(self) -> None:

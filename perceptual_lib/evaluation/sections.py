@@ -67,7 +67,7 @@ class PhotographsSection(Section):
 _hyperparameters = {
     field.name: (field.type, field.default)
     for field in fields(Settings)
-    if field.name not in ("layers", "multilabel")  # see below; a game says which margin is its own
+    if field.name not in ("layers", "multilabel", "reach")  # see below; a game says which margin is its own
 }
 
 

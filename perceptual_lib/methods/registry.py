@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.calling import Wrapper, network_of
+from perceptual_lib.core.calling import Scored, Wrapper, network_of
 from perceptual_lib.core.checks import ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import say_what_is_flat
@@ -103,6 +103,7 @@ def explain(
     targets: None | int | Tensor = None,
     *,
     method: str = "perceptual",
+    objective: Callable[[Any], Tensor] | None = None,
     **settings: Any,
 ) -> Tensor:
     """Saliency maps by any of the methods.
@@ -112,6 +113,7 @@ def explain(
         images: (B, C, H, W) in the network's normalized input space. Each image is explained for itself.
         targets: the class explained: None for the network's prediction, one index for all, or (B,) int64.
         method: a name from `METHODS`; `perceptual-ball methods` lists them.
+        objective: what is explained in place of a class, a function of what the network returns to (B,): see `Scored`.
         settings: the method's own keyword arguments.
 
     Returns:
@@ -120,6 +122,10 @@ def explain(
     Raises InputError for an unknown method or setting, inputs or targets that do not fit, no layer that the method
     could use, or a map that is not finite.
     """
+    if objective is not None:
+        if targets is not None:
+            raise InputError("targets and objective both say what is explained; give one of them.")
+        classifier, targets = Scored(classifier, objective), 0
     chosen = find_method(method)
     for old in chosen.renamed.keys() & settings.keys():
         if chosen.renamed[old] in settings:
