@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, create_model
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.evaluation import sections
@@ -16,42 +15,28 @@ from perceptual_lib.evaluation.games import GAMES
 FOLDER = Path(__file__).with_name("profiles")
 
 
-class _Common(sections.Section):
-    """What a profile says beside its games."""
+class Profile(sections.Section):
+    """One way to compute the book. The games whose sections are there are played."""
 
-    name: str
-    description: str
+    name: str  #: of the file, without its ending
+    description: str  #: one line for readers
     classifier: sections.ClassifierSection = sections.ClassifierSection()
     photographs: sections.PhotographsSection = sections.PhotographsSection()
     perturbation: sections.PerturbationSection = sections.PerturbationSection()
-    sigma: NonNegativeFloat = 5.0
-    batch_size: PositiveInt = 4
-    methods: dict[str, sections.MethodSettings] = {}
+    sigma: NonNegativeFloat = 5.0  #: blur of the figures' maps, in pixels of the network's input
+    batch_size: PositiveInt = 4  #: images explained at once
+    methods: dict[str, sections.MethodSettings] = {}  #: settings that differ from their defaults, by method
     shown: list[str | NonNegativeInt] = []
+    """The photographs that the text looks at closely, by name or as the first of a class (its index), where there is
+    one; none for the first four."""
     beside: str | None = None
-    folder: Annotated[Path, Field(exclude=True)] = Path()
-
-
-_sections = {name: import_module(f"{__package__}.{name}.section").Section for name in GAMES}
-
-
-class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] | None, None) for name in GAMES})):
-    """One way to compute the book.
-
-    Attributes:
-        name: file name without its ending.
-        description: one line for readers.
-        classifier, photographs, perturbation: see the sections.
-        sigma: blur of the figures' maps, in pixels of the network's input.
-        batch_size: images explained at once.
-        methods: settings of explanation methods that differ from their defaults, by method.
-        shown: the photographs that the text looks at closely, by name or as the first of a class (its index), where
-            there is one; none for the first four.
-        beside: the published run, a folder of `results/`, that pages show beside the profile's own; none for no other.
-        folder: where the profile's file is.
-
-    And the section of each of `GAMES`, by its name; those that are there are played.
-    """
+    """The published run, a folder of `results/`, that pages show beside the profile's own; none for no other."""
+    folder: Annotated[Path, Field(exclude=True)] = Path()  #: where the profile's file is
+    change: sections.Change | None = None
+    localization: sections.Localization | None = None
+    insertion_deletion: sections.InsertionDeletion | None = None
+    pointing: sections.Pointing | None = None
+    randomization: sections.Randomization | None = None
 
     @property
     def games(self) -> list[str]:

@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     create_model,
     model_validator,
@@ -101,3 +102,76 @@ class RowsSection(ExperimentSection):
     """The first so many pictures are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
     granularity: Literal["stage", "activation"] = "stage"
     """Whether ranges are made of single activations, or of the stages between which the resolution changes."""
+
+
+# One for each game. Blurs are in pixels of the network's input.
+
+
+class Change(RowsSection):
+    """Where the change goes (Secs. 1, 3 and 4): of the paper's own methods alone."""
+
+    methods: list[Literal["no_perceptual", "perceptual"]] = ["no_perceptual", "perceptual"]
+
+
+class Localization(RowsSection):
+    """Weak localization (Sec. 4.2)."""
+
+    methods: list[str] = ALL_METHODS
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
+    pinned: NonNegativeFloat | None = None
+    """One of them, at which the table has every method beside the one chosen for it; none for no such columns."""
+    grey: list[str] = []
+    """Methods whose maps are clipped at the 99th percentile of their values, as PyTorch CNN Visualizations does."""
+    layer_weights: list[NonNegativeFloat] = []  #: other values of lambda', tried on the pictures of the ranges
+
+
+class InsertionDeletion(RowsSection):
+    """The insertion and deletion games (Sec. 4.3); blurs are by RISE's kernel."""
+
+    methods: list[str] = ALL_METHODS
+    sigmas: dict[str, list[NonNegativeFloat]] = {
+        "gradient": [0.0, 5.0],
+        "guided_backprop": [0.0, 5.0],
+        "no_perceptual": [0.0, 2.5, 5.0],
+        "perceptual": [0.0, 1.0, 2.5, 5.0],
+    }  #: blurs of a method's maps; none for the others
+    sweep: list[NonNegativeFloat] = []  #: more blurs of the maps of "perceptual"
+    swept: NonNegativeInt = 0  #: the first so many pictures play with them
+    single: NonNegativeInt = 0  #: of each method the first so many pictures play single deletion, with its `sigmas`
+    range_sigmas: list[NonNegativeFloat] = [0.0, 5.0]  #: blurs for ranges of layers
+    step: PositiveInt = 8 * 224  #: pixels that change at once
+
+
+class Pointing(RowsSection):
+    """The pointing game (Sec. 4.4), on mosaics of the profile's photographs or on VOC 2007.
+
+    On VOC `selection` and `ranges` count boxes as the paper does, the classes of pictures, also those of which all
+    objects are flagged and which nothing is asked of; the picture with the last of them counts whole.
+    """
+
+    methods: list[str] = """
+        center gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation rise normgrad
+        selective_normgrad no_perceptual perceptual
+    """.split()
+    source: str | None = None
+    """The folder of VOC 2007's test set, in which $VARIABLES are replaced; none for mosaics."""
+    classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
+    scales: list[PositiveFloat] = [1.0, 1.5]
+    """Sizes of the network's input: 1 is the paper's "original size", a short side of 224 pixels."""
+    without: dict[float, list[str]] = {}  #: methods that do not play at a scale
+    range_scales: list[PositiveFloat] = [1.0, 1.5]  #: those at which ranges of layers are tried
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]
+    """Blurs of the maps that are tried."""
+    pinned: dict[float, NonNegativeFloat] = {}
+    """By scale, one of them at which the table has "perceptual" beside the one chosen; none for no such columns."""
+    smooth: dict[str, PositiveFloat] = {}
+    """Of methods that are smoothed in place of blurred: see `maxima`; TorchRay does so with some, by 0.02."""
+    layers: dict[float, str] = {}  #: that "perceptual" holds, by scale, where they are not the profile's
+
+
+class Randomization(ExperimentSection):
+    """The sanity checks (Sec. 4.5)."""
+
+    methods: list[str] = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
+    seeds: PositiveInt = 2  #: untrained networks that the weights are taken from
+    sigma: NonNegativeFloat = 0.0  #: blur of the maps
