@@ -25,7 +25,7 @@ class Localization(Experiment):
 
     @property
     def rows(self) -> list[Row]:
-        few, settings = tuple(self.pictures[: self.section.ranges]), self.settings("perceptual")
+        few, settings = self.first(self.section.ranges), self.settings("perceptual")
         if not few:
             return super().rows
         # No layers are the corner of the guided variant's triangle, too; the unguided one's is the table's row.

@@ -60,6 +60,12 @@ def class_scores(classifier: Classifier) -> nn.Module:
     return SummedRegions(classifier.network, classifier.precision) if _returns_regions(classifier) else classifier
 
 
+def _returns_regions(classifier: Classifier) -> bool:
+    blank = torch.zeros(1, len(classifier.mean), *classifier.input_size, device=classifier.device)
+    with torch.no_grad(), freeze(classifier):
+        return classifier(blank).ndim == 4
+
+
 def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1.0) -> Tensor:
     """A picture as the network takes it in the pointing game, (1, 3, h, w): aspect ratio kept.
 
@@ -75,12 +81,6 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
     return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
-def _returns_regions(classifier: Classifier) -> bool:
-    blank = torch.zeros(1, len(classifier.mean), *classifier.input_size, device=classifier.device)
-    with torch.no_grad(), freeze(classifier):
-        return classifier(blank).ndim == 4
-
-
 class SummedRegions(nn.Module):
     """A network's responses (B, K, h, w) summed over the regions: what TorchRay differentiates. Shares the network."""
 
@@ -88,8 +88,7 @@ class SummedRegions(nn.Module):
         super().__init__()
         for name, child in network.named_children():
             self.add_module(name, child)  # before the network: its layers keep the names that they have there
-        self.network = network
-        self.precision = precision  # that it is explained in
+        self.network, self.precision = network, precision
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images).sum((2, 3))
@@ -99,8 +98,8 @@ class ResponseMaps(nn.Module):
     """A classifier that pools its features, without the pooling: images (B, C, H, W) to responses (B, K, h, w).
 
     The last layer is linear, so it can as well be applied to each place before the mean over places is taken: the mean
-    of the responses is the network's logits. Shares the network's parameters, and leaves it as it is. Raises InputError
-    for another network than one of timm's EfficientNet family, or one with another pooling.
+    of the responses is the network's logits. Shares the network. Raises InputError for another network than one of
+    timm's EfficientNet family, or one with another pooling.
     """
 
     def __init__(self, network: nn.Module, precision: str = "full") -> None:
@@ -109,8 +108,7 @@ class ResponseMaps(nn.Module):
         super().__init__()
         if not isinstance(network, EfficientNet) or network.global_pool.pool_type != "avg":
             raise InputError(f"{type(network).__name__} is not an EfficientNet of timm that averages over places.")
-        self.network = network
-        self.precision = precision  # that it is explained in
+        self.network, self.precision = network, precision
 
     def forward(self, images: Tensor) -> Tensor:
         head = self.network.classifier
