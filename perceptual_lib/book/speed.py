@@ -137,7 +137,6 @@ def study_hours(
     row = run.row(gpu_row if run.machine["gpu"] else "workers")
     if row is None:
         return None
-    seconds = (  # of one worker, for one evaluation
-        np.median(row["seconds"]["ours"]) if run.machine["gpu"] else 2 * row["workers"]["2"] / row["evaluations"]
-    )
+    on_gpu = run.machine["gpu"]
+    seconds = np.median(row["seconds"]["ours"]) if on_gpu else 2 * row["workers"]["2"] / row["evaluations"]
     return float(images * ranges * evaluations * seconds / workers / 3600)
