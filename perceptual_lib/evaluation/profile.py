@@ -29,8 +29,7 @@ class Profile(sections.Section):
     shown: list[str | NonNegativeInt] = []
     """The photographs that the text looks at closely, by name or as the first of a class (its index), where there is
     one; none for the first four."""
-    beside: str | None = None
-    """The published run, a folder of `results/`, that pages show beside the profile's own; none for no other."""
+    beside: str | None = None  #: the published run, a folder of `results/`, that pages show beside the profile's own
     folder: Annotated[Path, Field(exclude=True)] = Path()  #: where the profile's file is
     change: sections.Change | None = None
     localization: sections.Localization | None = None
@@ -91,11 +90,9 @@ class Profile(sections.Section):
 
     def expand_path(self, source: str, what: str) -> str:
         """A path with the variables of the environment replaced. Raises InputError for one that is not set."""
-        path = os.path.expandvars(source)
-        if "$" in path:
-            raise InputError(
-                f"profile {self.name} reads {path}, which is not set: set that environment variable to {what}."
-            )
+        if "$" in (path := os.path.expandvars(source)):
+            advice = f"set that environment variable to {what}."
+            raise InputError(f"profile {self.name} reads {path}, which is not set: {advice}")
         return path
 
 
@@ -108,10 +105,8 @@ def load_profile(name: str | os.PathLike) -> Profile:
     """A profile of the package by name ("demo"), or one's own by the path of its YAML file.
 
     A file may say `base`: another profile, by its name or by a path beside it, whose values hold where the file says
-    none. A section is joined key by key; null takes it away.
-
-    Raises:
-        InputError: no such profile, not YAML, an unknown key, or a value of the wrong type or range.
+    none. A section is joined key by key; null takes it away. Raises InputError: no such profile, not YAML, an unknown
+    key, or a value of the wrong type or range.
     """
     path = _find(name)
     content, folder = _read(path)
@@ -166,8 +161,8 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    *section, key = map(str, first["loc"])
-    at = ".".join([*section, key])
+    *section, key = path = list(map(str, first["loc"]))
+    at = ".".join(path)
     if first["type"] == "missing":
         return f"{at} is missing."
     if first["type"] == "value_error":  # a sentence of ours

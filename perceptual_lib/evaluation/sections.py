@@ -58,10 +58,8 @@ class ClassifierSection(Section):
 class PhotographsSection(Section):
     """Arguments of `load_photographs`."""
 
-    source: str | None = None
-    """A file or folder, in which $VARIABLES of the environment are replaced; none for the embedded photographs."""
-    names: str | None = None
-    """A text file beside the profile with the names of the photographs that are used, one in a line; none for all."""
+    source: str | None = None  #: a file or folder; $VARIABLES are replaced; none for the embedded photographs
+    names: str | None = None  #: a text file beside the profile that names those that are used, one in a line
     limit: PositiveInt | None = None
 
 
@@ -96,12 +94,9 @@ class ExperimentSection(Section):
 class RowsSection(ExperimentSection):
     """Of a game that also tries other settings than the profile's; see `rows`."""
 
-    subsets: dict[str, PositiveInt] = {}
-    """How many, drawn with a fixed seed, for methods that cost too much for all pictures."""
-    ranges: NonNegativeInt = 0
-    """The first so many pictures are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
-    granularity: Literal["stage", "activation"] = "stage"
-    """Whether ranges are made of single activations, or of the stages between which the resolution changes."""
+    subsets: dict[str, PositiveInt] = {}  #: how many, drawn with a fixed seed, for methods that cost too much for all
+    ranges: NonNegativeInt = 0  #: on the first so many every contiguous range of layers is held in turn (Fig. 5)
+    granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; stages change the resolution
 
 
 # One for each game. Blurs are in pixels of the network's input.
@@ -118,10 +113,8 @@ class Localization(RowsSection):
 
     methods: list[str] = ALL_METHODS
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
-    pinned: NonNegativeFloat | None = None
-    """One of them, at which the table has every method beside the one chosen for it; none for no such columns."""
-    grey: list[str] = []
-    """Methods whose maps are clipped at the 99th percentile of their values, as PyTorch CNN Visualizations does."""
+    pinned: NonNegativeFloat | None = None  #: one of them, at which the table has every method, too
+    grey: list[str] = []  #: methods whose maps are clipped at their 99th percentile, as PyTorch CNN Visualizations does
     layer_weights: list[NonNegativeFloat] = []  #: other values of lambda', tried on the pictures of the ranges
 
 
@@ -153,19 +146,14 @@ class Pointing(RowsSection):
         center gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation rise normgrad
         selective_normgrad no_perceptual perceptual
     """.split()
-    source: str | None = None
-    """The folder of VOC 2007's test set, in which $VARIABLES are replaced; none for mosaics."""
+    source: str | None = None  #: the folder of VOC 2007's test set; $VARIABLES are replaced; none for mosaics
     classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
-    scales: list[PositiveFloat] = [1.0, 1.5]
-    """Sizes of the network's input: 1 is the paper's "original size", a short side of 224 pixels."""
+    scales: list[PositiveFloat] = [1.0, 1.5]  #: of the input: 1 is the paper's "original size", a short side of 224
     without: dict[float, list[str]] = {}  #: methods that do not play at a scale
     range_scales: list[PositiveFloat] = [1.0, 1.5]  #: those at which ranges of layers are tried
-    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]
-    """Blurs of the maps that are tried."""
-    pinned: dict[float, NonNegativeFloat] = {}
-    """By scale, one of them at which the table has "perceptual" beside the one chosen; none for no such columns."""
-    smooth: dict[str, PositiveFloat] = {}
-    """Of methods that are smoothed in place of blurred: see `maxima`; TorchRay does so with some, by 0.02."""
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]  #: tried
+    pinned: dict[float, NonNegativeFloat] = {}  #: by scale, one of them at which the table has "perceptual", too
+    smooth: dict[str, PositiveFloat] = {}  #: of methods that TorchRay smooths in place of a blur; see `maxima`
     layers: dict[float, str] = {}  #: that "perceptual" holds, by scale, where they are not the profile's
 
 
