@@ -40,10 +40,8 @@ class Experiment(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
-    """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow.
-
-    An array of a shard of scores fills the column of its name, of each picture a row for each of its `cases`.
-    """
+    """Of the table: those of a piece, `unit`, selection, failure and seconds; and arrays of a shard of scores, which
+    have for each picture a row for each of its `cases`."""
     looks: ClassVar[bool] = False  #: whether it looks at the pictures
     range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)  #: that are tried with ranges of layers
     unit: ClassVar[str] = "photograph"
@@ -182,8 +180,8 @@ class Experiment(ABC):
     def table(self) -> pd.DataFrame:
         """One line or more for each picture, of all shards that are finished.
 
-        Of the columns selection says whether settings are chosen on the picture; failure "" or why there is no
-        result; seconds how long its maps took.
+        Selection says whether settings are chosen on the picture; failure "" or why there is no result; seconds how
+        long its maps took.
         """
         selection = {picture.name for picture in self.first(self.section.selection)}
         lines = [line for about, shard in self.pieces for line in self._lines(about, shard, selection)]

@@ -32,14 +32,10 @@ def compute(
     scale: float,
     targets: list[list[int]],
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: maps that are not blurred, of Q classes in each of B pictures of one size.
-
-    Method and settings are those of `unblurred_maps`, the scale that of `region_inputs`, whose size the maps have. They
-    are maps (B, Q, h, w) and maps_scales (B, Q) as `pack_maps` has them.
-    """
+    """What a shard computes: maps (B, Q, h, w), not blurred, and maps_scales (B, Q) as `pack_maps` has them,
+    of Q classes in each of B pictures of one size, which is that of `region_inputs` at this scale."""
     images = torch.cat([region_inputs(classifier, picture, scale) for picture in pictures])
     asked = torch.tensor(targets)  # (B, Q)
-    # Our own methods take the largest region (Eq. 2).
     network = class_responses(classifier) if find_method(method).ours else class_scores(classifier)
     few = max(1, int(AT_ONCE / scale**2))
     batches = zip(images.repeat_interleave(asked.shape[1], 0).split(few), asked.flatten().split(few), strict=True)
@@ -71,7 +67,7 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
 
     Its short side becomes that of the classifier's input, times the scale: 1 for the paper's original size, 1.5 for its
     larger one. The paper's network for VOC takes it as TorchRay resizes it, bilinearly and without smoothing what
-    becomes smaller; others with the filter that `Classifier.preprocess` warps with.
+    becomes smaller; others as `Classifier.preprocess` does.
     """
     short = round(min(classifier.input_size) * scale)
     size = int(short * picture.height / min(picture.size)), int(short * picture.width / min(picture.size))
