@@ -8,7 +8,7 @@ import gc
 import json
 import os
 import runpy
-import select
+import signal
 import socket
 import sys
 from contextlib import suppress
@@ -22,31 +22,23 @@ PACKAGES = """
 
 
 def fork_kernels(build: socket.socket) -> None:
-    """Fork a kernel for each message of the build, and tell it, where the message says, its number and how it ended."""
-    running: dict[int, socket.socket] = {}
+    """Fork a kernel for each message of the build, until that is no more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for the end of one
     while True:
-        if select.select([build], [], [], 0.1)[0]:
-            told, channels, *_ = socket.recv_fds(build, 1 << 20, 1)
-            if not told:
-                return  # the build is no more: kernels end when they see that this process is none either
-            channel = socket.socket(fileno=channels[0])
-            kernel = os.fork()
-            if not kernel:
-                for inherited in (build, channel, *running.values()):
-                    inherited.close()
-                return become_kernel(**json.loads(told))
-            os.setpgid(kernel, kernel)
-            channel.send(b"%d" % kernel)
-            running[kernel] = channel
-        for kernel in list(running):
-            ended, status = os.waitpid(kernel, os.WNOHANG)
-            if ended:
-                with suppress(OSError), running.pop(kernel) as channel:  # nobody may want to know
-                    channel.send(b"%d" % os.waitstatus_to_exitcode(status))
+        told, channels, *_ = socket.recv_fds(build, 1 << 20, 1, socket.MSG_CMSG_CLOEXEC)
+        if not told:
+            return  # kernels end when they see that this process is none either
+        if not os.fork():
+            build.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return become_kernel(*channels, **json.loads(told))
+        os.close(*channels)
 
 
-def become_kernel(arguments: list[str], cwd: str, env: dict[str, str], log: str) -> None:
-    """Run `ipykernel_launcher` as a process of its own would."""
+def become_kernel(channel: int, arguments: list[str], cwd: str, env: dict[str, str], log: str) -> None:
+    """Run `ipykernel_launcher` as a process of its own would. The channel gets its number, and closes when it ends."""
+    os.setpgid(0, 0)
+    os.write(channel, b"%d" % os.getpid())
     with open(log, "a") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.chdir(cwd)

@@ -43,13 +43,8 @@ def explain_batch(
 ) -> Iterator[str]:
     """Explain photos at once, write their overlays, and say in a line each what was found.
 
-    Args:
-        classifier: of the photos.
-        read: for each the path of the photo, of its overlay, and the picture.
-        target: the class explained; None for the predictions.
-        method, settings: see `explain`; sigma: of the blur, in pixels of the network's input.
-        title: of the bar that shows how far it is.
-
+    Of each is `read` the path of the photo, of its overlay, and the picture; explained is the class `target`, None for
+    the prediction; sigma is in pixels of the network's input; `title` is that of the bar which shows how far it is.
     Raises InputError where an overlay cannot be written, and as `explain`.
     """
     inputs = classifier.preprocess([picture for _, _, picture in read])

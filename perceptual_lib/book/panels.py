@@ -54,11 +54,15 @@ def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Seq
 
     The component is cut at `alpha`, a share of the map's range; `titles` are those of the rows.
     """
-    rows = []
+    rows, found = [], []
     for picture, saliency in zip(np.asarray(pictures), np.asarray(maps), strict=True):
         mask, box = dominant_component(saliency, alpha)
-        rows.append([(picture, None), (saliency, None), (_as_seen(picture, mask), box)])
-    return _draw_steps(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
+        rows.append([picture, saliency, _kept(picture, mask)])
+        found.append([] if box is None else [box])
+    figure = image_grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
+    for panel, boxes in zip(figure.axes[2::3], found, strict=True):
+        _draw_boxes(panel, boxes, FOUND_BOX)
+    return figure
 
 
 def threshold_steps(
@@ -68,30 +72,17 @@ def threshold_steps(
 
     Title -> map, mask (H, W) bool of what is kept or None for the picture itself, and the box found or None.
     """
-    row = [(_as_seen(np.asarray(picture), image), box) for image, box in steps.values()]
-    return _draw_steps([row], list(steps), true=true)
-
-
-def _as_seen(picture: np.ndarray, image: ArrayLike | None) -> np.ndarray:
-    """An image of a step: a mask is the picture, dark where it is not kept."""
-    if image is None:
-        return picture
-    image = np.asarray(image)
-    return picture * np.where(image, 1.0, 0.25)[..., None] if image.dtype == bool else image
-
-
-def _draw_steps(
-    rows: Sequence[Sequence[tuple[np.ndarray, Box | None]]],
-    titles: Sequence[str],
-    row_titles: Sequence[str] = (),
-    true: Sequence[Box] = (),
-) -> Figure:
-    """Rows of images, each with the box that was found in it, or None."""
-    figure = image_grid([[image for image, _ in row] for row in rows], titles, row_titles)
-    for panel, (_, box) in zip(figure.axes, chain(*rows), strict=True):
+    figure = image_grid([[_kept(np.asarray(picture), image) for image, _ in steps.values()]], list(steps))
+    for panel, (_, box) in zip(figure.axes, steps.values(), strict=True):
         _draw_boxes(panel, true, TRUE_BOX)
         _draw_boxes(panel, [box] if box else [], FOUND_BOX)
     return figure
+
+
+def _kept(picture: np.ndarray, image: ArrayLike | None) -> np.ndarray:
+    """An image of a step: None stands for the picture, a mask for the picture, dark where it is not kept."""
+    image = picture if image is None else np.asarray(image)
+    return picture * np.where(image, 1.0, 0.25)[..., None] if image.dtype == bool else image
 
 
 def comparison(

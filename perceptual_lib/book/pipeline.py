@@ -6,8 +6,8 @@
 
 `doit` decides what is stale, and does two things at once: a game, and the notebooks that play those before it. There is
 a site from the beginning: a note stands in the place of what is still to be computed, and after the notebooks of each
-game the site is made anew. A notebook that fails costs the others nothing and never
-reaches the site: a note with its error stands in its place, `build` returns 1, and the next build tries it again.
+game the site is made anew. A notebook that fails costs the others nothing: a note with its error stands in its place,
+`build` returns 1, and the next build tries it again.
 """
 
 import hashlib
@@ -49,9 +49,8 @@ RENDERS = """
 def build(profile: str | os.PathLike, root: Path, only: str | None = None) -> int:
     """Bring the book of a clone up to date, for a profile ("demo") or the path of a YAML file.
 
-    With `only`, for whoever edits one notebook, it alone is computed, without the experiments first. Returns the exit
-    status: 0 when every section was computed and the site was built, else 1. Raises InputError: no such profile or
-    notebook, or `root` is no clone.
+    With `only` one notebook is computed, without the experiments first. Returns the exit status: 0 when every section
+    was computed and the site was built, else 1. Raises InputError: no such profile or notebook, or `root` is no clone.
     """
     book = Book(profile, root)
     chosen = [source for source in book.sources if only in (None, source.stem)]
@@ -88,9 +87,8 @@ class Book:
         settings = load_profile(profile)
         self.name = settings.name
         self.library = _files(self.root / "perceptual_lib")
-        self.profile = str(profile)  # what the notebooks get
-        if Path(profile).suffix in (".yaml", ".yml"):
-            self.profile = str(Path(profile).resolve())
+        is_file = Path(profile).suffix in (".yaml", ".yml")
+        self.profile = str(Path(profile).resolve() if is_file else profile)  # what the notebooks get
         self.settings = settings.model_dump_json()  # whatever file says them
         listed = settings.photographs.names and str(settings.folder / settings.photographs.names)
         sources = os.path.expandvars(settings.photographs.source or ""), listed or ""
@@ -119,6 +117,10 @@ class Book:
 
         return self.workers.enter_context(Kernels(self.root))
 
+    def computed(self, source: Path) -> Path:
+        """Where a notebook's computed copy is, once it has run without an error."""
+        return self.out / "notebooks" / self.name / source.name
+
     def page(self, source: Path) -> Path:
         """What the site shows of a notebook: its computed copy; or a note that it failed, or has not run yet."""
         computed = self.computed(source)
@@ -135,9 +137,10 @@ class Book:
         for source in self.waiting:
             pages.write_note(source, self.page(source), self.name)
 
-    def computed(self, source: Path) -> Path:
-        """Where a notebook's computed copy is, once it has run without an error."""
-        return self.out / "notebooks" / self.name / source.name
+    def render(self, strict: bool) -> None:
+        """Make the site of what there is so far; it says what is still to come. Raises InputError where it cannot."""
+        shown, waiting = [self.page(source) for source in self.sources], [source.stem for source in self.waiting]
+        pages.render(self.root, self.out, shown, waiting, strict)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -210,12 +213,11 @@ def _site_step(book: Book) -> dict[str, Any]:
     shown = [book.page(source) for source in book.sources]
     settings = [book.root / name for name in pages.SETTINGS]
     depends = {"profile": book.profile, "repository": pages.repository(book.root), **_versions(RENDERS)}
-    waiting = [source.stem for source in book.waiting]
     # A note has none of the labels that other pages may refer to: only without one are warnings errors.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
         "basename": "site",
-        "actions": [(_act, [pages.render, book.root, book.out, shown, waiting, strict])],
+        "actions": [(_act, [book.render, strict])],
         # The library too: the API reference is made from its docstrings.
         "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
         "uptodate": [config_changed(depends), not (book.html / PREVIEW).exists()],
@@ -255,11 +257,10 @@ def _act(step: Callable[..., None], *arguments: Any) -> dict[str, str] | None:
 
 
 def _preview(book: Book) -> None:
-    """Make the site of what there is so far, so that there is something to read; it says what is still to come."""
+    """Make a site, so that there is something to read."""
     book.write_waiting()
-    shown, waiting = [book.page(source) for source in book.sources], [source.stem for source in book.waiting]
     with suppress(InputError, OSError):  # the last one says what is wrong
-        pages.render(book.root, book.out, shown, waiting, strict=False)
+        book.render(strict=False)
         (book.html / PREVIEW).touch()
 
 

@@ -12,10 +12,7 @@ from tqdm import tqdm
 
 
 class Progress(ZeroReporter):
-    """A line where a step begins, with how long it took last time, and one where it ends: how long it took, or why not.
-
-    Two steps are made at once.
-    """
+    """A line where a step begins, with how long it took last time, and one where it ends: how long, or why not."""
 
     def __init__(self, out: Path, steps: int):
         super().__init__(sys.stdout, {})
@@ -40,17 +37,14 @@ class Progress(ZeroReporter):
 
     def add_success(self, task: Any) -> None:
         if "failed" in task.values:
-            return self._fail(task, task.values["failed"])
+            return say(f"      {task.name} FAILED: {task.values['failed']}")
         seconds = time.monotonic() - self.started[task.name]
         say(f"      {task.name}: done in {seconds:.0f} s")
         self.durations[task.name] = round(seconds, 1)
         self.file.write_text(json.dumps(self.durations, indent=1))
 
     def add_failure(self, task: Any, fail: Any) -> None:
-        self._fail(task, fail.get_msg().strip())
-
-    def _fail(self, task: Any, why: str) -> None:
-        say(f"      {task.name} FAILED: {why}")
+        say(f"      {task.name} FAILED: {fail.get_msg().strip()}")
 
 
 def say(line: str) -> None:

@@ -104,16 +104,16 @@ def over_rounds(values: Sequence[float] | np.ndarray) -> Estimate:
 
 def format_speed(table: pd.DataFrame) -> str:
     """The table as text for a terminal."""
-    flat = table.drop(columns=["agreement", "unit"]).set_index("row")
-    flat["reached"] = flat.reached.map({True: "yes", False: "NO", None: ""})
+    reached = table.reached.map({True: "yes", False: "NO", None: ""})
+    flat = table.assign(reached=reached).drop(columns=["agreement", "unit"]).set_index("row")
     return flat.map(format_cell).to_string()
 
 
 def growth_table(run: SpeedRun) -> pd.DataFrame:
     """For each axis of growth the lines of least squares through the seconds and the MB that were measured.
 
-    Columns: axis; values, from which to which; n of them; what; at_zero and per_unit of the axis; worst, the largest
-    distance of a point from its line as a share of the largest value.
+    Columns: axis; values, from which to which; n; what; at_zero and per_unit of the axis; worst, the largest distance
+    of a point from its line as a share of the largest value.
     """
     lines = []
     for row in run.rows:
@@ -137,7 +137,6 @@ def study_hours(
     row = run.row(gpu_row if run.machine["gpu"] else "workers")
     if row is None:
         return None
-    seconds = (  # of one worker, for one evaluation
-        np.median(row["seconds"]["ours"]) if run.machine["gpu"] else 2 * row["workers"]["2"] / row["evaluations"]
-    )
+    on_gpu = run.machine["gpu"]
+    seconds = np.median(row["seconds"]["ours"]) if on_gpu else 2 * row["workers"]["2"] / row["evaluations"]
     return float(images * ranges * evaluations * seconds / workers / 3600)

@@ -33,24 +33,15 @@ Piece = tuple[dict[str, Any], Shard]
 class Experiment(ABC):
     """A game, as a profile has it played. What a subclass adds is the game's own.
 
-    Args:
-        profile: what is computed.
-        store: folder of the finished shards.
-        executor: what computes; None for this process.
-        limit: only the first so many pictures.
-        only: only these methods; none for all.
-
-    Raises:
-        InputError: a profile that lacks the experiment; photographs that are missing or have no boxes; a method, or a
-            setting of one, that is not known.
+    Finished shards are in the folder `store`; the executor (None for this process) computes the others. With `limit`
+    it is played on the first so many pictures, with `only` by these methods. Raises InputError for a profile that lacks
+    the experiment; photographs that are missing or have no boxes; a method, or a setting of one, that is not known.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
-    """Of the table. The first are those of a piece; `unit`, selection, failure and seconds follow.
-
-    An array of a shard of scores fills the column of its name, of each picture a row for each of its `cases`.
-    """
+    """Of the table: those of a piece, `unit`, selection, failure and seconds; and arrays of a shard of scores, which
+    have for each picture a row for each of its `cases`."""
     looks: ClassVar[bool] = False  #: whether it looks at the pictures
     range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)  #: that are tried with ranges of layers
     unit: ClassVar[str] = "photograph"
@@ -72,6 +63,7 @@ class Experiment(ABC):
         for method in (*only, *section.methods, *section.settings, *getattr(section, "subsets", ()), *profile.methods):
             self.settings(method)  # raises what is wrong with one, before anything is loaded
         self.only = only
+        self.kind = f"{__package__}.{self.name}.protocol"  # whose `compute` scores maps, or makes and scores them
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
 
     @classmethod
@@ -109,13 +101,13 @@ class Experiment(ABC):
 
     def range_rows(self) -> list[Row]:
         """What layers are chosen from (Fig. 5): every contiguous range of them held, on the first pictures."""
-        few, settings = self.first(self.section.ranges), self.settings("perceptual")
+        few = self.first(self.section.ranges)
         ranges = layer_ranges(self.run.ask("activations"), self.section.granularity) if few else []
-        return [
-            Row("range", method, settings | {"layers": layers}, few)
-            for layers in ranges
-            for method in self.range_methods
-        ]
+        return [self.tried("range", method, few, layers=each) for each in ranges for method in self.range_methods]
+
+    def tried(self, role: str, method: str, few: tuple[Any, ...], **changed: Any) -> Row:
+        """A row of what the settings of "perceptual" are chosen from."""
+        return Row(role, method, self.settings("perceptual") | changed, few)
 
     def settings(self, name: str) -> dict[str, Any]:
         """Of a method's row in the table: the profile's for our own methods, whose maps are kept without a blur."""
@@ -143,11 +135,6 @@ class Experiment(ABC):
         height, width = self.run.network["input_size"]
         boxes = [photograph.scaled_boxes(height, width) for photograph in photographs]
         return {"array": row.array, "by_image": {"boxes": boxes}}
-
-    @property
-    def kind(self) -> str:
-        """The module whose `compute` scores maps, or makes and scores them."""
-        return f"{__package__}.{self.name}.protocol"
 
     def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
         """The shard that scores a shard of maps."""
@@ -193,8 +180,8 @@ class Experiment(ABC):
     def table(self) -> pd.DataFrame:
         """One line or more for each picture, of all shards that are finished.
 
-        Of the columns selection says whether settings are chosen on the picture; failure "" or why there is no
-        result; seconds how long its maps took.
+        Selection says whether settings are chosen on the picture; failure "" or why there is no result; seconds how
+        long its maps took.
         """
         selection = {picture.name for picture in self.first(self.section.selection)}
         lines = [line for about, shard in self.pieces for line in self._lines(about, shard, selection)]

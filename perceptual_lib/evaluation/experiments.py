@@ -35,14 +35,9 @@ def experiments_of(
 ) -> Iterator[list[Experiment]]:
     """A profile's experiments; those that explain the same network have one executor, which ends with the context.
 
-    What is asked of them afterwards comes from the store, or where that lacks it from this process.
-
-    Args:
-        make_executor: from the arguments of `load_classifier` to what computes.
-        names: only these experiments; none for all that the profile has. The others are as for `Experiment`.
-
-    Raises:
-        InputError: an experiment that there is not; a profile that has none; and as for `Experiment`.
+    What is asked of them afterwards comes from the store, or where that lacks it from this process. `make_executor` is
+    from the arguments of `load_classifier` to what computes; with `names` there are only these experiments; the rest is
+    as for `Experiment`. Raises InputError for an experiment that there is not, or none, and as that does.
     """
     names = names or [name for name in profile.games if not only or set(only) & set(getattr(profile, name).methods)]
     kinds = [find_game(name) for name in names]
@@ -52,8 +47,7 @@ def experiments_of(
     experiments: list[Experiment] = []
     try:
         for kind in kinds:
-            classifier = kind.classifier(profile)
-            if classifier not in executors:
+            if (classifier := kind.classifier(profile)) not in executors:
                 executors[classifier] = make_executor(classifier.model_dump())
             experiments.append(kind(profile, store, executors[classifier], limit=limit, only=only))
         yield experiments
@@ -71,16 +65,13 @@ def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[E
     pictures: what a page finds, it finds there. Without names, all games of the profile. Raises InputError as
     `experiments_of`, and where the published run is not there.
     """
+    title, played = f"this book's own run, of the profile {profile.name}", []
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
         for experiment in experiments:
             experiment.complete()
-        # While there are workers, whose networks are loaded: they tell the manifests what they compute on.
-        return [(experiment, _shown(experiment, Path(root, "results"))) for experiment in experiments]
-
-
-def _shown(experiment: Experiment, results: Path) -> list[Results]:
-    profile = experiment.profile
-    runs = [Results(f"this book's own run, of the profile {profile.name}", experiment.table, experiment.manifest)]
-    if profile.beside is not None:
-        runs.append(load_results(results / profile.beside, experiment.name))
-    return sorted(runs, key=lambda run: run.n, reverse=True)
+        for experiment in experiments:  # with its workers, whose networks are loaded: they tell what they compute on
+            runs = [Results(title, experiment.table, experiment.manifest)]
+            if profile.beside is not None:
+                runs.append(load_results(Path(root, "results", profile.beside), experiment.name))
+            played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))
+    return played

@@ -9,7 +9,7 @@ GAMES = {
     "pointing": "Pointing",
     "randomization": "Randomization",
 }
-"""In the paper's order. NAME/experiment.py has this class, NAME/section.py the `Section` of a profile, and
-NAME/protocol.py the `compute` of a shard."""
+"""In the paper's order. NAME/experiment.py has this class, NAME/protocol.py the `compute` of a shard, and
+sections.py what a profile may say under NAME."""
 
 STORE = Path("_build/store")  # below the clone

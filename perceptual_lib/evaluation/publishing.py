@@ -43,13 +43,12 @@ class Results:
 
     def describe(self) -> str:
         """The run in two sentences for readers: which it is, and what it was."""
-        network, failures = self.manifest["network"], len(self.manifest["failures"])
+        made, failures = self.manifest, len(self.manifest["failures"])
         return (
-            f"This is {self.title}. {network['name']} on {self.n} {self.unit}{'s' * (self.n != 1)}, "
-            f"{self.manifest['seconds'] / 3600:.1f} hours of one worker ({self.manifest['machine']}); "
-            f"weights {network['weights'][:12]}, pictures {self.manifest[f'{self.unit}s']['sha256'][:12]}, "
-            f"{failures} failure{'s' * (failures != 1)}, torch {self.manifest['versions']['torch']}, "
-            f"{self.manifest['made'][:10]}."
+            f"This is {self.title}. {made['network']['name']} on {self.n} {self.unit}{'s' * (self.n != 1)}, "
+            f"{made['seconds'] / 3600:.1f} hours of one worker ({made['machine']}); "
+            f"weights {made['network']['weights'][:12]}, pictures {made[f'{self.unit}s']['sha256'][:12]}, "
+            f"{failures} failure{'s' * (failures != 1)}, torch {made['versions']['torch']}, {made['made'][:10]}."
         )
 
 

@@ -53,9 +53,13 @@ class Row:
         """Maps that are not blurred, of `size` photographs at once; with the same settings ours are one another's."""
         method = "perceptual" if find_method(self.method).ours else self.method
         arguments = {"method": method, "settings": dict(self.settings)}
-        for start in range(0, len(self.photographs), size):
-            few = self.photographs[start : start + size]
+        for few in batches(self.photographs, size):
             yield Shard(maps.__name__, arguments, few, label=self.name, passes=self.passes)
+
+
+def batches(items: tuple[Photograph, ...], size: int) -> Iterator[tuple[Photograph, ...]]:
+    """All of them, so many at once."""
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:
@@ -63,12 +67,8 @@ def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[st
 
     Of those with more than one place: the paper tries the features of VGG, and not the classifier's layers.
     """
-
-    def unit(index: int) -> object:
-        return index if granularity == "activation" else activations[index].shape[1:]
-
-    maps = [index for index, activation in enumerate(activations) if math.prod(activation.shape[1:]) > 1]
-    units = [list(indices) for _, indices in itertools.groupby(maps, unit)]
+    places = {index: each.shape[1:] for index, each in enumerate(activations) if math.prod(each.shape[1:]) > 1}
+    units = [list(each) for _, each in itertools.groupby(places, None if granularity == "activation" else places.get)]
     return [f"{first[0]}-{last[-1]}" for first, last in itertools.combinations_with_replacement(units, 2)]
 
 

@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     NonNegativeFloat,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     create_model,
     model_validator,
@@ -57,10 +58,8 @@ class ClassifierSection(Section):
 class PhotographsSection(Section):
     """Arguments of `load_photographs`."""
 
-    source: str | None = None
-    """A file or folder, in which $VARIABLES of the environment are replaced; none for the embedded photographs."""
-    names: str | None = None
-    """A text file beside the profile with the names of the photographs that are used, one in a line; none for all."""
+    source: str | None = None  #: a file or folder; $VARIABLES are replaced; none for the embedded photographs
+    names: str | None = None  #: a text file beside the profile that names those that are used, one in a line
     limit: PositiveInt | None = None
 
 
@@ -95,9 +94,72 @@ class ExperimentSection(Section):
 class RowsSection(ExperimentSection):
     """Of a game that also tries other settings than the profile's; see `rows`."""
 
-    subsets: dict[str, PositiveInt] = {}
-    """How many, drawn with a fixed seed, for methods that cost too much for all pictures."""
-    ranges: NonNegativeInt = 0
-    """The first so many pictures are explained with every contiguous range of layers held (Fig. 5); 0 for none."""
-    granularity: Literal["stage", "activation"] = "stage"
-    """Whether ranges are made of single activations, or of the stages between which the resolution changes."""
+    subsets: dict[str, PositiveInt] = {}  #: how many, drawn with a fixed seed, for methods that cost too much for all
+    ranges: NonNegativeInt = 0  #: on the first so many every contiguous range of layers is held in turn (Fig. 5)
+    granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; stages change the resolution
+
+
+# One for each game. Blurs are in pixels of the network's input.
+
+
+class Change(RowsSection):
+    """Where the change goes (Secs. 1, 3 and 4): of the paper's own methods alone."""
+
+    methods: list[Literal["no_perceptual", "perceptual"]] = ["no_perceptual", "perceptual"]
+
+
+class Localization(RowsSection):
+    """Weak localization (Sec. 4.2)."""
+
+    methods: list[str] = ALL_METHODS
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
+    pinned: NonNegativeFloat | None = None  #: one of them, at which the table has every method, too
+    grey: list[str] = []  #: methods whose maps are clipped at their 99th percentile, as PyTorch CNN Visualizations does
+    layer_weights: list[NonNegativeFloat] = []  #: other values of lambda', tried on the pictures of the ranges
+
+
+class InsertionDeletion(RowsSection):
+    """The insertion and deletion games (Sec. 4.3); blurs are by RISE's kernel."""
+
+    methods: list[str] = ALL_METHODS
+    sigmas: dict[str, list[NonNegativeFloat]] = {
+        "gradient": [0.0, 5.0],
+        "guided_backprop": [0.0, 5.0],
+        "no_perceptual": [0.0, 2.5, 5.0],
+        "perceptual": [0.0, 1.0, 2.5, 5.0],
+    }  #: blurs of a method's maps; none for the others
+    sweep: list[NonNegativeFloat] = []  #: more blurs of the maps of "perceptual"
+    swept: NonNegativeInt = 0  #: the first so many pictures play with them
+    single: NonNegativeInt = 0  #: of each method the first so many pictures play single deletion, with its `sigmas`
+    range_sigmas: list[NonNegativeFloat] = [0.0, 5.0]  #: blurs for ranges of layers
+    step: PositiveInt = 8 * 224  #: pixels that change at once
+
+
+class Pointing(RowsSection):
+    """The pointing game (Sec. 4.4), on mosaics of the profile's photographs or on VOC 2007.
+
+    On VOC `selection` and `ranges` count boxes as the paper does, the classes of pictures, also those of which all
+    objects are flagged and which nothing is asked of; the picture with the last of them counts whole.
+    """
+
+    methods: list[str] = """
+        center gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation rise normgrad
+        selective_normgrad no_perceptual perceptual
+    """.split()
+    source: str | None = None  #: the folder of VOC 2007's test set; $VARIABLES are replaced; none for mosaics
+    classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
+    scales: list[PositiveFloat] = [1.0, 1.5]  #: of the input: 1 is the paper's "original size", a short side of 224
+    without: dict[float, list[str]] = {}  #: methods that do not play at a scale
+    range_scales: list[PositiveFloat] = [1.0, 1.5]  #: those at which ranges of layers are tried
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]  #: tried
+    pinned: dict[float, NonNegativeFloat] = {}  #: by scale, one of them at which the table has "perceptual", too
+    smooth: dict[str, PositiveFloat] = {}  #: of methods that TorchRay smooths in place of a blur; see `maxima`
+    layers: dict[float, str] = {}  #: that "perceptual" holds, by scale, where they are not the profile's
+
+
+class Randomization(ExperimentSection):
+    """The sanity checks (Sec. 4.5)."""
+
+    methods: list[str] = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
+    seeds: PositiveInt = 2  #: untrained networks that the weights are taken from
+    sigma: NonNegativeFloat = 0.0  #: blur of the maps

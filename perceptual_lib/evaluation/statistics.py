@@ -21,7 +21,7 @@ class Estimate:
     """A statistic and its percentile interval, of 95 % where nothing else was asked for."""
 
     value: float | np.ndarray  #: (...) for a statistic of several numbers
-    low: float | np.ndarray  #: of the same shape, a percentile over the resamples, for 95 % the 2.5th
+    low: float | np.ndarray  #: of the same shape, for 95 % the 2.5th percentile over the resamples
     high: float | np.ndarray  #: for 95 % the 97.5th
     n: int  #: images that entered
 
@@ -50,20 +50,17 @@ def bootstrap(
 ) -> Estimate:
     """A statistic of images, with its interval.
 
-    An image with a nan among its values, such as one that a method failed on, is left out as a whole.
-
     A choice of the best flatters itself once more in each resample: the interval of a least error lies low, the lower
     the more nearly equal candidates there are, and can even miss the value. Values held out have no such bias.
 
     Args:
-        values: (N, ...) numbers or bools, a row for each image.
+        values: (N, ...) numbers or bools, a row for each image; one with a nan, such as a failure, is left out whole.
         statistic: from means over images (R, ...) to (R,) or (R, ...), row by row; it is computed anew in each
             resample. For misses (N, A) at A thresholds, `lambda means: means.min(1)` is the error at the best one.
         resamples: R, at least 1, drawn with this seed.
         confidence: of the interval, in (0, 1); of K intervals with 1 - 0.05 / K each, all hold at once with 95 %.
 
-    Raises:
-        InputError: no image without nan, or no resample.
+    Raises InputError for no image without nan, or no resample.
     """
     values, means = _resample(values, resamples, seed)
     return _estimate(statistic(values.mean(0, keepdims=True))[0], statistic(means), len(values), confidence)
@@ -73,10 +70,8 @@ def paired_difference(first: ArrayLike, second: ArrayLike, statistic: Statistic 
     """The statistic of one method less that of another on the same images, with its interval.
 
     Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
-    is left out of both. Takes values (N, ...) of one shape, row i for image i in both.
-
-    Raises:
-        InputError: shapes that differ, and as for `bootstrap`.
+    is left out of both. Takes values (N, ...), row i for image i in both. Raises InputError for two shapes, and as
+    `bootstrap`.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if first.shape != second.shape:
@@ -90,10 +85,7 @@ def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0
 
     A resample draws the images and, independently, the seeds (Owen 2007, "The pigeonhole bootstrap"). With one seed it
     is `bootstrap`, and the interval does not know what another seed would change; with few seeds it knows little.
-    Takes values (N, S, ...) of N images with S seeds; an image with a nan for any seed is left out as a whole.
-
-    Raises:
-        InputError: no seed, and as for `bootstrap`.
+    Takes values (N, S, ...) of N images with S seeds. Raises InputError for no seed, and as `bootstrap`.
     """
     shape = np.shape(values)
     if len(shape) < 2 or shape[1] == 0:

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.selection import parse_span
 from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, paired_difference, plain, whole_rows
+from perceptual_lib.methods import find_method
 
 
 def estimate(values: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
@@ -25,7 +28,6 @@ def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statisti
 
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
     """The first and last layer that settings (JSON) hold: (0, -1) for none, Nones for a method that knows no layers."""
-    from perceptual_lib.core.selection import parse_span  # an import of PyTorch
 
     layers = json.loads(settings).get("layers")
     if layers is None:
@@ -39,8 +41,6 @@ def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
     For our own methods as many as the search takes as a rule; None for a method that is not known here. `fixed` are
     settings that the game has for all methods that know them.
     """
-    from perceptual_lib.methods import find_method  # an import of PyTorch
-
     try:
         return find_method(lines.method.iloc[0]).passes(json.loads(lines.settings.iloc[0]) | fixed)[0]
     except (InputError, KeyError):
@@ -64,9 +64,9 @@ def by_setting(lines: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
         yield (role, method, *layer_range(settings)), rows
 
 
-def make_table(lines: Mapping[str, Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
-    """A table of lines by method; None where a line lacks a column."""
-    rows = {method: [line.get(column) for column in columns] for method, line in lines.items()}
+def make_table(lines: Mapping[Any, Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table of lines by method, or by more; None where a line lacks a column."""
+    rows = {row: [line.get(column) for column in columns] for row, line in lines.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 
 
@@ -85,13 +85,10 @@ def format_cell(value: object) -> str:
 
 
 def format_table(table: pd.DataFrame, format: str, width: int | None = None) -> str:
-    """A table of estimates as "text", "csv", "markdown" or "latex".
+    """A table of estimates as "text", "csv", "markdown" or "latex"; InputError for another format.
 
     In CSV an estimate takes three columns: its value and NAME_low and NAME_high. Text that is wider than `width`
     characters continues in further blocks of columns.
-
-    Raises:
-        InputError: another format.
     """
     labels = [name or "method" for name in table.index.names]
     if format == "csv":
@@ -110,9 +107,8 @@ def _spread(table: pd.DataFrame) -> pd.DataFrame:
     """Each column of estimates as three columns of numbers, nothing where there is no estimate."""
     columns = {}
     for name, column in table.items():
+        columns[name] = column
         if column.map(lambda value: isinstance(value, Estimate)).any():
             for suffix, number in ("", "value"), ("_low", "low"), ("_high", "high"):
                 columns[name + suffix] = [getattr(value, number, None) for value in column]
-        else:
-            columns[name] = column
     return pd.DataFrame(columns, index=table.index)

@@ -19,10 +19,8 @@ BLUR = 5.0  # pixels: what is nearer than that is one place
 def perturbation_path(
     model: nn.Module, inputs: Tensor, *arguments: Any, **settings: Any
 ) -> tuple[Perturbation, Tensor]:
-    """`perceptual_ball` with the perturbation after each step: (steps + 1, B, C, H, W), from delta = 0 to the result.
-
-    An image that ends early keeps its last perturbation. Takes the arguments of `perceptual_ball`.
-    """
+    """`perceptual_ball` with the perturbation after each step: (steps + 1, B, C, H, W), from delta = 0 to the result;
+    an image that ends early keeps its last one."""
     path = [inputs.new_zeros(inputs.shape)]
 
     def keep(step: int, rows: Tensor, delta: Tensor) -> None:

@@ -12,11 +12,10 @@ MEANS = ["flipped", "inside", "area", "size", "visible", "spread"]
 def change_table(table: pd.DataFrame) -> pd.DataFrame:
     """What the profile's perturbations are like, from the experiment's table.
 
-    Returns:
-        By method: n, failed, and the means of `flipped` (0 or 1: the margin is not above 0), `inside`, `area`, `size`,
-        `visible` (0 or 1: the size is above `VISIBLE`) and `spread`, see `Change`. The mean of sizes is the
-        geometric one: L-BFGS without a line search can go astray, and one size of millions would be all of another
-        mean. Each is an `Estimate`, or None for fewer than two photographs.
+    By method: n, failed, and the means of `flipped` (0 or 1: the margin is not above 0), `inside`, `area`, `size`,
+    `visible` (0 or 1: the size is above `VISIBLE`) and `spread`, see `Change`, each an `Estimate`, or None for fewer
+    than two photographs. The mean of sizes is the geometric one: L-BFGS without a line search can go astray, and one
+    size of millions would be all of another mean.
     """
     lines = {}
     for method, rows in table[table.role == "table"].groupby("method", sort=False):

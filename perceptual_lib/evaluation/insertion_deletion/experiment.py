@@ -30,11 +30,11 @@ class InsertionDeletion(Experiment):
 
     @property
     def rows(self) -> list[Row]:
-        few = tuple(self.pictures[: self.section.swept if self.section.sweep else 0])
-        swept = [row for row in self.table_rows() if row.method == "perceptual" and few]
-        rows = [*super().rows, *(replace(row, role="sweep", photographs=few) for row in swept)]
+        rows, table = super().rows, self.table_rows()
+        if self.section.sweep and (few := self.first(self.section.swept)):
+            rows += [replace(row, role="sweep", photographs=few) for row in table if row.method == "perceptual"]
         if (count := self.section.single) > 0:
-            rows += [replace(row, role="single", photographs=row.photographs[:count]) for row in self.table_rows()]
+            rows += [replace(row, role="single", photographs=row.photographs[:count]) for row in table]
         return rows
 
     def arguments(self, row: Row, _photographs: Sequence[Photograph]) -> dict[str, Any]:

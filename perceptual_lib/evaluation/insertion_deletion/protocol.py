@@ -57,7 +57,8 @@ def insertion_deletion(
     """The probability of the class while pixels change in the order of their saliency.
 
     Of pixels of one value, the one that comes first in row order changes first. Several maps of an image share their
-    end points: B images with M maps each take 2 B + 1 + 2 B M (n - 2) forward passes.
+    end points: B images with M maps each take 2 B + 1 + 2 B M (n - 2) forward passes. Raises InputError for images,
+    maps or targets that do not fit, a step or a batch size below 1.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
@@ -72,18 +73,15 @@ def insertion_deletion(
     Returns:
         (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1: probabilities after softmax, the first with no
         pixel changed, the last with all; in the images' type and on their device.
-
-    Raises:
-        InputError: images, maps or targets that do not fit, a step or a batch size below 1.
     """
     with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
         _check_game(images, maps, step)
         batch_size = full_batch(images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
-        blurred, grey = impulse_blur(images, SIGMA), torch.zeros_like(images)
+        blurred = impulse_blur(images, SIGMA)
         targets, whole, soft, none = _end_points(classifier, images, blurred, targets, batch_size)
         curves = images.new_empty(*order.shape[:2], len(GAMES), math.ceil(order[0, 0].numel() / step) + 1)
-        last, empty = (soft, blurred) if filling == "blurred" else (none, grey)
+        last, empty = (soft, blurred) if filling == "blurred" else (none, torch.zeros_like(images))
         curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
         curves[..., -1] = torch.stack([whole, last.expand_as(whole)], 1)[:, None]
         start, finish = torch.stack([blurred, images], 1), torch.stack([images, empty], 1)  # (B, 2, C, H, W)
@@ -104,17 +102,9 @@ def single_deletion(
 ) -> Tensor:
     """How a map's sums over the cells of a grid rank with what the class's probability loses without each cell.
 
-    Takes 2 cells**2 + 2 forward passes an image and one more, for all of its maps together.
-
-    Args:
-        classifier, images, maps, targets: as for `insertion_deletion`.
-        cells: of the grid, along each side.
-
-    Returns:
-        (B, ..., 2) for the FILLINGS: Spearman's rank correlation over the cells, in [-1, 1]; 0 where one is constant.
-
-    Raises:
-        InputError: as for `insertion_deletion`.
+    (B, ..., 2) for the FILLINGS: Spearman's rank correlation over the cells, `cells` along each side, in [-1, 1]; 0
+    where one is constant. Takes 2 cells**2 + 2 forward passes an image and one more, for all of its maps together; the
+    arguments and errors are those of `insertion_deletion`.
     """
     with ready(classifier, images, targets, None, gradient=False) as (images, targets):
         _check_game(images, maps, 1)
@@ -139,10 +129,8 @@ def single_deletion(
 
 
 def auc(curves: Curves) -> Curves:
-    """(...), the area under curves (..., n) whose steps together are 1 long, by trapezoids, as RISE has it.
-
-    Raises InputError for fewer than two scores.
-    """
+    """(...), the area under curves (..., n) whose steps together are 1 long, by trapezoids, as RISE has it; of at least
+    two scores (else InputError)."""
     n = curves.shape[-1]
     if n < 2:
         raise InputError(f"the area under a curve needs two scores or more, not {n}.")
@@ -154,10 +142,8 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
 
     The kernel is an impulse in the middle of a square that a Gaussian has blurred within the square, reflected at its
     borders. RISE's square is 11 x 11, for sigma 5: nearly a box. Here its side is 2 sigma + 1, rounded up to an odd
-    number and at least 11: it is RISE's up to sigma 5, and above it keeps that shape.
-
-    Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels, finite and not
-    negative (else InputError).
+    number and at least 11. Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels,
+    finite and not negative (else InputError).
     """
     if not (math.isfinite(sigma) and sigma >= 0):
         raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
@@ -167,15 +153,10 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
     impulse = torch.eye(2 * half + 1, dtype=torch.double)[half : half + 1]  # (1, L): the square's kernel is a product
     kernel = gaussian_blur(impulse, sigma)[0, half:].to(maps)  # it is symmetric
     # As matrices and not as a convolution, which on a GPU would round to ten bits and reorder pixels.
-    height, width = (_band(size, kernel) for size in maps.shape[-2:])
+    lines = (torch.arange(size, device=maps.device) for size in maps.shape[-2:])
+    height, width = (functional.pad(kernel, (0, len(each)))[(each - each[:, None]).abs()] for each in lines)
     with torch.autocast(maps.device.type, enabled=False):
         return height @ maps @ width
-
-
-def _band(size: int, kernel: Tensor) -> Tensor:
-    """(size, size), row by row a symmetric kernel with its middle on the diagonal; of its half from there on, (K,)."""
-    places = torch.arange(size, device=kernel.device)
-    return functional.pad(kernel, (0, size))[(places - places[:, None]).abs()]
 
 
 def ranks(maps: Tensor) -> Tensor:

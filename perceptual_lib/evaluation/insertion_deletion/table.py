@@ -1,5 +1,7 @@
 """From the insertion and deletion games' table to Table 2 and Fig. 6 (paper Sec. 4.3), and to the middle of Fig. 5."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -21,20 +23,35 @@ def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> p
         blur for deletion, at sigma 5 for insertion) less this row on the photographs that both explained. Each is an
         `Estimate`, or None for fewer than two photographs. `paper_...` are the paper's (nan where it has none).
     """
-    rows = _areas(table[table.role == "table"])
+    compared = _compare(_areas(table[table.role == "table"]), OURS_AT, ours)
+    return compared.join(tables.paper_table("table2").set_index("sigma", append=True).add_prefix("paper_"))
+
+
+def single_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
+    """What the paper did not play, as Table 2: `single_blurred` and `single_grey`, mean rank correlations of
+    `single_deletion`; `relevance`, insertion's area less deletion's, both with the blurred filling; of each
+    `..._difference`, ours at the same sigma less this row. No line where the run has no single deletion."""
+    rows = _areas(table[table.role == "single"])
+    rows = rows.assign(relevance=rows.insertion - rows.deletion)
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # a run of before has no such columns
+    return _compare(rows, dict.fromkeys(SINGLE), ours)
+
+
+def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None], ours: str) -> pd.DataFrame:
+    """Rows by method and sigma: the mean of each measure, and that of ours at its sigma (or the row's) less it."""
+    wide = rows.pivot(index="photograph", columns=ROW, values=list(measures))
     lines = {}
-    areas = {game: rows.pivot(index="photograph", columns=ROW, values=game) for game in GAMES}
     for row, of_row in rows.groupby(ROW, sort=False):
         failed = int((of_row.failure != "").sum())
-        line = {"n": len(of_row) - failed, "failed": failed, "passes": tables.forward_passes(of_row)}
-        for game, sigma in OURS_AT.items():
-            line[game] = tables.estimate(areas[game][row])
-            if (ours, sigma) in areas[game] and (ours, sigma) != row:
-                line[f"{game}_difference"] = tables.difference_estimate(areas[game][ours, sigma], areas[game][row])
-        lines[row] = line
-    result = tables.make_table(lines, ["n", "failed", "passes", *OURS_AT, *(f"{game}_difference" for game in OURS_AT)])
-    result.index = pd.MultiIndex.from_tuples(lines, names=ROW)
-    return result.join(tables.paper_table("table2").set_index("sigma", append=True).add_prefix("paper_"))
+        lines[row] = line = {"n": len(of_row) - failed, "failed": failed, "passes": tables.forward_passes(of_row)}
+        for measure, sigma in measures.items():
+            other = ours, row[1] if sigma is None else sigma
+            line[measure] = tables.estimate(wide[measure, *row])
+            if (measure, *other) in wide and other != row:
+                line[f"{measure}_difference"] = tables.difference_estimate(wide[measure, *other], wide[measure, *row])
+    differences = [f"{measure}_difference" for measure in measures]
+    result = tables.make_table(lines, ["n", "failed", "passes", *measures, *differences])
+    return result.set_axis(pd.MultiIndex.from_tuples(lines, names=ROW))
 
 
 def _areas(table: pd.DataFrame) -> pd.DataFrame:
@@ -70,27 +87,6 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
         if len(areas) > 1:
             curves[game] = areas.columns.to_numpy(), tables.estimate(areas)
     return curves
-
-
-def single_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
-    """What the paper did not play, by method and sigma: n; `single_blurred` and `single_grey`, mean rank correlations
-    of `single_deletion`; `relevance`, insertion's area less deletion's, both with the blurred filling; of each
-    `..._difference`, ours at the same sigma less this row. Each is an `Estimate` or None. No line where the run has no
-    single deletion."""
-    rows = _areas(table[table.role == "single"])
-    rows = rows.assign(relevance=rows.insertion - rows.deletion)
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # a run of before has no such columns
-    wide = rows.pivot(index="photograph", columns=ROW, values=SINGLE)
-    lines = {}
-    for row, of_row in rows.groupby(ROW, sort=False):
-        lines[row] = line = {"n": int((of_row.failure == "").sum())}
-        for each in SINGLE:
-            line[each] = tables.estimate(of_row[each])
-            if (each, ours, row[1]) in wide and ours != row[0]:
-                line[f"{each}_difference"] = tables.difference_estimate(wide[each, ours, row[1]], wide[each, *row])
-    result = tables.make_table(lines, ["n", *SINGLE, *(f"{each}_difference" for each in SINGLE)])
-    result.index = pd.MultiIndex.from_tuples(lines, names=ROW)
-    return result
 
 
 def range_scores(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Weak localization (Sec. 4.2): Table 1 and Fig. 5, top."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -25,16 +26,12 @@ class Localization(Experiment):
 
     @property
     def rows(self) -> list[Row]:
-        few, settings = tuple(self.pictures[: self.section.ranges]), self.settings("perceptual")
-        if not few:
+        if not (few := self.first(self.section.ranges)):
             return super().rows
         # No layers are the corner of the guided variant's triangle, too; the unguided one's is the table's row.
         corner = Row("range", "perceptual_guided", self.settings("no_perceptual"), few)
-        weights = [
-            Row("weight", method, settings | {"layer_weight": weight}, few)
-            for weight in self.section.layer_weights
-            for method in self.range_methods
-        ]
+        tried = product(self.section.layer_weights, self.range_methods)
+        weights = [self.tried("weight", method, few, layer_weight=weight) for weight, method in tried]
         return [*super().rows, corner, *weights]
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:

@@ -42,14 +42,9 @@ def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
 def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
     """(N, 250) for the THRESHOLDS, how well the largest component of each cut of a map fits an object.
 
-    That is the largest IoU over the boxes of the map, in [0, 1]; 0 for an empty cut.
-
-    Args:
-        maps: (N, H, W), as for `component_boxes`.
-        boxes: for each map, at least one in its frame, as from `Photograph.scaled_boxes`.
-
-    Raises:
-        InputError: maps as for `component_boxes`; a map without boxes; a box without an area.
+    That is the largest IoU over the boxes of the map, in [0, 1]; 0 for an empty cut. Maps (N, H, W) are as for
+    `component_boxes`, which says what it raises; boxes for each map at least one in its frame, with an area (else
+    InputError).
     """
     boxes = [box_array(of_map) for of_map in boxes]
     # A box scaled down can be narrower than a pixel: its right is then less than its left.
@@ -67,13 +62,8 @@ def component_boxes(maps: ArrayLike) -> np.ndarray:
     """(N, 250, 4) int32, the box of the largest component of each cut of each map, as `largest_boxes` has it.
 
     "percent" takes at least one pixel, and with it all of the same value as the last one taken: a constant map is cut
-    as a whole.
-
-    Args:
-        maps: (N, H, W) as from `scale_and_blur`, compared in single precision; arrays, or tensors on the CPU.
-
-    Raises:
-        InputError: maps that are not (N, H, W), without pixels, or with values below 0 or not finite.
+    as a whole. Maps (N, H, W) as from `scale_and_blur`, arrays or tensors on the CPU, are compared in single precision;
+    InputError for another shape, none, values below 0 or not finite.
     """
     from perceptual_lib.evaluation.localization.components import largest_boxes  # not above: it imports a compiler
 
@@ -113,13 +103,13 @@ def _cut_starts(ascending: np.ndarray, mean: float) -> np.ndarray:
 
 def box_iou(some: ArrayLike, others: ArrayLike) -> np.ndarray:
     """Intersection over union (K, M), in [0, 1], of boxes (K, 4) and (M, 4) in inclusive pixels."""
+
+    def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        return np.maximum(high - low + 1, 0).prod(-1)
+
     some, others = np.asarray(some, dtype=np.float64)[:, None], np.asarray(others, dtype=np.float64)[None]
-    shared = _area(np.maximum(some[..., :2], others[..., :2]), np.minimum(some[..., 2:], others[..., 2:]))
-    return shared / (_area(some[..., :2], some[..., 2:]) + _area(others[..., :2], others[..., 2:]) - shared)
-
-
-def _area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return np.maximum(high - low + 1, 0).prod(-1)
+    shared = area(np.maximum(some[..., :2], others[..., :2]), np.minimum(some[..., 2:], others[..., 2:]))
+    return shared / (area(some[..., :2], some[..., 2:]) + area(others[..., :2], others[..., 2:]) - shared)
 
 
 def is_hit(iou: np.ndarray) -> np.ndarray:
@@ -135,8 +125,7 @@ def best_column(hits: np.ndarray) -> int:
 def held_out_hits(hits: np.ndarray) -> np.ndarray:
     """(N,) hits at a threshold that was chosen on other images: on the odd ones for the even, and the other way round.
 
-    Of hits (N, K) bool, the columns of one strategy, or all to choose the strategy too. Raises InputError for fewer
-    than two images.
+    Of hits (N, K) bool, at least two images (else InputError), and the columns of one strategy, or of all.
     """
     if len(hits) < 2:
         raise InputError(

@@ -36,10 +36,7 @@ class Scores:
         return bool(self.selection.any())
 
     def choose(self) -> tuple[int, int]:
-        """Blur and threshold, as indices, with the least error on the selection; the first of equals.
-
-        There must be a result for one of its photographs; see `can_choose`.
-        """
+        """Blur and threshold, as indices, with the least error on the selection; the first of equals. If it can."""
         return divmod(int(self.hits[self.selection].sum(0).argmax()), len(THRESHOLDS))
 
     def _at_blur(self, strategy: str, sigma: float | None = None) -> np.ndarray:
@@ -50,8 +47,8 @@ class Scores:
     def in_sample(self, strategy: str, sigma: float | None = None) -> Estimate:
         """Error on all photographs at the strategy's threshold that is best for them: the paper's way.
 
-        At one of the `sigmas`, or the one chosen on the selection. The interval is that of this threshold: it does not
-        know that it was chosen, `cross_validated` does.
+        At one of the `sigmas`, or the one chosen on the selection. The interval does not know that the threshold was
+        chosen; `cross_validated` does.
         """
         hits = self._at_blur(strategy, sigma)
         return bootstrap(~hits[:, best_column(hits)])
@@ -100,21 +97,21 @@ def localization_table(table: pd.DataFrame, ours: str = "perceptual", pinned: fl
         chosen on it. Each is an `Estimate` or None. `paper_value` to `paper_best` are the paper's (nan for none).
     """
     scores, lines = table_scores(table), {}
+    at_pinned = {} if pinned is None else {f"pinned_{name}": name for name in STRATEGY_COLUMNS}
     for method, one in scores.items():
         passes = tables.forward_passes(table[(table.role == "table") & (table.method == method)])
         lines[method] = line = {"n": len(one.names), "failed": one.failed, "passes": passes}
         if one.can_choose:
             line |= {"sigma": one.sigmas[one.choose()[0]]} | {name: one.in_sample(name) for name in STRATEGY_COLUMNS}
             if pinned in one.sigmas:
-                line |= {f"pinned_{name}": one.in_sample(name, pinned) for name in STRATEGY_COLUMNS}
-            line |= {"cross_validated": one.cross_validated()}
+                line |= {column: one.in_sample(name, pinned) for column, name in at_pinned.items()}
+            line["cross_validated"] = one.cross_validated()
             if not one.selection.all():
                 line["held_out"] = bootstrap(one.held_out_misses)
             if method != ours and ours in scores and scores[ours].can_choose:
                 line["difference"] = difference(scores[ours], one)
-    at_pinned = [] if pinned is None else [f"pinned_{name}" for name in STRATEGY_COLUMNS]
-    columns = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS, *at_pinned]
-    columns += ["cross_validated", "held_out", "difference"]
+    chosen = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS]
+    columns = [*chosen, *at_pinned, "cross_validated", "held_out", "difference"]
     return tables.make_table(lines, columns).join(tables.paper_table("table1").add_prefix("paper_"))
 
 

@@ -30,14 +30,11 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
     """(N, S, 2) int64, column and row of the most salient pixel of each map; of equals the first in row order.
 
     Args:
-        maps: (N, h, w) floating point, of N classes or pictures of one size.
+        maps: (N, h, w) floating point, of N classes or pictures of one size; else, or if not finite, InputError.
         size: (height, width) of the picture; the maps are resized to it bilinearly, after the blur.
-        sigmas: S standard deviations of a Gaussian in pixels of the maps, which are those of the network's input.
+        sigmas: S standard deviations of a Gaussian in pixels of the maps, at least 0 (else InputError).
         smooth: standard deviation of another Gaussian, after the maps are resized, as a share of the picture's longer
             side; its borders are replicated, and it is cut at 4 of them, as in TorchRay.
-
-    Raises:
-        InputError: maps that are not (N, h, w), without pixels or not finite; a sigma that is negative.
     """
     if maps.ndim != 3 or 0 in maps.shape or not maps.isfinite().all():
         raise InputError(f"maps must have the shape (N, h, w) and finite values; these are {tuple(maps.shape)}.")
@@ -56,11 +53,8 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
 
 
 def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
-    """(...) float64 pixels from points to the nearest one of the region that boxes cover together; 0 inside.
-
-    Points are (..., 2) columns and rows, as from `maxima`; boxes at least one in the same picture. Raises InputError
-    for no box, or one that is not of four numbers.
-    """
+    """(...) float64 pixels from points (..., 2), as from `maxima`, to the nearest one of the region that boxes cover
+    together; 0 inside. Raises InputError for no box, or one that is not of four numbers."""
     edges = box_array(boxes)
     points = np.asarray(points)[..., None, :]  # (..., 1, 2) beside (M, 2)
     outside = np.maximum(edges[:, :2] - points, points - edges[:, 2:]).clip(min=0)
@@ -72,17 +66,13 @@ def count_hits(
 ) -> np.ndarray:
     """(G, ..., K, 2) float64, hits and pairs of each class in each picture: what `bootstrap` takes, with `class_mean`.
 
-    Pairs of one picture are no independent draws, so the row to draw is the picture (or another group).
-
     Args:
         hits: (P, ...) bool, a row for each pair, such as one column for each blur; nan where there is no map, which
             makes the whole row of its group nan.
-        groups, classes: (P,) what each pair is drawn with, such as the name of its picture, and its class.
-        among: the K classes that the mean goes over; None for those that occur. One of them that has no pair counts as
-            missed in every group, so that its accuracy is 0, as TorchRay has it.
-
-    Raises:
-        InputError: no pair, lengths that differ, or a class that is not among those given.
+        groups, classes: (P,) what each pair is drawn with, such as the name of its picture, as pairs of one picture are
+            no independent draws; and its class. InputError for no pair, or lengths that differ.
+        among: the K classes that the mean goes over, all of the pairs' (else InputError); None for those that occur.
+            One that has no pair counts as missed in every group: its accuracy is 0, as TorchRay has it.
     """
     hits, classes = np.asarray(hits, dtype=np.float64), np.asarray(classes)
     if not 0 < len(hits) == len(groups) == len(classes):

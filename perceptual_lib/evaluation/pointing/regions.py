@@ -32,14 +32,10 @@ def compute(
     scale: float,
     targets: list[list[int]],
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: maps that are not blurred, of Q classes in each of B pictures of one size.
-
-    Method and settings are those of `unblurred_maps`, the scale that of `region_inputs`, whose size the maps have. They
-    are maps (B, Q, h, w) and maps_scales (B, Q) as `pack_maps` has them.
-    """
+    """What a shard computes: maps (B, Q, h, w), not blurred, and maps_scales (B, Q) as `pack_maps` has them,
+    of Q classes in each of B pictures of one size, which is that of `region_inputs` at this scale."""
     images = torch.cat([region_inputs(classifier, picture, scale) for picture in pictures])
     asked = torch.tensor(targets)  # (B, Q)
-    # Our own methods take the largest region (Eq. 2).
     network = class_responses(classifier) if find_method(method).ours else class_scores(classifier)
     few = max(1, int(AT_ONCE / scale**2))
     batches = zip(images.repeat_interleave(asked.shape[1], 0).split(few), asked.flatten().split(few), strict=True)
@@ -60,12 +56,18 @@ def class_scores(classifier: Classifier) -> nn.Module:
     return SummedRegions(classifier.network, classifier.precision) if _returns_regions(classifier) else classifier
 
 
+def _returns_regions(classifier: Classifier) -> bool:
+    blank = torch.zeros(1, len(classifier.mean), *classifier.input_size, device=classifier.device)
+    with torch.no_grad(), freeze(classifier):
+        return classifier(blank).ndim == 4
+
+
 def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1.0) -> Tensor:
     """A picture as the network takes it in the pointing game, (1, 3, h, w): aspect ratio kept.
 
     Its short side becomes that of the classifier's input, times the scale: 1 for the paper's original size, 1.5 for its
     larger one. The paper's network for VOC takes it as TorchRay resizes it, bilinearly and without smoothing what
-    becomes smaller; others with the filter that `Classifier.preprocess` warps with.
+    becomes smaller; others as `Classifier.preprocess` does.
     """
     short = round(min(classifier.input_size) * scale)
     size = int(short * picture.height / min(picture.size)), int(short * picture.width / min(picture.size))
@@ -75,12 +77,6 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
     return F.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
-def _returns_regions(classifier: Classifier) -> bool:
-    blank = torch.zeros(1, len(classifier.mean), *classifier.input_size, device=classifier.device)
-    with torch.no_grad(), freeze(classifier):
-        return classifier(blank).ndim == 4
-
-
 class SummedRegions(nn.Module):
     """A network's responses (B, K, h, w) summed over the regions: what TorchRay differentiates. Shares the network."""
 
@@ -88,8 +84,7 @@ class SummedRegions(nn.Module):
         super().__init__()
         for name, child in network.named_children():
             self.add_module(name, child)  # before the network: its layers keep the names that they have there
-        self.network = network
-        self.precision = precision  # that it is explained in
+        self.network, self.precision = network, precision
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images).sum((2, 3))
@@ -99,8 +94,8 @@ class ResponseMaps(nn.Module):
     """A classifier that pools its features, without the pooling: images (B, C, H, W) to responses (B, K, h, w).
 
     The last layer is linear, so it can as well be applied to each place before the mean over places is taken: the mean
-    of the responses is the network's logits. Shares the network's parameters, and leaves it as it is. Raises InputError
-    for another network than one of timm's EfficientNet family, or one with another pooling.
+    of the responses is the network's logits. Shares the network. Raises InputError for another network than one of
+    timm's EfficientNet family, or one with another pooling.
     """
 
     def __init__(self, network: nn.Module, precision: str = "full") -> None:
@@ -109,8 +104,7 @@ class ResponseMaps(nn.Module):
         super().__init__()
         if not isinstance(network, EfficientNet) or network.global_pool.pool_type != "avg":
             raise InputError(f"{type(network).__name__} is not an EfficientNet of timm that averages over places.")
-        self.network = network
-        self.precision = precision  # that it is explained in
+        self.network, self.precision = network, precision
 
     def forward(self, images: Tensor) -> Tensor:
         head = self.network.classifier

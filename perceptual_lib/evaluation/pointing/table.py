@@ -17,23 +17,14 @@ QUESTION = ["scene", "target", "hard", "selection"]
 CELLS = "n hard_n scenes failed passes sigma all hard held_out held_out_hard unblurred difference".split()
 PINNED = ["pinned_sigma", "pinned_all", "pinned_hard"]
 Classes = Sequence[int] | None
+"""Those that a mean goes over, as for `count_hits`; None for those that occur."""
 
 
 def pointing_table(
-    table: pd.DataFrame,
-    scale: float,
-    ours: str = "perceptual",
-    among: Classes = None,
-    pinned: float | None = None,
+    table: pd.DataFrame, scale: float, ours: str = "perceptual", among: Classes = None, pinned: float | None = None
 ) -> pd.DataFrame:
-    """Table 3, one of its two halves.
-
-    Args:
-        table: of the experiment; with the lines of few sigmas alone, what SM B reports.
-        scale: of the pictures, 1.0 or 1.5.
-        ours: the method that the others are compared with.
-        among: the classes that a mean goes over, as for `count_hits`; None for those that occur.
-        pinned: the paper's sigma at this scale, for ours.
+    """Table 3, one of its two halves: of the experiment's table the lines at this scale (1.0 or 1.5), the other methods
+    compared with `ours`. Of the lines of few sigmas alone it is what SM B reports.
 
     Returns:
         By method: n, the questions that enter, and `hard_n` of them difficult; their `scenes`; `failed`, the questions
@@ -41,17 +32,18 @@ def pointing_table(
         accuracy over classes, the first of equals. That accuracy on `all` questions and on the `hard` ones, as in the
         paper; on those outside the selection, `held_out` and `held_out_hard`; on all without blur, `unblurred`; the
         `difference`, ours less this method's on the questions outside the selection that both answered, each at its own
-        blur. Each is an `Estimate`, or None for fewer than two scenes, or without a sigma. With a pinned sigma, of ours
-        also `pinned_sigma`, `pinned_all` and `pinned_hard`, where it was tried. `paper_all` and `paper_hard` are the
-        paper's (nan where it has none).
+        blur. Each is an `Estimate`, or None for fewer than two scenes, or without a sigma. With a pinned sigma, such as
+        the paper's at this scale, of ours also `pinned_sigma`, `pinned_all` and `pinned_hard`, where it was tried.
+        `paper_all` and `paper_hard` are the paper's (nan where it has none).
     """
-    rows = _rows(table, scale)
-    hits = {method: _hits(lines) for method, lines in rows.groupby("method", sort=False)}
+    hits = _hits_by_method(table, scale)
     sigmas = {method: _choose_sigma(one, among) for method, one in hits.items()}
     held_out = {method: one[~one.selection] for method, one in hits.items()}
     lines = {}
     for method, one in hits.items():
-        own, sigma = rows[rows.method == method], sigmas[method]
+        own = table[(table.role == "table") & (table.scale == scale) & (table.method == method)]
+        sigma, late = sigmas[method], held_out[method]
+        judged = {"all": one, "hard": one[one.hard], "held_out": late, "held_out_hard": late[late.hard]}
         lines[method] = line = {
             "n": len(one),
             "hard_n": int(one.hard.sum()),
@@ -59,15 +51,12 @@ def pointing_table(
             "failed": len(own[own.distance.isna()].drop_duplicates(["scene", "target"])),
             "passes": tables.forward_passes(own, multilabel=True),
             "sigma": sigma,
-            "all": _accuracy(one, sigma, among),
-            "hard": _accuracy(one[one.hard], sigma, among),
-            "held_out": _accuracy(held_out[method], sigma, among),
-            "held_out_hard": _accuracy(held_out[method][held_out[method].hard], sigma, among),
+            **{name: _accuracy(questions, sigma, among) for name, questions in judged.items()},
             "unblurred": _accuracy(one, 0.0, among) if 0.0 in one else None,
         }
         if method == ours and pinned in one:
-            line |= {"pinned_sigma": pinned, "pinned_all": _accuracy(one, pinned, among)}
-            line |= {"pinned_hard": _accuracy(one[one.hard], pinned, among)}
+            line["pinned_sigma"] = pinned
+            line |= {f"pinned_{name}": _accuracy(judged[name], pinned, among) for name in ("all", "hard")}
         if method != ours and None not in (sigma, sigmas.get(ours)):
             answers = [held_out[each].set_index(QUESTION)[sigmas[each]] for each in (ours, method)]
             both = pd.concat(answers, axis=1, join="inner", keys=["ours", "other"]).reset_index()
@@ -84,9 +73,9 @@ def pointing_by_sigma(
 ) -> dict[str, tuple[np.ndarray, Estimate]]:
     """By method, sigmas (S,) and the mean accuracies over classes (S,) on all questions.
 
-    The arguments are those of `pointing_table`. A method that answered in fewer than two scenes is left out.
+    A method that answered in fewer than two scenes is left out.
     """
-    hits = {method: _hits(lines) for method, lines in _rows(table, scale).groupby("method", sort=False)}
+    hits = _hits_by_method(table, scale)
     curves = {method: (_sigmas(one), _accuracy(one, _sigmas(one), among)) for method, one in hits.items()}
     return {method: curve for method, curve in curves.items() if curve[1] is not None}
 
@@ -96,23 +85,19 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
 
     Not a mean over classes: of the few questions that the paper chooses on, some classes have hardly any.
 
-    Args:
-        table, scale: as for `pointing_table`.
-        level: what a consistent method exceeds at most blurs; the paper's is 0.82.
-
     Returns:
         By setting (role "table" for the profile's own; first 0 and last -1 for no layers held, <NA> where a method
         knows none), on the same scenes: n questions; `rate`, the largest over blurs, and the first `sigma` that reaches
-        it; `share`, that of the blurs with a rate above the level: of all whole pixels from the least to the largest
-        blur, as in the paper, rates between those tried being interpolated. nan where there is no question.
+        it; `share`, that of the blurs with a rate above the level, which a consistent method exceeds at most of them:
+        of all whole pixels from the least to the largest blur, as in the paper, rates between those tried being
+        interpolated. nan where there is no question.
     """
     rows = table[(table.scale == scale) & table.selection]
     tried = rows[rows.role == "range"]
     rows = rows[rows.scene.isin(tried.scene)] if len(tried) else rows
     lines = []
     for setting, of_setting in tables.by_setting(rows):
-        hits = _hits(of_setting)
-        sigmas = _sigmas(hits)
+        sigmas = _sigmas(hits := _hits(of_setting))
         rates, pixels = hits[sigmas].mean(), np.arange(np.ceil(sigmas[0]), sigmas[-1] + 1)
         share = (np.interp(pixels, sigmas, rates) > level).mean()
         found = (rates.max(), rates.idxmax(), share) if len(hits) else (np.nan,) * 3
@@ -121,8 +106,9 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
     return pd.DataFrame(lines, columns=columns).astype({"first": "Int64", "last": "Int64"})
 
 
-def _rows(table: pd.DataFrame, scale: float) -> pd.DataFrame:
-    return table[(table.role == "table") & (table.scale == scale)]
+def _hits_by_method(table: pd.DataFrame, scale: float) -> dict[str, pd.DataFrame]:
+    rows = table[(table.role == "table") & (table.scale == scale)]
+    return {method: _hits(lines) for method, lines in rows.groupby("method", sort=False)}
 
 
 def _hits(lines: pd.DataFrame) -> pd.DataFrame:

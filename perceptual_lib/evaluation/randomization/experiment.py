@@ -9,7 +9,7 @@ import pandas as pd
 
 from perceptual_lib.evaluation.experiment import Experiment, Piece
 from perceptual_lib.evaluation.randomization.table import randomization_table
-from perceptual_lib.evaluation.rows import Row
+from perceptual_lib.evaluation.rows import Row, batches
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs.shard import Shard
 
@@ -19,9 +19,9 @@ class Randomization(Experiment):
 
     A line is a stage: 0 is the trained network, and each later stage has one more layer as before training, from the
     last to the first; layer is its path, "" at stage 0. Correlation (of ranks) and ssim are with the map of stage 0;
-    inside is the share of the map's square that lies inside the object's boxes, and area the boxes' share of the
-    picture; textured is the share in the quarter of the picture with the most texture, see `edge_mask`. nan where it
-    failed; inside and textured also where the map is 0.
+    inside is the share of the map's square inside the object's boxes, and area the boxes' share of the picture;
+    textured is the share in the quarter of the picture with the most texture, see `edge_mask`. nan where it failed;
+    inside and textured also where the map is 0.
     """
 
     name = "randomization"
@@ -31,14 +31,12 @@ class Randomization(Experiment):
     )
 
     def all_pieces(self) -> Iterator[Piece]:
-        size, pictures = self.profile.batch_size, tuple(self.pictures)
+        network = {"model": self.profile.classifier.model, "layers": self.layers, "sigma": self.section.sigma}
         for method, seed in product(self.section.methods, range(self.section.seeds)):
-            row = Row("table", method, self.settings(method), pictures)
-            network = {"model": self.profile.classifier.model, "layers": self.layers, "seed": seed}
-            shared = {"method": method, "settings": row.settings, "sigma": self.section.sigma} | network
+            row = Row("table", method, self.settings(method), tuple(self.pictures))
+            shared = {"method": method, "settings": row.settings, "seed": seed} | network
             passes = tuple(count * (1 + len(self.layers)) for count in row.passes)
-            for start in range(0, len(pictures), size):
-                few = pictures[start : start + size]
+            for few in batches(row.photographs, self.profile.batch_size):
                 arguments = shared | {"by_image": self.arguments(row, few)["by_image"]}
                 label = f"{method} of random networks"
                 yield row.about | {"seed": seed}, Shard(self.kind, arguments, few, label=label, passes=passes)

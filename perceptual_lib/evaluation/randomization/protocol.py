@@ -37,21 +37,16 @@ def cascade(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Each layer's path, and a copy of the network with that layer and those before as in an untrained network.
 
-    With a layer go the batch norms behind it, up to the end of the network: weights, biases and running statistics.
-    Those statistics describe what the layers before used to send, and that is no longer what comes. "Behind" is by
-    the order in which the network lists its modules. Layers that are not named keep what they have learned.
-
-    The copies have the network's type, device and mode, and are independent of each other; keep none, and there are
-    never more than two.
+    With a layer go the batch norms behind it, up to the end of the network: their statistics describe what the layers
+    before used to send, and that is no longer what comes. "Behind" is by the order in which the network lists its
+    modules. The copies have the network's type, device and mode, and are independent of each other; keep none, and
+    there are never more than two.
 
     Args:
         network: a `Classifier`, or any module; left as it was.
         layers: paths of modules within the network (of a `Classifier`, within its `network`), from the last to the
-            first; None for `stages`.
-        fresh: an untrained network of the same layers, as from `fresh_network`.
-
-    Raises:
-        InputError: at once, for a layer that is unknown or has no weights, or a fresh network of other layers.
+            first; None for `stages`. InputError, at once, for one that is unknown or has no weights.
+        fresh: an untrained network of the same layers (else InputError), as from `fresh_network`.
     """
     layers = stages(network) if layers is None else layers
     own, fresh = network_of(network), network_of(fresh)
@@ -82,13 +77,10 @@ def fresh_network(name: str, seed: int = 0) -> nn.Module:
 
 
 def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
-    """Spearman's rank correlation of two maps, pixels of one value having their mean rank.
+    """(N,) in [-1, 1], Spearman's rank correlation of maps (N, H, W), arrays or tensors on the CPU.
 
-    A constant map puts its pixels in no order, and the correlation is undefined: it counts as 0, so that an average
-    over images does not lose those whose map has vanished.
-
-    Of maps (N, H, W), arrays or tensors on the CPU, (N,) in [-1, 1]. Raises InputError for maps of two shapes, without
-    pixels or not finite.
+    That of a constant map, which is undefined, counts as 0, so that an average over images does not lose those whose
+    map has vanished. Raises InputError for maps of two shapes, without pixels or not finite.
     """
     first, second = (rankdata(each.reshape(len(each), -1), axis=1) for each in _pair(maps, others))
     first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
@@ -97,11 +89,8 @@ def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
 
 
 def structural_similarity(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
-    """SSIM of two maps, each scaled to [0, 1] first (Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5).
-
-    A constant map becomes 0. The mean is over the windows that lie within the map. Arguments, result and errors as for
-    `rank_correlation`, H and W at least 11.
-    """
+    """SSIM of two maps, each scaled to [0, 1] first, a constant one to 0 (Wang et al. 2004: Gaussian window of 11 x 11,
+    sigma 1.5), as a mean over the windows within the map. As for `rank_correlation`, with H and W at least 11."""
     pair = _pair(maps, others)
     if min(pair[0].shape[1:]) < WINDOW:
         raise InputError(f"SSIM compares maps of at least {WINDOW} x {WINDOW} pixels, not {pair[0].shape[1:]}.")
@@ -145,12 +134,8 @@ def compute(
     """What a shard computes: maps of the classes that the network predicts, by it and by its randomized copies.
 
     Of stages, the first of which is the network itself and the others follow the layers: maps (B, stages, H, W) and
-    maps_scales (B, stages) as `pack_maps` has them, and the measures (B, stages) of `Randomization`.
-
-    Args:
-        model, seed, layers: as for `fresh_network` and `cascade`.
-        sigma: Gaussian blur of the maps in pixels, beside what the method's own settings say.
-        boxes: for each map, in its frame.
+    maps_scales (B, stages) as `pack_maps` has them, and the measures (B, stages) of `Randomization`. Model, seed and
+    layers are as for `fresh_network` and `cascade`; sigma is a Gaussian blur of the maps in pixels.
     """
     images = classifier.preprocess(pictures)
     with torch.no_grad():

@@ -26,11 +26,8 @@ def randomization_curves(table: pd.DataFrame, measure: str = "correlation") -> d
 
 def randomization_table(table: pd.DataFrame, measure: str = "correlation") -> pd.DataFrame:
     """The same as a table: by method, an `Estimate` for each stage."""
-    lines = {
-        method: {
-            stage: Estimate(value, low, high, curve.n)
-            for stage, value, low, high in zip(stages, curve.value, curve.low, curve.high, strict=True)
-        }
-        for method, (stages, curve) in randomization_curves(table, measure).items()
-    }
+    lines = {}
+    for method, (stages, curve) in randomization_curves(table, measure).items():
+        estimates = zip(curve.value, curve.low, curve.high, strict=True)
+        lines[method] = {stage: Estimate(*each, curve.n) for stage, each in zip(stages, estimates, strict=True)}
     return pd.DataFrame.from_dict(lines, orient="index")
