@@ -94,3 +94,28 @@ def test_what_does_not_fit_is_one_sentence(network: TinyNetwork, images: Tensor)
     with pytest.raises(InputError, match="out of range"):
         perceptual_ball(network, images, towards=10_000)
     assert Scored(network, lambda logits: logits[:, 0])(images)[:, 1].tolist() == [0, 0, 0]
+
+
+def test_torchvisions_segmentation_and_an_embedding_as_the_book_shows(images: Tensor) -> None:
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    torch.manual_seed(0)
+    network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+    image = nn.functional.interpolate(images[:1], 64)
+
+    def at_the_middle(output: dict[str, Tensor]) -> Tensor:
+        scores = output["out"][:, :, 32, 32]
+        return scores[:, 12] - scores[:, :12].amax(1)
+
+    for method, settings in {"perceptual": {"max_iter": 3}, "gradient": {}}.items():
+        maps = explain(network, image, method=method, objective=at_the_middle, **settings)
+        assert maps.shape == (1, 64, 64) and maps.std() > 0
+    embedding = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with torch.no_grad():
+        wanted = embedding(images[1:2])
+
+    def more_alike_than(found: Tensor) -> Tensor:
+        return torch.cosine_similarity(found, wanted) - 0.9
+
+    result = perceptual_ball(embedding, images[:1], objective=more_alike_than, layers=(), pixel_weight=0.01)
+    assert result.margin < result.margin_before
