@@ -246,11 +246,18 @@ def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:
         for cell in cells
         if "main-figure" in tags(cell)
     ]
-    rest = [cell for cell in cells[1:] if cell not in found]
+    rest = [_folded(cell) if "main-figure" in tags(cell) else cell for cell in cells[1:] if cell not in found]
     before, learn, after = cells[0].source.partition("**You will learn**")
     if learn:
         rest.insert(0, nbformat.v4.new_markdown_cell(learn + after, id="learn"))
     return [nbformat.from_dict(cells[0] | {"source": before}), *found, *figures, *rest]
+
+
+def _folded(cell: NotebookNode) -> NotebookNode:
+    """The cell of a figure that stands at the top, where it was made: to be opened."""
+    shown = {"code_prompt_show": "Show the figure at the top again, and its code"}
+    about = {"tags": ["hide-cell"], "mystnb": cell.metadata.get("mystnb", {}) | shown}
+    return nbformat.from_dict(cell | {"metadata": cell.metadata | about})
 
 
 def _complaints(log: str) -> list[str]:

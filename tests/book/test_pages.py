@@ -68,5 +68,5 @@ def test_what_was_found_comes_first(tmp_path: Path) -> None:
     assert first.source == "# A section\n\nAbout.\n\n" and learn.source == "**You will learn**\n\n- much"
     assert (found.source, figure.source, figure.metadata.tags) == ("found", "figure", ["remove-input"])
     assert figure.metadata.mystnb == given[1].metadata.mystnb
-    assert [each.source for each in rest] == ["setup", "figure", "exercise"]
+    assert [each.source for each in rest] == ["setup", "figure", "exercise"] and rest[1].metadata.tags == ["hide-cell"]
     assert len({each.id for each in staged}) == len(staged)
