@@ -47,7 +47,7 @@ class InsertionDeletion(Experiment):
         height, width = self.run.network["input_size"]
         steps = -(-height * width // self.section.step)
         forward = 2 + 2 * len(arguments["sigmas"]) * (steps - 1)  # the ends of the curves are common to all blurs
-        forward += 34 * (arguments["filling"] == "blurred")  # the grid's cells
+        forward += 33 * (arguments["filling"] == "blurred")  # the grid's cells, and the image again
         return super().score(maps, arguments, (forward, 0))
 
     def overview(self) -> dict[str, pd.DataFrame]:

@@ -12,7 +12,7 @@ is filled once, alone: does the map name the cells without which the class loses
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch.nn import functional
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.calling import ask
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
@@ -34,8 +34,20 @@ from perceptual_lib.networks.classifier import Classifier
 GAMES = ("insertion", "deletion")
 """What the second last dimension of curves stands for."""
 
-FILLINGS = ("blurred", "grey")
-"""What stands in place of pixels that are taken away. Insertion starts from the first."""
+Filling = str | Tensor | Callable[[Tensor], Tensor]
+"""What stands in place of pixels that are taken away: a name of `FILLINGS`, pictures (B, C, H, W) or (1, C, H, W), or a
+function of the images."""
+
+FILLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "blurred": lambda images: impulse_blur(images, SIGMA),
+    "grey": lambda images: torch.zeros_like(images[:1]),
+    "mean": lambda images: images.mean((2, 3), keepdim=True).expand_as(images),
+    "noise": lambda images: torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(0))[None].to(images),
+}
+"""Fillings by name: grey is 0 of the normalized space, mean an image's own, noise as varied as the network's inputs."""
+
+SINGLE = ("blurred", "grey")
+"""The fillings of single deletion."""
 
 STEP = 8 * 224  # pixels: eight rows of a common input, as in RISE's own run over many images
 SIGMA = 5.0  # of the blur that insertion starts from
@@ -51,14 +63,15 @@ def insertion_deletion(
     targets: None | int | Tensor = None,
     *,
     step: int = STEP,
-    filling: str = "grey",
+    start: Filling = "blurred",
+    filling: Filling = "grey",
     batch_size: int | None = None,
 ) -> Tensor:
     """The probability of the class while pixels change in the order of their saliency.
 
     Of pixels of one value, the one that comes first in row order changes first. Several maps of an image share their
     end points: B images with M maps each take 2 B + 1 + 2 B M (n - 2) forward passes. Raises InputError for images,
-    maps or targets that do not fit, a step or a batch size below 1.
+    maps, targets or fillings that do not fit, a step or a batch size below 1. `auc` gives the areas.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
@@ -66,8 +79,9 @@ def insertion_deletion(
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
         targets: None for the network's prediction, one class index for all, or (B,) int64.
         step: pixels that change at once; the last step takes those that are left.
-        filling: one of the FILLINGS, what deletion ends with; where it is "blurred", insertion's area less deletion's
-            depends on the order alone, and not on the filling (Bluecher et al. 2024).
+        start: what insertion starts from, see `Filling`.
+        filling: what deletion ends with; where it is the same, insertion's area less deletion's depends on the order
+            alone, and not on the filling (Bluecher et al. 2024).
         batch_size: pictures that the network gets at once, on which only memory depends; None for `full_batch`.
 
     Returns:
@@ -78,20 +92,21 @@ def insertion_deletion(
         _check_game(images, maps, step)
         batch_size = full_batch(images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
-        blurred = impulse_blur(images, SIGMA)
-        targets, whole, soft, none = _end_points(classifier, images, blurred, targets, batch_size)
+        first = _filled(images, start)
+        last = first if filling is start or isinstance(filling, str) and filling == start else _filled(images, filling)
+        targets, (whole, begun, ended) = _end_points(classifier, [images, first, last], targets, batch_size)
         curves = images.new_empty(*order.shape[:2], len(GAMES), math.ceil(order[0, 0].numel() / step) + 1)
-        last, empty = (soft, blurred) if filling == "blurred" else (none, torch.zeros_like(images))
-        curves[..., 0] = torch.stack([soft, whole], 1)[:, None]
-        curves[..., -1] = torch.stack([whole, last.expand_as(whole)], 1)[:, None]
-        start, finish = torch.stack([blurred, images], 1), torch.stack([images, empty], 1)  # (B, 2, C, H, W)
+        curves[..., 0] = torch.stack([begun, whole], 1)[:, None]
+        curves[..., -1] = torch.stack([whole, ended], 1)[:, None]
+        first, last = first.expand_as(images), last.expand_as(images)
+        before, after = torch.stack([first, images], 1), torch.stack([images, last], 1)  # (B, 2, C, H, W)
         between, passes = curves[..., 1:-1], Passes(classifier)
         # One count over images, maps, games and steps: batches are full, however many there are of each.
         for begin in range(0, between.numel(), batch_size):
             count = torch.arange(begin, min(begin + batch_size, between.numel()), device=images.device)
             image, which, game, done = torch.unravel_index(count, between.shape)
             changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
-            pictures = torch.where(changed[:, None], finish[image, game], start[image, game])
+            pictures = torch.where(changed[:, None], after[image, game], before[image, game])
             scores = class_probabilities(classifier, passes(pictures), curves.dtype)
             between[image, which, game, done] = scores.gather(1, targets[image, None])[:, 0]
     return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
@@ -102,8 +117,8 @@ def single_deletion(
 ) -> Tensor:
     """How a map's sums over the cells of a grid rank with what the class's probability loses without each cell.
 
-    (B, ..., 2) for the FILLINGS: Spearman's rank correlation over the cells, `cells` along each side, in [-1, 1]; 0
-    where one is constant. Takes 2 cells**2 + 2 forward passes an image and one more, for all of its maps together; the
+    (B, ..., 2) for the SINGLE fillings: Spearman's rank correlation over the cells, `cells` along each side, in
+    [-1, 1]; 0 where one is constant. Takes 2 cells**2 + 1 forward passes an image, for all of its maps together; the
     arguments and errors are those of `insertion_deletion`.
     """
     with ready(classifier, images, targets, None, gradient=False) as (images, targets):
@@ -111,12 +126,12 @@ def single_deletion(
         lines = [torch.arange(size, device=images.device) * cells // size for size in images.shape[2:]]
         places = lines[0][:, None] * cells + lines[1]
         masks = places == torch.arange(cells**2, device=images.device)[:, None, None]  # (cells**2, H, W)
-        fillings = torch.stack([impulse_blur(images, SIGMA), torch.zeros_like(images)], 1)
+        fillings = torch.stack([_filled(images, each).expand_as(images) for each in SINGLE], 1)
         size = full_batch(images.device, None)
-        targets, whole, _, _ = _end_points(classifier, images, fillings[:, 0], targets, size)
+        targets, (whole,) = _end_points(classifier, [images], targets, size)
         passes = Passes(classifier)
-        lost = whole[:, None, None].repeat(1, len(FILLINGS), len(masks))
-        for image, empty in itertools.product(range(len(images)), range(len(FILLINGS))):
+        lost = whole[:, None, None].repeat(1, len(SINGLE), len(masks))
+        for image, empty in itertools.product(range(len(images)), range(len(SINGLE))):
             pictures = torch.where(masks[:, None], fillings[image, empty], images[image])
             logits = torch.cat([passes(some) for some in pictures.split(size)])
             lost[image, empty] -= class_probabilities(classifier, logits, lost.dtype)[:, targets[image]]
@@ -125,7 +140,7 @@ def single_deletion(
     ranked = (torch.from_numpy(rankdata(each.cpu(), axis=-1)) for each in (sums[:, :, None], lost[:, None]))
     sums, lost = (each - each.mean(-1, keepdim=True) for each in ranked)
     found = torch.cosine_similarity(sums, lost, dim=-1)  # 0 of a constant
-    return found.reshape(*maps.shape[:-2], len(FILLINGS))
+    return found.reshape(*maps.shape[:-2], len(SINGLE))
 
 
 def auc(curves: Curves) -> Curves:
@@ -165,19 +180,35 @@ def ranks(maps: Tensor) -> Tensor:
     return order.argsort(-1).reshape(maps.shape)
 
 
+def _filled(images: Tensor, filling: Filling) -> Tensor:
+    """(B, C, H, W), or (1, C, H, W) where it is the same for all images. InputError for no such filling."""
+    if isinstance(filling, str):
+        if filling not in FILLINGS:
+            known = ", ".join(FILLINGS)
+            raise InputError(f"there is no filling {filling!r}{nearest(filling, FILLINGS)}; there are {known}.")
+        filling = FILLINGS[filling]
+    pictures = filling if isinstance(filling, Tensor) else filling(images)
+    if not isinstance(pictures, Tensor) or pictures.shape not in (images.shape, images[:1].shape):
+        given = tuple(pictures.shape) if isinstance(pictures, Tensor) else type(pictures).__name__
+        raise InputError(f"a filling must be pictures {tuple(images.shape)}, or one for all, not {given}.")
+    return pictures.to(images)
+
+
 def _end_points(
-    classifier: nn.Module, images: Tensor, blurred: Tensor, targets: Tensor | None, batch_size: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The classes, and their probabilities for the image, the blurred image and grey: (B,) each."""
-    batch = len(images)
+    classifier: nn.Module, ends: Sequence[Tensor], targets: Tensor | None, batch_size: int
+) -> tuple[Tensor, list[Tensor]]:
+    """The classes of the first of the `ends`, and their probabilities at each, (B,); an end that comes twice is asked
+    once."""
+    batch, distinct = len(ends[0]), {id(each): each for each in ends}
     logits = []
-    for some in torch.cat([images, blurred, torch.zeros_like(images[:1])]).split(batch_size):
+    for some in torch.cat([*distinct.values()]).split(batch_size):
         logits.append(ask(classifier, some))
         check_logits(logits[-1], len(some), multilabel=False)
-    scores = class_probabilities(classifier, torch.cat(logits), images.dtype)  # (2 B + 1, K), also inside autocast
-    targets = resolve_targets(scores[:batch], batch, targets)
-    rows = torch.arange(batch, device=scores.device)
-    return targets, scores[rows, targets], scores[rows + batch, targets], scores[-1, targets]
+    scores = class_probabilities(classifier, torch.cat(logits), ends[0].dtype)  # also inside autocast
+    parts = dict(zip(distinct, scores.split([len(each) for each in distinct.values()]), strict=True))
+    targets = resolve_targets(parts[id(ends[0])], batch, targets)
+    columns = [parts[id(each)].expand(batch, -1).gather(1, targets[:, None])[:, 0] for each in ends]
+    return targets, columns
 
 
 def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
@@ -214,5 +245,5 @@ def compute(
     found = {game: curves[:, :, index] for index, game in enumerate(GAMES)}
     if filling == "blurred":
         ranked = single_deletion(classifier, images, blurred, targets).numpy()
-        found |= {f"single_{each}": ranked[..., index] for index, each in enumerate(FILLINGS)}
+        found |= {f"single_{each}": ranked[..., index] for index, each in enumerate(SINGLE)}
     return found

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from perceptual_lib import InputError, explain, load_photographs
 from perceptual_lib.evaluation.insertion_deletion import protocol
 from perceptual_lib.evaluation.insertion_deletion.protocol import (
+    FILLINGS,
     GAMES,
+    Filling,
     auc,
     impulse_blur,
     insertion_deletion,
+    ranks,
     single_deletion,
 )
 
@@ -151,6 +154,24 @@ def test_no_more_passes_than_needed_in_full_batches() -> None:
     assert network.batches == [ends, *[16] * (between // 16), between % 16]
 
 
+@pytest.mark.parametrize("filling", [*FILLINGS, noise(4, 3, 12, 12), noise(1, 3, 12, 12), torch.neg])
+def test_any_filling_is_where_a_game_begins_and_ends(tiny: nn.Module, images: Tensor, filling: Filling) -> None:
+    tiny.eval()
+    maps, target = noise(4, 12, 12), torch.tensor([3, 0, 4, 3])
+    curves = insertion_deletion(tiny, images, maps, target, step=30, start=filling, filling=filling)
+    of_image = {"mean": images.mean((2, 3), keepdim=True).expand_as(images), "grey": torch.zeros_like(images)}
+    if isinstance(filling, str):
+        pictures = of_image.get(filling, FILLINGS[filling](images))
+    else:
+        pictures = filling if isinstance(filling, Tensor) else -images
+    with torch.no_grad():
+        end = tiny(pictures.expand_as(images)).softmax(1)[torch.arange(4), target]
+        half = torch.where((ranks(maps) < 60)[:, None], pictures, images)
+        middle = tiny(half).softmax(1)[torch.arange(4), target]
+    assert torch.allclose(curves[:, DELETION, -1], end) and torch.allclose(curves[:, INSERTION, 0], end)
+    assert torch.allclose(curves[:, DELETION, 2], middle)
+
+
 def test_targets(tiny: nn.Module, images: Tensor) -> None:
     maps = noise(4, 12, 12)
     with torch.no_grad():
@@ -186,6 +207,9 @@ def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: 
         ({"targets": torch.zeros(3, dtype=torch.long)}, "targets"),
         ({"targets": -1}, "out of range"),
         ({"step": 0}, "at least 1"),
+        ({"filling": "gray"}, "no filling 'gray'.*grey"),
+        ({"start": torch.zeros(2, 3, 12, 12)}, r"a filling must be pictures \(4, 3, 12, 12\)"),
+        ({"filling": lambda images: images[0]}, r"not \(3, 12, 12\)"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
