@@ -8,12 +8,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PICTURE = """
-from PIL import Image
-from IPython.display import display
-display(Image.new("RGB", (40, 20), "#d55e00"))
+FIGURE = """
+from IPython.display import HTML, display
+display(HTML("<b>a figure</b>"))
 """
 EQUATION = r"""
 $$\left(M_i(x') - T\right)^2 + \lambda' \sum_{l \in \mathcal{L}} \|C^{(l)}(x') - C^{(l)}(x)\|_2^2$$ (eq5)
@@ -72,12 +72,13 @@ def small_clone(tmp_path: Path) -> Path:
         "format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/1-first\n- file: notebooks/2-second\n"
     )
     index = f"# The book\n\nIt was cloned from {pages.STAND_IN}.\n\n"
-    index += "![front](_static/front.jpg)\n\n[](../notebooks/1-first.ipynb)\n"
+    index += "```{raw} html\n:file: _static/front.html\n```\n\n![small](small.png)\n\n[](../notebooks/1-first.ipynb)\n"
+    Image.new("RGB", (40, 20), "#d55e00").save(tmp_path / "book" / "small.png")
     (tmp_path / "book" / "index.md").write_text(index + EQUATION)
     library = tmp_path / "perceptual_lib"
     library.mkdir()
     (library / "__init__.py").write_text("ANSWER = 41\n")
-    write_notebook(tmp_path / "notebooks" / "1-first.ipynb", "First", ("front-page", PICTURE))
+    write_notebook(tmp_path / "notebooks" / "1-first.ipynb", "First", ("front-page", FIGURE))
     second = 'import perceptual_lib, sys\nprint("noise", file=sys.stderr)\nprint(profile, perceptual_lib.ANSWER)'
     write_notebook(tmp_path / "notebooks" / "2-second.ipynb", "Second", ("", second))
     return tmp_path

@@ -133,7 +133,7 @@ def test_changed_photographs_are_a_dependency(clone: Path, made: list[str]) -> N
 def test_a_failure_costs_the_others_nothing(clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     everything = rebuild(clone, made)
     book = pipeline.Book("demo", clone)
-    edit(clone / "notebooks" / "1-first.ipynb", "display(Image", "raise display(Image")
+    edit(clone / "notebooks" / "1-first.ipynb", "display(HTML", "raise display(HTML")
     assert build("demo", clone) == 1
     assert made == [*everything, "1-first", "site"]
     note = book.page(book.sources[0])
@@ -142,7 +142,7 @@ def test_a_failure_costs_the_others_nothing(clone: Path, made: list[str], capsys
     output = capsys.readouterr().out
     assert "FAILED: ValueError: out of luck" in output and "1 of 2 sections could not be computed: 1-first" in output
     assert rebuild(clone, made) == ["1-first"]  # tries again; the note is the same
-    edit(clone / "notebooks" / "1-first.ipynb", "raise display(Image", "display(Image")
+    edit(clone / "notebooks" / "1-first.ipynb", "raise display(HTML", "display(HTML")
     assert rebuild(clone, made) == ["1-first", "site"]
     assert build("demo", clone) == 0 and not note.exists()
 

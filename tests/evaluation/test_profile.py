@@ -172,7 +172,7 @@ def test_shown_photographs_in_the_profiles_order() -> None:
     assert classes.pick_shown(photographs) == [photographs[targets.index(targets[each])] for each in (7, 2)]
     assert paper.model_copy(update={"shown": [999_999]}).pick_shown(photographs) == photographs[:4]
     with pytest.raises(InputError, match="lacks 4 of the 4 images that profile demo names, imagenet_17 for one"):
-        profile.pick_shown(photographs[:3])
+        profile.pick_shown(photographs[4:])
 
 
 def test_a_list_of_names_picks_photographs_in_its_order(tmp_path) -> None:
