@@ -1,7 +1,8 @@
 // What is chosen: traits of the model, the address that keeps them, and when they are drawn.
 
 /**
- * Traits that the address keeps, so that what is seen can be sent as a link: `#NAME.trait=value&...`.
+ * Traits that the address keeps, so that what is seen can be sent as a link: `#NAME.trait=value&...`. Links of the page
+ * move them by what they have as `data-state`: of a hash that is no selector the theme's script would complain.
  * Only in a static page: a live notebook's address is not ours. What does not fit the trait's type is ignored.
  */
 export function keepInAddress(model, name, traits) {
@@ -17,6 +18,12 @@ export function keepInAddress(model, name, traits) {
   };
   read();
   addEventListener("hashchange", read);
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("[data-state]");
+    if (!link) return;
+    event.preventDefault();
+    location.hash = link.dataset.state;
+  });
   const write = () => {
     const given = new URLSearchParams(location.hash.slice(1));
     for (const trait of traits) given.set(`${name}.${trait}`, model.get(trait));

@@ -291,6 +291,21 @@ def test_the_address_keeps_what_is_seen(tab: Page, browser: Browser) -> None:
         assert again.get_by_label("Cut by").input_value() == "percent"
 
 
+def test_a_link_of_the_page_moves_the_widget(tab: Page) -> None:
+    tab.evaluate(
+        """() => document.querySelector("main").insertAdjacentHTML(
+          "beforeend", '<a href="#" data-state="layers.layers=2-3&amp;layers.sigma=7">there</a>')"""
+    )
+    tab.get_by_role("link", name="there").click()
+    tab.wait_for_function(
+        "location.hash.includes('layers.sigma=7') && location.hash.includes('layers.method=perceptual')"
+    )
+    drawn(tab)
+    assert tab.locator("[aria-label='Layers held'] output").inner_text() == "layers 2 to 3"
+    assert float(tab.get_by_label("Blur σ").input_value()) == 7
+    tab.evaluate("() => document.querySelector('main > a').remove()")
+
+
 def test_an_address_may_say_anything(tab: Page) -> None:
     nonsense = (
         "layers.photograph=x&layers.method=y&layers.layers=9-1&layers.sigma=-5&layers.strategy=z&layers.alpha=1e9"
