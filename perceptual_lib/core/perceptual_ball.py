@@ -47,7 +47,8 @@ def perceptual_ball(
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
         callback: `callback(step, rows, delta)` at the start of each batch and after each of its steps, with the indices
-            in `inputs` of the images in the batch and their perturbations; those that have converged leave it.
+            in `inputs` of the images in the batch and their perturbations; those that have converged leave it, on a GPU
+            not at once.
         settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`. What is not given, or None,
             is what suits the network: the authors' for VGG19 with batch normalization; for others lambda' = 100 with
             layers normalized, and 60 steps.

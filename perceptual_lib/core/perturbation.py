@@ -50,7 +50,7 @@ class Perturbation:
 
     @property
     def flipped(self) -> Tensor:
-        """(B,) bool: the network no longer assigns the class, M_i(x') <= 0 (Sec. 3)."""
+        """(B,) bool: M_i(x') <= 0, the network no longer assigns the class (Sec. 3); with `towards`, it does."""
         return self.margin <= 0
 
 

@@ -39,8 +39,8 @@ def maps_by_key(
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
         if find_method(method).ours:
             classes = experiment.maps(method, names, "becomes", role=role, settings=settings)
-            named = {name: classifier.class_name(int(each)) for name, each in classes.items()}
-            becomes |= {f"map/{name}/{method}/{layers}": named[name] for name in named}
+            names_of = ((name, classifier.class_name(int(each))) for name, each in classes.items())
+            becomes |= {f"map/{name}/{method}/{layers}": seen for name, seen in names_of}
     return found, becomes
 
 

@@ -72,9 +72,10 @@ def subject_of(classifier: Classifier, photograph: PictureLike, own: bool = Fals
 def told_of(subject: Subject, name: str, classifier: Classifier) -> dict[str, Any]:
     """What the browser is told of a photograph."""
     edges = [[round(float(edge), 3) for edge in box] for box in subject.boxes]
-    pixels = classifier.pixels(subject.images)[0].mul(255).byte().cpu().numpy()
+    image = Image.fromarray(classifier.pixels(subject.images)[0].mul(255).byte().cpu().numpy())
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
     small = BytesIO()
-    Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL)).save(small, "JPEG")
+    image.save(small, "JPEG")
     return {
         "name": name,
         "title": classifier.class_name(subject.target),

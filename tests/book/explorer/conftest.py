@@ -5,11 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from browser import complaints, new_tab
+from layers_page import Layers, drawn, written
 from players import STEP
 from stand_ins import Layered, finished, make_photographs, small_profile
 
 from perceptual_lib import load_classifier
-from perceptual_lib.book.explorer import CascadePlayer, Explorer, InsertionDeletionPlayer, OptimizationPlayer
+from perceptual_lib.book.explorer import (
+    CascadePlayer,
+    Explorer,
+    HeldPlayer,
+    InsertionDeletionPlayer,
+    OptimizationPlayer,
+)
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.evaluation.change.protocol import perturbation_path
 from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
@@ -93,5 +101,36 @@ def searched(eight, classifier):
 
 
 @pytest.fixture(scope="session")
+def held(eight, classifier) -> HeldPlayer:
+    deltas = torch.randn(3, 1, 3, *classifier.input_size, generator=torch.Generator().manual_seed(0))
+    return HeldPlayer(classifier, eight[0], dict(zip(("none", "0-0", "0-1"), deltas, strict=True)))
+
+
+@pytest.fixture(scope="session")
 def optimization(searched, classifier) -> OptimizationPlayer:
     return OptimizationPlayer(classifier, *searched)
+
+
+@pytest.fixture(scope="module")
+def layers_opened(browser, tmp_path_factory):
+    """The explorer of layers in a page that is opened once, and what goes wrong in it."""
+    with new_tab(browser) as tab:
+        heard = complaints(tab, "file:")
+        tab.goto(written(Layers(), tmp_path_factory.mktemp("layers")))
+        yield tab, heard
+
+
+@pytest.fixture
+def tab(layers_opened):
+    """The page as it was at first."""
+    tab, heard = layers_opened
+    first = {
+        name: value for name, value in Layers().static_traits().items() if name not in ("about", "address", "live")
+    }
+    link = "&".join(f"layers.{name}={value}" for name, value in first.items())
+    tab.mouse.move(0, 0)
+    tab.wait_for_timeout(260)  # until what the last test changed is in the address
+    tab.evaluate("link => location.hash = link", link)
+    drawn(tab)
+    yield tab
+    assert heard == []

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import torch
 from browser import complaints, new_tab
 from PIL import Image
 from players import picture, tile
@@ -15,7 +16,12 @@ from perceptual_lib.book.explorer.widget import Widget
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc
 from perceptual_lib.evaluation.randomization.table import randomization_curves
 
-PREFIXES = {"InsertionDeletionPlayer": "games", "CascadePlayer": "cascade", "OptimizationPlayer": "optimisation"}
+PREFIXES = {
+    "InsertionDeletionPlayer": "games",
+    "CascadePlayer": "cascade",
+    "OptimizationPlayer": "optimisation",
+    "HeldPlayer": "held",
+}
 """What a player's part of the address begins with: links are older than its name."""
 
 
@@ -104,6 +110,21 @@ def test_a_frame_of_the_games_is_the_librarys(games, opened, game) -> None:
         curve = np.asarray(lines[game].item(), dtype=float)
         said = f"perceptual, sigma 5\nprobability {curve[done]:.2f}, area {auc(curve):.2f}"
         assert tab.locator("figcaption").first.inner_text().strip() == said
+
+
+def test_the_likeliest_classes_are_those_of_the_changed_picture(held, eight, classifier, opened) -> None:
+    tab, deltas = opened(held), torch.randn(3, 1, 3, *classifier.input_size, generator=torch.Generator().manual_seed(0))
+    assert not tab.get_by_label("Photograph", exact=True).is_visible()  # there is but one
+    drawn = []
+    for place, delta in enumerate(deltas):
+        slide(tab, "Layers held", place)
+        with torch.no_grad():
+            shares, classes = classifier(classifier.preprocess(eight[:1]) + delta).softmax(1)[0].topk(3)
+        told = [each.rpartition(", ") for each in tab.locator(".likely").last.locator(".bar").all_inner_texts()]
+        assert [name for name, _, _ in told] == [classifier.class_name(index) for index in classes.tolist()]
+        assert [float(share.strip(" %")) / 100 for _, _, share in told] == pytest.approx(shares.tolist(), abs=0.006)
+        drawn.append(pixels(tab, 1))
+    assert (drawn[0] != drawn[1]).any() and (drawn[1] != drawn[2]).any()
 
 
 def test_the_games_by_keyboard_and_by_play(games, opened) -> None:

@@ -20,7 +20,6 @@ from perceptual_lib.evaluation.insertion_deletion.protocol import (
     impulse_blur,
     insertion_deletion,
     ranks,
-    single_deletion,
 )
 
 INSERTION, DELETION = map(GAMES.index, ("insertion", "deletion"))
@@ -265,39 +264,3 @@ def test_shard(embedded: nn.Module) -> None:
     for game in (INSERTION, DELETION):
         expected = plain_game(lambda one: embedded(one.float()).double(), image, saliency, 22, 20_000, game)
         assert curves[1, 1, game].tolist() == pytest.approx(expected, abs=1.5e-4)  # of four decimals
-
-
-class Corners(nn.Module):
-    """Two classes, of which the first one's logit is a weighted sum of the means of a 12 x 12 image's 16 cells."""
-
-    def __init__(self, weights: Tensor) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(weights.reshape(1, 16, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        means = nn.functional.avg_pool2d(images.mean(1, keepdim=True), 3).flatten(1)[..., None]
-        return torch.stack([(means * self.weights).sum((1, 2)), torch.zeros(len(images))], 1)
-
-
-def test_single_deletion_by_hand() -> None:
-    """On an image of ones grey takes from the logit just what a cell weighs: a map of the weights ranks the cells."""
-    weights = torch.arange(16.0) / 100
-    cells = weights.reshape(4, 4).repeat_interleave(3, 0).repeat_interleave(3, 1)
-    swapped = cells.clone()
-    swapped[:3, :6] = cells[:3, :6].flip(1)  # cells 0 and 1 the other way round
-    maps = torch.stack([cells, -cells, swapped, torch.ones(12, 12)])[None]
-    found = single_deletion(Corners(weights), torch.ones(1, 3, 12, 12), maps, 0)
-    assert found.shape == (1, 4, 2)
-    swap = 1 - 6 * 2 / (16 * 255)  # 1 - 6 sum of d^2 / (n (n^2 - 1)), two ranks being off by one
-    assert found[0, :, 1].tolist() == pytest.approx([1, -1, swap, 0])
-
-
-def test_with_one_filling_the_reversed_order_has_the_opposite_relevance(tiny: nn.Module, images: Tensor) -> None:
-    """What is inserted last is deleted first: of a map without ties, insertion's curve is deletion's of its negative,
-    backwards."""
-    maps = torch.stack([noise(4, 12, 12), torch.zeros(4, 12, 12)], 1)
-    maps[:, 1] = -maps[:, 0]
-    curves = insertion_deletion(tiny, images, maps, 0, step=12, filling="blurred")
-    assert torch.allclose(curves[:, 0, INSERTION], curves[:, 1, DELETION].flip(-1), atol=1e-6)
-    relevance = auc(curves[:, :, INSERTION]) - auc(curves[:, :, DELETION])
-    assert torch.allclose(relevance[:, 0], -relevance[:, 1], atol=1e-6)
