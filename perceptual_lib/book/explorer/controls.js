@@ -16,6 +16,11 @@ export const strategies = Object.keys(KEPT);
 
 const RELEASED = "no_perceptual"; // the method that holds no layer
 
+const AIMS = [
+  { value: "away", text: "leaves this class" },
+  { value: "towards", text: "reaches this class" },
+];
+
 /** What else is tried, beside layers. */
 const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
 
@@ -52,16 +57,22 @@ export function controlsOf(model, state, own, ranges, shown) {
     model.set("target", ""); // what another picture shows
     put(model, "photograph", name);
   };
+  const setAim = (aim) => {
+    const [likeliest, second] = state().photograph.classes.map(([index]) => `${index}`);
+    if (aim === "towards" && state().target === likeliest) model.set("target", second); // what it is not already
+    put(model, "aim", aim);
+  };
   const controls = {
     photograph: choice("Photograph", [], setPhotograph),
     target: choice("Class explained", [], set("target")),
+    aim: choice("The change", AIMS, setAim),
     method: choice("Method", [], set("method")),
     sigma: slider("Blur σ", [0, 30, 0.1], (sigma) => `${sigma.toFixed(1)} pixels`, set("sigma")),
     opacity: slider("Opacity", [0, 1, 0.01], (opacity) => `${Math.round(100 * opacity)} %`, set("opacity")),
     strategy: choice("Cut by", strategies.map(named), setStrategy),
     alpha: slider("Level α", [0, 1, 0.05], (alpha) => KEPT[state().strategy](alpha), set("alpha")),
   };
-  const { photograph, target, method, strategy, alpha } = controls;
+  const { photograph, target, aim, method, strategy, alpha } = controls;
   const handles = rangeHandles(tried, about.activations, own, setLayers, release);
   const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, () => !state().live, hold) : null;
   const held = element("div", { class: "held" }, ...settings.map(({ root }) => root), triangle?.root);
@@ -80,6 +91,8 @@ export function controlsOf(model, state, own, ranges, shown) {
     method.set(now.method.name);
     target.root.hidden = !now.live || !now.photograph.classes;
     target.set(now.target);
+    aim.root.hidden = target.root.hidden || !now.method.ours;
+    aim.set(now.towards ? "towards" : "away");
     strategy.set(now.strategy);
     alpha.setGrid(about.alphas[now.strategy]);
     for (const name of ["alpha", "sigma", "opacity"]) controls[name].set(now[name]);

@@ -61,7 +61,7 @@ export function explainInPage(model) {
     emit({ key, format: "image/png" }, [{ buffer: await (await canvas.convertToBlob()).arrayBuffer() }]);
   };
 
-  const compute = async (key, [, name, method, layers, target]) => {
+  const compute = async (key, [, name, method, layers, target, aim]) => {
     if (asked !== key) throw new Error("cancelled");
     const call = await look(name);
     if (begun?.key !== key) leave();
@@ -71,7 +71,8 @@ export function explainInPage(model) {
       const map = await call(method, about);
       return emit({ key, format: "uint16", raw: true, shape: size }, [map]);
     }
-    if (!begun) await call("begin", { ...about, held: method === "perceptual" ? layers.split("-").map(Number) : null });
+    const held = method === "perceptual" ? layers.split("-").map(Number) : null;
+    if (!begun) await call("begin", { ...about, held, towards: aim === "towards" });
     begun ??= { key };
     for (let found; asked === key && (found = await call("step")); ) {
       const { map, seen, ...step } = found;

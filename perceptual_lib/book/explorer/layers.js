@@ -11,13 +11,14 @@ import { requests, takePictures, workLine } from "./requests.js";
 import { eachFrame, keepInAddress, onGrid, oneOf, put } from "./state.js";
 import { drawPanels, factsOf, panelsOf, verdict } from "./views.js";
 
-const TRAITS = ["photograph", "target", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
+const TRAITS = ["photograph", "target", "aim", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
 
 /**
  * The reader's choices, as far as they can be shown.
- * @typedef {{photograph: object, target: string, live: boolean, method: object, layers: string, sigma: number, strategy: string, alpha: number,
+ * @typedef {{photograph: object, target: string, towards: boolean, live: boolean, method: object, layers: string, sigma: number, strategy: string, alpha: number,
  *   opacity: number, picture: string, maps: string, map: string, tried: object, chosen: object}} State photograph and
- *   method are those of `about`; target is the class explained, live whether maps are computed; picture and map are keys,
+ *   method are those of `about`; target is the class explained, towards whether it is to be
+ *   reached and not to be left, live whether maps are computed; picture and map are keys,
  *   maps is what the keys of the maps with other layers begin with, tried are other settings, and chosen are the traits
  *   that led to them.
  *
@@ -106,7 +107,7 @@ function render({ model, el }) {
   el.append(
     controls.strip,
     columnsOf(views, controls, pictures),
-    element("div", { class: "tools" }, controls.target.root, box.root, ...toolbox.buttons),
+    element("div", { class: "tools" }, controls.target.root, controls.aim.root, box.root, ...toolbox.buttons),
     work.root,
     toolbox.root,
     result,
@@ -138,7 +139,11 @@ function stateOf(model, own, ranges) {
   const live = model.get("live") || Boolean(photograph.own);
   const known = (index) => about.classes?.[index] || photograph.classes?.some(([each]) => `${each}` === index);
   const target = live && known(model.get("target")) ? model.get("target") : `${photograph.target ?? ""}`;
-  const asked = target === `${photograph.target ?? ""}` ? "" : `/${target}`;
+  const towards = live && model.get("aim") === "towards";
+  const asked = ({ ours }) => {
+    if (towards && ours) return `/${target}/towards`;
+    return target === `${photograph.target ?? ""}` ? "" : `/${target}`;
+  };
   const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
   const settings = method.layered ? tried.map(([, value]) => ` ${value}`).join("") : "";
   const maps = `map/${photograph.name}/${method.layered ? method.name : "perceptual"}${settings}/`;
@@ -147,6 +152,7 @@ function stateOf(model, own, ranges) {
   return {
     photograph,
     target,
+    towards: towards && method.ours,
     live,
     method,
     layers,
@@ -156,11 +162,11 @@ function stateOf(model, own, ranges) {
     opacity: onGrid(model.get("opacity"), [0, 1, 0.01]),
     picture: `picture/${photograph.name}`,
     maps,
-    map: `map/${photograph.name}/${method.name}${settings}/${layers}${asked}`,
-    keyOf: (name, held) => `map/${photograph.name}/${name}/${held}${asked}`,
+    map: `map/${photograph.name}/${method.name}${settings}/${layers}${asked(method)}`,
+    keyOf: (one, held) => `map/${photograph.name}/${one.name}/${held}${asked(one)}`,
     tried: Object.fromEntries(tried),
     chosen: Object.fromEntries(
-      ["photograph", "target", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
+      ["photograph", "target", "aim", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
     ),
   };
 }

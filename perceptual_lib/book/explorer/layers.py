@@ -64,6 +64,7 @@ class Explorer(Widget):
     address = traitlets.Unicode("layers").tag(sync=True)  # what its part of a page's address begins with
     photograph = traitlets.Unicode().tag(sync=True)
     target = traitlets.Unicode().tag(sync=True)  # the class explained, "" for the photograph's own
+    aim = traitlets.Enum(["away", "towards"], "away").tag(sync=True)  # from it, or to it
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode().tag(sync=True)  # the first and the last that are held, "0-25"
     sigma = traitlets.Float(5.0).tag(sync=True)
@@ -258,7 +259,8 @@ class Explorer(Widget):
             super().reply(key)
 
     def compute(self, key: str, report: Report = lambda told, drawn: None) -> np.ndarray:
-        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`, and behind it `/CLASS`, if not its own.
+        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`, behind it `/CLASS`, if not its own, and
+        `/towards` for the change that reaches the class.
 
         `report` is called after each pass of the network with the share that is done, and of a search with where it is
         and, a few times a second, with what is drawn of it. Raises InputError for a photograph, method or layers that
@@ -271,6 +273,7 @@ class Explorer(Widget):
         settings |= zip(("layer_weight", "margin_target"), map(float, tried), strict=False)
         if layers or (known.ours and not self.classifier.activations):  # of which the notice speaks
             settings["layers"] = layers or ()
+        settings |= {"reach": True} if "towards" in other else {}
         passes, target = max(1, known.passes({})[0]), int(other[0]) if other else subject.target
         tell = telling(self.classifier, subject, target, passes, report, drawn=method in SEARCHES)
         handle = network_of(self.classifier).register_forward_hook(tell)

@@ -11,28 +11,34 @@ import { put } from "./state.js";
 const COMPARED_METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"];
 
 /** The margin on its way, and what the network says at its end. Nothing of a map that was not searched for here. */
-export function whatWasFound(search, { classes }, { target, layers }) {
+export function whatWasFound(search, { classes }, { target, towards, layers }) {
   if (!search) return [];
   const { margin, margins, step, steps, probability, rival, rivals } = search;
   const [own, other] = [target, rival].map((index) => classOf(classes, index));
   const values = Array.from({ length: Math.max(steps, step) + 1 }, (_, place) => margins[Math.min(place, step)]);
+  const level = towards ? "above 0 the class is reached" : "below 0 the class is lost";
   const curve = chart([{ name: "margin", values, colour: "var(--ours)" }], {
-    title: "Margin over the steps of the search; below zero the class is lost",
+    title: `Margin over the steps of the search; ${level}`,
     x: "step",
     y: "margin",
     low: Math.min(0, ...values) - 0.2,
     high: Math.max(0, ...values) + 0.2,
-    level: { value: 0, text: "below 0 the class is lost" },
+    level: { value: 0, text: level },
     mark: step,
   });
   const told = (share) => `(${inPercent(share)})`;
   const held = layers ? `with layers ${layers.replace("-", " to ")} held` : "with no layer held";
   const [before, after] = [margins[0], margin].map((each) => each.toFixed(2));
-  const why = `Why ${own}? Because of this: ${held}, ${step} steps take its margin from ${before} to ${after}.`;
+  const why = towards ? `What would make it ${own}? This` : `Why ${own}? Because of this`;
+  const how = `${why}: ${held}, ${step} steps take its margin from ${before} to ${after}.`;
   const lost = `What would it be instead? ${other} ${told(rivals)}, and no longer ${own} ${told(probability)}.`;
   const kept = `It is still ${own} ${told(probability)}, before ${other} ${told(rivals)}.`;
   const never = `The network does not see ${own} here: its margin was below zero to begin with.`;
-  const words = `${why} ${margins[0] <= 0 ? never : margin <= 0 ? lost : kept}`;
+  const reached = `It is ${own} now ${told(probability)}, before ${other} ${told(rivals)}.`;
+  const missed = `It is not yet ${own} ${told(probability)}: ${other} is before it ${told(rivals)}.`;
+  const already = `The network sees ${own} as it is: nothing had to change.`;
+  const left = margins[0] <= 0 ? never : margin <= 0 ? lost : kept;
+  const words = `${how} ${towards ? (margins[0] > 0 ? already : margin > 0 ? reached : missed) : left}`;
   return [element("p", {}, words), curve];
 }
 
@@ -80,9 +86,10 @@ export function tools(model, state, size, views, found) {
     const { keyOf, layers } = state();
     const held = layers || model.get("layers");
     const known = model.get("about").methods.filter(({ name }) => COMPARED_METHODS.includes(name));
-    compared = COMPARED_METHODS.flatMap((name) => known.filter((each) => each.name === name)).map(({ name, title, layered }) => {
+    compared = COMPARED_METHODS.flatMap((name) => known.filter((each) => each.name === name)).map((method) => {
+      const { title, layered } = method;
       const words = layered ? `${title}, layers ${held}` : title;
-      return { view: panel(`${words} …`, ...size), key: keyOf(name, layered ? held : ""), title: words };
+      return { view: panel(`${words} …`, ...size), key: keyOf(method, layered ? held : ""), title: words };
     });
     root.replaceChildren(...compared.map(({ view }) => view.root));
     for (const each of compared) {

@@ -32,8 +32,12 @@ const tasks = {
     return { shown, probabilities: softmax(subject.at.logits) };
   },
 
-  /** Begin to minimize Eq. 5 for a class, with the activations from `held[0]` to `held[1]` held. */
-  async begin({ target, held, layer_weight, margin_target, pixel_weight, max_iter }) {
+  /**
+   * Begin to minimize Eq. 5 for a class, with the activations from `held[0]` to `held[1]` held. Towards it, the margin is
+   * by how much the best other class leads: the same number with the other sign, and so is what is aimed at.
+   */
+  async begin({ target, held, towards, layer_weight, margin_target: aimed, pixel_weight, max_iter }) {
+    const margin_target = towards ? -aimed : aimed;
     const { image, at } = subject;
     const layers = activations().map((_, layer) => (held && held[0] <= layer && layer <= held[1] ? 1 : 0));
     const scale = layers.map((share, layer) => {

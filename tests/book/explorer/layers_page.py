@@ -46,6 +46,7 @@ class Layers(Widget):
     address = traitlets.Unicode("layers").tag(sync=True)
     photograph = traitlets.Unicode("cat").tag(sync=True)
     target = traitlets.Unicode().tag(sync=True)
+    aim = traitlets.Unicode("away").tag(sync=True)
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode("0-3").tag(sync=True)
     sigma = traitlets.Float(2.0).tag(sync=True)

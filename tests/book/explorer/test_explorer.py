@@ -19,6 +19,7 @@ from perceptual_lib.book.explorer.widget import array_chunk, module, picture_chu
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import multiclass_margin
+from perceptual_lib.core.saliency import saliency_map
 
 METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
@@ -90,6 +91,14 @@ def test_a_map_on_demand_is_the_librarys(explorer, sent, of_profiles, method, se
     assert content["key"] == key and np.allclose(as_map(content, data), expected, atol=np.ptp(expected) / 65535)
     shares = [message["progress"] for message, _ in sent[:-1]]
     assert shares and shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
+
+
+def test_a_class_can_be_what_the_change_reaches(explorer, of_profiles) -> None:
+    found = explorer.compute("map/1/perceptual/0-0/3/towards")
+    classifier = load_classifier(Layered())
+    result = perceptual_ball(classifier, classifier.preprocess(of_profiles[1]), towards=3, layers="0-0")
+    assert np.allclose(found, saliency_map(result.delta)[0], rtol=1e-4)
+    assert not np.allclose(found, explorer.compute("map/1/perceptual/0-0/3"))  # which leaves it
 
 
 def test_nothing_is_computed_twice(explorer, sent, monkeypatch) -> None:

@@ -72,6 +72,28 @@ def test_another_class_and_other_layers_are_searched_for(explained: Page) -> Non
     assert not explained.get_by_label("Class explained").is_visible()
 
 
+def test_the_change_that_reaches_a_class_is_searched_for(explained: Page, picture: Image.Image) -> None:
+    explained.evaluate("() => { found.length = 0; }")
+    explained.get_by_label("The change").select_option(label="reaches this class")
+    done(explained)
+    classifier, steps = small(), []
+    images = classifier.preprocess(picture)
+    first, second = classifier(images).argsort(descending=True)[0, :2].tolist()
+    assert explained.get_by_label("Class explained").input_value() == f"{second}"  # it is the first already
+    truth = perceptual_ball(
+        classifier, images, towards=second, max_iter=40, callback=lambda *it: steps.append(it[2].clone())
+    )
+    found = explained.evaluate("found")
+    for step in range(1, min(8, len(steps))):
+        assert spearmanr(found[step]["values"], saliency_map(steps[step]).flatten()).statistic > 0.99, step
+    assert found[0]["margin"] == pytest.approx(-truth.margin_before.item(), abs=1e-3) and found[0]["margin"] < 0
+    assert found[-1]["margin"] > 0 and f"It is kind {second} now" in explained.locator(".result").inner_text()
+    explained.wait_for_function("location.hash.includes('layers.aim=towards')")
+    assert explained.get_by_label("The change").is_visible()
+    explained.get_by_label("Method").select_option("gradient")
+    assert not explained.get_by_label("The change").is_visible()
+
+
 def stop_at_once(tab: Page, picture: Image.Image) -> None:
     tab.evaluate(
         """() => {
