@@ -5,5 +5,13 @@ from perceptual_lib.book.explorer.games import InsertionDeletionPlayer
 from perceptual_lib.book.explorer.held import HeldPlayer
 from perceptual_lib.book.explorer.layers import Explorer
 from perceptual_lib.book.explorer.optimization import OptimizationPlayer
+from perceptual_lib.book.explorer.points import PointingPlayer
 
-__all__ = ["CascadePlayer", "Explorer", "HeldPlayer", "InsertionDeletionPlayer", "OptimizationPlayer"]
+__all__ = [
+    "CascadePlayer",
+    "Explorer",
+    "HeldPlayer",
+    "InsertionDeletionPlayer",
+    "OptimizationPlayer",
+    "PointingPlayer",
+]

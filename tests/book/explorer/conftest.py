@@ -8,7 +8,7 @@ import torch
 from browser import complaints, new_tab
 from layers_page import Layers, drawn, written
 from players import STEP
-from stand_ins import Layered, finished, make_photographs, small_profile
+from stand_ins import Layered, Regions, finished, make_photographs, small_profile
 
 from perceptual_lib import load_classifier
 from perceptual_lib.book.explorer import (
@@ -17,11 +17,13 @@ from perceptual_lib.book.explorer import (
     HeldPlayer,
     InsertionDeletionPlayer,
     OptimizationPlayer,
+    PointingPlayer,
 )
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.evaluation.change.protocol import perturbation_path
 from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
 from perceptual_lib.evaluation.localization.experiment import Localization
+from perceptual_lib.evaluation.pointing.experiment import Pointing
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.randomization import protocol as randomization
 from perceptual_lib.evaluation.randomization.experiment import Randomization
@@ -52,6 +54,19 @@ def complete(tmp_path_factory, eight):
             return finished(kind, tmp_path_factory.mktemp("experiment"), small_profile(**sections))
 
     return compute
+
+
+@pytest.fixture(scope="session")
+def pointing(tmp_path_factory, eight) -> Pointing:
+    section = {"methods": ["center", "gradient", "perceptual"], "sigmas": [0.0, 6.0], "scales": [1.0], "selection": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Profile, "load_photographs", lambda self: eight)
+        return finished(Pointing, tmp_path_factory.mktemp("pointing"), small_profile(pointing=section), Regions())
+
+
+@pytest.fixture(scope="session")
+def points(pointing, classifier) -> PointingPlayer:
+    return PointingPlayer(pointing, classifier)
 
 
 @pytest.fixture(scope="session")

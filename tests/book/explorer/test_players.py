@@ -12,6 +12,8 @@ from perceptual_lib.book.explorer.player import tiles, visible
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc, impulse_blur, insertion_deletion
+from perceptual_lib.evaluation.pointing.protocol import distances
+from perceptual_lib.evaluation.pointing.table import pointing_table
 from perceptual_lib.evaluation.publishing import Results
 from perceptual_lib.evaluation.randomization.table import randomization_curves
 
@@ -147,3 +149,14 @@ def test_what_is_not_there_is_refused_in_a_sentence(name, request) -> None:
     with pytest.raises(InputError, match="there is no maps .unknown/perceptual."):
         widget.chunk("maps/unknown/perceptual")
     assert all(widget.chunk(key) for key in widget.arrays)
+
+
+def test_each_method_points_where_the_table_says(points, pointing) -> None:
+    sigmas, table = pointing_table(pointing.table, 1.0).sigma, pointing.table
+    asked = [(scene, question) for scene in pointing.pictures for question in scene.questions]
+    assert len(points.about["questions"]) == len(asked) == 8
+    for told, (scene, question) in zip(points.about["questions"], asked, strict=True):
+        lines = table[(table.scene == scene.name) & (table.target == question.target)].set_index(["method", "sigma"])
+        for hit, (method, point) in zip(told["hits"], told["points"].items(), strict=True):
+            distance = lines.distance[method, sigmas[method]]
+            assert hit == (distance < 15) and distances(point, question.boxes) == pytest.approx(distance, abs=1e-3)

@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page
 
 from perceptual_lib.book.explorer.widget import Widget
 from perceptual_lib.evaluation.insertion_deletion.protocol import auc
+from perceptual_lib.evaluation.pointing.table import pointing_table
 from perceptual_lib.evaluation.randomization.table import randomization_curves
 
 PREFIXES = {
@@ -21,6 +22,7 @@ PREFIXES = {
     "CascadePlayer": "cascade",
     "OptimizationPlayer": "optimisation",
     "HeldPlayer": "held",
+    "PointingPlayer": "pointing",
 }
 """What a player's part of the address begins with: links are older than its name."""
 
@@ -208,7 +210,43 @@ def test_the_search_shows_the_step_that_is_chosen(optimization, searched, opened
     assert np.median(error) <= 3 + 255 * 2 * limit * 50 / 255 and (pixels(tab, 3) != own).mean() > 0.5
 
 
-@pytest.mark.parametrize("name", ["games", "cascade", "optimization"])
+def test_the_reader_points_first(points, pointing, opened) -> None:
+    tab = opened(points)
+    question = pointing.pictures[0].questions[0]
+    assert tab.locator(".answers li").count() == 0 and tab.locator(".boxes rect").count() == 0
+    left, top, right, bottom = question.boxes[0]
+    canvas = tab.locator("canvas")
+    share = canvas.bounding_box()["width"] / 448
+    canvas.click(position={"x": (left + right) / 2 * share, "y": (top + bottom) / 2 * share})
+    said = tab.locator(".answers li").all_inner_texts()
+    assert said[0] == "You ✓ hit 1 of 1" and len(said) == 4 and tab.locator(".boxes rect").count() == 2
+    lines = pointing.table[(pointing.table.scene == pointing.pictures[0].name)]
+    lines = lines[lines.target == question.target].set_index(["method", "sigma"])
+    sigmas = pointing_table(pointing.table, 1.0).sigma
+    for words, method in zip(said[1:], ("center", "gradient", "perceptual"), strict=True):
+        assert ("hit" in words) == (lines.distance[method, sigmas[method]] < 15), method
+    canvas.click(position={"x": 3, "y": 3})  # the first word counts
+    assert tab.locator(".answers li").first.inner_text() == "You ✓ hit 1 of 1"
+
+
+def test_the_reader_points_by_keyboard_and_may_miss(points, pointing, opened) -> None:
+    tab = opened(points)
+    tab.evaluate("() => location.hash = 'pointing.question=7'")
+    tab.wait_for_function("() => document.querySelector('figcaption').textContent.startsWith('Question 8 of 8')")
+    canvas = tab.locator("canvas")
+    canvas.focus()
+    left, top, right, bottom = pointing.pictures[1].questions[3].boxes[0]
+    for _ in range(20):  # into the corner of another photograph
+        tab.keyboard.press("ArrowLeft")
+        tab.keyboard.press("ArrowUp")
+    assert left > 224 and top > 224 and tab.locator(".point").count() == 1
+    tab.keyboard.press("Enter")
+    assert tab.locator(".answers li").first.inner_text().startswith("You ✗ miss")
+    tab.get_by_role("button", name="Next question").click()
+    tab.wait_for_function("() => document.querySelector('figcaption').textContent.startsWith('Question 1 of 8')")
+
+
+@pytest.mark.parametrize("name", ["games", "cascade", "optimization", "points"])
 def test_players_fit_a_phone(name, request, opened) -> None:
     tab = opened(request.getfixturevalue(name))
     before = tab.viewport_size

@@ -1,0 +1,113 @@
+// The pointing game (Sec. 4.4): the reader points first, then the methods.
+
+import { boxesOver } from "./cuts.js";
+import { load } from "./data.js";
+import { drawPicture } from "./drawing.js";
+import { element, panel, statusLine } from "./elements.js";
+import { keepInAddress, onGrid, put } from "./state.js";
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STRIDE = 14; // pixels of the scene that an arrow key moves the cross by
+const YOU = "you";
+
+/** Pixels from a point to a box [left, top, right, bottom]; 0 inside. */
+const distance = ([x, y], [left, top, right, bottom]) =>
+  Math.hypot(Math.max(0, left - x, x - right), Math.max(0, top - y, y - bottom));
+
+function render({ model, el }) {
+  const { questions, methods, tolerance } = model.get("about");
+  const names = { [YOU]: "You", ...methods };
+  const given = new Map(); // by question, where the reader has pointed
+  let cross = null; // where the keys have moved it
+
+  const { root, canvas, text, describe } = panel("", 1, 1);
+  const boxes = boxesOver(canvas);
+  const points = element("svg", { class: "boxes", "aria-hidden": "true" });
+  const status = statusLine();
+  const answers = element("ol", { class: "answers" });
+  const asked = () => onGrid(model.get("question"), [0, questions.length - 1, 1]);
+  const ask = () => put(model, "question", (asked() + 1) % questions.length);
+  const next = element("button", { type: "button", onclick: ask }, "Next question");
+  canvas.tabIndex = 0;
+
+  /** Whether each of those who point hits; the reader comes first. */
+  const hits = (index) => {
+    const { boxes, hits } = questions[index];
+    return [boxes.some((box) => distance(given.get(index), box) < tolerance), ...hits];
+  };
+  const answer = (point) => {
+    if (given.has(asked())) return;
+    given.set(asked(), point.map(Math.round));
+    cross = null;
+    show();
+  };
+  const mark = ([x, y], label, own) => {
+    const { size } = questions[asked()];
+    const radius = size[0] / 45;
+    const dot = element("circle", { cx: x, cy: y, r: radius, class: own ? "point own" : "point" });
+    const word = element("text", { x, y: y + radius * 0.42, "font-size": radius * 1.25 }, label);
+    return [dot, word];
+  };
+  const show = () => {
+    const index = asked();
+    const { title, size, boxes: real, points: theirs } = questions[index];
+    const known = given.has(index);
+    text.textContent = `Question ${index + 1} of ${questions.length}: point at the ${title}.`;
+    describe(`A scene. ${text.textContent} Arrow keys move the cross, Enter points.`);
+    boxes(size[1], size[0], known ? real.map((box) => ({ kind: "true", box })) : []);
+    points.setAttribute("viewBox", `0 0 ${size[0]} ${size[1]}`);
+    points.replaceChildren(...(!known && cross ? mark(cross, "+", true) : []));
+    answers.replaceChildren();
+    status.say(known ? "" : "First you; then the methods.");
+    if (!known) return;
+    const places = [given.get(index), ...Object.values(theirs)];
+    points.append(...places.flatMap((point, place) => mark(point, place || "You", !place)).reverse());
+    const won = [...given.keys()].map(hits);
+    answers.append(
+      ...Object.values(names).map((name, place) => {
+        const hit = hits(index)[place];
+        const count = won.filter((each) => each[place]).length;
+        const sign = element("span", { class: "sign", "data-outcome": hit ? "hit" : "miss" }, hit ? "✓ hit" : "✗ miss");
+        return element("li", { value: place }, `${name} `, sign, ` ${count} of ${won.length}`);
+      }),
+    );
+  };
+  const open = async () => {
+    const index = asked();
+    cross = null;
+    el.setAttribute("aria-busy", true);
+    try {
+      const picture = await load(model, `picture/${questions[index].scene}`);
+      if (index !== asked()) return;
+      [canvas.width, canvas.height] = questions[index].size;
+      drawPicture(canvas, picture);
+      show();
+    } catch (error) {
+      status.say(error.message);
+    }
+    el.setAttribute("aria-busy", false);
+  };
+
+  canvas.addEventListener("click", ({ clientX, clientY }) => {
+    const { left, top, width, height } = canvas.getBoundingClientRect();
+    answer([((clientX - left) / width) * canvas.width, ((clientY - top) / height) * canvas.height]);
+  });
+  canvas.addEventListener("keydown", (event) => {
+    if (given.has(asked()) || !(event.key in ARROWS || event.key === "Enter")) return;
+    event.preventDefault();
+    const { width, height } = canvas;
+    cross ??= [width / 2, height / 2];
+    if (event.key === "Enter") return answer(cross);
+    const [x, y] = ARROWS[event.key];
+    cross = [onGrid(cross[0] + STRIDE * x, [0, width - 1, 1]), onGrid(cross[1] + STRIDE * y, [0, height - 1, 1])];
+    show();
+  });
+  canvas.after(points);
+  el.classList.add("explorer");
+  keepInAddress(model, "pointing", ["question"]);
+  model.on("change:question", open);
+  el.replaceChildren(element("div", { class: "pointing" }, root, element("div", {}, answers, status.root, next)));
+  open();
+}
+
+export default { render };

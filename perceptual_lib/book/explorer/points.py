@@ -1,0 +1,57 @@
+"""The player of the pointing game (Sec. 4.4)."""
+
+import numpy as np
+import torch
+import traitlets
+
+from perceptual_lib.book.explorer.widget import Widget, module, picture_chunk
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.evaluation.pointing.experiment import Pointing
+from perceptual_lib.evaluation.pointing.protocol import TOLERANCE, distances, maxima
+from perceptual_lib.evaluation.pointing.table import pointing_table
+from perceptual_lib.methods import find_method
+from perceptual_lib.networks.classifier import Classifier
+
+
+class PointingPlayer(Widget):
+    """The pointing game (Sec. 4.4) on the scenes of a finished experiment: the reader points first, then the methods.
+
+    Asked are the questions that all methods answered, at one scale of the scenes, each method at the blur that suits it
+    best on the selection; InputError where there is none. What is chosen is the `question`, from 0.
+    """
+
+    _esm = module("points")
+    question = traitlets.Int(0).tag(sync=True)
+
+    def __init__(self, experiment: Pointing, classifier: Classifier, scale: float = 1.0) -> None:
+        sigmas = pointing_table(experiment.table, scale, among=experiment.classes).sigma.dropna()
+        maps = {method: experiment.maps(method, scale=scale) for method in sigmas.index}
+        scenes = [scene for scene in experiment.pictures if maps and all(scene.name in each for each in maps.values())]
+        if not scenes:
+            raise InputError("there is no scene that every method of the pointing game explained.")
+        questions, smooth = [], experiment.section.smooth
+        for scene in scenes:
+            points = {
+                method: maxima(
+                    torch.from_numpy(each[scene.name]), scene.size[::-1], [sigmas[method]], smooth.get(method, 0.0)
+                )[:, 0]
+                for method, each in maps.items()
+            }
+            for index, question in enumerate(scene.questions):
+                own = {method: point[index] for method, point in points.items()}
+                questions.append(
+                    {
+                        "scene": scene.name,
+                        "size": scene.size,
+                        "title": classifier.class_name(question.target),
+                        "boxes": question.boxes,
+                        "points": {method: point.tolist() for method, point in own.items()},
+                        "hits": [bool(distances(point, question.boxes) < TOLERANCE) for point in own.values()],
+                    }
+                )
+        self.arrays = {
+            f"picture/{scene.name}": lambda scene=scene: picture_chunk(np.asarray(scene.open()) / 255)
+            for scene in scenes
+        }
+        titles = {method: find_method(method).title for method in sigmas.index}
+        super().__init__(about={"questions": questions, "methods": titles, "tolerance": TOLERANCE})
