@@ -22,6 +22,7 @@ from perceptual_lib.evaluation.statistics import Estimate
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL = "#D55E00", "#0072B2", "#767676"
 SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73", "#E69F00", "#56B4E9", "#000000")
+NAMED = 6  # points of `two_scores`
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")  # colours have a second sign beside them
 STYLE = {
     "figure.dpi": 110,  # pixels of the page, per inch
@@ -237,21 +238,30 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
 def two_scores(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     """Two estimates of each method and sigma, the columns of the table: the first across, the second up.
 
-    The blurs of one method are joined. The names stand at the side, from the highest point to the lowest. A row without
-    estimates is left out.
+    The blurs of one method are joined. Named, at the side from the highest point to the lowest, are six: ours at the
+    least and the largest blur, and of the others those that are first in one of the two (least across, highest up). A
+    row without estimates is left out.
     """
     rows = table.set_axis(["across", "up"], axis=1).dropna()
-    order = rows.up.map(lambda estimate: estimate.value).sort_values().index
-    figure, axes = plt.subplots(figsize=(6.0, max(3.4, 0.2 * len(rows) + 0.8)), layout="constrained")
-    for method, own in rows.groupby("method", sort=False):
-        colour = {"perceptual": PERCEPTUAL, "no_perceptual": NO_PERCEPTUAL}.get(method, NEUTRAL)
+    values = rows.map(lambda estimate: estimate.value)
+    places = values.assign(up=-values.up).rank().min(axis=1)
+    method, sigma = (rows.index.get_level_values(level).to_series(index=rows.index) for level in ("method", "sigma"))
+    between = sigma.groupby(method).transform(lambda own: (own > own.min()) & (own < own.max()))
+    others = ~method.isin(["perceptual", "no_perceptual"])
+    named = places.add(others * len(rows))[~between].nsmallest(NAMED).index
+    order = values.up[named].sort_values().index
+    figure, axes = plt.subplots(figsize=(6.0, 4.2), layout="constrained")
+    for name, own in rows.groupby("method", sort=False):
+        colour = {"perceptual": PERCEPTUAL, "no_perceptual": NO_PERCEPTUAL}.get(name, NEUTRAL)
         points = [(row.across.value, row.up.value) for row in own.itertuples()]
         axes.plot(*zip(*points, strict=True), "o-", color=colour, linewidth=1.2, markersize=5, zorder=3)
         for row, (across, up) in zip(own.itertuples(), points, strict=True):
             axes.hlines(up, row.across.low, row.across.high, color=colour, linewidth=0.8, alpha=0.5)
             axes.vlines(across, row.up.low, row.up.high, color=colour, linewidth=0.8, alpha=0.5)
+            if row.Index not in order:
+                continue
             axes.annotate(
-                method if len(own) == 1 or not row.Index[1] else f"{method}, sigma {row.Index[1]:g}",
+                name if len(own) == 1 or not row.Index[1] else f"{name}, sigma {row.Index[1]:g}",
                 (across, up),
                 (1.03, (order.get_loc(row.Index) + 0.5) / len(order)),
                 textcoords="axes fraction",

@@ -16,7 +16,7 @@ function render(view) {
   const stage = slider("Forgotten", [0, last, 1], forgotten, set("stage"));
   const controls = {
     method: choice("Method", methods, set("method")),
-    stage: { ...stage, button: playButton(stage, 500) },
+    stage: { ...stage, button: playButton(stage, 1500) },
   };
   const captions = ["The photograph", "Map of the trained network", "Map of the network now"];
   const panels = captions.map((caption) => panel(caption, ...about.size));
