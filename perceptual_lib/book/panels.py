@@ -33,7 +33,7 @@ def overlay(picture: Image.Image, saliency: np.ndarray) -> Image.Image:
 def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_titles: Sequence[str] = ()) -> Figure:
     """Pictures and maps in rows, each map in its own range of colours, up to its 99.5 % quantile."""
     count = len(rows[0])
-    width = 9 / max(count, 3)
+    width = 9 / max(count, 6)
     size = width * count, (width + 0.12) * len(rows)
     figure, axes = plt.subplots(len(rows), count, figsize=size, squeeze=False, layout="constrained")
     for panel, image in zip(axes.flat, chain(*rows), strict=True):
