@@ -194,7 +194,7 @@ def dots(panels: Mapping[str, tuple[pd.Series, pd.Series]]) -> Figure:
     Panel title -> by method, or "method, how it was used", our estimates and the paper's numbers, missing ones None or
     nan.
     """
-    size = 4.6, sum(0.2 * len(ours) + 0.7 for ours, _ in panels.values())  # can be read on a phone
+    size = 4.6, sum(0.17 * len(ours) + 0.7 for ours, _ in panels.values())  # can be read on a phone
     figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
     for panel, (title, (ours, paper)) in zip(axes.flat, panels.items(), strict=True):
         for row, (name, own) in enumerate(ours.items()):

@@ -68,6 +68,7 @@ def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "
             kernel_manager_class=kernels.manager(source.parent, log),
             language="python",
             progress_bar=False,
+            iopub_timeout=60,  # seconds that a busy machine may take to hand an explorer over
             request_save_on_cell_execute=False,
             autosave_cell_every=0,
         )
