@@ -1,19 +1,23 @@
 """Grad-CAM and NormGrad: a late layer's activation and its gradient, put together place by place.
 
-`layer` is a module by its path, an activation by index or name, or None for the last spatial activation.
+`layer` is a module by its path, an activation by index or name, or None for the last spatial activation; in a
+transformer for the last tokens that the scores depend on, and a warning says which. Where a layer's output (B, ...) is
+neither a map nor tokens whose grid is found, `reshape` makes (B, channels, h, w) of it, by moving values alone.
 """
 
 from torch import Tensor, nn
 
 from perceptual_lib.methods.gradients import guided_gradient, one_channel
-from perceptual_lib.methods.layers import Layer, enlarge, layer_gradient, layer_passes
+from perceptual_lib.methods.layers import Layer, Reshape, enlarge, layer_gradient, layer_passes
 from perceptual_lib.methods.registry import explainer
 
 
 @explainer("grad_cam", title="Grad-CAM", source="Selvaraju et al. 2017", passes=layer_passes, predicts=True)
-def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+def grad_cam(
+    network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None, reshape: Reshape = None
+) -> Tensor:
     """A layer's channels, weighted by the mean gradient of each, summed, the positive part, enlarged."""
-    activation, gradient = layer_gradient(network, images, targets, layer)
+    activation, gradient = layer_gradient(network, images, targets, layer, reshape)
     return enlarge((gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu(), images)
 
 
@@ -25,24 +29,34 @@ def grad_cam(network: nn.Module, images: Tensor, targets: Tensor | None, *, laye
     predicts=True,
 )
 def guided_grad_cam(
-    network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None, reduction: str = "max"
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    *,
+    layer: Layer = None,
+    reshape: Reshape = None,
+    reduction: str = "max",
 ) -> Tensor:
     """Guided backpropagation times Grad-CAM; reduction: see `one_channel`."""
-    coarse = grad_cam(network, images, targets, layer=layer)
+    coarse = grad_cam(network, images, targets, layer=layer, reshape=reshape)
     return one_channel(guided_gradient(network, images, targets) * coarse[:, None], reduction)
 
 
 @explainer("normgrad", title="NormGrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True)
-def normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+def normgrad(
+    network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None, reshape: Reshape = None
+) -> Tensor:
     """How much each place would change the weights behind it: the norm of its gradient times that of its activation."""
-    activation, gradient = layer_gradient(network, images, targets, layer)
+    activation, gradient = layer_gradient(network, images, targets, layer, reshape)
     return enlarge(gradient.norm(dim=1) * activation.norm(dim=1), images)
 
 
 @explainer(
     "selective_normgrad", title="selective NormGrad", source="Rebuffi et al. 2020", passes=layer_passes, predicts=True
 )
-def selective_normgrad(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
+def selective_normgrad(
+    network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None, reshape: Reshape = None
+) -> Tensor:
     """At each place the norm over channels of the positive part of activation times gradient, enlarged."""
-    activation, gradient = layer_gradient(network, images, targets, layer)
+    activation, gradient = layer_gradient(network, images, targets, layer, reshape)
     return enlarge((activation * gradient).relu().norm(dim=1), images)

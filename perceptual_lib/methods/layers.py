@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,29 +12,43 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceptual_lib.core.activations import SEEN, Activation, at_modules, trace, watch
-from perceptual_lib.core.calling import network_of
+from perceptual_lib.core.calling import ask, network_of
 from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.selection import select_layers
+from perceptual_lib.methods.grids import Grid, channels_first, find_grid, maps_of, written
 from perceptual_lib.networks.special import special
 
 Layer = None | int | str
 """A module by its path, an activation by index or name, or None for the `default_layer`."""
+Reshape = None | Callable[[Tensor], Tensor]
+"""From what a layer computes, (B, ...), to (B, channels, h, w), by moving values alone: its gradient is moved alike.
+None for maps, and for tokens whose grid `find_grid` finds."""
 
 
 def layer_passes(settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Of a method that reads one layer: before its own pass one image shows which that is, unless a path says it."""
+    """Of a method that reads one layer: before its own pass one image shows which that is, unless a path says it.
+
+    Where that is to be found among tokens, the image passes once more, and back.
+    """
     return 1 if isinstance(settings["layer"], str) else 2, 1
 
 
 def layer_gradient(
-    network: nn.Module, images: Tensor, targets: Tensor | None, layer: Layer, stride: int | None = None
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor | None,
+    layer: Layer,
+    reshape: Reshape = None,
+    stride: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What a layer computes, and the gradient of the class's logit there: (B, channels, h, w) both, detached.
 
-    Raises InputError where there is no such layer, or it is no spatial map, and as `resolve_targets`.
+    Raises InputError where there is no such layer, or it is no spatial map, nor (without a stride) tokens of one, nor
+    made one by `reshape`, and as `resolve_targets`.
     """
     caught: list[Tensor] = []
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def keep(value: Any) -> Any:
         if not (isinstance(value, Tensor) and value.requires_grad):
@@ -41,7 +56,11 @@ def layer_gradient(
         caught.append(value)
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
-    with torch.enable_grad(), _passing_through(keep, network, images, layer, stride):
+    with (
+        torch.enable_grad(),
+        _passing_through(keep, network, images, layer, stride),
+        _noting(network, len(images), shapes),
+    ):
         logits = network(images.detach().requires_grad_())
         if not caught:
             raise InputError(
@@ -53,8 +72,28 @@ def layer_gradient(
         raise InputError(
             f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
         )
-    activation, gradient = (_channels_first(value.detach().to(images.dtype), images) for value in (caught[0], gradient))
+    maps = set() if stride else maps_of(shapes.values(), images)
+    if reshape is None:
+        reshape = _arranged(tuple(caught[0].shape), images, maps)
+    activation, gradient = (reshape(value.detach().to(images.dtype)) for value in (caught[0], gradient))
+    if activation.ndim != 4 or len(activation) != len(images):
+        raise InputError(
+            f"reshape must give (B, channels, h, w) of {len(images)} images, and gave {tuple(activation.shape)} of the "
+            f"layer's output {tuple(caught[0].shape)}{see('No spatial map')}."
+        )
     return activation, gradient
+
+
+def _arranged(shape: tuple[int, ...], images: Tensor, maps: set[Grid]) -> Callable[[Tensor], Tensor]:
+    """What makes (B, channels, h, w) of a layer's output of this shape (B, ...)."""
+    grid = find_grid(shape[1:], images, maps) if shape[0] == len(images) else None
+    if grid is None:
+        tokens = f", nor tokens of one ({written(maps)})" if maps else ""
+        raise InputError(
+            f"the layer's output {shape} is no spatial map of the image{tokens}; name another layer, or for Grad-CAM "
+            f"and NormGrad give reshape={see('No spatial map')}."
+        )
+    return lambda value: channels_first(value, grid)
 
 
 def _passing_through(
@@ -81,23 +120,35 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     module around it that has more channels at the same places ("inception5b", "Mixed_7c") is what all passes through.
     A join that no module has as its output is not found; neither is one at another resolution than its branches.
 
-    With a stride it is the last one whose height is at least the image's divided by that. Raises InputError where there
-    is none, as in a vision transformer.
+    Where tokens come behind the last map, or there is none, it is the path that `_last_read` finds, and a warning says
+    which, and the grid. With a stride it is the last map whose height is at least the image's divided by that, and no
+    tokens. Raises InputError where there is none.
     """
     known = special(network).last_map
     if stride is None and known is not None and known in dict(network_of(network).named_modules()):
         return known
     height = images.shape[2]
     activations, shapes = _look(network, images)
-    grids = {index: grid for index, each in enumerate(activations) if (grid := _grid(each.shape, images))}
+    grids = {index: grid for index, each in enumerate(activations) if (grid := find_grid(each.shape, images))}
+    maps = set() if stride else maps_of(shapes.values(), images)
+    behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*shapes.values()])
+    if any(len(each) == 2 and find_grid(each, images, maps) for each in behind):
+        path, grid = _last_read(network, images, maps)
+        warnings.warn(
+            f"the network has tokens: looked at are the {written([grid])} that {path} returns, the last ones that the "
+            f"scores depend on; layer= names others{see('No spatial map')}.",
+            stacklevel=2,
+        )
+        return path
     if not activations:
         raise InputError(
             f"no activation of the network is seen ({SEEN}), so none can be looked at: name a layer by its path"
             f"{see('Nothing is seen')}."
         )
     if not grids:
+        tokens = "transformers have tokens" if stride else "and no tokens that a map of as many places is known for"
         raise InputError(
-            "the network has no activation that is a spatial map, which this method needs (transformers have tokens); "
+            f"the network has no activation that is a spatial map, which this method needs ({tokens}); "
             f"name a layer, or use a method that needs none{see('No spatial map')}."
         )
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
@@ -105,9 +156,44 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     path = activations[index].name
     while path := path.rpartition(".")[0]:
         around = shapes.get(path, ())
-        if _grid(around, images) == grids[index] and math.prod(around) > math.prod(activations[index].shape):
+        if find_grid(around, images) == grids[index] and math.prod(around) > math.prod(activations[index].shape):
             return path
     return index
+
+
+def _last_read(network: nn.Module, images: Tensor, maps: set[Grid]) -> tuple[str, Grid]:
+    """Path and grid of the last module that returns a map or tokens, most of which have a gradient of the scores.
+
+    Where the head reads the class token alone, the others have none behind the last attention, since nothing reads them
+    any more; what that attention reads is then the last, as a rule the first norm of the last block. Where the head
+    pools all tokens, it is the last norm. What a single matrix makes (queries, keys, values) is passed over: of the
+    features it shows what one reader takes.
+    """
+    inner = network_of(network)
+    modules, grids, read = dict(inner.named_modules()), dict[str, Grid](), set[str]()
+
+    def look(path: str, output: Any) -> None:
+        is_matrix = not any(modules[path].children()) and any(each.ndim > 1 for each in modules[path].parameters())
+        if is_matrix or path in grids or not (isinstance(output, Tensor) and output.requires_grad):
+            return
+        if output.shape[:1] == (1,) and (grid := find_grid(tuple(output.shape[1:]), images, maps)):
+            grids[path] = grid
+            output.register_hook(lambda gradient: note(path, channels_first(gradient, grid).any(1)))
+
+    def note(path: str, places: Tensor) -> None:
+        if places.float().mean() > 0.5:
+            read.add(path)
+
+    with torch.enable_grad(), at_modules(inner, look):
+        leaf = images[:1].detach().requires_grad_()
+        torch.autograd.grad(ask(inner, leaf).square().sum(), leaf)  # as good as any function of the scores
+    path = next((path for path in reversed(grids) if path in read), None)
+    if path is None:
+        raise InputError(
+            "the network has tokens, but its scores depend on those of no module (a head of zeros, no modules?); name "
+            f"a layer, or use a method that needs none{see('No spatial map')}."
+        )
+    return path, grids[path]
 
 
 def enlarge(maps: Tensor, images: Tensor) -> Tensor:
@@ -117,31 +203,16 @@ def enlarge(maps: Tensor, images: Tensor) -> Tensor:
 
 def _look(network: nn.Module, images: Tensor) -> tuple[list[Activation], dict[str, tuple[int, ...]]]:
     """One pass of the first image: its activations, and by their paths the shapes (...) of what modules return."""
-    inner, shapes = network_of(network), dict[str, tuple[int, ...]]()
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _noting(network, 1, shapes):
+        return trace(network_of(network), images[:1])[1], shapes
+
+
+def _noting(network: nn.Module, batch: int, shapes: dict[str, tuple[int, ...]]) -> AbstractContextManager[object]:
+    """Context in which the shapes (...), for one image, of what modules return are put into `shapes` by their paths."""
 
     def note(path: str, output: Any) -> None:
-        if isinstance(output, Tensor):
+        if isinstance(output, Tensor) and output.shape[:1] == (batch,):
             shapes[path] = tuple(output.shape[1:])
 
-    with at_modules(inner, note):
-        return trace(inner, images[:1])[1], shapes
-
-
-def _grid(shape: tuple[int, ...], images: Tensor) -> tuple[int, int] | None:
-    """(rows, columns) of an activation of this shape for one image, or None where it is no map of the image."""
-    height, width = images.shape[2:]
-    for rows, columns in [shape[1:], shape[:2]] if len(shape) == 3 else []:  # (C, h, w), or (h, w, C) as in ConvNeXt
-        if 1 < rows <= height and abs(rows * width - columns * height) < max(height, width):
-            return rows, columns
-    return None
-
-
-def _channels_first(value: Tensor, images: Tensor) -> Tensor:
-    """(B, channels, h, w), also where a network keeps the channels last."""
-    shape = tuple(value.shape[1:])
-    grid = _grid(shape, images)
-    if grid is None:
-        raise InputError(
-            f"the layer's output {shape} is no spatial map of the image; name another layer{see('No spatial map')}."
-        )
-    return value if grid == shape[1:] else value.permute(0, 3, 1, 2)
+    return at_modules(network_of(network), note)

@@ -124,13 +124,6 @@ def test_channels_last_networks_have_maps() -> None:
     assert explain(network, images, method="grad_cam").shape == (1, 64, 96)
 
 
-def test_a_transformer_has_no_spatial_activation() -> None:
-    network = torchvision.models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16)
-    for method in ("grad_cam", "excitation_backprop", "normgrad"):
-        with pytest.raises(InputError, match="no activation that is a spatial map"):
-            explain(network, torch.zeros(1, 3, 32, 32), method=method)
-
-
 @pytest.mark.parametrize("method", ["grad_cam", "excitation_backprop", "normgrad"])
 @pytest.mark.parametrize("layer", ["side", "position", "behind"])
 def test_layers_that_the_score_does_not_depend_on(images: torch.Tensor, method: str, layer: str) -> None:
