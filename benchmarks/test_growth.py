@@ -10,7 +10,7 @@ from benchmarks.contest import timed
 from benchmarks.work import measured, optimizer, perturbation
 from perceptual_lib import explain, load_photographs, perceptual_ball
 from perceptual_lib.core.saliency import saliency_map
-from perceptual_lib.evaluation.insertion_deletion.protocol import auc, insertion_deletion
+from perceptual_lib.evaluation.insertion_deletion.protocol import insertion_deletion
 from perceptual_lib.evaluation.randomization.protocol import rank_correlation
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.runs.executors import Ray
@@ -104,7 +104,7 @@ def test_precision(
     maps = {name: source().float() for name, source in sources.items()}
     stacked = torch.stack(list(maps.values()), 1)
     work = {
-        "games": lambda count: auc(insertion_deletion(lite, images[:count], stacked[:count])).float(),
+        "games": lambda count: insertion_deletion(lite, images[:count], stacked[:count]).areas.float(),
         "search": lambda count: perceptual_ball(lite, images[:count], **settings).delta.float(),
     }
     results: dict[str, dict[str, Tensor]] = {}  # of the last round, in either precision

@@ -44,7 +44,7 @@ def test_games(contest: Contest, scale: Scale, lite: Classifier, photographs: Te
         f"insertion and deletion, {len(images)} images, all steps, EfficientNet-Lite0",
         units=len(images),
         unit="image",
-        ours=lambda: insertion_deletion(lite, images, maps, targets),
+        ours=lambda: insertion_deletion(lite, images, maps, targets).curves,
         others={
             "one picture at a time": Turn(plainly, few / len(images), "RISE's one-image loop, in the default layout"),
             **floors(lite.network, images, forward=passes, largest=scale.floor_batch, seconds=scale.floor_seconds),

@@ -28,45 +28,47 @@ app = typer.Typer(
 
 @app.command()
 def explain(
-    photos: Annotated[list[Path], typer.Argument(help="picture files, or folders of them", show_default=False)],
+    context: typer.Context,
+    photos: Annotated[list[Path] | None, typer.Argument(help="picture files, or folders of them")] = None,
     model: Annotated[str, typer.Option(help="a torchvision or timm network, by name")] = "efficientnet_lite0",
     weights: Annotated[str, typer.Option(help="default, random, or the path of a state dict")] = "default",
     method: Annotated[str, typer.Option(help="what explains: see perceptual-ball methods")] = "perceptual",
     layers: Annotated[str, typer.Option(help="held: 0-25, or names, by commas; or none", show_default="its own")] = "",
     sigma: Annotated[float, typer.Option(help="blur of the map, in pixels of the network's input", min=0)] = 5.0,
     target: Annotated[str, typer.Option(help="class, by index or name", show_default="the prediction")] = "",
+    expected: Annotated[str, typer.Option(help="what they show: class, by index or name", show_default="")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
     precision: Annotated[str, typer.Option(help="full, tf32 (rounded, on a GPU) or bf16")] = "full",
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
+    save: Annotated[
+        Path | None, typer.Option(help="new folder for overlays and all evidence, in place of --out")
+    ] = None,
+    again: Annotated[Path | None, typer.Option(help="explain what such a folder keeps again, and compare")] = None,
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""
-    from perceptual_lib.book.overlays import explain_batch, overlay_paths
-    from perceptual_lib.core.batches import full_batch
-    from perceptual_lib.methods import find_method
-    from perceptual_lib.networks.pictures import open_picture
+    given = {name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"}
+    if again and given - {"again", "device"}:
+        raise InputError("what was asked is in the manifest: give --again with --device alone.")
+    if {"out", "save"} <= given:
+        raise InputError("--save writes the overlays, too; give it or --out.")
+    if not (photos or again):
+        raise InputError("there is no photo to explain; give picture files, or folders of them.")
+    from perceptual_lib.book import overlays
 
-    photos = [photo for source in photos for photo in _expand(source)]
-    find_method(method)
-    classifier = perceptual_lib.load_classifier(model, weights, device, precision)
-    index = classifier.class_index(target) if target else None
-    settings = {"layers": [] if layers == "none" else [each.strip() for each in layers.split(",")]} if layers else {}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {out} cannot be made: {error.strerror}.") from error
-    pairs = list(zip(photos, overlay_paths(photos, out), strict=True))
-    status, size = 0, full_batch(classifier.device)
-    for start in range(0, len(pairs), size):
-        read = []
-        for photo, overlay in pairs[start : start + size]:
-            try:
-                read.append((photo, overlay, open_picture(photo)))
-            except InputError as error:  # one bad photo does not cost the others
-                status = _say(str(error), 2)
-        if read:
-            title = f"[{min(start + size, len(pairs))}/{len(pairs)}]"
-            for line in explain_batch(classifier, read, index, method, settings, sigma, title):
-                typer.echo(line)
+    if again or save:
+        from perceptual_lib.book import evidence  # it takes a while to import
+    if again:
+        said = evidence.repeat(again, device)
+    else:
+        photos = [photo for source in photos for photo in _expand(source)]
+        asked = overlays.Asked(model, weights, device, precision, method, layers, sigma, target, expected)
+        said = evidence.keep(asked, photos, save) if save else overlays.explain_photos(asked, photos, out)
+    status = 0
+    for each in said:
+        if isinstance(each, InputError):
+            status = _say(str(each), 2)
+        else:
+            typer.echo(each)
     raise typer.Exit(status)
 
 

@@ -1,23 +1,52 @@
 """Photos of one's own explained: for each a line of results, and its map over it as a picture."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
 from perceptual_lib.book.panels import overlay
+from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.perceptual_ball import perceptual_ball
-from perceptual_lib.core.perturbation import Perturbation
 from perceptual_lib.core.saliency import gaussian_blur, saliency_map
 from perceptual_lib.core.settings import suited
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
+from perceptual_lib.networks.pictures import open_picture
+from perceptual_lib.runs.worker import Worker
+
+Numbers = dict[str, Any]
+"""What was found of a photo, as JSON: classes as {"index", "name"}, probabilities, and what the perturbation did."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `perceptual-ball explain` is asked, in the words of its options; "" for what is left to it."""
+
+    model: str
+    weights: str
+    device: str
+    precision: str
+    method: str
+    layers: str
+    sigma: float
+    target: str
+    expected: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `explain`, beside the blur."""
+        names = [] if self.layers == "none" else [each.strip() for each in self.layers.split(",")]
+        return {"layers": names} if self.layers else {}
 
 
 def overlay_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
@@ -32,50 +61,105 @@ def overlay_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
     return written
 
 
-def explain_batch(
-    classifier: Classifier,
-    read: Sequence[tuple[Path, Path, Image.Image]],
-    target: int | None,
-    method: str,
-    settings: dict[str, Any],
-    sigma: float,
-    title: str,
-) -> Iterator[str]:
-    """Explain photos at once, write their overlays, and say in a line each what was found.
+def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
+    """Explain photos in batches, write their overlays, and say in a line each what was found, or what is wrong with it:
+    one bad photo does not cost the others. Raises InputError where nothing can be explained or written."""
+    classifier = ready_for(asked).classifier
+    make_folder(folder)
+    pairs = list(zip(photos, overlay_paths(photos, folder), strict=True))
+    size = full_batch(classifier.device)
+    for start in range(0, len(pairs), size):
+        read = []
+        for photo, written in pairs[start : start + size]:
+            try:
+                read.append((photo, written, open_picture(photo)))
+            except InputError as error:
+                yield error
+        if read:
+            title = f"[{min(start + size, len(pairs))}/{len(pairs)}]"
+            found = explain_batch(classifier, [picture for *_, picture in read], asked, title)
+            for (photo, written, picture), (saliency, numbers) in zip(read, found, strict=True):
+                with writing(written):
+                    overlay(picture, saliency).save(written)
+                yield in_words(photo, numbers, written)
 
-    Of each is `read` the path of the photo, of its overlay, and the picture; explained is the class `target`, None for
-    the prediction; sigma is in pixels of the network's input; `title` is that of the bar which shows how far it is.
-    Raises InputError where an overlay cannot be written, and as `explain`.
-    """
-    inputs = classifier.preprocess([picture for _, _, picture in read])
+
+def ready_for(asked: Asked) -> Worker:
+    """With the network loaded. Raises InputError where method, network or a class that is named does not exist."""
+    find_method(asked.method)
+    worker = Worker({name: getattr(asked, name) for name in ("model", "weights", "device", "precision")})
+    for label in filter(None, (asked.target, asked.expected)):
+        worker.classifier.class_index(label)
+    return worker
+
+
+def explain_batch(
+    classifier: Classifier, pictures: Sequence[Image.Image], asked: Asked, title: str
+) -> list[tuple[np.ndarray, Numbers]]:
+    """The map (H, W) float32 of each picture and its numbers; `title` is that of the bar which shows how far it is."""
+    inputs = classifier.preprocess(pictures)
+    target = classifier.class_index(asked.target) if asked.target else None
     with torch.no_grad():
         scores = classifier(inputs)
-    found = [""] * len(read)
-    if method == "perceptual":
+    found: list[Numbers] = [{} for _ in pictures]
+    if asked.method == "perceptual":
         steps = suited(classifier.network).max_iter
         with tqdm(total=steps, desc=title, unit="step", leave=False, disable=None) as bar:
             result = perceptual_ball(
-                classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **settings
+                classifier, inputs, target, callback=lambda step, *_: bar.update(min(step, 1)), **asked.settings
             )
-        targets, maps = result.targets, saliency_map(result.delta, sigma)
-        found = [_in_words(result, row) for row in range(len(read))]
+        targets, maps = result.targets, saliency_map(result.delta, asked.sigma)
+        with torch.no_grad():
+            becomes = classifier(inputs + result.delta).argmax(1)
+        for row, numbers in enumerate(found):
+            facts = ("margin_before", "margin", "evaluations", "flipped", "failed")
+            numbers |= {name: getattr(result, name)[row].item() for name in facts}
+            numbers["becomes"] = _class(classifier, becomes[row])
     else:
-        targets = scores.argmax(1) if target is None else torch.full((len(read),), target)
-        own = {"sigma": sigma} if find_method(method).ours else {}  # a method that blurs does it itself
-        maps = explain(classifier, inputs, targets, method=method, **settings, **own)
-        maps = maps if own else gaussian_blur(maps, sigma)
+        targets = scores.argmax(1) if target is None else torch.full((len(pictures),), target)
+        own = {"sigma": asked.sigma} if find_method(asked.method).ours else {}  # a method that blurs does it itself
+        maps = explain(classifier, inputs, targets, method=asked.method, **asked.settings, **own)
+        maps = maps if own else gaussian_blur(maps, asked.sigma)
     probabilities = class_probabilities(classifier, scores, torch.float32)
-    for row, (photo, written, picture) in enumerate(read):
-        try:
-            overlay(picture, maps[row].float().cpu().numpy()).save(written)
-        except OSError as error:
-            raise InputError(f"{written} cannot be written: {error.strerror or error}.") from error
-        name, share = classifier.class_name(int(targets[row])), probabilities[row, targets[row]]
-        yield f"{photo.name}: {name} ({share:.1%}){found[row]}; {written}"
+    for row, (numbers, shares) in enumerate(zip(found, probabilities, strict=True)):
+        for name, index in (("prediction", shares.argmax()), ("target", targets[row])):
+            numbers[name] = _class(classifier, index) | {"probability": shares[index].item()}
+        if asked.expected:
+            numbers["expected"] = _class(classifier, classifier.class_index(asked.expected))
+            numbers["as_expected"] = numbers["expected"]["index"] == numbers["prediction"]["index"]
+    return list(zip(maps.float().cpu().numpy(), found, strict=True))
 
 
-def _in_words(result: Perturbation, row: int) -> str:
-    return (
-        f", margin {result.margin_before[row]:.2f} -> {result.margin[row]:.2f} in {result.evaluations[row]} evaluations"
-        f"{'' if result.flipped[row] else ' (not flipped)'}{' (broke down)' if result.failed[row] else ''}"
-    )
+def _class(classifier: Classifier, index: torch.Tensor | int) -> dict[str, Any]:
+    return {"index": int(index), "name": classifier.class_name(int(index))}
+
+
+def in_words(photo: Path, numbers: Numbers, written: Path) -> str:
+    """The line of a photo."""
+    words = f"{photo.name}: {numbers['target']['name']} ({numbers['target']['probability']:.1%})"
+    if "expected" in numbers:
+        if numbers["prediction"] != numbers["target"]:
+            words += f", taken for {numbers['prediction']['name']}"
+        words += ", as expected" if numbers["as_expected"] else f", not {numbers['expected']['name']} as expected"
+    if "margin" in numbers:
+        words += f", margin {numbers['margin_before']:.2f} -> {numbers['margin']:.2f}"
+        words += f" in {numbers['evaluations']} evaluations"
+        words += f"{'' if numbers['flipped'] else ' (not flipped)'}{' (broke down)' if numbers['failed'] else ''}"
+    return f"{words}; {written}"
+
+
+def make_folder(folder: Path) -> None:
+    """Raises InputError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {folder} cannot be made: {error.strerror}.") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Context in which a file is written. Raises InputError where it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -79,6 +79,7 @@ def minimize(
     tolerance_change: float = 1e-9,
     at_start: tuple[Tensor, Tensor] | None = None,
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
+    enough: Callable[[int, Tensor, Tensor], Tensor] | None = None,
 ) -> Minimum:
     """Minimize independent problems at once, each from its row of `start`, as `torch.optim.LBFGS` does.
 
@@ -97,6 +98,8 @@ def minimize(
         at_start: losses and gradients at `start` where they are known; they count as an evaluation all the same.
         callback: `callback(step, rows, points)` at the start (step 0) and after each step, with the indices of the
             problems still in the batch and their points.
+        enough: a tolerance of one's own: `enough(step, rows, points)` gets the same after each step but the last, and
+            returns (B,) bool, which of them have converged.
 
     Raises InputError for a `start` that is no floating-point (B, N), or losses of another shape or without a gradient.
     """
@@ -168,6 +171,8 @@ def minimize(
             | (move.abs().amax(1) <= tolerance_change)
             | ((new_loss - loss).abs() < tolerance_change)
         )
+        if enough:
+            done = done | enough(step, rows, points)
         ended.converged[rows] |= live & done
         live = live & ~done
         # A caller's precision is meant for the network.

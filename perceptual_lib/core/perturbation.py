@@ -20,6 +20,7 @@ from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.graphs import records
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes, SquaredDistance
+from perceptual_lib.core.rest import Resting
 from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
 
@@ -36,7 +37,7 @@ class Perturbation:
         margin_before: (B,), M_i(x) of Eq. 1 or 2, in logits.
         margin: (B,), M_i(x') reached.
         evaluations: (B,) int64, forward and backward passes of the network spent on the image.
-        converged: (B,) bool, a tolerance of the optimizer was met before its limit of steps.
+        converged: (B,) bool, a tolerance of the optimizer, or `tolerance_map`, was met before its limit of steps.
         failed: (B,) bool, NaN or infinity turned up; delta is then the best iterate before it.
     """
 
@@ -177,7 +178,9 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     start = images.new_zeros(len(targets), shape.numel())
     at_start = objective.at_start(start)
     say_what_is_flat(at_start[1], "the margin's gradient")
-    minimum = minimize(objective, start, max_iter=objective.settings.max_iter, at_start=at_start, callback=report)
+    steps, tolerance = objective.settings.max_iter, objective.settings.tolerance_map
+    enough = Resting(tolerance, steps, shape, len(targets)) if tolerance else None
+    minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report, enough=enough)
     objective.references = []  # their memory is free for the last pass
     if count := int(minimum.failed.sum()):
         warnings.warn(

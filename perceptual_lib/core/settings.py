@@ -28,8 +28,10 @@ class Settings:
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
         reach: the class is one to be reached, not lost: the margin is what the best other class leads by.
         max_iter: most steps of L-BFGS.
+        tolerance_map: an image ends when its map, blurred by 5 pixels, is not expected to move further than this, as 1
+            less its rank correlation with the map after max_iter steps; 0 for never, see `rest`.
 
-    Raises InputError for a margin that is not below zero, a negative weight, no step.
+    Raises InputError for a margin that is not below zero, a negative weight, no step, a tolerance outside [0, 1).
     """
 
     layers: Layers | None = ()
@@ -40,6 +42,7 @@ class Settings:
     multilabel: bool = False
     reach: bool = False
     max_iter: int = 200
+    tolerance_map: float = 0.0
 
     def __post_init__(self) -> None:
         numbers = self.margin_target, self.layer_weight, self.pixel_weight
@@ -49,6 +52,13 @@ class Settings:
             raise InputError("margin_target must be below 0, and weights at least 0.")
         if not isinstance(self.max_iter, Integral) or self.max_iter < 1:
             raise InputError(f"max_iter must be a whole number, at least 1, not {self.max_iter!r}.")
+        check_tolerance(self.tolerance_map)
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Raise InputError unless it is 1 less a rank correlation that maps can have; 0 asks for no rest."""
+    if not isinstance(tolerance, Real) or not 0 <= tolerance < 1:
+        raise InputError(f"tolerance_map is 1 less a rank correlation, at least 0 and below 1, not {tolerance!r}.")
 
 
 VGG_CHANNELS = {

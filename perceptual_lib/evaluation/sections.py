@@ -66,7 +66,8 @@ class PhotographsSection(Section):
 _hyperparameters = {
     field.name: (field.type, field.default)
     for field in fields(Settings)
-    if field.name not in ("layers", "multilabel", "reach")  # see below; a game says which margin is its own
+    # For layers see below; a game says which margin is its own, and maps of tables get all steps.
+    if field.name not in ("layers", "multilabel", "reach", "tolerance_map")
 }
 
 

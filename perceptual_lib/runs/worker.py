@@ -83,13 +83,13 @@ class Worker:
             batch, len(self.classifier.mean), *self.classifier.input_size, device=self.classifier.device
         )
         pixels = images.clone().requires_grad_()
-        with self._as_always(), freeze(self.classifier):
+        with self.as_always(), freeze(self.classifier):
             forward = _fastest(lambda: self.classifier(images)) / batch
             both = _fastest(lambda: torch.autograd.grad(self.classifier(pixels).sum(), pixels)[0]) / batch
         return forward, max(0.0, both - forward)
 
     @contextmanager
-    def _as_always(self) -> Iterator[None]:
+    def as_always(self) -> Iterator[None]:
         """In the classifier's precision, and on one thread, as sums of several differ in their last bits."""
         before = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -126,7 +126,7 @@ class Worker:
                 given["needed"] = {name: array[place[rows]] for name, array in needed.items() if name not in ALWAYS}
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
-        with self._as_always(), warnings.catch_warnings():  # a game may call the classifier itself
+        with self.as_always(), warnings.catch_warnings():  # a game may call the classifier itself
             warnings.filterwarnings("ignore", ".* everywhere for ")  # which tables show
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)

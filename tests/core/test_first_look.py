@@ -64,8 +64,9 @@ def test_neighbours_do_not_matter(images, way) -> None:
     torch.testing.assert_close(choices[0].delta, torch.cat(of_one))
     of_one = [class_gradient(network, one[None], 1) for one in images]
     torch.testing.assert_close(class_gradient(network, images, 1), torch.cat(of_one))
-    curves = [insertion_deletion(network, one[None], one[None, 0], 1, step=40) for one in images]
-    torch.testing.assert_close(insertion_deletion(network, images, images[:, 0], 1, step=40), torch.cat(curves))
+    curves = [insertion_deletion(network, one[None], one[None, 0], 1, step=40).curves for one in images]
+    together = insertion_deletion(network, images, images[:, 0], 1, step=40).curves
+    torch.testing.assert_close(together, torch.cat(curves))
 
 
 def test_a_network_that_takes_no_image_alone(images) -> None:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import InputError, explain, load_photographs
 from perceptual_lib.methods import METHODS
-from perceptual_lib.methods.rise import random_masks
+from perceptual_lib.methods.rise import expected_distance, random_masks
 
 
 class Odds(nn.Module):
@@ -111,3 +111,46 @@ def test_torchrays_rise_takes_one_answer_a_picture() -> None:
         rise(regions, torch.rand(1, 3, 96, 96), target=1, num_masks=2)
     once = nn.Sequential(regions, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert rise(once, torch.rand(1, 3, 96, 128), target=1, num_masks=2).shape == (1, 4, 96, 128)
+
+
+class Corner(nn.Module):
+    """Sees the upper left quarter; of an image that is dark there nothing, so that its map is chance."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        score = 10 * (images[:, 0, :6, :6].mean((1, 2)) - 0.5)
+        return torch.stack([score, torch.zeros_like(score)], 1)
+
+
+def test_a_map_at_rest_gets_no_more_masks_and_chance_nearly_all() -> None:
+    images = torch.ones(3, 3, 12, 12) * torch.tensor([1.0, 0, 2])[:, None, None, None]
+    settings = {"method": "rise", "samples": 2000}
+    looks = []
+
+    def called(masks: int, rows: torch.Tensor, maps: torch.Tensor) -> None:
+        looks.append((masks, rows.tolist(), maps.clone()))
+
+    for batch_size in (None, 7, 100):  # each stops where it stops, whatever the batches
+        looks.clear()
+        maps = explain(Corner(), images, 0, tolerance_map=0.1, callback=called, batch_size=batch_size, **settings)
+        counts = {row: masks for masks, rows, _ in looks for row in rows}
+        assert [masks for masks, *_ in looks] == list(range(192, 2000, 192))
+        assert counts[1] == 1920 and max(counts[0], counts[2]) < 1920  # 80 more masks change no map by much
+        for row, count in counts.items():  # what so many masks give
+            alone = explain(Corner(), images[row : row + 1], 0, method="rise", samples=count)[0]
+            assert torch.allclose(maps[row], alone, atol=1e-6)
+    last = next(maps[rows.index(0)] for masks, rows, maps in looks if masks == counts[0])
+    assert torch.allclose(last, maps[0], atol=1e-6)
+    off, never = (explain(Corner(), images, 0, tolerance_map=each, **settings) for each in (0, 1e-9))
+    assert torch.equal(off, never)
+
+
+def test_parts_of_the_masks_against_each_other_by_hand() -> None:
+    """A part that has the whole signal is on either side of each way to halve them. Four parts of one map and four of
+    another are compared with each other in one way of seven; else both halves are alike."""
+    first, second = torch.tensor([[0.0, 1, 2, 3]]), torch.tensor([[1.0, 0, 3, 2]])
+    halves = (6 + 1 - 6 * 4 / (4 * 15)) / 7  # r = 0.6 of the one pair whose ranks differ by one each
+    parts = torch.stack([torch.stack([first] * 4 + [second] * 4), torch.stack([first] * 8)])
+    certain = 2 * halves / (1 + halves)
+    for done in (0.0, 0.5):
+        far = expected_distance(parts, done).tolist()
+        assert far == pytest.approx([1 - (certain + done * (1 - certain)) ** 0.5, 0], abs=1e-6)

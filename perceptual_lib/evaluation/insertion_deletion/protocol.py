@@ -13,7 +13,7 @@ is filled once, alone: does the map name the cells without which the class loses
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -56,6 +56,13 @@ DECIMALS = 4  # of a probability in tables: more would be noise of the last bits
 Curves = TypeVar("Curves", Tensor, np.ndarray)
 
 
+class Played(NamedTuple):
+    """What the GAMES gave."""
+
+    curves: Tensor  #: (B, ..., 2, n), probabilities of the class after each step
+    areas: Tensor  #: (B, ..., 2), below them over the share of pixels that have changed, by trapezoids, in [0, 1]
+
+
 def insertion_deletion(
     classifier: nn.Module,
     images: Tensor,
@@ -66,27 +73,27 @@ def insertion_deletion(
     start: Filling = "blurred",
     filling: Filling = "grey",
     batch_size: int | None = None,
-) -> Tensor:
-    """The probability of the class while pixels change in the order of their saliency.
+) -> Played:
+    """The probability of the class while pixels change in the order of their saliency, and the areas below its curves.
 
     Of pixels of one value, the one that comes first in row order changes first. Several maps of an image share their
     end points: B images with M maps each take 2 B + 1 + 2 B M (n - 2) forward passes. Raises InputError for images,
-    maps, targets or fillings that do not fit, a step or a batch size below 1. `auc` gives the areas.
+    maps, targets or fillings that do not fit, a step or a batch size below 1.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
         images: (B, C, H, W) in the network's normalized input space, where 0 is mean grey.
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
         targets: None for the network's prediction, one class index for all, or (B,) int64.
-        step: pixels that change at once; the last step takes those that are left.
+        step: pixels that change at once; the last step takes those that are left, and its area is as much narrower.
         start: what insertion starts from, see `Filling`.
         filling: what deletion ends with; where it is the same, insertion's area less deletion's depends on the order
             alone, and not on the filling (Bluecher et al. 2024).
         batch_size: pictures that the network gets at once, on which only memory depends; None for `full_batch`.
 
     Returns:
-        (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1: probabilities after softmax, the first with no
-        pixel changed, the last with all; in the images' type and on their device.
+        Curves (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1, and their areas (B, ..., 2), in the images'
+        type and on their device: probabilities after softmax, the first with no pixel changed, the last with all.
     """
     with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
         _check_game(images, maps, step)
@@ -109,7 +116,10 @@ def insertion_deletion(
             pictures = torch.where(changed[:, None], after[image, game], before[image, game])
             scores = class_probabilities(classifier, passes(pictures), curves.dtype)
             between[image, which, game, done] = scores.gather(1, targets[image, None])[:, 0]
-    return curves.reshape(*maps.shape[:-2], *curves.shape[2:])
+    curves = curves.reshape(*maps.shape[:-2], *curves.shape[2:])
+    pixels = maps.shape[-2:].numel()
+    changed = (torch.arange(curves.shape[-1], dtype=torch.double) * step).clamp(max=pixels) / pixels  # (n,)
+    return Played(curves, torch.trapezoid(curves, changed.to(curves)))
 
 
 def single_deletion(
@@ -144,8 +154,8 @@ def single_deletion(
 
 
 def auc(curves: Curves) -> Curves:
-    """(...), the area under curves (..., n) whose steps together are 1 long, by trapezoids, as RISE has it; of at least
-    two scores (else InputError)."""
+    """(...), the area under curves (..., n) of equal steps that together are 1 long, by trapezoids, as RISE has it: the
+    one that `insertion_deletion` gives where its step divides the pixels. Of at least two scores (else InputError)."""
     n = curves.shape[-1]
     if n < 2:
         raise InputError(f"the area under a curve needs two scores or more, not {n}.")
@@ -240,7 +250,7 @@ def compute(
     maps = torch.from_numpy(needed[array].astype(np.float32)).to(images.device)
     blurred = torch.stack([impulse_blur(maps, sigma) for sigma in sigmas], 1)
     targets = torch.from_numpy(needed["targets"])
-    curves = insertion_deletion(classifier, images, blurred, targets, step=step, filling=filling)
+    curves, _ = insertion_deletion(classifier, images, blurred, targets, step=step, filling=filling)
     curves = curves.cpu().numpy().round(DECIMALS)
     found = {game: curves[:, :, index] for index, game in enumerate(GAMES)}
     if filling == "blurred":

@@ -33,7 +33,7 @@ def test_the_curves_are_the_protocols(tmp_path, of_profiles) -> None:
     targets = classifier(images).argmax(1)
     maps = torch.from_numpy(np.stack(list(experiment.maps("perceptual").values())))
     blurred = torch.stack([impulse_blur(maps, sigma) for sigma in (0.0, 5.0)], 1)
-    expected = insertion_deletion(classifier, images, blurred, targets, step=STEP).numpy()
+    expected = insertion_deletion(classifier, images, blurred, targets, step=STEP).curves.numpy()
     own = experiment.table[experiment.table.method == "perceptual"]
     assert own.photograph.tolist() == [name for name in "01234" for _ in range(2)]
     assert own.sigma.tolist() == [0.0, 5.0] * 5 and (own.failure == "").all()

@@ -72,14 +72,16 @@ def test_same_as_a_plain_loop(tiny: nn.Module, images: Tensor, step: int) -> Non
     tiny.eval()
     maps = noise(4, 12, 12).round(decimals=1)  # with ties
     targets = torch.tensor([3, 0, 4, 3])
-    curves = insertion_deletion(tiny, images, maps, targets, step=step, batch_size=5)
+    curves, areas = insertion_deletion(tiny, images, maps, targets, step=step, batch_size=5)
     assert curves.shape == (4, 2, math.ceil(144 / step) + 1)
-    for of_image, image, saliency, target in zip(curves, images, maps, targets.tolist(), strict=True):
+    for row, (image, saliency, target) in enumerate(zip(images, maps, targets.tolist(), strict=True)):
         for game in (INSERTION, DELETION):
             expected = plain_game(tiny, image, saliency, target, step, game)
-            assert of_image[game].tolist() == pytest.approx(expected, abs=1e-9)
-            area = np.trapezoid(expected, dx=1 / (len(expected) - 1))
-            assert auc(of_image)[game].item() == pytest.approx(area, abs=1e-6)
+            assert curves[row, game].tolist() == pytest.approx(expected, abs=1e-9)
+            changed = [*range(0, 144, step), 144]
+            assert areas[row, game].item() == pytest.approx(np.trapezoid(expected, changed) / 144, abs=1e-9)
+            if 144 % step == 0:
+                assert areas[row, game].item() == pytest.approx(auc(curves)[row, game].item(), abs=1e-12)
 
 
 def test_two_pixels_by_hand() -> None:
@@ -89,11 +91,21 @@ def test_two_pixels_by_hand() -> None:
     kernel = square_kernel(11, 5)
     share = kernel[5, 5] + kernel[5, 6]  # of 1 that a blurred pixel keeps: both see themselves and one neighbour
     for saliency, kept in (([[1.0, 0.0]], 2), ([[0.0, 1.0]], 3)):
-        curves = insertion_deletion(network, image, torch.tensor([saliency]), 0, step=1)[0]
+        (curves,), (areas,) = insertion_deletion(network, image, torch.tensor([saliency]), 0, step=1)
         assert curves[DELETION].tolist() == pytest.approx([6 / 7, kept / (kept + 1), 1 / 2])
         odds = [6**share, 6 / kept * kept**share, 6]
         assert curves[INSERTION].tolist() == pytest.approx([each / (each + 1) for each in odds])
-        assert auc(curves)[DELETION].item() == pytest.approx((3 / 7 + kept / (kept + 1) + 1 / 4) / 2)
+        assert areas[DELETION].item() == pytest.approx((3 / 7 + kept / (kept + 1) + 1 / 4) / 2)
+
+
+def test_a_short_last_step_is_narrower_by_hand() -> None:
+    """Odds 12 fall to 2 with two of three pixels, and to 1 with the last; in one step of all from 12 to 1."""
+    network = Linear(torch.tensor([[3.0], [2.0], [2.0]]).double().log())
+    image, saliency = torch.ones(1, 1, 3, 1, dtype=torch.double), torch.tensor([[[3.0], [2.0], [1.0]]])
+    for step, area in ((2, 2 / 3 * (12 / 13 + 2 / 3) / 2 + 1 / 3 * (2 / 3 + 1 / 2) / 2), (5, (12 / 13 + 1 / 2) / 2)):
+        assert insertion_deletion(network, image, saliency, 0, step=step).areas[0, DELETION].item() == pytest.approx(
+            area
+        )
 
 
 def test_no_map_beats_the_contributions_to_a_linear_score() -> None:
@@ -101,7 +113,9 @@ def test_no_map_beats_the_contributions_to_a_linear_score() -> None:
     for game, change in ((DELETION, images), (INSERTION, images - impulse_blur(images, 5))):
         best = (network.weights * change[:, 0]).detach()
         others = torch.stack([-best, *noise(20, 3, 8, 9, seed=2)], 1)
-        curves = insertion_deletion(network, images, torch.cat([best[:, None], others], 1), 0, step=5)[:, :, game]
+        curves = insertion_deletion(network, images, torch.cat([best[:, None], others], 1), 0, step=5).curves[
+            :, :, game
+        ]
         sign = 1 if game == INSERTION else -1
         assert (sign * (curves[:, :1] - curves[:, 1:]) > -1e-12).all()
         assert (sign * (auc(curves)[:, 0] - auc(curves)[:, 1]) > 0.1).all()
@@ -109,38 +123,38 @@ def test_no_map_beats_the_contributions_to_a_linear_score() -> None:
 
 def test_only_the_order_of_pixels_matters(tiny: nn.Module, images: Tensor) -> None:
     maps = noise(4, 12, 12)
-    curves = insertion_deletion(tiny, images, maps, step=20)
+    curves = insertion_deletion(tiny, images, maps, step=20).curves
     places = maps.flatten(1).argsort().argsort().view_as(maps)  # whole numbers
     for same in (maps.exp(), 3 * maps - 1, places):
-        assert torch.equal(insertion_deletion(tiny, images, same, step=20), curves)
+        assert torch.equal(insertion_deletion(tiny, images, same, step=20).curves, curves)
 
 
 def test_ties_go_by_rows(tiny: nn.Module, images: Tensor) -> None:
     rows = -torch.arange(144.0).reshape(1, 12, 12).expand(4, -1, -1)
     levels = (rows < -70).double()
-    constant = insertion_deletion(tiny, images, torch.zeros(4, 12, 12), step=7)
-    assert torch.equal(constant, insertion_deletion(tiny, images, rows, step=7))
-    two = insertion_deletion(tiny, images, levels, step=7)
-    assert torch.equal(two, insertion_deletion(tiny, images, rows + 1000 * levels, step=7))
+    constant = insertion_deletion(tiny, images, torch.zeros(4, 12, 12), step=7).curves
+    assert torch.equal(constant, insertion_deletion(tiny, images, rows, step=7).curves)
+    two = insertion_deletion(tiny, images, levels, step=7).curves
+    assert torch.equal(two, insertion_deletion(tiny, images, rows + 1000 * levels, step=7).curves)
 
 
 def test_batch_size_and_neighbours_do_not_matter(tiny: nn.Module, images: Tensor) -> None:
     maps = noise(4, 12, 12)
-    curves = insertion_deletion(tiny, images, maps, step=20)
+    curves = insertion_deletion(tiny, images, maps, step=20).curves
     for batch_size in (1, 7, 1000):
-        same = insertion_deletion(tiny, images, maps, step=20, batch_size=batch_size)
+        same = insertion_deletion(tiny, images, maps, step=20, batch_size=batch_size).curves
         assert torch.allclose(same, curves, rtol=0, atol=1e-12)
     for row in range(4):
-        alone = insertion_deletion(tiny, images[row : row + 1], maps[row : row + 1], step=20)
+        alone = insertion_deletion(tiny, images[row : row + 1], maps[row : row + 1], step=20).curves
         assert torch.allclose(alone[0], curves[row], rtol=0, atol=1e-12)
 
 
 def test_several_maps_of_an_image(tiny: nn.Module, images: Tensor) -> None:
     maps = noise(4, 2, 3, 12, 12)
-    curves = insertion_deletion(tiny, images, maps, step=30)
+    curves = insertion_deletion(tiny, images, maps, step=30).curves
     assert curves.shape == (4, 2, 3, 2, 6)
     for i, j in np.ndindex(2, 3):
-        alone = insertion_deletion(tiny, images, maps[:, i, j], step=30)
+        alone = insertion_deletion(tiny, images, maps[:, i, j], step=30).curves
         assert torch.allclose(curves[:, i, j], alone, rtol=0, atol=1e-12)
 
 
@@ -157,7 +171,7 @@ def test_no_more_passes_than_needed_in_full_batches() -> None:
 def test_any_filling_is_where_a_game_begins_and_ends(tiny: nn.Module, images: Tensor, filling: Filling) -> None:
     tiny.eval()
     maps, target = noise(4, 12, 12), torch.tensor([3, 0, 4, 3])
-    curves = insertion_deletion(tiny, images, maps, target, step=30, start=filling, filling=filling)
+    curves = insertion_deletion(tiny, images, maps, target, step=30, start=filling, filling=filling).curves
     of_image = {"mean": images.mean((2, 3), keepdim=True).expand_as(images), "grey": torch.zeros_like(images)}
     if isinstance(filling, str):
         pictures = of_image.get(filling, FILLINGS[filling](images))
@@ -175,17 +189,17 @@ def test_targets(tiny: nn.Module, images: Tensor) -> None:
     maps = noise(4, 12, 12)
     with torch.no_grad():
         scores = tiny.eval()(images).softmax(1)
-    curves = insertion_deletion(tiny, images, maps, step=50)
+    curves = insertion_deletion(tiny, images, maps, step=50).curves
     assert torch.allclose(curves[:, DELETION, 0], scores.amax(1))
-    assert torch.equal(insertion_deletion(tiny, images, maps, scores.argmax(1), step=50), curves)
-    assert torch.allclose(insertion_deletion(tiny, images, maps, 2, step=50)[:, DELETION, 0], scores[:, 2])
+    assert torch.equal(insertion_deletion(tiny, images, maps, scores.argmax(1), step=50).curves, curves)
+    assert torch.allclose(insertion_deletion(tiny, images, maps, 2, step=50).curves[:, DELETION, 0], scores[:, 2])
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: bool) -> None:
     tiny.train(training)
     before = model_state(tiny)
-    curves = insertion_deletion(tiny, images.requires_grad_(), noise(4, 12, 12).requires_grad_(), step=50)
+    curves = insertion_deletion(tiny, images.requires_grad_(), noise(4, 12, 12).requires_grad_(), step=50).curves
     assert not curves.requires_grad and images.grad is None
     with pytest.raises(InputError, match="out of range"):
         insertion_deletion(tiny, images, noise(4, 12, 12), 5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.evaluation.insertion_deletion.protocol import auc, insertion_deletion, single_deletion
+from perceptual_lib.evaluation.insertion_deletion.protocol import insertion_deletion, single_deletion
 
 
 class Corners(nn.Module):
@@ -37,8 +37,8 @@ def test_with_one_filling_the_reversed_order_has_the_opposite_relevance(tiny: nn
     backwards."""
     one = torch.randn(4, 12, 12, generator=torch.Generator().manual_seed(0))
     maps = torch.stack([one, -one], 1)
-    curves = insertion_deletion(tiny, images, maps, 0, step=12, filling="blurred")
-    inserted, deleted = curves.unbind(2)
+    played = insertion_deletion(tiny, images, maps, 0, step=12, filling="blurred")
+    inserted, deleted = played.curves.unbind(2)
     assert torch.allclose(inserted[:, 0], deleted[:, 1].flip(-1), atol=1e-6)
-    relevance = auc(inserted) - auc(deleted)
+    relevance = played.areas[..., 0] - played.areas[..., 1]
     assert torch.allclose(relevance[:, 0], -relevance[:, 1], atol=1e-6)

@@ -1,0 +1,155 @@
+"""Explanations as evidence: kept with the photos and all that made them, and made again to be compared, to the bit."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from perceptual_lib.book.overlays import (
+    Asked,
+    Numbers,
+    explain_batch,
+    in_words,
+    make_folder,
+    overlay,
+    overlay_paths,
+    ready_for,
+    writing,
+)
+from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.selection import held_layers
+from perceptual_lib.core.settings import suited
+from perceptual_lib.evaluation.randomization.protocol import rank_correlation
+from perceptual_lib.methods import find_method
+from perceptual_lib.networks.pictures import open_picture
+from perceptual_lib.runs.shard import code_digest, versions
+from perceptual_lib.runs.worker import Worker
+
+MANIFEST = "manifest.json"
+
+
+def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
+    """Explain photos, and write into a new folder a copy of each, its map (NAME.npy, (H, W) float32) and its overlay;
+    numbers and what made them are in `MANIFEST`. Says in a line each what was found, as `explain_photos` does.
+
+    Each is explained alone and on one thread, so that its bits depend neither on the others nor on the machine's cores.
+    Raises InputError for a folder that has something in it.
+    """
+    worker = ready_for(asked)
+    make_folder(folder)
+    if any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; evidence is kept in a new folder.")
+    kept = []
+    shows = overlay_paths([folder / photo.name for photo in photos], folder)
+    for number, (photo, shown) in enumerate(zip(photos, shows, strict=True), 1):
+        try:
+            picture = open_picture(photo)
+        except InputError as error:
+            yield error
+            continue
+        saliency, numbers = _explain(worker, picture, asked, f"[{number}/{len(photos)}]")
+        stem = shown.stem.removesuffix("_explained")
+        files = {f"{stem}{photo.suffix}": photo.read_bytes(), f"{stem}.npy": _npy(saliency)}
+        with writing(folder):
+            overlay(picture, saliency).save(shown)
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+        entry = dict(zip(("photo", "map"), files, strict=True))
+        hashes = {f"{what}_sha256": _sha256(files[name]) for what, name in entry.items()}
+        kept.append({**entry, **hashes, "found": numbers})
+        yield in_words(photo, numbers, shown)
+    manifest = {"asked": asdict(asked), "made_with": _made_with(worker, asked), "photos": kept}
+    with writing(folder):
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def repeat(folder: Path, device: str = "auto") -> Iterator[str | InputError]:
+    """Explain again what `keep` has kept, on the device that it was explained on unless another is given, and say of
+    each photo that it is the same to the bit; an InputError is how it differs, or that a file of it was changed. Before
+    them comes a line for all that was made with something else. Raises InputError for a folder without a manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        asked, before, photos = Asked(**manifest["asked"]), dict(manifest["made_with"]), list(manifest["photos"])
+        asked = replace(asked, device=before["device"] if device == "auto" else device)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{folder} has no {MANIFEST} that explain --save wrote; give the folder that has it."
+        ) from None
+    worker = ready_for(asked)
+    yield from _differences(before, _made_with(worker, asked))
+    for number, each in enumerate(photos, 1):
+        try:
+            _check(folder, each)
+            saliency, numbers = _explain(
+                worker, open_picture(folder / each["photo"]), asked, f"[{number}/{len(photos)}]"
+            )
+        except InputError as error:
+            yield error
+            continue
+        different = [*_differences(each["found"], numbers)]
+        if _sha256(_npy(saliency)) != each["map_sha256"]:
+            old = np.load(folder / each["map"])
+            different.insert(0, _apart(old, saliency))
+        if different:
+            yield InputError(f"{each['photo']} is explained differently: {'; '.join(different)}.")
+        else:
+            yield f"{each['photo']}: the same to the bit"
+
+
+def _explain(worker: Worker, picture: Image.Image, asked: Asked, title: str) -> tuple[np.ndarray, Numbers]:
+    with worker.as_always():
+        return explain_batch(worker.classifier, [picture], asked, title)[0]
+
+
+def _made_with(worker: Worker, asked: Asked) -> dict[str, Any]:
+    """All that can change a bit, as it is read from JSON: the network and its device, versions, code, settings."""
+    classifier, method = worker.classifier, find_method(asked.method)
+    own = asdict(suited(classifier.network)) if method.ours else {}
+    given = method.settings | asked.settings | {"sigma": asked.sigma}
+    settings = own | {name: value for name, value in given.items() if value is not None}
+    if settings.get("layers", ()) is None:
+        settings["layers"] = [classifier.activations[index].name for index in held_layers(None, classifier.activations)]
+    code = code_digest(__name__, method.function.__module__)
+    made = {**worker.identity(), **versions(), "machine": worker.machine(), "settings": settings, "code": code}
+    plain: dict[str, Any] = json.loads(json.dumps(made, default=str))
+    return plain
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in {**before, **now}:
+        old, new = before.get(name, "not said"), now.get(name, "not said")
+        if old != new:
+            yield f"{name} was {old}, is {new}"
+
+
+def _check(folder: Path, kept: Mapping[str, Any]) -> None:
+    """Raise InputError where a file is not the one that was kept."""
+    for what in ("photo", "map"):
+        path = folder / kept[what]
+        if not path.is_file() or _sha256(path.read_bytes()) != kept[f"{what}_sha256"]:
+            raise InputError(f"{path} is not the {what} that was kept: put back the one of the manifest's SHA-256.")
+
+
+def _apart(old: np.ndarray, new: np.ndarray) -> str:
+    if old.shape != new.shape:
+        return f"the map was {old.shape}, is {new.shape}"
+    return (
+        f"the maps are up to {np.abs(old - new).max():.2g} apart where the largest value is {np.abs(old).max():.2g}, "
+        f"rank correlation {rank_correlation(old[None], new[None])[0]:.4f}"
+    )
+
+
+def _npy(saliency: np.ndarray) -> bytes:
+    file = BytesIO()
+    np.save(file, saliency)
+    return file.getvalue()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
