@@ -26,9 +26,10 @@
     return [...full, ...empty];
   }
 
-  /** The heads of the columns, the lowest with words in it for each; none where cells are merged. */
+  /** The heads of the columns, the lowest with words in it for each; none where cells are merged or rows are in groups. */
   function columnHeads(table) {
-    if (table.querySelector("[rowspan]:not([rowspan='1']), [colspan]:not([colspan='1'])")) return [];
+    const fixed = "[rowspan]:not([rowspan='1']), [colspan]:not([colspan='1'])";
+    if (table.querySelector(fixed) || table.classList.contains("grouped")) return [];
     const rows = [...table.tHead.rows].reverse();
     return [...rows[0].cells].map((_, column) => rows.map((row) => row.cells[column]).find((cell) => cell && words(cell)));
   }
