@@ -65,17 +65,19 @@ def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Seq
     return figure
 
 
-def threshold_steps(
-    picture: ArrayLike, steps: Mapping[str, tuple[ArrayLike | None, Box | None]], true: Sequence[Box]
-) -> Figure:
-    """The protocol of weak localization on one photograph, whose true boxes are known.
+Steps = Mapping[str, tuple[ArrayLike | None, Box | None]]
+"""By title a map, a mask (H, W) bool of what is kept or None for the picture itself, and the box found or None."""
 
-    Title -> map, mask (H, W) bool of what is kept or None for the picture itself, and the box found or None.
-    """
-    figure = image_grid([[_kept(np.asarray(picture), image) for image, _ in steps.values()]], list(steps))
-    for panel, (_, box) in zip(figure.axes, steps.values(), strict=True):
-        _draw_boxes(panel, true, TRUE_BOX)
-        _draw_boxes(panel, [box] if box else [], FOUND_BOX)
+
+def threshold_steps(rows: Sequence[tuple[ArrayLike, Steps, Sequence[Box]]], titles: Sequence[str] = ()) -> Figure:
+    """The protocol of weak localization: each row a picture, its steps, its true boxes; titles are those of the rows."""
+    images = [[_kept(np.asarray(picture), image) for image, _ in steps.values()] for picture, steps, _ in rows]
+    figure = image_grid(images, list(rows[0][1]), titles)
+    panels = iter(figure.axes)
+    for _, steps, true in rows:
+        for (_, box), panel in zip(steps.values(), panels, strict=False):
+            _draw_boxes(panel, true, TRUE_BOX)
+            _draw_boxes(panel, [box] if box else [], FOUND_BOX)
     return figure
 
 
