@@ -70,7 +70,7 @@ Steps = Mapping[str, tuple[ArrayLike | None, Box | None]]
 
 
 def threshold_steps(rows: Sequence[tuple[ArrayLike, Steps, Sequence[Box]]], titles: Sequence[str] = ()) -> Figure:
-    """The protocol of weak localization: each row a picture, its steps, its true boxes; titles are those of the rows."""
+    """The protocol of weak localization: each row a picture, its steps and its true boxes."""
     images = [[_kept(np.asarray(picture), image) for image, _ in steps.values()] for picture, steps, _ in rows]
     figure = image_grid(images, list(rows[0][1]), titles)
     panels = iter(figure.axes)

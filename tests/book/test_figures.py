@@ -156,7 +156,7 @@ def test_a_figure_of_pictures_is_stored_as_jpeg_for_dense_screens(formatter: Dis
     assert Image.open(BytesIO(b64decode(data["image/jpeg"]))).size == pytest.approx(
         (2 * size["width"], 2 * size["height"]), abs=2
     )
-    assert 600 < size["width"] < 680  # two of three columns, which are nine inches of 110 pixels
+    assert 300 < size["width"] < 345  # two of six columns, which are nine inches of 110 pixels
 
 
 @pytest.mark.parametrize("name", ["curves", "numbers"])
