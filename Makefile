@@ -7,16 +7,20 @@ VENV := .venv
 # Many containers set it. Then every kernel and every worker would compile PyTorch's modules anew: four times the import.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help book test bench clean
+.PHONY: help book pdf test bench clean
 
 help:
 	@echo "make book [PROFILE=demo]   compute what is out of date and build the site in _build/html"
+	@echo "make pdf [PROFILE=demo]    the same, and the book as one file: _build/perceptual-ball.pdf and .epub"
 	@echo "make test                  linter, types, tests"
 	@echo "make bench [FULL=1]        how fast everything is here, beside the floor; make book then shows it"
 	@echo "make clean                 remove _build (the environment in .venv stays)"
 
 book: $(VENV)/book.installed
 	@$(VENV)/bin/perceptual-ball book $(PROFILE)
+
+pdf: $(VENV)/book.installed
+	@$(VENV)/bin/perceptual-ball book $(PROFILE) --pdf
 
 test: $(VENV)/test.installed
 	@$(VENV)/bin/ruff check .

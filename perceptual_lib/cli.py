@@ -251,11 +251,12 @@ def check(profile: ProfileName) -> None:
 def book(
     profile: Annotated[str, typer.Argument(help="demo, smoke, paper, or a YAML file")] = "demo",
     only: Annotated[str | None, typer.Option(help="compute one notebook, by its name", show_default="all")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="make a PDF and an EPUB of it, too")] = False,
 ) -> None:
     """Compute the notebooks that are out of date and build the site in _build/html."""
     from perceptual_lib.book.pipeline import build
 
-    raise typer.Exit(build(profile, Path.cwd(), only))
+    raise typer.Exit(build(profile, Path.cwd(), only, pdf))
 
 
 class Terminated(BaseException):

@@ -147,26 +147,36 @@ def render(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str],
     The front page says which sections are `waiting` to be computed. Where Jupyter Book finds an error, or a warning if
     `strict`, that is printed, no site is left, and InputError is raised.
     """
-    stage, sphinx, log = out / "stage", out / "sphinx", out / "logs" / "site.log"
-    for previous in (stage, out / "html"):
-        shutil.rmtree(previous, ignore_errors=True)
-    _fill(stage, root, shown)
-    _announce(stage / "book" / "index.md", waiting)
+    stage, html = out / "stage", out / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    fill(stage, root, shown, waiting)
+    made = run_sphinx(root, stage, out / "logs" / "site.log", "html", strict)
+    made.replace(html)
+    shutil.rmtree(made.parents[1])
+
+
+def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -> Path:
+    """Run Jupyter Book on a stage, with one of Sphinx's builders: the folder of what that made.
+
+    Its errors, and its warnings if `strict`, are printed, and InputError is raised.
+    """
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
-    command += ["--path-output", str(sphinx), "--all", *(["-W", "--keep-going"] if strict else [])]
+    command += ["--path-output", str(stage.with_name("sphinx")), "--builder", "custom", "--custom-builder", builder]
+    command += ["--all", *(["-W", "--keep-going"] if strict else [])]
     with log.open("w") as output:
         done = subprocess.run(
             command, cwd=root, env=environment(root), stdout=output, stderr=subprocess.STDOUT, check=False
         )
     if done.returncode != 0:
         print("".join(f"      | {line}\n" for line in _complaints(log.read_text())), end="", flush=True)
-        raise InputError(f"Jupyter Book could not build the site; its log is {os.path.relpath(log)}")
-    (sphinx / "_build" / "html").replace(out / "html")
-    shutil.rmtree(sphinx)
+        raise InputError(f"Jupyter Book could not build the {log.stem}; its log is {os.path.relpath(log)}")
+    return stage.with_name("sphinx") / "_build" / builder
 
 
-def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
+def fill(stage: Path, root: Path, shown: Sequence[Path], waiting: Sequence[str]) -> None:
+    """Fill a stage anew with what Jupyter Book reads."""
+    shutil.rmtree(stage, ignore_errors=True)
     shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(str(files("perceptual_lib.core") / "perturbation.py"), stage / "book")  # for equations.md
     for name in SETTINGS:
@@ -175,6 +185,7 @@ def _fill(stage: Path, root: Path, shown: Sequence[Path]) -> None:
     for page in shown:
         stage_page(page, stage / "notebooks" / page.name, stage / "book" / "_static")
     _address(stage, repository(root))
+    _announce(stage / "book" / "index.md", waiting)
 
 
 def _announce(front: Path, waiting: Sequence[str]) -> None:

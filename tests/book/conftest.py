@@ -56,8 +56,10 @@ def thin_out(path: Path, count: int = 24) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:
-    from browser import OPTIONS, chromium
+    from browser import OPTIONS
     from playwright.sync_api import sync_playwright
+
+    from perceptual_lib.book.one_file import chromium
 
     path = chromium()
     if path is None:

@@ -63,6 +63,12 @@ class InsertionDeletionPlayer(Player):
         }
         super().__init__(shown, classifier, about, arrays, left=left, right=right)
 
+    def panels(self) -> list[np.ndarray]:
+        """The photograph, and what both maps leave of it at the step: grey, as in deletion."""
+        picture, grey = super().panels()[0], np.array(self.about["grey"]) / 255
+        steps = [self.steps(self.photograph, row) for row in (self.left, self.right)]
+        return [picture, *(np.where(each[..., None] <= self.step, grey, picture) for each in steps)]
+
     def steps(self, name: str, row: str) -> np.ndarray:
         """The step at which each pixel changes, (H, W) from 1: the game's own order."""
         method, sigma = self.rows[row]

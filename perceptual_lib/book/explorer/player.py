@@ -65,14 +65,15 @@ def visible(maps: np.ndarray, *, together: bool = False) -> np.ndarray:
 
 
 def tiles(images: np.ndarray) -> np.ndarray:
-    """Maps (N, H, W) or pictures (N, 3, H, W) as one picture (rows H, columns W, 3), nearly square, row by row.
+    """Maps (N, H, W) or pictures (N, 3, H, W) as one (rows H, columns W[, 3]), nearly square, row by row.
 
     One file holds them all, and a slider has nothing to wait for.
     """
     from torchvision.utils import make_grid  # slow to import
 
     channels = torch.from_numpy(images).reshape(len(images), -1, *images.shape[-2:])
-    return make_grid(channels, nrow=math.ceil(math.sqrt(len(images))), padding=0).permute(1, 2, 0).numpy()
+    sheet = make_grid(channels, nrow=math.ceil(math.sqrt(len(images))), padding=0).permute(1, 2, 0).numpy()
+    return sheet if images.ndim == 4 else sheet[..., 0]
 
 
 def explained_by_all(

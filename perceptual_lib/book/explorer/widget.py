@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.saliency import gaussian_blur
 
 try:
     import anywidget
@@ -32,6 +34,7 @@ except ModuleNotFoundError as missing:
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import [^;]*? from "\./(\w+)\.js";\n', re.M)
+PANELS, DENSITY = 3, 150  # of a still: how many at most, and pixels an inch
 Chunk = tuple[dict[str, Any], bytes]
 """What describes an array or a picture, and its bytes."""
 
@@ -61,10 +64,18 @@ def array_chunk(saliency: np.ndarray) -> Chunk:
 
 
 def picture_chunk(pixels: np.ndarray) -> Chunk:
-    """A picture (H, W, 3) in [0, 1]."""
+    """A picture (H, W, 3) in [0, 1], or a sheet of maps (H, W), in grey."""
     stream = BytesIO()
     Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)).save(stream, "WEBP", quality=92)
     return {"format": "image/webp", "shape": list(pixels.shape)}, stream.getvalue()
+
+
+def _panel(head: dict[str, Any], data: bytes, sigma: float) -> np.ndarray:
+    """What a chunk shows: a picture (H, W, 3) in [0, 1]; a sheet (H, W), or a map (H, W), which is sent unblurred."""
+    if head["format"] == "uint16":
+        values = np.frombuffer(zlib.decompress(data), "<u2").reshape(head["shape"]).astype(np.float32)
+        return gaussian_blur(torch.from_numpy(values), sigma).numpy()  # in a range of its own: none else is drawn
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB" if len(head["shape"]) == 3 else "L")) / 255
 
 
 class Widget(anywidget.AnyWidget):
@@ -105,10 +116,40 @@ class Widget(anywidget.AnyWidget):
             self.send({"key": key} | head, [data])
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict] | dict:
-        """The live widget and, for pages without a kernel, the whole explorer as HTML."""
+        """The live widget; for pages without a kernel the whole explorer as HTML; and for paper a still."""
         bundle = super()._repr_mimebundle_(**options)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**(data or {}), "text/html": self.html()}, metadata
+        still = base64.b64encode(self.still()).decode()
+        return {**(data or {}), "text/html": self.html(), "image/jpeg": still}, metadata
+
+    def panels(self) -> list[np.ndarray]:
+        """Of a still: pictures (H, W, 3) in [0, 1] and maps (H, W).
+
+        Of each kind of array those whose keys name most of what is chosen at first, and no more than fit.
+        """
+        chosen = {value for value in self.static_traits().values() if isinstance(value, str)}
+        best: dict[str, tuple[int, list[str]]] = {}
+        for key in self.arrays:
+            word, *names = key.split("/")
+            named = sum(set(name.split()) <= chosen or name in chosen for name in names)
+            count, keys = best.get(word, (named, []))
+            if named >= count:
+                best[word] = named, [*(keys if named == count else []), key]
+        best.pop("kernel", None)  # shows nothing
+        shown = [key for _, keys in best.values() for key in keys][:PANELS]
+        return [_panel(*self.chunk(key), getattr(self, "sigma", 0.0)) for key in shown]
+
+    def still(self) -> bytes:
+        """A JPEG of the panels, side by side: what a page on paper shows of the explorer."""
+        import matplotlib.pyplot as plt  # slow to import, and needed here alone
+
+        from perceptual_lib.book.panels import image_grid
+
+        panels, stream = self.panels(), BytesIO()
+        figure = image_grid([panels], [""] * len(panels))
+        figure.savefig(stream, format="jpeg", dpi=DENSITY)
+        plt.close(figure)
+        return stream.getvalue()
 
     def static_traits(self) -> dict[str, Any]:
         """What a page without a kernel begins with: the traits that are not any widget's."""

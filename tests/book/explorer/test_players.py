@@ -125,8 +125,9 @@ def test_long_searches_are_thinned() -> None:
 def test_tiles_lie_row_by_row() -> None:
     maps = np.arange(5)[:, None, None] * np.ones((5, 2, 3))
     sheet = tiles(maps)
-    assert sheet.shape == (4, 9, 3)
-    assert sheet[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 0]]
+    assert sheet.shape == (4, 9)
+    assert sheet[::2, ::3].tolist() == [[0, 1, 2], [3, 4, 0]]
+    assert tiles(np.stack([maps] * 3, 1)).shape == (4, 9, 3)
 
 
 def test_a_flat_map_is_dark() -> None:
