@@ -179,7 +179,7 @@ def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: boo
     below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
     rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(map(in_print, estimates)))
     colours = np.select([rows.high < 0, rows.low > 0], [below, above], NEUTRAL)
-    figure, axes = plt.subplots(figsize=(6.0, 0.3 * len(rows) + 0.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(6.0, 0.26 * len(rows) + 0.8), layout="constrained")
     axes.axvline(0, color=NEUTRAL, linewidth=0.8)
     sns.stripplot(x=rows.value, y=rows.index, hue=rows.index, palette=list(colours), size=6, jitter=False, ax=axes)
     axes.hlines(range(len(rows)), rows.low, rows.high, colors=colours)
@@ -194,7 +194,7 @@ def dots(panels: Mapping[str, tuple[pd.Series, pd.Series]]) -> Figure:
     Panel title -> by method, or "method, how it was used", our estimates and the paper's numbers, missing ones None or
     nan.
     """
-    size = 4.6, sum(0.17 * len(ours) + 0.7 for ours, _ in panels.values())  # can be read on a phone
+    size = 4.6, sum(0.16 * len(ours) + 0.7 for ours, _ in panels.values())  # can be read on a phone
     figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
     for panel, (title, (ours, paper)) in zip(axes.flat, panels.items(), strict=True):
         for row, (name, own) in enumerate(ours.items()):
