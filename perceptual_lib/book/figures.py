@@ -125,7 +125,7 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
     axes.scatter(areas, areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
     sns.scatterplot(x=first, y=second, color=PERCEPTUAL, ax=axes, label="a photograph")
     x, y = (f"share inside, {label}" for label in labels)
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel=x, ylabel=y)
+    axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel=x, ylabel=y)
     axes.legend(loc="lower right")
     return figure
 
@@ -162,7 +162,7 @@ def fits(axes: Mapping[str, ArrayLike]) -> Figure:
         x, seconds, memory = np.array(points, dtype=float).T
         sides = (panel, seconds, PERCEPTUAL, "o"), (panel.twinx(), memory / 1e6, NO_PERCEPTUAL, "s")
         for side, y, colour, marker in sides:
-            dots, line = {"s": 16, "alpha": 1}, {"linewidth": 0.8}
+            dots, line = {"s": 16, "alpha": 1, "clip_on": False}, {"linewidth": 0.8}
             sns.regplot(x=x, y=y, ci=None, color=colour, marker=marker, scatter_kws=dots, line_kws=line, ax=side)
             side.set_ylim(0)
             side.tick_params("y", colors=colour)
@@ -210,8 +210,8 @@ def dots(panels: Mapping[str, tuple[pd.Series, pd.Series]]) -> Figure:
     return figure
 
 
-def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
-    """Fig. 5: a number for every range of layers, from the first (down) to the last held (across); blue is low.
+def heat_maps(panels: Mapping[str, pd.DataFrame], label: str, lower_is_better: bool = False) -> Figure:
+    """Fig. 5: a number for every range of layers, from the first (down) to the last held (across); yellow is better.
 
     Panel title -> numbers by first layer (index) and last layer (columns), nan where there is no range. From 0 to -1
     is no layer: what the paper has in the corner.
@@ -223,12 +223,13 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str) -> Figure:
     high = max(np.nanmax(panel) for panel in panels.values())
     for panel, (title, numbers) in zip(axes.flat, panels.items(), strict=False):
         numbers = numbers.rename(columns={-1: "–"})
-        colours = {"cmap": "cividis", "vmin": low, "vmax": high, "cbar": False}
+        colours = {"cmap": "cividis_r" if lower_is_better else "cividis", "vmin": low, "vmax": high, "cbar": False}
         sns.heatmap(numbers, annot=len(numbers) <= 8, fmt=".2f", square=True, ax=panel, **colours)
         xlabel = "last layer held" + " (–: none)" * ("–" in numbers)
         panel.set(title=title, xlabel=xlabel, ylabel="first layer held")
         for text in panel.texts:  # seaborn writes in white on middling colours, too
-            text.set_color("black" if float(text.get_text()) > (low + high) / 2 else "white")
+            is_high = float(text.get_text()) > (low + high) / 2
+            text.set_color("black" if is_high != lower_is_better else "white")
         panel.tick_params(length=0)
         panel.tick_params("y", rotation=0)
     figure.colorbar(panel.collections[0], ax=axes, label=label, shrink=0.6)

@@ -59,7 +59,7 @@ def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Seq
         mask, box = dominant_component(saliency, alpha)
         rows.append([picture, saliency, _kept(picture, mask)])
         found.append([] if box is None else [box])
-    figure = image_grid(rows, ["original", "size of the perturbation", "dominant component and its box"], titles)
+    figure = image_grid(rows, ["original", "size of the\nperturbation", "dominant component\nand its box"], titles)
     for panel, boxes in zip(figure.axes[2::3], found, strict=True):
         _draw_boxes(panel, boxes, FOUND_BOX)
     return figure

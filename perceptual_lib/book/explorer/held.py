@@ -20,12 +20,13 @@ class HeldPlayer(Player):
 
     Args:
         deltas: by what is held, in words, the perturbation (1, C, H, W) of the photograph.
+        held: which of them is shown at first.
     """
 
     _esm = module("held")
     held = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, classifier: Classifier, photograph: Photograph, deltas: Mapping[str, Tensor]) -> None:
+    def __init__(self, classifier: Classifier, photograph: Photograph, deltas: Mapping[str, Tensor], held: int) -> None:
         images = classifier.preprocess([photograph])
         changes = torch.cat([torch.zeros_like(images), *deltas.values()])
         with torch.no_grad():
@@ -38,4 +39,4 @@ class HeldPlayer(Player):
         arrays = {"maps": ([""], lambda name, _: picture_chunk(tiles(maps)))}
         stops = [{"held": words, "likely": each} for words, each in zip(deltas, likely[1:], strict=True)]
         about = {"before": likely[0], "stops": stops}
-        super().__init__({photograph.name: photograph}, classifier, about, arrays, held=len(stops) - 1)
+        super().__init__({photograph.name: photograph}, classifier, about, arrays, held=held)

@@ -43,7 +43,7 @@ function render({ model, el }) {
   };
   const mark = ([x, y], label, own) => {
     const { size } = questions[asked()];
-    const radius = size[0] / 45;
+    const radius = size[0] / 28;
     const dot = element("circle", { cx: x, cy: y, r: radius, class: own ? "point own" : "point" });
     const word = element("text", { x, y: y + radius * 0.42, "font-size": radius * 1.25 }, label);
     return [dot, word];
@@ -58,7 +58,8 @@ function render({ model, el }) {
     points.setAttribute("viewBox", `0 0 ${size[0]} ${size[1]}`);
     points.replaceChildren(...(!known && cross ? mark(cross, "+", true) : []));
     answers.replaceChildren();
-    status.say(known ? "" : "First you; then the methods.");
+    const over = given.size === questions.length ? "That was the last question." : "";
+    status.say(known ? over : "First you; then the methods.");
     if (!known) return;
     const places = [given.get(index), ...Object.values(theirs)];
     points.append(...places.flatMap((point, place) => mark(point, place || "You", !place)).reverse());

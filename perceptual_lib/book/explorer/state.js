@@ -23,6 +23,7 @@ export function keepInAddress(model, name, traits) {
     if (!link) return;
     event.preventDefault();
     location.hash = link.dataset.state;
+    document.querySelector(".explorer").scrollIntoView(); // what it changes may lie above
   });
   const write = () => {
     const given = new URLSearchParams(location.hash.slice(1));

@@ -103,7 +103,7 @@ def place(
     closest = min(judged.leads, key=lambda name: judged.leads[name].value)
     means = scores[[ours, closest]].dropna().mean()
     measured = f"{ours} {means[ours]:.3f}, {closest} {means[closest]:.3f}, "
-    measured += f"{'lower' if lower else 'higher'} by {_words(judged.leads[closest], margin)}"
+    measured += f"a lead of {_words(judged.leads[closest], margin)}"
     if len(rivals) > 1:
         untold = [name for name in gaps if name not in judged.above + judged.below]
         measured = (
@@ -179,7 +179,7 @@ def almost_all(gains: pd.DataFrame) -> Finding:
         raise MissingData(f"three of them, each on {fewest(max(3, count))} rows")
     judged = _judge(lambda comparisons: _intervals(gains, comparisons), 1 + count // EXCEPTIONS)
     below = _count([str(name) for name in judged.below])
-    measured = f"of {count} {len(judged.above)} clearly above 0, clearly below {below}; "
+    measured = f"{len(judged.above)} of {count} clearly above 0, {below} clearly below; "
     measured += f"{int((gains.mean() > 0).sum())} with a mean above 0"
     return judged.finding(measured)
 
@@ -204,7 +204,7 @@ def steadier(scores: pd.DataFrame) -> Finding:
     spread = _interval(rows, statistic=lambda means: means[:, second].std(1) - means[:, first].std(1))
     means = rows.mean().to_numpy()
     measured = f"spread over {first.sum()} {names[0]} {means[first].std():.3f}, over {second.sum()} {names[1]} "
-    measured += f"{means[second].std():.3f}, less by {_words(spread)}"
+    measured += f"{means[second].std():.3f}, a lead of {_words(spread)}"
     return _judge(lambda _: {"spread": spread}).finding(measured)
 
 

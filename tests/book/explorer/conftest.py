@@ -118,7 +118,7 @@ def searched(eight, classifier):
 @pytest.fixture(scope="session")
 def held(eight, classifier) -> HeldPlayer:
     deltas = torch.randn(3, 1, 3, *classifier.input_size, generator=torch.Generator().manual_seed(0))
-    return HeldPlayer(classifier, eight[0], dict(zip(("none", "0-0", "0-1"), deltas, strict=True)))
+    return HeldPlayer(classifier, eight[0], dict(zip(("none", "0-0", "0-1"), deltas, strict=True)), held=2)
 
 
 @pytest.fixture(scope="session")

@@ -217,7 +217,7 @@ def test_a_verdict_is_that_of_the_numbers(
     low, high = interval(differences)
     assert finding.verdict == (Verdict.REPRODUCED if low > 0 else Verdict.NOT_REPRODUCED if high < 0 else "undecided")
     assert finding.n == len(differences)
-    found = map(float, re.search(r"by (\S+) \((\S+) to ([^;]+);", finding.measured).groups())
+    found = map(float, re.search(r"a lead of (\S+) \((\S+) to ([^;]+);", finding.measured).groups())
     tolerance = 0.3 * (high - low)
     assert list(found) == pytest.approx([differences.mean(), low, high], abs=tolerance)
 
