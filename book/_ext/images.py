@@ -8,9 +8,11 @@ from sphinx.application import Sphinx
 from sphinx.util.images import get_image_size
 from sphinx.writers.html5 import HTML5Translator
 
+WIDE = 700  # pixels, from which on words in a figure cannot be read when it is as wide as a phone
+
 
 def visit_image(self: HTML5Translator, node: nodes.image) -> None:
-    """Sphinx's own, with `loading`, `width` and `height`.
+    """Sphinx's own, with `loading`, `width` and `height`, and whether it is wide.
 
     A figure of a notebook tells its size in pixels of the page. As attributes the style sheet can scale them down
     together; as a style, where Sphinx would write them, they would distort the figure on a phone.
@@ -22,7 +24,8 @@ def visit_image(self: HTML5Translator, node: nodes.image) -> None:
     node["loading"] = "lazy"
     HTML5Translator.visit_image(self, node)
     if size:
-        self.body[-1] = self.body[-1].replace("<img ", '<img width="{}" height="{}" '.format(*size), 1)
+        wide = "data-wide " * (float(size[0]) > WIDE)
+        self.body[-1] = self.body[-1].replace("<img ", '<img {}width="{}" height="{}" '.format(wide, *size), 1)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
