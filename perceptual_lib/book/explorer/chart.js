@@ -1,6 +1,7 @@
 // Curves over steps.
 
 import { element } from "./elements.js";
+import { roundTicks } from "./numerics.js";
 
 /** Two curves that are compared, ours first; dashes are a second sign beside the colours. */
 export const COMPARED = [{ colour: "var(--ours)" }, { colour: "var(--other)", dashes: "6 3" }];
@@ -18,8 +19,8 @@ const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [460, 220, 60, 40, 12];
 export function chart(curves, { title, x, y, low, high, level, steps, mark }) {
   const last = curves[0].values.length - 1;
   const values = curves.flatMap((curve) => curve.values);
-  low ??= Math.min(...values);
-  high ??= Math.max(...values);
+  const ticks = roundTicks(low ?? Math.min(...values), high ?? Math.max(...values));
+  [low, high] = [ticks[0], ticks.at(-1)];
   const across = (index) => LEFT + ((WIDTH - LEFT - MARGIN) * index) / Math.max(1, last);
   const down = (value) => HEIGHT - BOTTOM - ((HEIGHT - BOTTOM - MARGIN) * (value - low)) / (high - low || 1);
   const points = (line) => line.map((value, index) => `${across(index)},${down(value)}`);
@@ -27,11 +28,9 @@ export function chart(curves, { title, x, y, low, high, level, steps, mark }) {
     return element("line", { x1: LEFT, x2: WIDTH - MARGIN, y1: down(value), y2: down(value), ...style });
   };
   const text = (words, x, y, anchor, more) => element("text", { x, y, "text-anchor": anchor, ...more }, words);
-  const short = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(2))));
-
-  const parts = [low, (low + high) / 2, high].flatMap((value) => [
+  const parts = ticks.flatMap((value) => [
     line(value, { stroke: "var(--rule)" }),
-    text(short(value), LEFT - 6, down(value) + 4, "end"),
+    text(String(Number(value.toPrecision(3))), LEFT - 6, down(value) + 4, "end"),
   ]);
   if (level) {
     parts.push(line(level.value, { stroke: "currentColor" }));
@@ -46,7 +45,7 @@ export function chart(curves, { title, x, y, low, high, level, steps, mark }) {
     text(ends[0], across(0), HEIGHT - BOTTOM + 16, "start"),
     text(ends.at(-1), across(last), HEIGHT - BOTTOM + 16, "end"),
     text(x, (LEFT + WIDTH) / 2, HEIGHT - 6, "middle"),
-    text(y, 12, HEIGHT / 2, "middle", { transform: `rotate(-90 12 ${HEIGHT / 2})` }),
+    text(y, 14, HEIGHT / 2, "middle", { transform: `rotate(-90 14 ${HEIGHT / 2})` }),
   );
   for (const { name, values: own, colour, dashes } of curves) {
     const style = { fill: "none", stroke: colour, "stroke-width": 2, "stroke-dasharray": dashes };

@@ -89,3 +89,13 @@ console.log(JSON.stringify([...resized(Uint8ClampedArray.from(pixels), from, to)
     found = node("pictures.js", code, pixels=opaque.ravel().tolist(), to=[12, 12], **{"from": size})
     truth = Image.fromarray(pixels).resize((12, 12), Image.Resampling.BICUBIC)
     assert np.array_equal(np.reshape(found, (12, 12, 4))[..., :3], truth)
+
+
+@pytest.mark.parametrize("low, high", [(0, 1), (-0.065, 1), (-2, 1.5), (0, 0.0123), (-0.2, 7.3), (40, 61), (3, 3)])
+def test_ticks_are_round_and_around_what_is_drawn(low: float, high: float) -> None:
+    ticks = np.array(node("numerics.js", f"\nconsole.log(JSON.stringify(roundTicks({low}, {high})))"))
+    steps = np.diff(ticks)
+    assert ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9 and len(steps) <= 5
+    counts = ticks / (steps[0] if len(steps) else 1)
+    assert np.allclose(steps, steps[:1]) and np.allclose(counts, counts.round(), atol=1e-6)
+    assert all(float(f"{step:.0e}"[0]) in (1, 2, 5) for step in steps)
