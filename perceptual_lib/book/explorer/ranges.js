@@ -159,7 +159,9 @@ export function rangeTriangle(ranges, preview, changed) {
   const grid = element("div", { ...about, onpointerleave: () => kept !== null && choose(kept) }, ...cells.values());
   grid.style.setProperty("--columns", columns.length);
   const scale = `bright: small error (${low.toFixed(2)} to ${high.toFixed(2)})`;
-  const lines = ["↓ first layer held", "→ last layer held", scale].map((line) => element("div", {}, line));
+  const names = (layers) => (layers.length <= ROOM ? `: ${layers.join(", ")}` : "");
+  const held = [`↓ first layer held${names(rows)}`, `→ last layer held${names(columns)}`];
+  const lines = [...held, scale].map((line) => element("div", {}, line));
   const key = element("div", { class: "key" }, ...lines);
   return { root: element("div", { class: "tried" }, grid, key), set };
 }
