@@ -88,9 +88,16 @@ def _kept(picture: np.ndarray, image: ArrayLike | None) -> np.ndarray:
 
 
 def comparison(
-    pictures: ArrayLike, columns: Mapping[str, ArrayLike], boxes: Sequence[Sequence[Box]], across: int = 1
+    pictures: ArrayLike,
+    columns: Mapping[str, ArrayLike],
+    boxes: Sequence[Sequence[Box]],
+    across: int = 1,
+    shares: ArrayLike | None = None,
 ) -> Figure:
-    """Fig. 4 and S1: each picture with its boxes, then its maps in columns; `across` pictures in a row."""
+    """Fig. 4 and S1: each picture with its boxes, then its maps in columns; `across` pictures in a row.
+
+    shares: (pictures, columns) in [0, 1], drawn as bars at the foot of the maps.
+    """
     panels = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
     blank = [np.ones((1, 1, 3))] * (1 + len(columns))
     panels += [blank] * (-len(panels) % across)
@@ -100,6 +107,12 @@ def comparison(
         _draw_boxes(first, own, TRUE_BOX)
         for panel in others:
             _draw_boxes(panel, own, TRUE_BOX, linewidth=0.6)  # not to hide the maps
+    if shares is not None:
+        of_panels = chain(*((None, *own) for own in np.asarray(shares).tolist()))  # a picture has none
+        for panel, share in zip(figure.axes, of_panels, strict=False):
+            for length, colour in ((1.0, "#d0d0d0"), (share, "black")) if share is not None else ():
+                place = {"transform": panel.transAxes, "clip_on": False}
+                panel.add_artist(Rectangle((0, -0.07), length, 0.05, color=colour, **place))
     return figure
 
 

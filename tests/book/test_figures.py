@@ -138,6 +138,13 @@ def test_bands_draw_every_curve() -> None:
     assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 8
 
 
+def test_bars_at_the_foot_of_maps_are_the_shares() -> None:
+    maps = {"without": np.eye(8)[None].repeat(2, 0), "with": np.eye(8)[None].repeat(2, 0)}
+    figure = figures.comparison(np.zeros((2, 8, 8, 3)), maps, [[], []], shares=[[0.25, 0.5], [0.75, 1.0]])
+    bars = [[bar.get_width() for bar in panel.patches] for panel in figure.axes]
+    assert bars == [[], [1.0, 0.25], [1.0, 0.5], [], [1.0, 0.75], [1.0, 1.0]]
+
+
 @pytest.fixture
 def formatter() -> Iterator[DisplayFormatter]:
     """That of a notebook in which the book's style is set up."""
