@@ -62,7 +62,8 @@ function render({ model, el }) {
     status.say(known ? over : "First you; then the methods.");
     if (!known) return;
     const places = [given.get(index), ...Object.values(theirs)];
-    points.append(...places.flatMap((point, place) => mark(point, place || "You", !place)).reverse());
+    // The reader's is on top, and each number on its disc.
+    points.append(...places.map((point, place) => mark(point, place || "You", !place)).reverse().flat());
     const won = [...given.keys()].map(hits);
     answers.append(
       ...Object.values(names).map((name, place) => {

@@ -225,6 +225,8 @@ def test_the_reader_points_first(points, pointing, opened) -> None:
     sigmas = pointing_table(pointing.table, 1.0).sigma
     for words, method in zip(said[1:], ("center", "gradient", "perceptual"), strict=True):
         assert ("hit" in words) == (lines.distance[method, sigmas[method]] < 15), method
+    order = tab.locator(".boxes:has(circle)").evaluate("layer => [...layer.children].map((each) => each.tagName)")
+    assert order == ["circle", "text"] * 4  # no number is behind its disc
     canvas.click(position={"x": 3, "y": 3})  # the first word counts
     assert tab.locator(".answers li").first.inner_text() == "You ✓ hit 1 of 1"
 
