@@ -127,7 +127,7 @@ def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
     pairs = [pair() for _ in range(size)]
     for step, change in pairs:
         history.direction(step, change, gradient)
-    buffers = torch.stack([history.steps, history.changes])
+    buffers = history.pairs
     more = [pair() for _ in range(5)]
     everything = [*pairs, *more][-size:]
     remembered = list(pairs)

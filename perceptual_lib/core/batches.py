@@ -31,6 +31,11 @@ def portions(images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tenso
     return list(zip(images.split(size), own, strict=False))
 
 
+def on(device: torch.device, numbers: Tensor) -> Tensor:
+    """A CPU's tensor there; a GPU goes on with what it has to do, and the CPU does not wait for it."""
+    return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
+
+
 def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:
     """The results of consecutive batches of `count` problems; in halves where memory is too small for a whole batch.
 

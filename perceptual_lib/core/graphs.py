@@ -7,7 +7,8 @@ waits, unless the batch is large; a graph of them takes a tenth of the time.
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from threading import Lock, RLock
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ def records(device: torch.device) -> bool:
     return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
 
 
-def stream_of(device: torch.device) -> Hashable:
+def stream_of(device: torch.device) -> tuple[Hashable, ...]:
     """The device's current stream, which what is recorded belongs to: what is done there is done in order."""
     return device, torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
 
@@ -42,9 +43,29 @@ def full_size(count: int, device: torch.device) -> int:
 
 
 @cache
-def _aside(stream: Hashable) -> torch.cuda.Stream:
+def _aside(stream: tuple[Hashable, ...]) -> torch.cuda.Stream:
     """The stream on which functions of another one are recorded; libraries keep room for each."""
-    return torch.cuda.Stream(stream[0])  # type: ignore[index]
+    return torch.cuda.Stream(stream[0])
+
+
+@contextmanager
+def beside(value: Tensor) -> Iterator[None]:
+    """Context whose work a graph that is being recorded does beside what follows, up to `together`; without one it is
+    done as ever. `value` is read there; what is written lives until then."""
+    if value.device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+        yield
+        return
+    own, other = torch.cuda.current_stream(value.device), _aside((*stream_of(value.device), "beside"))
+    other.wait_stream(own)
+    value.record_stream(other)
+    with torch.cuda.stream(other):
+        yield
+
+
+def together(device: torch.device) -> None:
+    """From here on what is recorded comes after all that was done `beside`."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        torch.cuda.current_stream(device).wait_stream(_aside((*stream_of(device), "beside")))
 
 
 class Graph:

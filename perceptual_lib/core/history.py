@@ -16,11 +16,12 @@ PIECE = 2048  # numbers of a long vector that a GPU multiplies at once
 class History:
     """The remembered pairs of each problem.
 
-    Steps S and changes Y are ring buffers of M slots, filled per problem: a pair of too little curvature is not
+    Steps S and changes Y are a ring buffer of M slots, filled per problem: a pair of too little curvature is not
     remembered, and each problem forgets its own oldest. Of their products are kept, (B, M, M) and float64 but on MPS,
     Y Y' and the inverse of R, the part of S Y' where the step is no younger than the change, in the order of the slots,
     zero where one is empty. A new pair adds a column to R, and to its inverse one that is computed from it; the oldest
-    pair takes its row and column along.
+    pair takes its row and column along. A pair that is not remembered goes to one slot more, which is never read: so
+    nothing is asked of the device.
     """
 
     def __init__(self, like: Tensor, size: int) -> None:
@@ -28,17 +29,17 @@ class History:
         batch, self.length = like.shape
         self.size = size
         self.used = 0  # slots that hold a pair of some problem; an upper bound that needs no look at the device
-        # (B, pieces, M, length of a piece): a GPU multiplies pieces of long vectors side by side.
+        # (B, pieces, M + 1, 2, length of a piece), each step beside its change: a GPU multiplies pieces of long vectors
+        # side by side.
         fewest = 1 if like.device.type == "cpu" else -(-self.length // PIECE)
         even = (pieces for pieces in range(fewest, 2 * fewest) if self.length % pieces == 0)  # nothing is to be padded
         pieces = next(even, fewest)
-        self.steps = like.new_zeros(batch, pieces, size, -(-self.length // pieces))
-        self.changes = torch.zeros_like(self.steps)
+        self.pairs = like.new_zeros(batch, pieces, size + 1, 2, -(-self.length // pieces))
         exact = torch.float32 if like.device.type == "mps" else torch.float64
-        self.inverse = like.new_zeros(batch, size, size, dtype=exact)
+        self.inverse = like.new_zeros(batch, size + 1, size + 1, dtype=exact)
         self.change_change = torch.zeros_like(self.inverse)
-        self.curvature = like.new_zeros(batch, size, dtype=exact)  # the diagonal of R
-        self.scale = like.new_ones(batch)  # of the first inverse Hessian
+        self.curvature = like.new_zeros(batch, size + 1, dtype=exact)  # the diagonal of R
+        self.scale = like.new_ones(batch, 1)  # of the first inverse Hessian
         self.count = like.new_zeros(batch, dtype=torch.long)  # pairs ever remembered
         self.whole = {name: each for name, each in vars(self).items() if isinstance(each, Tensor)}
         self.record = Recorder()
@@ -68,7 +69,7 @@ class History:
         vectors would double the memory."""
         for name in self.whole:
             each = getattr(self, name)
-            if each.ndim == 4:
+            if each is self.pairs:
                 for target, source in enumerate(rows.tolist()):
                     if target != source:
                         each[target] = each[source]
@@ -86,56 +87,56 @@ class History:
         used = self.used
         if records(step.device):  # empty slots do no harm, and then a few graphs do for all steps
             used = min(self.size, max(8, full_size(used, step.device)))
-        (direction,) = self.record(used, partial(self._direction, slice(0, used)), step, change, gradient)
+        (direction,) = self.record(used, partial(self._direction, used), step, change, gradient)
         return direction
 
-    def _direction(self, used: slice, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor]:
+    def _direction(self, used: int, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor]:
         against_steps, against_changes = self._append(used, step, change, gradient)
-        inverse, scale = self.inverse[:, used, used], self.scale[:, None]
-        alpha = -_apply(inverse, against_steps)
-        right = against_changes + _apply(self.change_change[:, used, used], alpha)
-        beta = _apply(inverse.mT, self.curvature[:, used] * alpha + scale * right)
-        stepped, changed = self._combine(beta, self.steps[:, :, used]), self._combine(alpha, self.changes[:, :, used])
-        return (stepped - scale * (gradient + changed),)
+        inverse, products = self.inverse[:, :used, :used], self.change_change[:, :used, :used]
+        alpha = _apply(inverse, against_steps)  # minus that of the equations
+        right = self.scale * (against_changes - _apply(products, alpha))
+        beta = _apply(inverse.mT, torch.addcmul(right, self.curvature[:, :used], alpha, value=-1))
+        weights = torch.stack([beta, self.scale * alpha], 2).to(step.dtype)  # (B, used, 2)
+        combined = torch.matmul(weights.view(len(step), 1, 1, -1), self._vectors(used))
+        combined = combined.flatten(1)[:, : self.length]
+        return (torch.addcmul(combined, self.scale, gradient, value=-1),)
 
-    def _append(self, used: slice, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Remember a pair; S g and Y g, (B, used) each: both products with a long vector come from one look at it."""
-        curvature = (step * change).sum(1)
+    def _append(self, used: int, step: Tensor, change: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Remember a pair; S g and Y g, (B, used) each: all products with long vectors come from one look at them."""
+        step, change, gradient = (self._in_pieces(each) for each in (step, change, gradient))
+        pair, vectors = torch.stack([step, change], 2), torch.stack([change, gradient], 2)
+        curvature, square = (pair * change[:, :, None]).sum((1, 3)).split(1, 1)  # (B, 1) each
         accept = curvature > CURVATURE
-        row, slot = torch.arange(len(step), device=step.device), self.count % self.size
-        for buffer, vector in ((self.steps, step), (self.changes, change)):
-            buffer[row, :, slot] = torch.where(accept[:, None, None], self._in_pieces(vector), buffer[row, :, slot])
-        self.scale.copy_(torch.where(accept, curvature / change.square().sum(1), self.scale))
-        self.count += accept
+        row = torch.arange(len(pair), device=pair.device)
+        slot = torch.where(accept[:, 0], self.count % self.size, self.size)
+        self.pairs[row, :, slot] = pair
+        self.scale.copy_(torch.where(accept, curvature / square, self.scale))
+        self.count += accept[:, 0]
 
-        vectors = torch.stack([self._in_pieces(change), self._in_pieces(gradient)], 2)  # (B, pieces, 2, length)
-        (step_change, step_gradient), (change_change, change_gradient) = (
-            torch.matmul(buffer[:, :, used], vectors.mT).sum(1).to(self.inverse.dtype).unbind(2)
-            for buffer in (self.steps, self.changes)
-        )
-        here = (torch.arange(used.stop, device=step.device) == slot[:, None]) & accept[:, None]  # (B, used)
-        in_row, in_column = here[:, :, None], here[:, None, :]
-        inverse, products = self.inverse[:, used, used], self.change_change[:, used, used]
-        inverse.masked_fill_(in_row | in_column, 0)  # the pair that was here before
-        pivot = (step_change * here).sum(1, keepdim=True)
-        column = torch.where(here, 1, -_apply(inverse, step_change)) / pivot
-        inverse.copy_(torch.where(in_column, column[:, :, None], inverse))
-        products.copy_(torch.where(in_row, change_change[:, None, :], products))
-        products.copy_(torch.where(in_column, change_change[:, :, None], products))
-        self.curvature[:, used] = torch.where(here, pivot, self.curvature[:, used])
+        products = torch.matmul(self._vectors(used), vectors.mT).sum(1, dtype=self.inverse.dtype)  # (B, 2 used, 2)
+        of_change, of_gradient = products.unflatten(1, (used, 2)).unbind(3)  # each with steps and changes
+        step_change, change_change = of_change.unbind(2)
+        here = torch.arange(used, device=pair.device) == slot[:, None]  # (B, used)
+        inverse = self.inverse[:, :used, :used]
+        inverse.masked_fill_(here[:, :, None] | here[:, None, :], 0)  # the pair that was here before
+        column = (here.to(inverse.dtype) - _apply(inverse, step_change)) / curvature
+        self.inverse[:, :used][row, :, slot] = column
+        self.change_change[:, :used][row, :, slot] = change_change
+        self.change_change[:, :, :used][row, slot] = change_change
+        self.curvature[row, slot] = curvature[:, 0].to(inverse.dtype)
+        step_gradient, change_gradient = of_gradient.unbind(2)
         return step_gradient, change_gradient
+
+    def _vectors(self, used: int) -> Tensor:
+        """(B, pieces, 2 used, length of a piece)."""
+        return self.pairs[:, :, :used].flatten(2, 3)
 
     def _in_pieces(self, vectors: Tensor) -> Tensor:
         """(B, N) -> (B, pieces, length of a piece), zeros behind the last."""
-        pieces, length = self.steps.shape[1], self.steps.shape[3]
+        pieces, length = self.pairs.shape[1], self.pairs.shape[4]
         if missing := pieces * length - self.length:
             vectors = functional.pad(vectors, (0, missing))
         return vectors.reshape(len(vectors), pieces, length)
-
-    def _combine(self, weights: Tensor, vectors: Tensor) -> Tensor:
-        """The sum of a buffer's vectors (B, pieces, used, length) with weights (B, used): (B, N)."""
-        rows = weights.to(vectors.dtype)[:, None, None, :]  # (B, 1, 1, used)
-        return torch.matmul(rows, vectors).flatten(1)[:, : self.length]
 
 
 def _apply(matrices: Tensor, vectors: Tensor) -> Tensor:

@@ -119,71 +119,77 @@ def minimize(
     rows = torch.arange(len(start), device=device)
     points = start.clone()
     loss, gradient = at_start or problems.evaluate(points)
-    largest = gradient.abs().amax(1)  # nan or infinity where one entry is
-    finite = loss.isfinite() & largest.isfinite()
-    ended.failed[:] = ~finite
-    ended.converged[:] = finite & (largest <= tolerance_grad)
-    best, best_loss = points.clone(), torch.where(finite, loss, torch.inf)
-    live = finite & ~ended.converged
+    evaluations, failed = ended.evaluations.clone(), ~_finite(loss, gradient)
+    live = ~failed & (_largest(gradient) > tolerance_grad)  # those that are neither, nor failed, have converged
+    best, best_loss = points.clone(), torch.where(failed, torch.inf, loss)
     history = History.borrow(points, min(history_size, max(1, max_iter - 1)))
     if callback:
         callback(0, rows, points)
 
+    def write() -> None:
+        ended.points[rows], ended.evaluations[rows] = points, evaluations
+        ended.failed[rows], ended.converged[rows] = failed, ~(live | failed)
+
     scale = (1 / gradient.abs().sum(1)).clamp(max=1)  # of torch's first step
     move, slope = -scale[:, None] * gradient, -gradient.square().sum(1)
     for step in range(1, max_iter + 1):
-        downhill = ~(slope > -tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
-        ended.converged[rows] |= live & ~downhill
-        live = live & downhill
+        live &= ~(slope > -tolerance_change)  # a NaN slope goes on, to be found out at the next evaluation
         if (step - 1) % look_every(device) == 0:
             count = int(live.sum())
             if count == 0:
                 break
             if (size := full_size(count, device)) < len(rows):
+                write()
                 kept = (~live).byte().argsort(stable=True)[:size].sort().values  # those that live, and others to fill
-                ended.points[rows] = points
                 problems.keep(kept)
                 history.keep(kept)
-                rows, points, move, loss, gradient, best, best_loss, live = (
-                    tensor[kept] for tensor in (rows, points, move, loss, gradient, best, best_loss, live)
+                rows, points, move, loss, gradient, best, best_loss, live, failed, evaluations = (
+                    each[kept]
+                    for each in (rows, points, move, loss, gradient, best, best_loss, live, failed, evaluations)
                 )
         points = torch.where(live[:, None], points + move, points)
 
         # torch does not look at the point after its last step; here a breakdown there must be seen too.
         new_loss, new_gradient = problems.evaluate(points)
-        ended.evaluations[rows] += live
-        largest = new_gradient.abs().amax(1)
-        finite = new_loss.isfinite() & largest.isfinite()
-        broken = live & ~finite
-        ended.failed[rows] |= broken
+        evaluations += live
+        broken = live & ~_finite(new_loss, new_gradient)
+        failed |= broken
+        live &= ~broken
         points = torch.where(broken[:, None], best, points)
-        better = live & finite & (new_loss < best_loss)
+        better = live & (new_loss < best_loss)
         best = torch.where(better[:, None], points, best)
         best_loss = torch.where(better, new_loss, best_loss)
-        live = live & finite
         if callback:
             callback(step, rows, points)
         if step == max_iter or step + 1 >= max_iter * 5 // 4:
             break
 
-        done = (
-            (largest <= tolerance_grad)
-            | (move.abs().amax(1) <= tolerance_change)
-            | ((new_loss - loss).abs() < tolerance_change)
-        )
+        done = _largest(new_gradient) <= tolerance_grad
+        done |= (_largest(move) <= tolerance_change) | ((new_loss - loss).abs() < tolerance_change)
         if enough:
-            done = done | enough(step, rows, points)
-        ended.converged[rows] |= live & done
-        live = live & ~done
+            done |= enough(step, rows, points)
+        live &= ~done
         # A caller's precision is meant for the network.
         with torch.autocast(device.type, enabled=False), computing("full", device):
             move = history.direction(move, new_gradient - gradient, new_gradient.detach())
         slope = (new_gradient * move).sum(1)
         loss, gradient = new_loss, new_gradient
 
-    ended.points[rows] = points
+    # What is still live had no steps left.
+    write()
     history.give_back()
     return ended
+
+
+def _largest(vectors: Tensor) -> Tensor:
+    """(B, N) -> (B,), the largest magnitudes; NaN where there is one."""
+    largest: Tensor = torch.linalg.vector_norm(vectors, torch.inf, dim=1)
+    return largest
+
+
+def _finite(losses: Tensor, gradients: Tensor) -> Tensor:
+    """(B,) bool, whether a loss (B,) and all of its gradient (B, N) are."""
+    return losses.abs() + _largest(gradients) < torch.inf
 
 
 def look_every(device: torch.device) -> int:

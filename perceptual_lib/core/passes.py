@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import by_image, outputs_of
+from perceptual_lib.core.activations import Activation, by_image, outputs_of, trace
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.folding import PathChanged, find_folds, fold
-from perceptual_lib.core.graphs import Recorder, records, state_of
+from perceptual_lib.core.graphs import Recorder, beside, records, state_of
 from perceptual_lib.core.precision import computing
 
 Measure = Callable[[Tensor], Tensor]
@@ -29,6 +29,7 @@ class Kept:
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         self.folds, self.record = find_folds(network, images), Recorder()
         self.state: Hashable = None
+        self.activations: dict[Hashable, list[Activation]] = {}
         self.probe = self.answer = images[:0]
 
     @classmethod
@@ -80,6 +81,17 @@ class Passes:
 
         return self.kept(images).record("gradient", partial(with_gradient, logit), images, targets)[1]
 
+    def trace(self, images: Tensor, modules: Collection[str] = ()) -> tuple[Tensor, list[Activation], list[Tensor]]:
+        """As `activations.trace`. Of single images it is recorded, too: launching it takes longer than many a step."""
+        kept, kind = self.kept(images), ("trace", modules, images.shape)
+
+        def look(images: Tensor) -> tuple[Tensor, ...]:
+            logits, kept.activations[kind], values = trace(self.network, images, modules)
+            return logits, *values
+
+        logits, *values = kept.record(kind, look, images) if len(images) == 1 else look(images)
+        return logits, kept.activations[kind], values
+
     def measure(
         self,
         images: Tensor,
@@ -120,25 +132,34 @@ class Passes:
         return output, found
 
 
-class SquaredDistance(torch.autograd.Function):
-    """||value - reference||^2 of each problem: (P, ...), and (P, ...) or (1, ...) for all problems -> (P,).
+class WeightedDistance(torch.autograd.Function):
+    """weight ||value - reference||^2 of each problem: (P, ...), (P, ...) or (1, ...) for all problems, (P,) -> (P,).
 
-    The gradient is written over the difference, and that into `room`, where there is one. With tensor operations a
-    distance costs as much again as the network whose activation it reads; this way a tenth of it. The difference is in
-    the reference's type, also inside autocast, and kept without `save_for_backward`, whose tensors checkpointing would
-    count among those of the network.
+    A term of a sum: its gradient is that of the term alone, whatever lies behind, and written over the difference at
+    once. So a graph has both beside the network's next operations, and nothing is left for the way back but to add it.
+    The difference lies in `room`, where there is one. It is in the reference's type, also inside autocast, and kept
+    without `save_for_backward`, whose tensors checkpointing would count among those of the network.
     """
 
     @staticmethod
-    def forward(context: Any, value: Tensor, reference: Tensor, room: Tensor | None = None) -> Tensor:
-        context.difference = difference = torch.sub(value, reference, out=room)  # without gaps in memory
-        if len(difference) == 1:  # of one row `vector_norm` uses one thread, or a few blocks of a GPU
-            row = difference.as_strided((difference.numel(),), (1,))
-            return torch.dot(row, row)[None]
-        norms: Tensor = torch.linalg.vector_norm(difference, dim=tuple(range(1, difference.ndim)))
-        return norms.square()
+    def forward(context: Any, value: Tensor, reference: Tensor, weight: Tensor, room: Tensor | None = None) -> Tensor:
+        room = torch.empty_like(value, dtype=reference.dtype) if room is None else room
+        term = torch.empty_like(weight)
+        with beside(value):
+            context.gradient = torch.sub(value, reference, out=room)  # without gaps in memory
+            torch.mul(weight, _squares(room), out=term)
+            room.mul_((2 * weight).view(-1, *[1] * (room.ndim - 1)))
+        return term
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        factor = (2 * gradient).view(-1, *[1] * (context.difference.ndim - 1))
-        return context.difference.mul_(factor), None, None
+    def backward(context: Any, _: Tensor) -> tuple[Tensor, None, None, None]:
+        return context.gradient, None, None, None
+
+
+def _squares(rows: Tensor) -> Tensor:
+    """(P, ...) -> (P,), the sums of their squares."""
+    if len(rows) == 1 and rows.device.type == "cpu":  # `vector_norm` uses one thread for it
+        row = rows.as_strided((rows.numel(),), (1,))
+        return torch.dot(row, row)[None]
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.ndim)))
+    return norms.square()

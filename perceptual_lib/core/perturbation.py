@@ -12,14 +12,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.activations import trace
 from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
-from perceptual_lib.core.graphs import records
+from perceptual_lib.core.graphs import records, together
 from perceptual_lib.core.lbfgs import minimize
-from perceptual_lib.core.passes import Passes, SquaredDistance
+from perceptual_lib.core.passes import Passes, WeightedDistance
 from perceptual_lib.core.rest import Resting
 from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
@@ -95,10 +94,10 @@ class Objective:
         self.record = passes.kept(images).record
         lead = class_response if settings.multilabel else multiclass_margin
         self.margin_of = (lambda *given: -lead(*given)) if settings.reach else lead
-        logits, activations, values = trace(passes.network, images)
+        logits, activations, values = passes.trace(images)
         self.modules = held_modules(choices, [activation.name for activation in activations], passes.network)
         if self.modules:
-            logits, activations, values = trace(passes.network, images, self.modules)
+            logits, activations, values = passes.trace(images, self.modules)
         targets = resolve_targets(logits, len(images), targets, settings.multilabel)
         problems = max(len(images), len(choices))
         self.targets = targets.expand(problems)
@@ -126,17 +125,20 @@ class Objective:
 
         All that is the problems' own is an argument; without references it is Eq. 4.
         """
-        at = {layer: partial(self._distance, layer, each) for layer, each in zip(self.layers, references, strict=False)}
+        held = zip(self.layers, references, scales, strict=False)
+        at = {layer: partial(self._distance, layer, *of_layer) for layer, *of_layer in held}
         logits, distances = self.passes.measure(images + delta, at, self.activation_count, self.modules)
         margin = self.margin_of(logits.to(delta.dtype), targets)
-        perceptual = (scales * torch.stack(distances)).sum(0) if distances else 0.0
+        if distances:
+            together(delta.device)
+        perceptual = torch.stack(distances).sum(0) if distances else 0.0
         pixels = delta.square().flatten(1).mean(1)
         return (margin - self.settings.margin_target).square() + perceptual + self.settings.pixel_weight * pixels
 
-    def _distance(self, layer: int, reference: Tensor, value: Tensor) -> Tensor:
+    def _distance(self, layer: int, reference: Tensor, scale: Tensor, value: Tensor) -> Tensor:
         """On a CPU by way of memory that is kept: new memory is cleared by the system, which takes longer."""
         room = self.rooms.setdefault(layer, reference.new_empty(0)) if value.device.type == "cpu" else None
-        distance: Tensor = SquaredDistance.apply(value, reference, room)
+        distance: Tensor = WeightedDistance.apply(value, reference, scale, room)
         return distance
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:

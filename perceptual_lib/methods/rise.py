@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.batches import full_batch, on
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
@@ -62,26 +62,26 @@ def rise(
     passes = Passes(network)
     maps = torch.zeros_like(images[:, 0])
     parts = maps[:, None].repeat(1, PARTS if tolerance_map else 0, 1, 1)  # the same of every eighth mask
-    rows, masks = torch.arange(len(images)), 0
+    rows, masks, classes = list(range(len(images))), 0, targets.tolist()  # nothing is asked of a device on the way
     counts = [samples] * len(images)
     for block in random_masks(images, samples, cells, share, seed, batch_size):  # (n, H, W)
         part = (masks + torch.arange(len(block), device=block.device)) % PARTS
         masks += len(block)
-        for row in rows.tolist():  # full batches, whatever the number of images
+        for row in rows:  # full batches, whatever the number of images
             logits = passes(images[row] * block[:, None])
-            scores = class_probabilities(network, logits, images.dtype)[:, targets[row]]  # (n,)
+            scores = class_probabilities(network, logits, images.dtype)[:, classes[row]]  # (n,)
             with torch.autocast(images.device.type, enabled=False):
                 maps[row] += torch.tensordot(scores, block, 1)
                 if tolerance_map:
                     parts[row] += torch.tensordot(functional.one_hot(part, PARTS).T * scores, block, 1)
         if tolerance_map and masks % LOOK == 0:
             if callback:
-                callback(masks, rows, maps[rows] / (masks * share))
-            still = (MARGIN * expected_distance(parts[rows], masks / samples) <= tolerance_map).cpu()
-            for row in rows[still].tolist():
-                counts[row] = masks
-            rows = rows[~still]
-            if len(rows) == 0:
+                callback(masks, torch.tensor(rows), maps[rows] / (masks * share))
+            still = MARGIN * expected_distance(parts[rows], masks / samples) <= tolerance_map
+            resting = [row for row, rests in zip(rows, still.tolist(), strict=True) if rests]
+            counts = [masks if row in resting else count for row, count in enumerate(counts)]
+            rows = [row for row in rows if row not in resting]
+            if not rows:
                 break
     for map, count in zip(maps, counts, strict=True):
         map /= count * share
@@ -112,13 +112,15 @@ def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int
     """
     height, width = images.shape[2:]
     sides = torch.tensor([math.ceil(height / cells), math.ceil(width / cells)])  # of a cell, in pixels
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, count, batch_size):
         # One row of numbers for each mask: the same masks however they are divided into blocks.
         draws = torch.rand(min(batch_size, count - start), cells**2 + 2, generator=generator, dtype=torch.double)
+        draws[:, :2] *= sides
+        draws = on(images.device, draws)
         grids = (draws[:, 2:] < share).to(images).view(-1, 1, cells, cells)
-        large = functional.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)[:, 0]
-        corners = (draws[:, :2] * sides).long().tolist()
-        yield torch.stack(
-            [mask[top : top + height, left : left + width] for mask, (top, left) in zip(large, corners, strict=True)]
-        )
+        large = functional.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)
+        top, left = draws[:, :2].long().T[:, :, None]
+        mask = torch.arange(len(draws), device=images.device)[:, None, None]
+        yield large[mask, 0, (top + rows)[:, :, None], (left + columns)[:, None]]

@@ -7,14 +7,14 @@ import torch
 
 from perceptual_lib import perceptual_ball
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.passes import Passes, SquaredDistance
+from perceptual_lib.core.passes import Passes, WeightedDistance
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
 
 
 def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
     def left() -> int:
-        return sum(type(each).__name__ in ("Objective", "SquaredDistanceBackward") for each in gc.get_objects())
+        return sum(type(each).__name__ in ("Objective", "WeightedDistanceBackward") for each in gc.get_objects())
 
     gc.collect()
     before = left()  # errors that other tests have kept hold frames
@@ -34,19 +34,19 @@ def test_distance_against_its_definition(shape: tuple[int, ...], problems: int, 
     generator = torch.Generator().manual_seed(0)
     value = torch.randn(shape, dtype=torch.double, generator=generator).requires_grad_()
     reference = torch.randn(min(problems, len(value)), *shape[1:], dtype=torch.double, generator=generator)
-    factors = torch.tensor([1.0, 3.0], dtype=torch.double)[: len(value)]  # what lies behind may weigh the problems
-    plain = (value - reference).square().flatten(1).sum(1)
-    (expected,) = torch.autograd.grad(plain, value, factors)
+    weights = torch.tensor([1.0, 3.0], dtype=torch.double)[: len(value)]
+    plain = weights * (value - reference).square().flatten(1).sum(1)
+    (expected,) = torch.autograd.grad(plain.sum(), value)
     memory = torch.empty(0, dtype=torch.double) if room else None
     for _ in range(2):
-        found = SquaredDistance.apply(value, reference, memory)
+        found = WeightedDistance.apply(value, reference, weights, memory)
         torch.testing.assert_close(found, plain)
-        torch.testing.assert_close(torch.autograd.grad(found, value, factors)[0], expected)
+        torch.testing.assert_close(torch.autograd.grad(found.sum(), value)[0], expected)
 
 
 def test_distance_is_in_the_type_of_the_reference() -> None:
     value = torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)
-    distance = SquaredDistance.apply(value, torch.zeros(2, 3), None)
+    distance = WeightedDistance.apply(value, torch.zeros(2, 3), torch.ones(2), None)
     assert distance.dtype == torch.float32
     assert torch.autograd.grad(distance.sum(), value)[0].dtype == torch.bfloat16
 

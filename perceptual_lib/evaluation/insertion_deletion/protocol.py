@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perceptual_lib.core.batches import full_batch
-from perceptual_lib.core.calling import ask
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.first_look import class_probabilities
@@ -101,13 +100,14 @@ def insertion_deletion(
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
         first = _filled(images, start)
         last = first if filling is start or isinstance(filling, str) and filling == start else _filled(images, filling)
-        targets, (whole, begun, ended) = _end_points(classifier, [images, first, last], targets, batch_size)
+        passes = Passes(classifier)
+        targets, (whole, begun, ended) = _end_points(passes, [images, first, last], targets, batch_size)
         curves = images.new_empty(*order.shape[:2], len(GAMES), math.ceil(order[0, 0].numel() / step) + 1)
         curves[..., 0] = torch.stack([begun, whole], 1)[:, None]
         curves[..., -1] = torch.stack([whole, ended], 1)[:, None]
         first, last = first.expand_as(images), last.expand_as(images)
         before, after = torch.stack([first, images], 1), torch.stack([images, last], 1)  # (B, 2, C, H, W)
-        between, passes = curves[..., 1:-1], Passes(classifier)
+        between = curves[..., 1:-1]
         # One count over images, maps, games and steps: batches are full, however many there are of each.
         for begin in range(0, between.numel(), batch_size):
             count = torch.arange(begin, min(begin + batch_size, between.numel()), device=images.device)
@@ -138,13 +138,14 @@ def single_deletion(
         masks = places == torch.arange(cells**2, device=images.device)[:, None, None]  # (cells**2, H, W)
         fillings = torch.stack([_filled(images, each).expand_as(images) for each in SINGLE], 1)
         size = full_batch(images.device, None)
-        targets, (whole,) = _end_points(classifier, [images], targets, size)
         passes = Passes(classifier)
+        targets, (whole,) = _end_points(passes, [images], targets, size)
         lost = whole[:, None, None].repeat(1, len(SINGLE), len(masks))
+        classes = targets.tolist()
         for image, empty in itertools.product(range(len(images)), range(len(SINGLE))):
             pictures = torch.where(masks[:, None], fillings[image, empty], images[image])
             logits = torch.cat([passes(some) for some in pictures.split(size)])
-            lost[image, empty] -= class_probabilities(classifier, logits, lost.dtype)[:, targets[image]]
+            lost[image, empty] -= class_probabilities(classifier, logits, lost.dtype)[:, classes[image]]
     flat = maps.reshape(len(maps), -1, *maps.shape[-2:]).to(masks.device, torch.double)
     sums = torch.einsum("bmhw,khw->bmk", flat, masks.double())
     ranked = (torch.from_numpy(rankdata(each.cpu(), axis=-1)) for each in (sums[:, :, None], lost[:, None]))
@@ -205,16 +206,16 @@ def _filled(images: Tensor, filling: Filling) -> Tensor:
 
 
 def _end_points(
-    classifier: nn.Module, ends: Sequence[Tensor], targets: Tensor | None, batch_size: int
+    passes: Passes, ends: Sequence[Tensor], targets: Tensor | None, batch_size: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The classes of the first of the `ends`, and their probabilities at each, (B,); an end that comes twice is asked
     once."""
     batch, distinct = len(ends[0]), {id(each): each for each in ends}
     logits = []
     for some in torch.cat([*distinct.values()]).split(batch_size):
-        logits.append(ask(classifier, some))
+        logits.append(passes(some))
         check_logits(logits[-1], len(some), multilabel=False)
-    scores = class_probabilities(classifier, torch.cat(logits), ends[0].dtype)  # also inside autocast
+    scores = class_probabilities(passes.network, torch.cat(logits), ends[0].dtype)  # also inside autocast
     parts = dict(zip(distinct, scores.split([len(each) for each in distinct.values()]), strict=True))
     targets = resolve_targets(parts[id(ends[0])], batch, targets)
     columns = [parts[id(each)].expand(batch, -1).gather(1, targets[:, None])[:, 0] for each in ends]
