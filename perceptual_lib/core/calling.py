@@ -137,16 +137,21 @@ def freeze(network: nn.Module) -> Iterator[None]:
     what one that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
     """
     with ExitStack() as held:
-        owners: list[Any] = sorted(network.parameters(), key=id) or [network]
+        modules = list(network.modules())
+        weights, buffers = (
+            [each for module in modules for each in vars(module)[kind].values() if each is not None]
+            for kind in ("_parameters", "_buffers")
+        )
+        owners: list[Any] = sorted(weights, key=id) or [network]
         for weight in owners:  # in one order, so that no two wait for each other
             held.enter_context(_locks.setdefault(weight, RLock()))
         held.enter_context(_eagerly("eager", _called_eagerly))
-        modes = [(module, getattr(module, "training", False)) for module in network.modules()]
+        modes = [(module, getattr(module, "training", False)) for module in modules]
         training = any(mode for _, mode in modes)
         theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
         values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
-        halves = [(each, each.data) for each in (*network.parameters(), *network.buffers()) if each.dtype in HALF]
-        wanting = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        halves = [(each, each.data) for each in weights + buffers if each.dtype in HALF]
+        wanting = [weight for weight in weights if weight.requires_grad]
         try:
             if training:
                 with suppress(NotImplementedError):  # exported networks have no modes

@@ -21,6 +21,7 @@ from perceptual_lib.core.precision import switches
 
 Function = Callable[..., tuple[Tensor, ...]]
 ASKED = 3  # times for one function and one shape, before it is recorded
+BRANCHES = 4  # of work, side by side
 GRAPHS = 32  # of one recorder, which share their memory
 
 SPARE: dict[Hashable, Any] = {}
@@ -48,24 +49,32 @@ def _aside(stream: tuple[Hashable, ...]) -> torch.cuda.Stream:
     return torch.cuda.Stream(stream[0])
 
 
-@contextmanager
-def beside(value: Tensor) -> Iterator[None]:
-    """Context whose work a graph that is being recorded does beside what follows, up to `together`; without one it is
-    done as ever. `value` is read there; what is written lives until then."""
-    if value.device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
-        yield
-        return
-    own, other = torch.cuda.current_stream(value.device), _aside((*stream_of(value.device), "beside"))
-    other.wait_stream(own)
-    value.record_stream(other)
-    with torch.cuda.stream(other):
-        yield
+class Branches:
+    """Pieces of work that do not wait for each other, nor what follows for them, where a graph is being recorded;
+    elsewhere all is done in order."""
 
+    def __init__(self, device: torch.device) -> None:
+        recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        self.stream = torch.cuda.current_stream(device) if recorded else None
+        self.branches: list[torch.cuda.Stream] = []
 
-def together(device: torch.device) -> None:
-    """From here on what is recorded comes after all that was done `beside`."""
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        torch.cuda.current_stream(device).wait_stream(_aside((*stream_of(device), "beside")))
+    @contextmanager
+    def beside(self, value: Tensor) -> Iterator[None]:
+        """Context of such a piece, which reads `value`, and writes what lives until `join`."""
+        if self.stream is None:
+            yield
+            return
+        own = (*stream_of(value.device), len(self.branches) % BRANCHES)
+        self.branches.append(_aside(own))
+        self.branches[-1].wait_stream(self.stream)
+        value.record_stream(self.branches[-1])
+        with torch.cuda.stream(self.branches[-1]):
+            yield
+
+    def join(self) -> None:
+        """What follows comes after all of them."""
+        for each in self.branches[-BRANCHES:]:
+            self.stream.wait_stream(each)  # type: ignore[union-attr]
 
 
 class Graph:
@@ -179,11 +188,13 @@ def mode_of(device: str) -> Hashable:
 HOOKS = "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks".split()
 
 
-def state_of(network: nn.Module) -> Hashable:
+def state_of(network: nn.Module) -> object:
     """Tells whether a network is the same as before: its modules and their hooks; where its tensors are, also those
     that are plain attributes, and how often each was written."""
-    modules, tensors = [], [*network.parameters(), *network.buffers()]
-    for module in network.modules():
-        modules.append((id(module), type(module), *(tuple(getattr(module, name)) for name in HOOKS)))
-        tensors += [each for each in vars(module).values() if isinstance(each, Tensor)]
-    return tuple(modules), tuple((each.data_ptr(), each._version) for each in tensors)
+    modules, tensors = list(network.modules()), []
+    for own in map(vars, modules):
+        for each in (own, own["_parameters"], own["_buffers"]):
+            tensors += [value for value in each.values() if isinstance(value, Tensor)]
+    hooks = [tuple(vars(module)[name]) for module in modules for name in HOOKS]
+    places = [(each.data_ptr(), each._version) for each in tensors]
+    return [*map(id, modules)], [*map(type, modules)], hooks, places

@@ -2,7 +2,7 @@
 for launches, what is asked for again and again is recorded (`graphs`). And what is measured on the way."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from itertools import count
 from typing import Any, ClassVar
@@ -15,10 +15,15 @@ from perceptual_lib.core.activations import Activation, by_image, outputs_of, tr
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.folding import PathChanged, find_folds, fold
-from perceptual_lib.core.graphs import Recorder, beside, records, state_of
+from perceptual_lib.core.graphs import Branches, Recorder, records, state_of
 from perceptual_lib.core.precision import computing
 
 Measure = Callable[[Tensor], Tensor]
+FEW = 16  # images, whose activations a graph may hold
+
+
+class Stale(Exception):
+    """A network that looks as before answers otherwise than when what is kept of it was found out."""
 
 
 class Kept:
@@ -28,7 +33,7 @@ class Kept:
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
         self.folds, self.record = find_folds(network, images), Recorder()
-        self.state: Hashable = None
+        self.state: object = None
         self.activations: dict[Hashable, list[Activation]] = {}
         self.probe = self.answer = images[:0]
 
@@ -38,13 +43,13 @@ class Kept:
         if not records(images.device):
             return cls(network, images)
         kept, state = cls.networks.get(network), state_of(network)
-        if kept is None or kept.state != state or not kept._answers(network):
+        if kept is None or kept.state != state:
             kept = cls.networks[network] = cls(network, images)
             kept.state, kept.probe = state, images[:1].clone()
             kept.answer = kept._ask(network)
         return kept
 
-    def _answers(self, network: nn.Module) -> bool:
+    def answers(self, network: nn.Module) -> bool:
         """Whether the network still says the same: not every change can be seen from outside."""
         answer = self._ask(network)
         return answer.shape == self.answer.shape and torch.allclose(answer, self.answer, rtol=1e-4, atol=1e-5)
@@ -55,16 +60,34 @@ class Kept:
 
 
 class Passes:
-    """Passes of a network inside `freeze`, the same answers but for rounding, sooner."""
+    """Passes of a network inside `freeze`, the same answers but for rounding, sooner.
 
-    def __init__(self, network: nn.Module) -> None:
+    Whether what is kept of a network still holds takes a pass, as long as some steps of a search: with `later` the
+    caller asks for that by `confirm`, when a GPU has much to do and need not wait for it.
+    """
+
+    def __init__(self, network: nn.Module, *, later: bool = False) -> None:
         self.network = network_of(network)
+        self.later = later
+        self.is_sure = False
         self._kept: Kept | None = None
 
     def kept(self, images: Tensor) -> Kept:
         """What is known of the network, found out at the first call with images like those to come."""
         self._kept = self._kept or Kept.of(self.network, images)
-        return self._kept
+        if not self.later:
+            with suppress(Stale):
+                self.confirm()
+        return self._kept or self.kept(images)
+
+    def confirm(self) -> None:
+        """Raise Stale, once, where what is known of the network does not hold; it is forgotten then."""
+        if self._kept and not self.is_sure and records(self._kept.probe.device):
+            self.is_sure = True
+            if not self._kept.answers(self.network):
+                Kept.networks.pop(self.network, None)
+                self._kept = None
+                raise Stale
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the network returns."""
@@ -82,14 +105,14 @@ class Passes:
         return self.kept(images).record("gradient", partial(with_gradient, logit), images, targets)[1]
 
     def trace(self, images: Tensor, modules: Collection[str] = ()) -> tuple[Tensor, list[Activation], list[Tensor]]:
-        """As `activations.trace`. Of single images it is recorded, too: launching it takes longer than many a step."""
+        """As `activations.trace`. Of few images it is recorded, too: launching it takes longer than some steps."""
         kept, kind = self.kept(images), ("trace", modules, images.shape)
 
         def look(images: Tensor) -> tuple[Tensor, ...]:
             logits, kept.activations[kind], values = trace(self.network, images, modules)
             return logits, *values
 
-        logits, *values = kept.record(kind, look, images) if len(images) == 1 else look(images)
+        logits, *values = kept.record(kind, look, images) if len(images) <= FEW else look(images)
         return logits, kept.activations[kind], values
 
     def measure(
@@ -137,23 +160,31 @@ class WeightedDistance(torch.autograd.Function):
 
     A term of a sum: its gradient is that of the term alone, whatever lies behind, and written over the difference at
     once. So a graph has both beside the network's next operations, and nothing is left for the way back but to add it.
-    The difference lies in `room`, where there is one. It is in the reference's type, also inside autocast, and kept
-    without `save_for_backward`, whose tensors checkpointing would count among those of the network.
+    The difference lies in `room`, where there is one; it is computed in one of the `branches`. It is in the reference's
+    type, also inside autocast, and kept without `save_for_backward`, whose tensors checkpointing would count among
+    those of the network.
     """
 
     @staticmethod
-    def forward(context: Any, value: Tensor, reference: Tensor, weight: Tensor, room: Tensor | None = None) -> Tensor:
+    def forward(
+        context: Any,
+        value: Tensor,
+        reference: Tensor,
+        weight: Tensor,
+        room: Tensor | None = None,
+        branches: Branches | None = None,
+    ) -> Tensor:
         room = torch.empty_like(value, dtype=reference.dtype) if room is None else room
         term = torch.empty_like(weight)
-        with beside(value):
+        with branches.beside(value) if branches else nullcontext():
             context.gradient = torch.sub(value, reference, out=room)  # without gaps in memory
             torch.mul(weight, _squares(room), out=term)
             room.mul_((2 * weight).view(-1, *[1] * (room.ndim - 1)))
         return term
 
     @staticmethod
-    def backward(context: Any, _: Tensor) -> tuple[Tensor, None, None, None]:
-        return context.gradient, None, None, None
+    def backward(context: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        return context.gradient, None, None, None, None
 
 
 def _squares(rows: Tensor) -> Tensor:

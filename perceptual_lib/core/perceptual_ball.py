@@ -1,6 +1,7 @@
 """What people call: the perturbation (Eq. 5) of a batch of images, and of one image with many choices of layers."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from perceptual_lib.core.batches import in_halves, join
 from perceptual_lib.core.calling import Scored, network_of
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.passes import Passes
+from perceptual_lib.core.passes import Passes, Stale
 from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
 from perceptual_lib.core.selection import list_layers
 from perceptual_lib.core.settings import Layers, suited
@@ -63,12 +64,12 @@ def perceptual_ball(
         targets, settings = towards, settings | {"reach": True}
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(model)
+        passes = Passes(model, later=True)
 
         def solve(rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[rows]
             report = callback and (lambda step, left, delta: callback(step, rows[left], delta))
-            return smallest_change(Objective(passes, images[rows], own, [chosen.layers], chosen), report)
+            return _search(passes, images[rows], own, [chosen.layers], chosen, callback=report)
 
         return join(in_halves(solve, images, len(images), batch_size))
 
@@ -100,17 +101,24 @@ def perturbations_by_layers(
         raise InputError("there are no layers to choose from; give one choice or more.")
     chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(model)
+        passes = Passes(model, later=True)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[image]
-            return smallest_change(Objective(passes, images[image], own, [held[row] for row in rows.tolist()], chosen))
+            return _search(passes, images[image], own, [held[row] for row in rows.tolist()], chosen)
 
         by_image = [
             join(in_halves(partial(solve, slice(row, row + 1)), images, len(held), batch_size))
             for row in range(len(images))
         ]
     return [join(by_image, partial(_stack, index)) for index in range(len(held))]
+
+
+def _search(*objective: Any, callback: Callback | None = None) -> Perturbation:
+    """A second time where the first was of a network that is not the same any more."""
+    with suppress(Stale):
+        return smallest_change(Objective(*objective), callback)
+    return smallest_change(Objective(*objective), callback)
 
 
 def _stack(index: int, tensors: list[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
 from perceptual_lib.core.errors import see
 from perceptual_lib.core.first_look import say_what_is_flat
-from perceptual_lib.core.graphs import records, together
+from perceptual_lib.core.graphs import Branches, records
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes, WeightedDistance
 from perceptual_lib.core.rest import Resting
@@ -24,6 +24,7 @@ from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
 
 Callback = Callable[[int, Tensor, Tensor], None]
+BUSY = 5  # steps, after which a GPU has work for a while
 
 
 @dataclass(frozen=True)
@@ -125,20 +126,19 @@ class Objective:
 
         All that is the problems' own is an argument; without references it is Eq. 4.
         """
-        held = zip(self.layers, references, scales, strict=False)
-        at = {layer: partial(self._distance, layer, *of_layer) for layer, *of_layer in held}
+        branches, held = Branches(delta.device), zip(self.layers, references, scales, strict=False)
+        at = {layer: partial(self._distance, branches, layer, *of_layer) for layer, *of_layer in held}
         logits, distances = self.passes.measure(images + delta, at, self.activation_count, self.modules)
         margin = self.margin_of(logits.to(delta.dtype), targets)
-        if distances:
-            together(delta.device)
+        branches.join()
         perceptual = torch.stack(distances).sum(0) if distances else 0.0
         pixels = delta.square().flatten(1).mean(1)
         return (margin - self.settings.margin_target).square() + perceptual + self.settings.pixel_weight * pixels
 
-    def _distance(self, layer: int, reference: Tensor, scale: Tensor, value: Tensor) -> Tensor:
+    def _distance(self, branches: Branches, layer: int, reference: Tensor, scale: Tensor, value: Tensor) -> Tensor:
         """On a CPU by way of memory that is kept: new memory is cleared by the system, which takes longer."""
         room = self.rooms.setdefault(layer, reference.new_empty(0)) if value.device.type == "cpu" else None
-        distance: Tensor = WeightedDistance.apply(value, reference, scale, room)
+        distance: Tensor = WeightedDistance.apply(value, reference, scale, room, branches)
         return distance
 
     def evaluate(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,16 +173,23 @@ class Objective:
 def smallest_change(objective: Objective, callback: Callback | None = None) -> Perturbation:
     """Minimize Eq. 5 from x' = x. What the objective holds is let go of on the way; use it no more.
 
-    `callback(step, rows, delta)` gets the problems still being solved.
+    `callback(step, rows, delta)` gets the problems still being solved. Raises Stale where all is to be done again.
     """
     images, targets, shape = objective.images, objective.targets, objective.images.shape[1:]
-    report = callback and (lambda step, rows, points: callback(step, rows, points.unflatten(1, shape)))
+
+    def report(step: int, rows: Tensor, points: Tensor) -> None:
+        if step == BUSY:
+            objective.passes.confirm()
+        if callback:
+            callback(step, rows, points.unflatten(1, shape))
+
     start = images.new_zeros(len(targets), shape.numel())
     at_start = objective.at_start(start)
     say_what_is_flat(at_start[1], "the margin's gradient")
     steps, tolerance = objective.settings.max_iter, objective.settings.tolerance_map
     enough = Resting(tolerance, steps, shape, len(targets)) if tolerance else None
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report, enough=enough)
+    objective.passes.confirm()
     objective.references = []  # their memory is free for the last pass
     if count := int(minimum.failed.sum()):
         warnings.warn(

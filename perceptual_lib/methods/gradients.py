@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, function_name, say_what_is_hidden, watch
-from perceptual_lib.core.batches import full_batch, on
+from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import input_gradient
@@ -70,7 +70,7 @@ def smoothgrad(
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
         # The same draws for all images of the batch: an image's map does not depend on its neighbours.
-        draws = on(images.device, torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype))
+        draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
         noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
         total += passes.gradient(noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
     return one_channel(total / samples, reduction)

@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
-from perceptual_lib.core.batches import full_batch
+from perceptual_lib.core.batches import full_batch, on
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.first_look import class_probabilities
@@ -109,9 +109,8 @@ def insertion_deletion(
         before, after = torch.stack([first, images], 1), torch.stack([images, last], 1)  # (B, 2, C, H, W)
         between = curves[..., 1:-1]
         # One count over images, maps, games and steps: batches are full, however many there are of each.
-        for begin in range(0, between.numel(), batch_size):
-            count = torch.arange(begin, min(begin + batch_size, between.numel()), device=images.device)
-            image, which, game, done = torch.unravel_index(count, between.shape)
+        places = on(images.device, torch.stack(torch.unravel_index(torch.arange(between.numel()), between.shape)))
+        for image, which, game, done in places.split(batch_size, 1):
             changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
             pictures = torch.where(changed[:, None], after[image, game], before[image, game])
             scores = class_probabilities(classifier, passes(pictures), curves.dtype)
