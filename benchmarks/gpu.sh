@@ -2,29 +2,40 @@
 # Measures everything that needs a GPU in one go: tests marked `gpu`, the benchmark's rows, the demo's experiments, the
 # book. Run it in the root of the clone, with the environment's Python first on the path:
 #
-#     benchmarks/gpu.sh [FOLDER]
+#     benchmarks/gpu.sh [FOLDER] [PART...]
 #
 # FOLDER (_build/gpu) gets a log of each part, rows.json and whole.json, which the page Speed reads from
-# results/speed-h100: seconds and exit status of each part, how busy the GPU was, and what less precision takes.
+# results/speed-h200: seconds and exit status of each part, how busy the GPU was, and what less precision takes. Of all
+# parts, or those that are named, none takes longer than LIMIT seconds (3600); the others keep what they had found.
 set -u
 out=${1:-_build/gpu}
+[ $# -gt 0 ] && shift
 mkdir -p "$out"
-: > "$out/parts"
+: >> "$out/parts"
 
 part() { # name, command...
     name=$1; shift
     start=$(date +%s)
-    "$@" > "$out/$name.log" 2>&1
+    timeout --signal INT "${LIMIT:-3600}" "$@" > "$out/$name.log" 2>&1
     status=$?
     echo "$name $(($(date +%s) - start)) $status" >> "$out/parts"
     echo "$name: $(($(date +%s) - start)) s, exit status $status (log: $out/$name.log)"
 }
 
-part tests python3 -m pytest -m gpu -q tests
-part rows python3 -m pytest benchmarks --scale gpu -q --benchmark-quiet --benchmark-json="$out/rows.json"
-part busy python3 -m benchmarks.busy "$out/busy.json"
-part experiments python3 -m perceptual_lib.cli run demo --engine processes --workers "${WORKERS:-8}" --store "$out/store"
-part book python3 -m perceptual_lib.cli book demo
+for name in "${@:-tests rows busy experiments book}"; do
+    for name in $name; do
+        case $name in
+        tests) part tests python3 -m pytest -m gpu -q tests ;;
+        rows) # how it grows comes last
+            part rows python3 -m pytest benchmarks/test_[mps]*.py benchmarks/test_[!mps]*.py --scale gpu -q \
+                --benchmark-quiet --benchmark-json="$out/rows.json" ;;
+        busy) part busy python3 -m benchmarks.busy "$out/busy.json" ;;
+        experiments) part experiments python3 -m perceptual_lib.cli run demo --engine processes --store "$out/store" ;;
+        book) part book python3 -m perceptual_lib.cli book demo ;;
+        *) echo "there is no part $name" >&2; exit 2 ;;
+        esac
+    done
+done
 python3 - "$out" << 'END'
 import json, pathlib, sys
 out = pathlib.Path(sys.argv[1])

@@ -10,7 +10,7 @@ from torch.nn import functional
 from perceptual_lib.core.graphs import SPARE, Recorder, full_size, records, stream_of
 
 CURVATURE = 1e-10  # torch's least product of step and gradient change for a pair to be remembered
-PIECE = 512  # numbers of a long vector that a GPU multiplies at once
+PIECE = 256  # numbers of a long vector that a GPU multiplies at once
 
 
 class History:

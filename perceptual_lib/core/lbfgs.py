@@ -119,8 +119,9 @@ def minimize(
     rows = torch.arange(len(start), device=device)
     points = start.clone()
     loss, gradient = at_start or problems.evaluate(points)
-    evaluations, failed = ended.evaluations.clone(), ~_finite(loss, gradient)
-    live = ~failed & (_largest(gradient) > tolerance_grad)  # those that are neither, nor failed, have converged
+    largest = _largest(gradient)
+    evaluations, failed = ended.evaluations.clone(), ~_finite(loss, largest)
+    live = ~failed & (largest > tolerance_grad)  # those that are neither, nor failed, have converged
     best, best_loss = points.clone(), torch.where(failed, torch.inf, loss)
     history = History.borrow(points, min(history_size, max(1, max_iter - 1)))
     if callback:
@@ -152,7 +153,8 @@ def minimize(
         # torch does not look at the point after its last step; here a breakdown there must be seen too.
         new_loss, new_gradient = problems.evaluate(points)
         evaluations += live
-        broken = live & ~_finite(new_loss, new_gradient)
+        largest = _largest(new_gradient)
+        broken = live & ~_finite(new_loss, largest)
         failed |= broken
         live &= ~broken
         points = torch.where(broken[:, None], best, points)
@@ -164,7 +166,7 @@ def minimize(
         if step == max_iter or step + 1 >= max_iter * 5 // 4:
             break
 
-        done = _largest(new_gradient) <= tolerance_grad
+        done = largest <= tolerance_grad
         done |= (_largest(move) <= tolerance_change) | ((new_loss - loss).abs() < tolerance_change)
         if enough:
             done |= enough(step, rows, points)
@@ -187,9 +189,9 @@ def _largest(vectors: Tensor) -> Tensor:
     return largest
 
 
-def _finite(losses: Tensor, gradients: Tensor) -> Tensor:
-    """(B,) bool, whether a loss (B,) and all of its gradient (B, N) are."""
-    return losses.abs() + _largest(gradients) < torch.inf
+def _finite(losses: Tensor, largest: Tensor) -> Tensor:
+    """(B,) bool, whether a loss (B,) and the largest entry of its gradient (B,) are."""
+    return losses.abs() + largest < torch.inf
 
 
 def look_every(device: torch.device) -> int:

@@ -49,10 +49,11 @@ class Kept:
             kept.answer = kept._ask(network)
         return kept
 
-    def answers(self, network: nn.Module) -> bool:
-        """Whether the network still says the same: not every change can be seen from outside."""
+    def answers(self, network: nn.Module) -> Tensor:
+        """() bool, whether the network still says the same: not every change can be seen from outside."""
         answer = self._ask(network)
-        return answer.shape == self.answer.shape and torch.allclose(answer, self.answer, rtol=1e-4, atol=1e-5)
+        alike = answer.shape == self.answer.shape
+        return torch.isclose(answer, self.answer, rtol=1e-4, atol=1e-5).all() if alike else torch.tensor(False)
 
     def _ask(self, network: nn.Module) -> Tensor:
         with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):
@@ -62,14 +63,14 @@ class Kept:
 class Passes:
     """Passes of a network inside `freeze`, the same answers but for rounding, sooner.
 
-    Whether what is kept of a network still holds takes a pass, as long as some steps of a search: with `later` the
-    caller asks for that by `confirm`, when a GPU has much to do and need not wait for it.
+    Whether what is kept of a network still holds takes a pass, as long as some steps of a search: with `later` it is up
+    to the caller to `doubt` that, when a GPU has enough to do, and to `confirm` it in the end.
     """
 
     def __init__(self, network: nn.Module, *, later: bool = False) -> None:
         self.network = network_of(network)
         self.later = later
-        self.is_sure = False
+        self._same: Tensor | None = None  # see `Kept.answers`
         self._kept: Kept | None = None
 
     def kept(self, images: Tensor) -> Kept:
@@ -80,14 +81,18 @@ class Passes:
                 self.confirm()
         return self._kept or self.kept(images)
 
+    def doubt(self) -> None:
+        """Ask the network again, and do not wait for its answer."""
+        if self._same is None and self._kept and records(self._kept.probe.device):
+            self._same = self._kept.answers(self.network)
+
     def confirm(self) -> None:
         """Raise Stale, once, where what is known of the network does not hold; it is forgotten then."""
-        if self._kept and not self.is_sure and records(self._kept.probe.device):
-            self.is_sure = True
-            if not self._kept.answers(self.network):
-                Kept.networks.pop(self.network, None)
-                self._kept = None
-                raise Stale
+        self.doubt()
+        if self._same is not None and not self._same:
+            Kept.networks.pop(self.network, None)
+            self._kept, self._same = None, torch.tensor(True)
+            raise Stale
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the network returns."""

@@ -179,7 +179,7 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
 
     def report(step: int, rows: Tensor, points: Tensor) -> None:
         if step == BUSY:
-            objective.passes.confirm()
+            objective.passes.doubt()
         if callback:
             callback(step, rows, points.unflatten(1, shape))
 
