@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from threading import Lock, RLock
 from typing import Any, ClassVar
@@ -101,9 +101,13 @@ class Graph:
         graph = torch.cuda.CUDAGraph()
         self.replay = graph.replay
         pool = pools.setdefault(stream, torch.cuda.graph_pool_handle())
-        # Other threads may go on; what they do is not recorded.
-        with torch.cuda.graph(graph, pool, _aside(stream), capture_error_mode="thread_local"):
-            return function(*self.inputs)
+        try:
+            # Other threads may go on; what they do is not recorded.
+            with torch.cuda.graph(graph, pool, _aside(stream), capture_error_mode="thread_local"):
+                return function(*self.inputs)
+        except RuntimeError:
+            _end_recording(self.inputs[0].device, pool)
+            raise
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         for place, tensor in enumerate(inputs):
@@ -112,6 +116,17 @@ class Graph:
                 self.given[place], self.written[place] = weakref.ref(tensor), tensor._version
         self.replay()
         return tuple(each.clone() for each in self.outputs)  # the next call writes over them
+
+
+def _end_recording(device: torch.device, pool: Any) -> None:
+    """Where recording has failed, torch before 2.12 goes on as if it were recording: its allocator gives nothing back
+    (pytorch/pytorch#180395) and its generator refuses. The one is told, the other needs a recording that succeeds."""
+    with suppress(AttributeError, RuntimeError):  # it knows already
+        torch._C._cuda_endAllocateToPool(device.index, pool)  # type: ignore[attr-defined]
+    with suppress(RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is empty
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            pass
 
 
 class Recorder:
@@ -155,6 +170,7 @@ class Recorder:
         except torch.cuda.OutOfMemoryError:
             self.clear()
         except RuntimeError as error:
+            self.pools.pop(stream_of(inputs[0].device), None)
             reason = str(error).splitlines()[0]
             warnings.warn(
                 f"not recorded as a CUDA graph, and slower for it: {reason}{see('Not recorded')}.", stacklevel=4

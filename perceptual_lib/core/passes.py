@@ -70,7 +70,7 @@ class Passes:
     def __init__(self, network: nn.Module, *, later: bool = False) -> None:
         self.network = network_of(network)
         self.later = later
-        self._same: Tensor | None = None  # see `Kept.answers`
+        self._same: Tensor | bool | None = None  # see `Kept.answers`
         self._kept: Kept | None = None
 
     def kept(self, images: Tensor) -> Kept:
@@ -89,10 +89,12 @@ class Passes:
     def confirm(self) -> None:
         """Raise Stale, once, where what is known of the network does not hold; it is forgotten then."""
         self.doubt()
-        if self._same is not None and not self._same:
-            Kept.networks.pop(self.network, None)
-            self._kept, self._same = None, torch.tensor(True)
-            raise Stale
+        if isinstance(self._same, Tensor):
+            same, self._same = bool(self._same), True  # this waits for a GPU: once, and never while one records
+            if not same:
+                Kept.networks.pop(self.network, None)
+                self._kept = None
+                raise Stale
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the network returns."""

@@ -208,7 +208,12 @@ def test_a_network_that_cannot_be_recorded_is_run_as_it_is(pictures) -> None:
         found = perceptual_ball(network, pictures, layers=[0], max_iter=20)
     expected = perceptual_ball(nn.Sequential(*layers), pictures, layers=[0], max_iter=20)
     assert relative(found.delta, expected.delta) < 0.05
-    torch.randn(3, device="cuda")  # the generator is not left as if something were being recorded
+    torch.randn(3, device="cuda")  # the generator is not left as if something were being recorded, nor is the memory
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    torch.empty(2**28, device="cuda")
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before
 
 
 def test_memory_goes_with_the_network(pictures) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from stand_ins import TinyNetwork, together
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import explain, minimize, perceptual_ball
 from perceptual_lib.core import batches, graphs, history, lbfgs, passes, perturbation
@@ -15,8 +16,18 @@ from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Recorder, state_of
 from perceptual_lib.core.passes import Kept, Passes
 
 
+class Waitless(TorchDispatchMode):
+    """Refuses what a GPU cannot do while it records: to tell the host a value."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return func(*args, **(kwargs or {}))
+
+
 class Again(Graph):
-    """As a graph does, it reads its inputs where they were when it was recorded, and writes its outputs where it did.
+    """As a graph does, it reads its inputs where they were when it was recorded, and writes its outputs where it did;
+    and it waits for nothing.
 
     Unlike one it calls its function again: what that reads beside its inputs lives on, and is as it is at a replay.
     """
@@ -29,7 +40,8 @@ class Again(Graph):
 
         def replay() -> None:
             self.replays += 1
-            new = function(*self.inputs)
+            with Waitless():
+                new = function(*self.inputs)
             if self.replays == 1:
                 self.outputs = tuple(each.clone() for each in new)
             for own, each in zip(self.outputs, new, strict=True):
