@@ -1,6 +1,8 @@
-"""How busy a GPU is with whole searches, and what they take in less precision: `python -m benchmarks.busy FILE`.
+"""What a GPU takes for whole searches and games beside their floors, how busy it is, and what they take in less
+precision: `python -m benchmarks.busy FILE`.
 
-Writes JSON. Milliseconds are those of a call of `perceptual_ball` on the embedded network, the least of three.
+Writes JSON. Milliseconds are those of a call on the embedded network, the least of three; a floor is those of one pass
+of the batch (of 64 for forward passes alone), as a graph.
 """
 
 import json
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from perceptual_lib import load_classifier, load_photographs, perceptual_ball
+from benchmarks.contest import _pass_of, _recorded
+from perceptual_lib import explain, load_classifier, load_photographs, perceptual_ball
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.passes import Kept
+from perceptual_lib.core.passes import Kept, Passes
+from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.evaluation.insertion_deletion.protocol import insertion_deletion
 
 SEARCHES = ((1, 60), (16, 60), (64, 60))  # images at once, steps
 
@@ -39,10 +45,19 @@ def busy(run: Callable[[], object]) -> float:
     return sum(event.device_time for event in profile.events() if event.device_type == on_gpu) / 1000
 
 
+def floor(network: nn.Module, images: Tensor, *, backward: bool) -> float:
+    """Milliseconds of a folded pass that is recorded and replayed, of twenty in a row."""
+    passes = Passes(network)
+    once = _recorded(_pass_of(lambda batch: passes.measure(batch)[0]))
+    with ready(network, images, None) as (batch, _):
+        return milliseconds(lambda: [once(batch, backward) for _ in range(20)]) / 20
+
+
 def measure() -> dict[str, Any]:
     """All of it."""
     lite = load_classifier(device="cuda")
     images = lite.preprocess([photograph.path for photograph in load_photographs(limit=16)]).repeat(4, 1, 1, 1)
+    maps = gaussian_blur(torch.rand(64, 224, 224, generator=torch.Generator().manual_seed(0)), 5)
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "evaluations": []}
     for batch, steps in SEARCHES:
 
@@ -50,7 +65,20 @@ def measure() -> dict[str, Any]:
             return perceptual_ball(lite, images[:batch], **lite.settings | {"max_iter": steps})
 
         line = {"batch": batch, "steps": steps, "milliseconds": milliseconds(search), "busy": busy(search)}
+        line["floor"] = floor(lite.network, images[:batch], backward=True)
         found["evaluations"].append(line | {"one_step": milliseconds(lambda search=search: search(steps=1))})
+    found["forward"] = [
+        {
+            "what": what,
+            "passes": passes,
+            "milliseconds": milliseconds(run),
+            "floor": floor(lite, images, backward=False),
+        }
+        for what, passes, run in (
+            ("RISE, 8000 masks of one image", 8000, lambda: explain(lite, images[:1], 0, method="rise")),
+            ("insertion and deletion of 64 images", 3585, lambda: insertion_deletion(lite, images, maps)),
+        )
+    ]
     with ready(lite, images[:1], None) as (image, _):
         kept = Kept.of(lite.network, image)
         found["check"] = milliseconds(lambda: Kept.of(lite.network, image))

@@ -122,7 +122,7 @@ def _end_recording(device: torch.device, pool: Any) -> None:
     """Where recording has failed, torch before 2.12 goes on as if it were recording: its allocator gives nothing back
     (pytorch/pytorch#180395) and its generator refuses. The one is told, the other needs a recording that succeeds."""
     with suppress(AttributeError, RuntimeError):  # it knows already
-        torch._C._cuda_endAllocateToPool(device.index, pool)  # type: ignore[attr-defined]
+        torch._C._cuda_endAllocateToPool(device.index, pool)
     with suppress(RuntimeError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is empty
         with torch.cuda.graph(torch.cuda.CUDAGraph()):
