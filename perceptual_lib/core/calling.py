@@ -139,7 +139,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
     with ExitStack() as held:
         modules = list(network.modules())
         weights, buffers = (
-            [each for module in modules for each in vars(module)[kind].values() if each is not None]
+            [each for module in modules for each in getattr(module, kind).values() if each is not None]
             for kind in ("_parameters", "_buffers")
         )
         owners: list[Any] = sorted(weights, key=id) or [network]

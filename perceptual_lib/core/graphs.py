@@ -208,9 +208,9 @@ def state_of(network: nn.Module) -> object:
     """Tells whether a network is the same as before: its modules and their hooks; where its tensors are, also those
     that are plain attributes, and how often each was written."""
     modules, tensors = list(network.modules()), []
-    for own in map(vars, modules):
-        for each in (own, own["_parameters"], own["_buffers"]):
+    for module in modules:
+        for each in (vars(module), module._parameters, module._buffers):
             tensors += [value for value in each.values() if isinstance(value, Tensor)]
-    hooks = [tuple(vars(module)[name]) for module in modules for name in HOOKS]
+    hooks = [tuple(getattr(module, name)) for module in modules for name in HOOKS]
     places = [(each.data_ptr(), each._version) for each in tensors]
     return [*map(id, modules)], [*map(type, modules)], hooks, places

@@ -18,7 +18,7 @@ from perceptual_lib.core.folding import PathChanged, find_folds, fold
 from perceptual_lib.core.graphs import Branches, Recorder, records, state_of
 from perceptual_lib.core.precision import computing
 
-Measure = Callable[[Tensor], Tensor]
+Measure = Callable[[Tensor, Branches], Tensor]
 FEW = 16  # images, whose activations a graph may hold
 
 
@@ -133,18 +133,19 @@ class Passes:
 
         Args:
             at: by the activation's index, a function of its value (B, ...), called as soon as that is computed: an
-                in-place operation may follow.
+                in-place operation may follow. What takes long it may leave to a branch.
             activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
             modules: paths of those whose outputs count as activations, too.
         """
         kept, at, calls, found = self.kept(images), at or {}, count(), []
+        branches = Branches(images.device)
         folds = () if modules else kept.folds  # a folded module returns something else
         if not (at or folds):
             return ask(self.network, images), []
 
         def look(_: str, output: Tensor) -> None:
             if measure := at.get(next(calls)):
-                found.append(measure(by_image(output, len(images))))
+                found.append(measure(by_image(output, len(images)), branches))
 
         try:
             with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
@@ -159,6 +160,7 @@ class Passes:
                 f"original: only networks that take the same path for both can be held in their activations"
                 f"{see('Another path')}."
             )
+        branches.join()
         return output, found
 
 
@@ -178,12 +180,12 @@ class WeightedDistance(torch.autograd.Function):
         value: Tensor,
         reference: Tensor,
         weight: Tensor,
-        room: Tensor | None = None,
-        branches: Branches | None = None,
+        room: Tensor | None,
+        branches: Branches,
     ) -> Tensor:
         room = torch.empty_like(value, dtype=reference.dtype) if room is None else room
         term = torch.empty_like(weight)
-        with branches.beside(value) if branches else nullcontext():
+        with branches.beside(value):
             context.gradient = torch.sub(value, reference, out=room)  # without gaps in memory
             torch.mul(weight, _squares(room), out=term)
             room.mul_((2 * weight).view(-1, *[1] * (room.ndim - 1)))

@@ -126,16 +126,15 @@ class Objective:
 
         All that is the problems' own is an argument; without references it is Eq. 4.
         """
-        branches, held = Branches(delta.device), zip(self.layers, references, scales, strict=False)
-        at = {layer: partial(self._distance, branches, layer, *of_layer) for layer, *of_layer in held}
+        held = zip(self.layers, references, scales, strict=False)
+        at = {layer: partial(self._distance, layer, *of_layer) for layer, *of_layer in held}
         logits, distances = self.passes.measure(images + delta, at, self.activation_count, self.modules)
         margin = self.margin_of(logits.to(delta.dtype), targets)
-        branches.join()
         perceptual = torch.stack(distances).sum(0) if distances else 0.0
         pixels = delta.square().flatten(1).mean(1)
         return (margin - self.settings.margin_target).square() + perceptual + self.settings.pixel_weight * pixels
 
-    def _distance(self, branches: Branches, layer: int, reference: Tensor, scale: Tensor, value: Tensor) -> Tensor:
+    def _distance(self, layer: int, reference: Tensor, scale: Tensor, value: Tensor, branches: Branches) -> Tensor:
         """On a CPU by way of memory that is kept: new memory is cleared by the system, which takes longer."""
         room = self.rooms.setdefault(layer, reference.new_empty(0)) if value.device.type == "cpu" else None
         distance: Tensor = WeightedDistance.apply(value, reference, scale, room, branches)

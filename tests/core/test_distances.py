@@ -7,6 +7,7 @@ import torch
 
 from perceptual_lib import perceptual_ball
 from perceptual_lib.core.checks import ready
+from perceptual_lib.core.graphs import Branches
 from perceptual_lib.core.passes import Passes, WeightedDistance
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import Settings
@@ -39,14 +40,14 @@ def test_distance_against_its_definition(shape: tuple[int, ...], problems: int, 
     (expected,) = torch.autograd.grad(plain.sum(), value)
     memory = torch.empty(0, dtype=torch.double) if room else None
     for _ in range(2):
-        found = WeightedDistance.apply(value, reference, weights, memory)
+        found = WeightedDistance.apply(value, reference, weights, memory, Branches(value.device))
         torch.testing.assert_close(found, plain)
         torch.testing.assert_close(torch.autograd.grad(found.sum(), value)[0], expected)
 
 
 def test_distance_is_in_the_type_of_the_reference() -> None:
     value = torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)
-    distance = WeightedDistance.apply(value, torch.zeros(2, 3), torch.ones(2), None)
+    distance = WeightedDistance.apply(value, torch.zeros(2, 3), torch.ones(2), None, Branches(value.device))
     assert distance.dtype == torch.float32
     assert torch.autograd.grad(distance.sum(), value)[0].dtype == torch.bfloat16
 
