@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from perceptual_lib.core.calling import with_gradient
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import say_what_is_flat
-from perceptual_lib.core.graphs import Recorder
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.methods.registry import explainer
@@ -64,12 +63,13 @@ def extremal_perturbation(
     if not (0 < radius <= 1 and 0 <= blur <= 1 and 0 <= smooth <= 1):
         raise InputError("radius, blur and smooth are shares of the image's side, at most 1; radius is above 0.")
     side = min(images.shape[2:])
-    passes, levels, record = Passes(network), blur_levels(images, blur * side), Recorder()
-    generate = SmoothMask(images, radius * side)
+    passes, levels, generate = Passes(network), blur_levels(images, blur * side), SmoothMask(images, radius * side)
     say_what_is_flat(passes.gradient(images, targets), "the gradient of the class's score")
 
-    def loss(area: float, mirrored: bool, parameter: Tensor, growth: Tensor) -> Tensor:  # (B,), each image's own
-        canvas = generate(parameter)
+    def loss(area: float, mirrored: bool, parameter: Tensor, growth: Tensor, *given: Tensor) -> Tensor:
+        """(B,), each image's own."""
+        levels, kernel, targets = given
+        canvas = generate.spread(parameter, kernel)
         off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place
         shown = between_levels(levels, generate.on_image(canvas))
         logits = passes(shown.flip(3) if mirrored else shown)
@@ -79,7 +79,9 @@ def extremal_perturbation(
         # First the mask finds its place, then it gets its area.
         growth = images.new_full((), math.pow(AREA_GROWTH, step / steps))
         mirrored = step % 2 == 0
-        return record((area, mirrored), partial(with_gradient, partial(loss, area, mirrored)), parameter, growth)[1]
+        name = "extremal perturbation", area, mirrored, generate.margin, generate.reach
+        function = partial(with_gradient, partial(loss, area, mirrored))
+        return passes.kept(images).record(name, function, parameter, growth, levels, generate.kernel, targets)[1]
 
     # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
     whole = images.new_ones(len(images), *generate.grid)
@@ -121,8 +123,12 @@ class SmoothMask:
 
     def __call__(self, parameter: Tensor) -> Tensor:
         """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]."""
+        return self.spread(parameter, self.kernel)
+
+    def spread(self, parameter: Tensor, kernel: Tensor) -> Tensor:
+        """The same by a kernel that is given, as what is recorded needs all it reads."""
         near = F.unfold(parameter[:, None], 2 * self.reach + 1, padding=self.reach + self.margin)
-        spots = near * self.kernel  # (B, window, places of the canvas)
+        spots = near * kernel  # (B, window, places of the canvas)
         mask = ((spots / TEMPERATURE).softmax(1) * spots).sum(1)
         return mask.view(-1, *(length + 2 * self.margin for length in self.grid))
 

@@ -208,6 +208,7 @@ def test_what_is_kept_goes_with_the_network(recording, images) -> None:
 
 @pytest.mark.parametrize("method", ["rise", "smoothgrad", "integrated_gradients", "extremal_perturbation"])
 def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypatch) -> None:
+    """Also of other images, by what the first call has recorded."""
     settings = {
         "rise": {"samples": 40, "batch_size": 4},
         "smoothgrad": {"samples": 30},
@@ -215,11 +216,13 @@ def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypa
         "extremal_perturbation": {"steps": 12},
     }[method]
     monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda device: 8)
-    found = explain(tiny, images, method=method, **settings)
-    assert any(graph.replays for graph in recording)
+    batches = images, images.flip(0, 3), images * 0.5
+    found = [explain(tiny, each, method=method, **settings) for each in batches]
+    assert any(graph.replays > 1 for graph in recording)
     for module in (graphs, history, passes, perturbation):
         monkeypatch.setattr(module, "records", lambda device: False)
-    torch.testing.assert_close(found, explain(tiny, images, method=method, **settings), rtol=1e-9, atol=1e-12)
+    for each, maps in zip(batches, found, strict=True):
+        torch.testing.assert_close(maps, explain(tiny, each, method=method, **settings), rtol=1e-9, atol=1e-12)
 
 
 def test_one_network_in_two_threads(recording, tiny, images) -> None:
