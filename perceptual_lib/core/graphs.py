@@ -125,7 +125,7 @@ def _end_recording(device: torch.device, pool: Any) -> None:
         torch._C._cuda_endAllocateToPool(device.index, pool)
     with suppress(RuntimeError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is empty
-        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
             pass
 
 
