@@ -54,18 +54,19 @@ class Branches:
     elsewhere all is done in order."""
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         recorded = device.type == "cuda" and torch.cuda.is_current_stream_capturing()
         self.stream = torch.cuda.current_stream(device) if recorded else None
         self.branches: list[torch.cuda.Stream] = []
 
     @contextmanager
     def beside(self, value: Tensor) -> Iterator[None]:
-        """Context of such a piece, which reads `value`, and writes what lives until `join`."""
+        """Context of such a piece, which reads `value`, and writes what lives until `join`. Nothing may be written over
+        the value before."""
         if self.stream is None:
             yield
             return
-        own = (*stream_of(value.device), len(self.branches) % BRANCHES)
-        self.branches.append(_aside(own))
+        self.branches.append(_aside((self.device, "branch", len(self.branches) % BRANCHES)))
         self.branches[-1].wait_stream(self.stream)
         value.record_stream(self.branches[-1])
         with torch.cuda.stream(self.branches[-1]):
@@ -101,12 +102,18 @@ class Graph:
         graph = torch.cuda.CUDAGraph()
         self.replay = graph.replay
         pool = pools.setdefault(stream, torch.cuda.graph_pool_handle())
+        own = torch.cuda.current_stream(self.inputs[0].device)
         try:
-            # Other threads may go on; what they do is not recorded.
-            with torch.cuda.graph(graph, pool, _aside(stream), capture_error_mode="thread_local"):
+            # Other threads may go on; what they do is not recorded. Where it fails, torch leaves its stream current.
+            with (
+                torch.cuda.stream(own),
+                torch.cuda.graph(graph, pool, _aside(stream), capture_error_mode="thread_local"),
+            ):
                 return function(*self.inputs)
-        except RuntimeError:
-            _end_recording(self.inputs[0].device, pool)
+        except RuntimeError as error:
+            _end_recording(_aside(stream), pool)
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
             raise
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -118,14 +125,14 @@ class Graph:
         return tuple(each.clone() for each in self.outputs)  # the next call writes over them
 
 
-def _end_recording(device: torch.device, pool: Any) -> None:
+def _end_recording(stream: torch.cuda.Stream, pool: Any) -> None:
     """Where recording has failed, torch before 2.12 goes on as if it were recording: its allocator gives nothing back
     (pytorch/pytorch#180395) and its generator refuses. The one is told, the other needs a recording that succeeds."""
     with suppress(AttributeError, RuntimeError):  # it knows already
-        torch._C._cuda_endAllocateToPool(device.index, pool)
+        torch._C._cuda_endAllocateToPool(stream.device_index, pool)
     with suppress(RuntimeError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is empty
-        with torch.cuda.graph(torch.cuda.CUDAGraph(), capture_error_mode="thread_local"):
+        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=stream, capture_error_mode="thread_local"):
             pass
 
 

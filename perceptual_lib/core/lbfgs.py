@@ -191,7 +191,7 @@ def _largest(vectors: Tensor) -> Tensor:
 
 def _finite(losses: Tensor, largest: Tensor) -> Tensor:
     """(B,) bool, whether a loss (B,) and the largest entry of its gradient (B,) are."""
-    return losses.abs() + largest < torch.inf
+    return torch.maximum(losses.abs(), largest) < torch.inf
 
 
 def look_every(device: torch.device) -> int:

@@ -35,6 +35,7 @@ class Kept:
         self.folds, self.record = find_folds(network, images), Recorder()
         self.state: object = None
         self.activations: dict[Hashable, list[Activation]] = {}
+        self.overwritten: set[int] = set()  # activations that the network writes over when they have been measured
         self.probe = self.answer = images[:0]
 
     @classmethod
@@ -44,16 +45,21 @@ class Kept:
             return cls(network, images)
         kept, state = cls.networks.get(network), state_of(network)
         if kept is None or kept.state != state:
-            kept = cls.networks[network] = cls(network, images)
+            kept = cls(network, images)
             kept.state, kept.probe = state, images[:1].clone()
             kept.answer = kept._ask(network)
+            cls.networks[network] = kept
         return kept
 
     def answers(self, network: nn.Module) -> Tensor:
         """() bool, whether the network still says the same: not every change can be seen from outside."""
         answer = self._ask(network)
         alike = answer.shape == self.answer.shape
-        return torch.isclose(answer, self.answer, rtol=1e-4, atol=1e-5).all() if alike else torch.tensor(False)
+        return (
+            torch.isclose(answer, self.answer, rtol=1e-4, atol=1e-5, equal_nan=True).all()
+            if alike
+            else torch.tensor(False)
+        )
 
     def _ask(self, network: nn.Module) -> Tensor:
         with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):
@@ -75,7 +81,10 @@ class Passes:
 
     def kept(self, images: Tensor) -> Kept:
         """What is known of the network, found out at the first call with images like those to come."""
-        self._kept = self._kept or Kept.of(self.network, images)
+        if self._kept is None:
+            known = Kept.networks.get(self.network)
+            self._kept = Kept.of(self.network, images)
+            self._same = None if self._kept is known else True
         if not self.later:
             with suppress(Stale):
                 self.confirm()
@@ -138,14 +147,18 @@ class Passes:
             modules: paths of those whose outputs count as activations, too.
         """
         kept, at, calls, found = self.kept(images), at or {}, count(), []
-        branches = Branches(images.device)
+        branches, order, taken = Branches(images.device), Branches(torch.device("cpu")), []
+        watched = records(images.device) or branches.stream is not None
         folds = () if modules else kept.folds  # a folded module returns something else
         if not (at or folds):
             return ask(self.network, images), []
 
         def look(_: str, output: Tensor) -> None:
-            if measure := at.get(next(calls)):
-                found.append(measure(by_image(output, len(images)), branches))
+            if measure := at.get(index := next(calls)):
+                way = order if index in kept.overwritten else branches
+                found.append(measure(by_image(output, len(images)), way))
+                if watched:
+                    taken.append((index, output, output._version))
 
         try:
             with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
@@ -161,6 +174,10 @@ class Passes:
                 f"{see('Another path')}."
             )
         branches.join()
+        written = {index for index, value, version in taken if value._version != version}
+        if branches.branches and not written <= kept.overwritten:
+            raise RuntimeError("the network writes over an activation that a branch reads")
+        kept.overwritten |= written
         return output, found
 
 
@@ -198,6 +215,8 @@ class WeightedDistance(torch.autograd.Function):
 
 def _squares(rows: Tensor) -> Tensor:
     """(P, ...) -> (P,), the sums of their squares."""
+    if rows.ndim == 1:
+        return rows.square()
     if len(rows) == 1 and rows.device.type == "cpu":  # `vector_norm` uses one thread for it
         row = rows.as_strided((rows.numel(),), (1,))
         return torch.dot(row, row)[None]

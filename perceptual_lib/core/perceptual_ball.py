@@ -1,7 +1,6 @@
 """What people call: the perturbation (Eq. 5) of a batch of images, and of one image with many choices of layers."""
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.batches import in_halves, join
 from perceptual_lib.core.calling import Scored, network_of
 from perceptual_lib.core.checks import ready
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, is_out_of_memory
 from perceptual_lib.core.passes import Passes, Stale
 from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
 from perceptual_lib.core.selection import list_layers
@@ -49,7 +48,7 @@ def perceptual_ball(
             depend on it.
         callback: `callback(step, rows, delta)` at the start of each batch and after each of its steps, with the indices
             in `inputs` of the images in the batch and their perturbations; those that have converged leave it, on a GPU
-            not at once.
+            not at once. On a GPU all may come again, where the network has changed unseen since the last call.
         settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`. What is not given, or None,
             is what suits the network: the authors' for VGG19 with batch normalization; for others lambda' = 100 with
             layers normalized, and 60 steps.
@@ -115,9 +114,20 @@ def perturbations_by_layers(
 
 
 def _search(*objective: Any, callback: Callback | None = None) -> Perturbation:
-    """A second time where the first was of a network that is not the same any more."""
-    with suppress(Stale):
+    """A second time where the first was of a network that is not what it was; that may show itself as an error."""
+    try:
         return smallest_change(Objective(*objective), callback)
+    except Stale:
+        pass
+    except (InputError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        try:
+            objective[0].confirm()
+        except Stale:
+            pass
+        else:
+            raise
     return smallest_change(Objective(*objective), callback)
 
 

@@ -112,15 +112,12 @@ def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int
     """
     height, width = images.shape[2:]
     sides = torch.tensor([math.ceil(height / cells), math.ceil(width / cells)])  # of a cell, in pixels
-    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, count, batch_size):
         # One row of numbers for each mask: the same masks however they are divided into blocks.
         draws = torch.rand(min(batch_size, count - start), cells**2 + 2, generator=generator, dtype=torch.double)
-        draws[:, :2] *= sides
-        draws = on(images.device, draws)
-        grids = (draws[:, 2:] < share).to(images).view(-1, 1, cells, cells)
-        large = functional.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)
-        top, left = draws[:, :2].long().T[:, :, None]
-        mask = torch.arange(len(draws), device=images.device)[:, None, None]
-        yield large[mask, 0, (top + rows)[:, :, None], (left + columns)[:, None]]
+        grids = on(images.device, draws[:, 2:] < share).to(images).view(-1, 1, cells, cells)
+        large = functional.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)[:, 0]
+        top, left = on(images.device, (draws[:, :2] * sides).long()).T
+        places = large.unfold(1, height, 1).unfold(2, width, 1)  # (n, tops, lefts, H, W), views
+        yield places[torch.arange(len(places), device=images.device), top, left]

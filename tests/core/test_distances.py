@@ -27,7 +27,7 @@ def test_no_activation_waits_for_the_garbage_collector(tiny, images) -> None:
         gc.enable()
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6), (1, 3, 4, 4)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 6), (1, 3, 4, 4), (2,)])
 @pytest.mark.parametrize("problems", [1, 2])
 @pytest.mark.parametrize("room", [True, False])
 def test_distance_against_its_definition(shape: tuple[int, ...], problems: int, room: bool) -> None:
@@ -36,7 +36,7 @@ def test_distance_against_its_definition(shape: tuple[int, ...], problems: int, 
     value = torch.randn(shape, dtype=torch.double, generator=generator).requires_grad_()
     reference = torch.randn(min(problems, len(value)), *shape[1:], dtype=torch.double, generator=generator)
     weights = torch.tensor([1.0, 3.0], dtype=torch.double)[: len(value)]
-    plain = weights * (value - reference).square().flatten(1).sum(1)
+    plain = weights * (value - reference).square().reshape(len(value), -1).sum(1)
     (expected,) = torch.autograd.grad(plain.sum(), value)
     memory = torch.empty(0, dtype=torch.double) if room else None
     for _ in range(2):

@@ -204,8 +204,10 @@ def test_a_network_that_cannot_be_recorded_is_run_as_it_is(pictures) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(128, 5)
     network = Looks(*layers).cuda()
-    with pytest.warns(UserWarning, match="recorded"):
+    own = torch.cuda.current_stream()
+    with pytest.warns(UserWarning, match="recorded") as said:
         found = perceptual_ball(network, pictures, layers=[0], max_iter=20)
+    assert len(said) == 1 and torch.cuda.current_stream() == own
     expected = perceptual_ball(nn.Sequential(*layers), pictures, layers=[0], max_iter=20)
     assert relative(found.delta, expected.delta) < 0.05
     torch.randn(3, device="cuda")  # the generator is not left as if something were being recorded, nor is the memory
@@ -214,6 +216,16 @@ def test_a_network_that_cannot_be_recorded_is_run_as_it_is(pictures) -> None:
     torch.empty(2**28, device="cuda")
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() <= before
+
+
+def test_a_network_that_writes_over_its_activations(pictures, eager) -> None:
+    network = load_classifier("efficientnet_v2_s", weights="random", device="cuda")
+    settings = {"layers": range(8), "layer_weight": 100.0, "normalize_layers": True, "max_iter": 4}
+    found = [perceptual_ball(network, pictures[:2], **settings) for _ in range(2)][-1]
+    (kept,) = Kept.networks.values()
+    assert kept.record.graphs and kept.overwritten
+    eager()
+    assert relative(found.delta, perceptual_ball(network, pictures[:2], **settings).delta) < NEAR
 
 
 def test_memory_goes_with_the_network(pictures) -> None:

@@ -197,6 +197,33 @@ def test_a_network_that_has_changed_is_recorded_anew(recording, tiny, images, ch
     assert not torch.allclose(found.delta, before.delta, rtol=1e-3)
 
 
+class More(TinyNetwork):
+    """An attribute decides what it computes."""
+
+    more = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.relu() if self.more else images)
+
+
+def test_a_network_that_has_changed_so_that_it_fails_is_asked_again(recording, images) -> None:
+    """What is kept knows too few activations: an error that is not the network's."""
+    network = More().double()
+    for _ in range(3):
+        small(network, images, max_iter=8)
+    network.more = True
+    found = perceptual_ball(network, images, layers=[0, 1], max_iter=8, margin_target=-3.0)
+    Kept.networks.clear()
+    expected = perceptual_ball(network, images, layers=[0, 1], max_iter=8, margin_target=-3.0)
+    torch.testing.assert_close(found.delta, expected.delta, rtol=1e-6, atol=1e-9)
+
+
+def test_what_is_written_over_is_not_left_to_a_branch(recording, tiny, images) -> None:
+    perceptual_ball(tiny, images, layers=[0, 1, 2], max_iter=8)
+    (kept,) = Kept.networks.values()
+    assert kept.overwritten == {2}  # by a residual sum
+
+
 def test_what_is_kept_goes_with_the_network(recording, images) -> None:
     network = TinyNetwork().double()
     small(network, images, max_iter=1)

@@ -110,7 +110,7 @@ def insertion_deletion(
         between = curves[..., 1:-1]
         # One count over images, maps, games and steps: batches are full, however many there are of each.
         places = on(images.device, torch.stack(torch.unravel_index(torch.arange(between.numel()), between.shape)))
-        for image, which, game, done in places.split(batch_size, 1):
+        for image, which, game, done in places.split(batch_size, 1) if between.numel() else ():
             changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
             pictures = torch.where(changed[:, None], after[image, game], before[image, game])
             scores = class_probabilities(classifier, passes(pictures), curves.dtype)

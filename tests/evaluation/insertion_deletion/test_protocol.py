@@ -72,7 +72,11 @@ def test_same_as_a_plain_loop(tiny: nn.Module, images: Tensor, step: int) -> Non
     tiny.eval()
     maps = noise(4, 12, 12).round(decimals=1)  # with ties
     targets = torch.tensor([3, 0, 4, 3])
+    sizes: list[int] = []
+    handle = tiny.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
     curves, areas = insertion_deletion(tiny, images, maps, targets, step=step, batch_size=5)
+    handle.remove()
+    assert min(sizes) > 0
     assert curves.shape == (4, 2, math.ceil(144 / step) + 1)
     for row, (image, saliency, target) in enumerate(zip(images, maps, targets.tolist(), strict=True)):
         for game in (INSERTION, DELETION):
