@@ -134,7 +134,16 @@ def test_claims_are_filtered_by_verdict_and_opened_in_place(smoke_book: Path, br
             for other in range(4):
                 boxes.nth(other).set_checked(other == box)
             assert sum(cell.is_visible() for cell in cells.all()) == counts[box]
-        boxes.nth(counts.index(max(counts))).check()
-        tab.locator(".claims summary:visible").first.press("Enter")
-        tab.locator(".claims [open] blockquote:visible").wait_for()
+        for box in boxes.all():
+            box.check()
+        places = "all => all.map(each => each.getBoundingClientRect()).map(({ left, top }) => [left, top])"
+        row = "[role=group]:has(summary:focus) summary"
+        cell = tab.locator(".claims summary:visible").first
+        cell.focus()
+        before = tab.eval_on_selector_all(row, places)
+        cell.press("Enter")
+        text = tab.locator(".claims [open] blockquote:visible")
+        text.wait_for()
+        assert tab.eval_on_selector_all(row, places) == before  # its row stays as it is
+        assert text.bounding_box()["y"] > before[-1][1]
         assert tab.locator(".claims [open] dd").count() >= 2
