@@ -138,6 +138,18 @@ def test_bands_draw_every_curve() -> None:
     assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 8
 
 
+def test_a_curve_far_above_the_others_is_named_and_not_drawn() -> None:
+    def curve(value: float) -> tuple[list[int], Estimate]:
+        return [0, 1], Estimate(*np.array([[value] * 2, [value - 0.1] * 2, [value + 0.1] * 2]), 10)
+
+    panels = {"value": {"ours": curve(0.3), "guided": curve(0.95)}, "mean": {"ours": curve(0.3), "guided": curve(0.4)}}
+    first, second = figures.bands(panels, "sigma", "error").axes
+    assert [text.get_text() for text in first.texts] == ["↑ guided: 0.95 to 0.95"] and not second.texts
+    assert first.get_ylim()[1] < 0.6 and [len(line.get_xdata()) for line in first.lines] == [2, 0]
+    panels["value"]["guided"] = curve(0.6)  # not far enough
+    assert not figures.bands(panels, "sigma", "error").axes[0].texts
+
+
 def test_bars_at_the_foot_of_maps_are_the_shares() -> None:
     maps = {"without": np.eye(8)[None].repeat(2, 0), "with": np.eye(8)[None].repeat(2, 0)}
     figure = figures.comparison(np.zeros((2, 8, 8, 3)), maps, [[], []], shares=[[0.25, 0.5], [0.75, 1.0]])
