@@ -1,5 +1,6 @@
 """What figures show, read back from them, and how notebooks store them."""
 
+import json
 from base64 import b64decode
 from collections.abc import Iterator
 from io import BytesIO
@@ -176,6 +177,21 @@ def test_a_figure_of_pictures_is_stored_as_jpeg_for_dense_screens(formatter: Dis
         (2 * size["width"], 2 * size["height"]), abs=2
     )
     assert 300 < size["width"] < 345  # two of six columns, which are nine inches of 110 pixels
+
+
+def test_a_jpeg_says_where_its_pictures_are(formatter: DisplayFormatter) -> None:
+    black = np.zeros((1, 50, 50, 3))
+    figure = figures.comparison(black, {"map": black}, [[]], across=2)  # two places stay empty
+    image = Image.open(BytesIO(b64decode(formatter.format(figure)[0]["image/jpeg"])))
+    places = json.loads(image.info["comment"])
+    pixels = np.array(image.convert("L")) / 255
+    assert len(places) == 2
+    for left, top, right, bottom in places:
+        rows = slice(*(round(side / 100 * image.height) for side in (top, bottom)))
+        columns = slice(*(round(side / 100 * image.width) for side in (left, right)))
+        assert pixels[rows, columns].mean() < 0.02
+        pixels[rows, columns] = 1
+    assert pixels.mean() > 0.97  # words, and white
 
 
 @pytest.mark.parametrize("name", ["curves", "numbers"])
