@@ -1,9 +1,14 @@
-"""Images are fetched when the reader comes near them, and their place is kept until then: nothing jumps."""
+"""Images are fetched when the reader comes near them, and their place is kept until then: nothing jumps.
 
+On a dark page what stands around the photographs and maps of a figure can be turned over, and they stay as they are.
+"""
+
+import json
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.util.images import get_image_size
 from sphinx.writers.html5 import HTML5Translator
@@ -21,11 +26,31 @@ def visit_image(self: HTML5Translator, node: nodes.image) -> None:
         size = node.attributes.pop("width"), node.attributes.pop("height")
     else:
         size = get_image_size(Path(self.builder.srcdir, node["uri"]))
+    around = _around_panels(Path(self.builder.srcdir, node["uri"]))
     node["loading"] = "lazy"
     HTML5Translator.visit_image(self, node)
     if size:
         wide = "data-wide " * (float(size[0]) > WIDE)
         self.body[-1] = self.body[-1].replace("<img ", '<img {}width="{}" height="{}" '.format(wide, *size), 1)
+    if around:
+        frame = f'<span style="clip-path: polygon(evenodd, {around})"></span>'
+        self.body[-1] = f'<span class="around-panels">{self.body[-1].rstrip()}{frame}</span>\n'
+
+
+def _around_panels(path: Path) -> str:
+    """The corners of a polygon with a hole for each panel of a figure, as its comment says (`figures.figure_data`)."""
+    if path.suffix not in (".jpg", ".jpeg"):
+        return ""
+    with Image.open(path) as image:
+        panels = json.loads(image.info.get("comment", "[]"))
+    if not panels:
+        return ""
+    corners = [
+        f"{x:g}% {y:g}%"
+        for left, top, right, bottom in [[0, 0, 100, 100], *panels]
+        for x, y in ((left, top), (right, top), (right, bottom), (left, bottom), (left, top), (0, 0))
+    ]
+    return ", ".join(corners)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -97,7 +97,10 @@
     table.before(tools);
   }
 
+  const SHORT = 28; // letters that fit into a line of a phone: what has more may be broken
+
   for (const table of document.querySelectorAll(".bd-article table")) {
+    for (const cell of table.querySelectorAll("td")) cell.classList.toggle("short", cell.textContent.length <= SHORT);
     if (!table.tHead || table.tBodies.length !== 1) continue;
     makeSortable(table);
     addCopyButton(table);

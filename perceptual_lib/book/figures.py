@@ -1,5 +1,6 @@
 """The book's figures, one function each: those of numbers here, those of pictures in `panels`; and their style."""
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
@@ -16,7 +17,14 @@ from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
 
 # A notebook knows one module of figures.
-from perceptual_lib.book.panels import comparison, image_grid, localization, pointing, threshold_steps  # noqa: F401
+from perceptual_lib.book.panels import (  # noqa: F401
+    comparison,
+    image_grid,
+    localization,
+    places_of_panels,
+    pointing,
+    threshold_steps,
+)
 from perceptual_lib.evaluation.statistics import Estimate
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
@@ -72,7 +80,8 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
     file = BytesIO()
     if any(axes.images for axes in figure.axes):
-        figure.savefig(file, format="jpeg", bbox_inches=box, pil_kwargs={"optimize": True, "progressive": True})
+        pil = {"optimize": True, "progressive": True, "comment": json.dumps(places_of_panels(figure, box))}
+        figure.savefig(file, format="jpeg", bbox_inches=box, pil_kwargs=pil)
         return {"image/jpeg": b64encode(file.getvalue()).decode()}, {"image/jpeg": size}
     figure.savefig(file, format="svg", bbox_inches=box, metadata={"Date": None})
     return {"image/svg+xml": file.getvalue().decode()}, {"image/svg+xml": size}
@@ -130,23 +139,41 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
     return figure
 
 
-def bands(panels: Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]], xlabel: str, ylabel: str) -> Figure:
+Panels = Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]]
+"""Panel title -> name of a curve -> its places, numbers or names, and its estimate, (K,) each."""
+
+
+def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
     """Curves with their intervals, one panel beside the other (Fig. 6), the same curves in each, eight at most.
 
-    Panel title -> name of a curve -> its places, numbers or names, and its estimate, (K,) each.
+    A curve far above all others is not drawn but named, with its values: beside it they would look alike.
     """
+    far = _far_above(panels)
     size = 3.0 * len(panels), 2.5 + 0.1 * max(map(len, panels.values()))  # with a legend of two names a row
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
         for (name, (places, estimate)), colour, dash in zip(curves.items(), SERIES, DASHES, strict=False):
+            if (title, name) == far:
+                words = f"↑ {name}: {np.min(estimate.value):.2f} to {np.max(estimate.value):.2f}"
+                panel.text(0.5, 1, words, color=colour, ha="center", va="top", transform=panel.transAxes)
+                places, estimate = [], Estimate([], [], [], 0)  # it stands in the legend
             panel.fill_between(places, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
             panel.plot(places, estimate.value, dash, color=colour, label=name)
-            if isinstance(places[0], str):
+            if len(places) and isinstance(places[0], str):
                 panel.tick_params("x", rotation=90)
         panel.set(title=title, xlabel=xlabel)
     axes[0, 0].set_ylabel(ylabel)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _far_above(panels: Panels) -> tuple[str, str] | None:
+    """The curve, by panel and name, that never comes down to one and a half times the highest of all others."""
+    curves = {(title, name): estimate for title, own in panels.items() for name, (_, estimate) in own.items()}
+    high = {key: np.max(estimate.high) for key, estimate in curves.items()}
+    top = max(high, key=high.__getitem__)
+    others = max((value for key, value in high.items() if key != top), default=np.inf)
+    return top if len(panels) > 1 and np.min(curves[top].low) > 1.5 * others else None
 
 
 def fits(axes: Mapping[str, ArrayLike]) -> Figure:

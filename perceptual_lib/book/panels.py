@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -47,6 +48,22 @@ def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_t
     for panel, title in zip(axes[:, 0], row_titles, strict=False):
         panel.set_ylabel(title)
     return figure
+
+
+def places_of_panels(figure: Figure, box: Bbox) -> list[list[float]]:
+    """In percent of the box that is written of a figure: left, top, right and bottom of each picture.
+
+    On a dark page they stay as they are, and what stands around them is turned over.
+    """
+    inches = figure.dpi_scale_trans.inverted()
+    places = []
+    for axes in figure.axes:
+        if axes.images:
+            own = axes.get_window_extent().transformed(inches)
+            left, right = ((side - box.x0) / box.width for side in (own.x0, own.x1))
+            top, bottom = ((box.y1 - side) / box.height for side in (own.y1, own.y0))
+            places.append([round(100 * float(side), 2) for side in (left, top, right, bottom)])
+    return places
 
 
 def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
@@ -103,6 +120,8 @@ def comparison(
     panels += [blank] * (-len(panels) % across)
     rows = [sum(panels[start : start + across], []) for start in range(0, len(panels), across)]
     figure = image_grid(rows, ["original", *columns] * across)
+    for panel in figure.axes[len(pictures) * (1 + len(columns)) :]:  # nothing of the page's colour is a picture
+        panel.images[0].remove()
     for own, (first, *others) in zip(boxes, np.array(figure.axes).reshape(len(panels), -1), strict=False):
         _draw_boxes(first, own, TRUE_BOX)
         for panel in others:

@@ -1,5 +1,6 @@
 """What figures show, read back from them, and how notebooks store them."""
 
+import json
 from base64 import b64decode
 from collections.abc import Iterator
 from io import BytesIO
@@ -138,6 +139,18 @@ def test_bands_draw_every_curve() -> None:
     assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 8
 
 
+def test_a_curve_far_above_the_others_is_named_and_not_drawn() -> None:
+    def curve(value: float) -> tuple[list[int], Estimate]:
+        return [0, 1], Estimate(*np.array([[value] * 2, [value - 0.1] * 2, [value + 0.1] * 2]), 10)
+
+    panels = {"value": {"ours": curve(0.3), "guided": curve(0.95)}, "mean": {"ours": curve(0.3), "guided": curve(0.4)}}
+    first, second = figures.bands(panels, "sigma", "error").axes
+    assert [text.get_text() for text in first.texts] == ["↑ guided: 0.95 to 0.95"] and not second.texts
+    assert first.get_ylim()[1] < 0.6 and [len(line.get_xdata()) for line in first.lines] == [2, 0]
+    panels["value"]["guided"] = curve(0.6)  # not far enough
+    assert not figures.bands(panels, "sigma", "error").axes[0].texts
+
+
 def test_bars_at_the_foot_of_maps_are_the_shares() -> None:
     maps = {"without": np.eye(8)[None].repeat(2, 0), "with": np.eye(8)[None].repeat(2, 0)}
     figure = figures.comparison(np.zeros((2, 8, 8, 3)), maps, [[], []], shares=[[0.25, 0.5], [0.75, 1.0]])
@@ -164,6 +177,21 @@ def test_a_figure_of_pictures_is_stored_as_jpeg_for_dense_screens(formatter: Dis
         (2 * size["width"], 2 * size["height"]), abs=2
     )
     assert 300 < size["width"] < 345  # two of six columns, which are nine inches of 110 pixels
+
+
+def test_a_jpeg_says_where_its_pictures_are(formatter: DisplayFormatter) -> None:
+    black = np.zeros((1, 50, 50, 3))
+    figure = figures.comparison(black, {"map": black}, [[]], across=2)  # two places stay empty
+    image = Image.open(BytesIO(b64decode(formatter.format(figure)[0]["image/jpeg"])))
+    places = json.loads(image.info["comment"])
+    pixels = np.array(image.convert("L")) / 255
+    assert len(places) == 2
+    for left, top, right, bottom in places:
+        rows = slice(*(round(side / 100 * image.height) for side in (top, bottom)))
+        columns = slice(*(round(side / 100 * image.width) for side in (left, right)))
+        assert pixels[rows, columns].mean() < 0.02
+        pixels[rows, columns] = 1
+    assert pixels.mean() > 0.97  # words, and white
 
 
 @pytest.mark.parametrize("name", ["curves", "numbers"])

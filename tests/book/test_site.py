@@ -85,5 +85,22 @@ def test_every_picture_can_be_seen(on_a_phone: dict[str, Visit]) -> None:
     assert list(told(on_a_phone, lambda visit: visit.missing_pictures)) == []
 
 
+def test_no_equation_scrolls_on_a_phone(site: Path, browser: Browser) -> None:
+    with browser.new_page(viewport={"width": PHONE, "height": 740}) as tab:
+        tab.goto((site / "notebooks" / "3-methodology.html").as_uri())
+        widths = "all => all.map(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)"
+        assert set(tab.eval_on_selector_all("div.math .equation", widths)) == {0}
+
+
+def test_search_finds_the_pages_of_the_book_before_those_of_the_library(site: Path, browser: Browser) -> None:
+    with browser.new_page() as tab:
+        tab.goto(f"{(site / 'search.html').as_uri()}?q=perceptual")
+        found = tab.locator("ul.search li a")
+        tab.wait_for_function("document.querySelectorAll('ul.search li').length > 50")
+        places = [link.get_attribute("href") for link in found.all()]
+        of_library = ["book/api.html" in place or "_modules/" in place for place in places]
+        assert of_library == sorted(of_library) and 0 < sum(of_library) < len(places) - 10
+
+
 def test_nothing_scrolls_sideways_on_a_phone(on_a_phone: dict[str, Visit]) -> None:
     assert {name: visit.width for name, visit in on_a_phone.items() if visit.width > PHONE} == {}

@@ -1,11 +1,14 @@
 """The book of the profile smoke on a desk: every page from a server, in light and dark."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import complaints, served, wake
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Response
 from visits import Visit, find_missing_pictures, pages, told, width_of
 
@@ -123,6 +126,20 @@ def test_pages_are_light(on_a_desk: dict[str, DeskVisit]) -> None:
     assert {name: visit.size for name, visit in on_a_desk.items() if visit.size > LIMITS[visit.has_explorer]} == {}
 
 
+def test_in_the_dark_pictures_stay_and_what_is_around_them_is_dark(smoke_book: Path, browser: Browser) -> None:
+    with browser.new_page() as tab:
+        tab.goto((smoke_book / "_build/html/notebooks/4.2-weak-localization.html").as_uri())
+        figure = tab.locator(".around-panels").first
+        seen = {}
+        for scheme in ("light", "dark"):
+            tab.emulate_media(color_scheme=scheme)
+            figure.scroll_into_view_if_needed()
+            tab.wait_for_function("document.querySelector('.around-panels img').complete")
+            seen[scheme] = np.asarray(Image.open(BytesIO(figure.screenshot())).convert("L"), dtype=int)
+        moved = abs(seen["dark"] - seen["light"])
+        assert (moved > 200).mean() > 0.2 and (moved <= 2).mean() > 0.5  # paper, pictures
+
+
 def test_claims_are_filtered_by_verdict_and_opened_in_place(smoke_book: Path, browser: Browser) -> None:
     with browser.new_page() as tab:
         tab.goto((smoke_book / "_build/html/notebooks/scoreboard.html").as_uri())
@@ -134,7 +151,16 @@ def test_claims_are_filtered_by_verdict_and_opened_in_place(smoke_book: Path, br
             for other in range(4):
                 boxes.nth(other).set_checked(other == box)
             assert sum(cell.is_visible() for cell in cells.all()) == counts[box]
-        boxes.nth(counts.index(max(counts))).check()
-        tab.locator(".claims summary:visible").first.press("Enter")
-        tab.locator(".claims [open] blockquote:visible").wait_for()
+        for box in boxes.all():
+            box.check()
+        places = "all => all.map(each => each.getBoundingClientRect()).map(({ left, top }) => [left, top])"
+        row = "[role=group]:has(summary:focus) summary"
+        cell = tab.locator(".claims summary:visible").first
+        cell.focus()
+        before = tab.eval_on_selector_all(row, places)
+        cell.press("Enter")
+        text = tab.locator(".claims [open] blockquote:visible")
+        text.wait_for()
+        assert tab.eval_on_selector_all(row, places) == before  # its row stays as it is
+        assert text.bounding_box()["y"] > before[-1][1]
         assert tab.locator(".claims [open] dd").count() >= 2

@@ -42,6 +42,13 @@ def first_column(tab: Page) -> list[str]:
     return tab.locator("table.dataframe tbody th").all_inner_texts()
 
 
+def test_a_short_cell_is_one_line_on_a_phone(tab: Page) -> None:
+    tab.evaluate("document.querySelector('article').classList.add('cell_output')")
+    table = tab.locator("table.dataframe")
+    table.evaluate("table => (table.style.width = '10px')")
+    assert table.locator("td").first.bounding_box()["width"] > 100  # the room of "0.43 (0.40 to 0.46)"
+
+
 def test_a_column_goes_up_then_down_then_back(tab: Page) -> None:
     head = tab.get_by_role("columnheader", name="error")
     orders = {None: ["gradient", "centre", "RISE"], "ascending": ["RISE", "centre", "gradient"]}

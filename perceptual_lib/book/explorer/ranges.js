@@ -69,6 +69,7 @@ export function rangeHandles(ranges, count, own, changed, release) {
     grids = any || !ranges.length ? free : tried;
     for (const [end, input] of Object.entries(ends)) {
       input.max = grids[end].length - 1;
+      input.hidden = grids[end].length < 2; // nowhere to go: the words above say where it stands
       const place = placeOf(grids[end], range[end]);
       input.value = place;
       input.setAttribute("aria-valuetext", `${range[end]}`);

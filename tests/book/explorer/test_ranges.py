@@ -33,6 +33,7 @@ def test_the_handles_have_stops_of_their_own(browser: Browser, tmp_path: Path) -
         drawn(tab)
         first, last = tab.get_by_label("first layer held"), tab.get_by_label("last layer held")
         assert [each.get_attribute("max") for each in (first, last)] == ["0", "1"]
+        assert not first.is_visible() and last.is_visible()  # all begin with layer 0: there is nothing to move
         assert tab.locator(".ranges").count() == 0  # there is no error to colour it by
         before = seen(tab)
         slide(last, 0)
