@@ -4,7 +4,7 @@ import importlib
 import re
 from pathlib import Path
 
-FOLDED = re.compile(r":::\{dropdown\} (.*)\n```\{eval-rst\}\n(.*?)\n```\n:::", re.DOTALL)
+FOLDED = re.compile(r":::\{dropdown\} ([^\n]*)\n```\{eval-rst\}\n(.*?)\n```\n:::", re.DOTALL)
 
 
 def test_every_member_is_there_and_in_the_title_of_what_is_folded() -> None:
