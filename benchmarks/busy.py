@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contest import _pass_of, _recorded
+from benchmarks.contest import pass_of, recorded
 from perceptual_lib import explain, load_classifier, load_photographs, perceptual_ball
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.passes import Kept, Passes
@@ -48,7 +48,7 @@ def busy(run: Callable[[], object]) -> float:
 def floor(network: nn.Module, images: Tensor, *, backward: bool) -> float:
     """Milliseconds of a folded pass that is recorded and replayed, of twenty in a row."""
     passes = Passes(network)
-    once = _recorded(_pass_of(lambda batch: passes.measure(batch)[0]))
+    once = recorded(pass_of(lambda batch: passes.measure(batch)[0]))
     with ready(network, images, None) as (batch, _):
         return milliseconds(lambda: [once(batch, backward) for _ in range(20)]) / 20
 

@@ -156,10 +156,10 @@ def floors(
     """
     passes = Passes(network)
     with freeze(network):
-        plain, folded = (_pass_of(call) for call in (network, lambda batch: passes.measure(batch)[0]))
+        plain, folded = (pass_of(call) for call in (network, lambda batch: passes.measure(batch)[0]))
         ways = {"floor": plain, "floor, folded": folded}
         if images.device.type == "cuda":
-            ways["floor, as a graph"] = _recorded(folded)
+            ways["floor, as a graph"] = recorded(folded)
         return {name: _floor(network, way, images, forward, both, largest, seconds) for name, way in ways.items()}
 
 
@@ -168,7 +168,7 @@ def limits(device: torch.device, floor: float, graph: float) -> dict[str, float]
     return {"floor": floor} if device.type == "cpu" else {"floor, as a graph": graph}
 
 
-def _pass_of(call: Callable[[Tensor], Tensor]) -> Pass:
+def pass_of(call: Callable[[Tensor], Tensor]) -> Pass:
     def once(batch: Tensor, backward: bool) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(backward):
             if not backward:
@@ -179,7 +179,7 @@ def _pass_of(call: Callable[[Tensor], Tensor]) -> Pass:
     return once
 
 
-def _recorded(once: Pass) -> Pass:
+def recorded(once: Pass) -> Pass:
     record = Recorder()
     return lambda batch, backward: record(backward, partial(once, backward=backward), batch)
 

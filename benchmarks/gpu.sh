@@ -22,19 +22,18 @@ part() { # name, command...
     echo "$name: $(($(date +%s) - start)) s, exit status $status (log: $out/$name.log)"
 }
 
-for name in "${@:-tests rows busy experiments book}"; do
-    for name in $name; do
-        case $name in
-        tests) part tests python3 -m pytest -m gpu -q tests ;;
-        rows) # how it grows comes last
-            part rows python3 -m pytest benchmarks/test_[mps]*.py benchmarks/test_[!mps]*.py --scale gpu -q \
-                --benchmark-quiet --benchmark-json="$out/rows.json" ;;
-        busy) part busy python3 -m benchmarks.busy "$out/busy.json" ;;
-        experiments) part experiments python3 -m perceptual_lib.cli run demo --engine processes --store "$out/store" ;;
-        book) part book python3 -m perceptual_lib.cli book demo ;;
-        *) echo "there is no part $name" >&2; exit 2 ;;
-        esac
-    done
+[ $# -gt 0 ] || set -- tests rows busy experiments book
+for each in "$@"; do
+    case $each in
+    tests) part tests python3 -m pytest -m gpu -q tests ;;
+    rows) # how it grows comes last
+        part rows python3 -m pytest benchmarks/test_[mps]*.py benchmarks/test_[!mps]*.py --scale gpu -q \
+            --benchmark-quiet --benchmark-json="$out/rows.json" ;;
+    busy) part busy python3 -m benchmarks.busy "$out/busy.json" ;;
+    experiments) part experiments python3 -m perceptual_lib.cli run demo --engine processes --store "$out/store" ;;
+    book) part book python3 -m perceptual_lib.cli book demo ;;
+    *) echo "there is no part $each" >&2; exit 2 ;;
+    esac
 done
 python3 - "$out" << 'END'
 import json, pathlib, sys

@@ -54,12 +54,9 @@ class Kept:
     def answers(self, network: nn.Module) -> Tensor:
         """() bool, whether the network still says the same: not every change can be seen from outside."""
         answer = self._ask(network)
-        alike = answer.shape == self.answer.shape
-        return (
-            torch.isclose(answer, self.answer, rtol=1e-4, atol=1e-5, equal_nan=True).all()
-            if alike
-            else torch.tensor(False)
-        )
+        if answer.shape != self.answer.shape:
+            return torch.tensor(False)
+        return torch.isclose(answer, self.answer, rtol=1e-4, atol=1e-5, equal_nan=True).all()
 
     def _ask(self, network: nn.Module) -> Tensor:
         with computing("full", self.probe.device), torch.autocast(self.probe.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Recording, with a graph that calls its function again: what is copied, kept and forgotten is the same on a CPU."""
+"""Recording, by a graph that calls its function again (`fake_graphs`)."""
 
 import gc
 import weakref
@@ -6,66 +6,14 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from fake_graphs import Again
 from stand_ins import TinyNetwork, together
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import explain, minimize, perceptual_ball
-from perceptual_lib.core import batches, graphs, history, lbfgs, passes, perturbation
+from perceptual_lib.core import batches, graphs, history, passes, perturbation
 from perceptual_lib.core.graphs import ASKED, GRAPHS, Graph, Recorder, state_of
 from perceptual_lib.core.passes import Kept, Passes
-
-
-class Waitless(TorchDispatchMode):
-    """Refuses what a GPU cannot do while it records: to tell the host a value."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
-            raise RuntimeError("operation not permitted when stream is capturing")
-        return func(*args, **(kwargs or {}))
-
-
-class Again(Graph):
-    """As a graph does, it reads its inputs where they were when it was recorded, and writes its outputs where it did;
-    and it waits for nothing.
-
-    Unlike one it calls its function again: what that reads beside its inputs lives on, and is as it is at a replay.
-    """
-
-    made: list["Again"] = []
-
-    def record(self, function, stream, pools):
-        self.made.append(self)
-        self.replays = 0
-
-        def replay() -> None:
-            self.replays += 1
-            with Waitless():
-                new = function(*self.inputs)
-            if self.replays == 1:
-                self.outputs = tuple(each.clone() for each in new)
-            for own, each in zip(self.outputs, new, strict=True):
-                own.copy_(each)
-
-        self.replay = replay
-        return ()  # nothing is done while it is recorded
-
-
-@pytest.fixture
-def recording(monkeypatch):
-    """As if the CPU were a device that records: batches are of few sizes, too. Yields the graphs made."""
-    monkeypatch.setattr(Recorder, "make", Again)
-    for module in (graphs, history, passes, perturbation):
-        monkeypatch.setattr(module, "records", lambda device: True)
-    for module in (lbfgs, history):
-        monkeypatch.setattr(module, "full_size", lambda count, device: 1 << (count - 1).bit_length())
-    monkeypatch.setattr(lbfgs, "look_every", lambda device: 10)
-    monkeypatch.setattr(Again, "made", [])
-    Kept.networks.clear()
-    graphs.SPARE.clear()
-    yield Again.made
-    Kept.networks.clear()
-    graphs.SPARE.clear()
 
 
 def add(one: Tensor, other: Tensor) -> tuple[Tensor]:
