@@ -239,7 +239,7 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str, lower_is_better: b
     is no layer: what the paper has in the corner.
     """
     shape = -(-len(panels) // 2), min(2, len(panels))
-    size = (3.6 * shape[1] + 0.6, 3.4 * shape[0])
+    size = (3.6 * shape[1] + 0.6, 3.2 * shape[0])
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
     low = min(np.nanmin(panel) for panel in panels.values())
     high = max(np.nanmax(panel) for panel in panels.values())
