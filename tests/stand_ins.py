@@ -141,8 +141,9 @@ def run_beside(folder: Path, photographs, states) -> None:
 def keep_a_worker_busy(pipe) -> None:
     """A run in a process of its own, whose one worker has work for ever; tells which process that is."""
     executor = Processes({"model": Small()}, 1)
-    executor.submit("identity").result()
-    executor.submit("pass_seconds", 100_000)
+    executor.submit("compute", "deadly", {"later": 600.0}, [""], None)
+    while not executor.workers:
+        time.sleep(0.01)
     pipe.send(executor.workers[0].process.pid)
     time.sleep(600)
 

@@ -142,28 +142,33 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def render(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str], strict: bool) -> None:
-    """Stage a clone's prose and the notebooks as readers see them; Jupyter Book makes `out/html` of it, from nothing.
+    """Stage a clone's prose and the notebooks as readers see them; Jupyter Book makes `out/html` of it.
 
     The front page says which sections are `waiting` to be computed. Where Jupyter Book finds an error, or a warning if
-    `strict`, that is printed, no site is left, and InputError is raised.
+    `strict`, that is printed, no site is left, and InputError is raised. A site that need not be strict is made of what
+    the one before it has read, but for what has changed.
     """
     stage, html = out / "stage", out / "html"
     shutil.rmtree(html, ignore_errors=True)
     fill(stage, root, shown, waiting)
     made = run_sphinx(root, stage, out / "logs" / "site.log", "html", strict)
-    made.replace(html)
-    shutil.rmtree(made.parents[1])
+    shutil.copytree(made, html)
+    if strict:
+        shutil.rmtree(made.parents[1])
 
 
 def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -> Path:
     """Run Jupyter Book on a stage, with one of Sphinx's builders: the folder of what that made.
 
-    Its errors, and its warnings if `strict`, are printed, and InputError is raised.
+    If `strict` it starts from nothing, and warnings count as errors: these are printed, and InputError is raised.
     """
     log.parent.mkdir(exist_ok=True)
+    made = stage.with_name("sphinx")
+    if strict:
+        shutil.rmtree(made, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
-    command += ["--path-output", str(stage.with_name("sphinx")), "--builder", "custom", "--custom-builder", builder]
-    command += ["--all", *(["-W", "--keep-going"] if strict else [])]
+    command += ["--path-output", str(made), "--builder", "custom", "--custom-builder", builder]
+    command += ["-W", "--keep-going"] if strict else []
     with log.open("w") as output:
         done = subprocess.run(
             command, cwd=root, env=environment(root), stdout=output, stderr=subprocess.STDOUT, check=False
@@ -171,7 +176,7 @@ def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -
     if done.returncode != 0:
         print("".join(f"      | {line}\n" for line in _complaints(log.read_text())), end="", flush=True)
         raise InputError(f"Jupyter Book could not build the {log.stem}; its log is {os.path.relpath(log)}")
-    return stage.with_name("sphinx") / "_build" / builder
+    return made / "_build" / builder
 
 
 def fill(stage: Path, root: Path, shown: Sequence[Path], waiting: Sequence[str]) -> None:
@@ -245,6 +250,7 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
                 (static / name).write_text(data[kind], encoding="utf-8")
     notebook.cells = _findings_first(notebook.cells)
     nbformat.write(notebook, staged)
+    shutil.copystat(page, staged)  # the same page is not read again for the next site
 
 
 def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:

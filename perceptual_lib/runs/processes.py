@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -97,7 +97,20 @@ class Processes(Pool):
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             sys.exit(NO_GUARD)  # a worker's process that has come to what starts workers
-        super().__init__(workers or room(classifier), partial(_Process, dict(classifier)))
+        self.classifier = dict(classifier)
+        super().__init__(workers or room(classifier), partial(_Process, self.classifier))
+
+    def submit(self, name: str, *arguments: Any) -> Future:
+        """Shards are computed by the workers. What is asked of the network this process answers: none is started."""
+        if name == "compute":
+            return super().submit(name, *arguments)
+        return self.threads.submit(getattr(self.here, name), *arguments)
+
+    @cached_property
+    def here(self) -> Any:
+        from perceptual_lib.runs.worker import Worker
+
+        return Worker(self.classifier)
 
 
 class _Process:

@@ -6,7 +6,7 @@ The run reads the pictures and writes the files; workers only compute.
 """
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, closing
@@ -79,34 +79,51 @@ class Run:
         """
         while unfinished := self.unfinished(shards):  # again: photographs may have changed meanwhile
             with ExitStack() as flights:  # whatever happens, none keeps its lease
-                self._complete(deque(filter(self._can_start, unfinished)), flights)
+                self._complete(unfinished, flights)
 
     def _can_start(self, shard: Shard) -> bool:
         return shard.needs is None or self.is_finished(shard.needs)
 
-    def _complete(self, waiting: deque[Shard], flights: ExitStack) -> None:
-        flying: dict[Future, Flight] = {}
+    def _complete(self, unfinished: list[Shard], flights: ExitStack) -> None:
+        """The dearest first, so that workers end together; what needs another shard as soon as that is finished."""
+        waiting: deque[Shard] = deque()
+        behind: defaultdict[Shard, list[Shard]] = defaultdict(list)
+        for shard in sorted(unfinished, key=lambda shard: shard.cost, reverse=True):
+            (waiting if self._can_start(shard) else behind[shard.needs]).append(shard)
+        flying: dict[Future, tuple[Flight, Shard]] = {}
         while waiting or flying:
-            self._fill(flying, waiting, flights)
-            if waiting and not flying:  # another run is computing what is left
+            ended = self._fill(flying, waiting, flights)
+            if waiting and not flying and not ended:  # another run is computing what is left
                 time.sleep(POLL)
             for call in wait(flying, return_when=FIRST_COMPLETED).done:
-                flight = flying.pop(call)
-                if (again := next(flight, None)) is not None:
-                    flying[again] = flight
+                flight, shard = flying.pop(call)
+                if (again := next(flight, None)) is None:
+                    ended.append(shard)
+                else:
+                    flying[again] = flight, shard
+            for shard in ended:
+                waiting.extendleft(behind.pop(shard, ()))
 
-    def _fill(self, flying: dict[Future, Flight], waiting: deque[Shard], flights: ExitStack) -> None:
-        """Start waiting shards until no worker is idle. One that another run is computing goes to the end."""
+    def _fill(
+        self, flying: dict[Future, tuple[Flight, Shard]], waiting: deque[Shard], flights: ExitStack
+    ) -> list[Shard]:
+        """Start waiting shards until no worker is idle; those that were found finished.
+
+        One that another run is computing goes to the end.
+        """
+        found = []
         for _ in range(len(waiting)):
             if len(flying) == self.executor.capacity:
-                return
+                break
             shard = waiting.popleft()
             if self.is_finished(shard):
                 self.report(shard, "found")
+                found.append(shard)
             elif (call := next(flight := self._fly(shard), None)) is not None:
-                flying[call] = flights.enter_context(closing(flight))
+                flying[call] = flights.enter_context(closing(flight)), shard
             elif self._can_start(shard):
                 waiting.append(shard)
+        return found
 
     def _fly(self, shard: Shard) -> Flight:
         """A shard from its lease to its file. It ends at once where another run has that, or something has changed."""

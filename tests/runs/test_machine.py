@@ -76,11 +76,13 @@ def test_compiled_code_needs_no_cache() -> None:
 
 
 UNGUARDED = """
-from stand_ins import Small
+from PIL import Image
 from perceptual_lib.runs.executors import Processes
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.store import Store
-Run(Store("store"), Processes({"model": "resnet18", "weights": "random", "device": "cpu"}, 1))
+run = Run(Store("store"), Processes({"model": "resnet18", "weights": "random", "device": "cpu"}, 1))
+settings = {"method": "center", "settings": {}}
+run.ask("compute", "perceptual_lib.evaluation.maps", settings, [Image.new("RGB", (32, 32))], None)
 print("done")
 """
 

@@ -1,6 +1,7 @@
 """Runs: what is computed, and what fails alone."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from perceptual_lib.methods import METHODS
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs import run as engine
 from perceptual_lib.runs.shard import Shard
+
+COSTS = {"gradient": 10, "center": 1, "grad_cam": 100}
+"""Forward passes of an image, as a shard says."""
 
 # ---- results
 
@@ -70,13 +74,22 @@ def test_lost_or_damaged_shard_is_computed_again(tmp_path, photographs, lost) ->
     assert kept(tmp_path / "store") == before
 
 
+def test_the_dearest_come_first_and_scores_behind_their_maps(tmp_path, photographs) -> None:
+    maps = [replace(map_shard([photographs[0]], name), passes=(passes, 0)) for name, passes in COSTS.items()]
+    started = []
+    run = local_run(tmp_path / "store", lambda shard, state: started.extend([shard.label] * (state == "started")))
+    run.complete([*map(score_shard, maps), map_shard([photographs[1]], "deconvnet")])
+    dearest = sorted(COSTS, key=COSTS.get, reverse=True)
+    assert started == [label for name in dearest for label in (name, f"score {name}")] + ["deconvnet"]
+
+
 def test_needed_shard_that_vanishes_in_the_middle_is_computed_again(tmp_path, photographs) -> None:
     shards, finished = work(photographs[:4], 4), []
 
     def report(shard: Shard, state: str) -> None:
         finished.extend([shard.label] * (state == "finished"))
-        if len(finished) == 3:  # all maps are there, and known to be
-            run.store.path(run.key(shards[1].needs)).unlink(missing_ok=True)
+        if state == "finished" and finished == ["gradient", "score gradient", "center"]:
+            run.store.path(run.key(shards[1].needs)).unlink()
 
     run = local_run(tmp_path / "store", report)
     run.complete(shards)
