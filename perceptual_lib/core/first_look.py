@@ -125,9 +125,11 @@ def _are_probabilities(scores: Tensor) -> bool:
     return bool(shares and ((scores.float().sum(1) - 1).abs() < 1e-2).all())
 
 
-def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype) -> Tensor:
-    """Of what a network that has been looked at returns, (B, K): its softmax, unless it is that already."""
-    return scores.to(dtype) if findings(model).probabilities else scores.softmax(1, dtype)
+def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype, rule: str = "softmax") -> Tensor:
+    """Of what a network that has been looked at returns, (B, K): its softmax or sigmoid, unless it is that already."""
+    if findings(model).probabilities:
+        return scores.to(dtype)
+    return scores.softmax(1, dtype) if rule == "softmax" else scores.to(dtype).sigmoid()
 
 
 def _why_no_gradient(scores: Tensor, images: Tensor) -> str:

@@ -28,6 +28,7 @@ def rise(
     samples: int = 8000,
     cells: int = 7,
     share: float = 0.5,
+    scores: str = "softmax",
     seed: int = 0,
     batch_size: int | None = None,
     tolerance_map: float = 0.0,
@@ -41,6 +42,8 @@ def rise(
         samples: random masks.
         cells: their cells along each side.
         share: the probability that a cell is visible; the map is divided by it.
+        scores: "softmax", the authors', or "sigmoid", TorchRay's, of each logit alone; of a network that returns
+            probabilities either stands for these.
         seed: of the masks.
         batch_size: masked images that the network gets at once; the map does not depend on it. None for what suits the
             device, see `full_batch`.
@@ -56,6 +59,8 @@ def rise(
     batch_size = full_batch(images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")
+    if scores not in ("softmax", "sigmoid"):
+        raise InputError(f"scores is softmax or sigmoid, not {scores!r}.")
     check_tolerance(tolerance_map)
     if tolerance_map:
         batch_size = next(size for size in range(min(batch_size, LOOK), 0, -1) if LOOK % size == 0)
@@ -69,11 +74,11 @@ def rise(
         masks += len(block)
         for row in rows:  # full batches, whatever the number of images
             logits = passes(images[row] * block[:, None])
-            scores = class_probabilities(network, logits, images.dtype)[:, classes[row]]  # (n,)
+            weights = class_probabilities(network, logits, images.dtype, scores)[:, classes[row]]  # (n,)
             with torch.autocast(images.device.type, enabled=False):
-                maps[row] += torch.tensordot(scores, block, 1)
+                maps[row] += torch.tensordot(weights, block, 1)
                 if tolerance_map:
-                    parts[row] += torch.tensordot(functional.one_hot(part, PARTS).T * scores, block, 1)
+                    parts[row] += torch.tensordot(functional.one_hot(part, PARTS).T * weights, block, 1)
         if tolerance_map and masks % LOOK == 0:
             if callback:
                 callback(masks, torch.tensor(rows), maps[rows] / (masks * share))
@@ -107,17 +112,31 @@ def expected_distance(parts: Tensor, done: float) -> Tensor:
 def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int, batch_size: int) -> Iterator[Tensor]:
     """RISE's masks (Petsiuk et al. 2018, Sec. 3.2) in blocks (n, H, W) of at most `batch_size`, values in [0, 1].
 
-    A grid of cells, each 1 with probability `share`, is enlarged bilinearly to one cell more than the image on each
-    side, and the image's size cut out of that at a random place within the first cell.
+    A grid of cells, each 1 with probability `share`, is enlarged linearly, with reflected borders, to one cell more
+    than the image, and the image's size cut out of that at a random place within the first cell.
     """
-    height, width = images.shape[2:]
-    sides = torch.tensor([math.ceil(height / cells), math.ceil(width / cells)])  # of a cell, in pixels
+    lengths = images.shape[2:]
+    sides = [math.ceil(length / cells) for length in lengths]  # of a cell, in pixels
+    precise = torch.promote_types(images.dtype, torch.float32)
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, count, batch_size):
         # One row of numbers for each mask: the same masks however they are divided into blocks.
         draws = torch.rand(min(batch_size, count - start), cells**2 + 2, generator=generator, dtype=torch.double)
-        grids = on(images.device, draws[:, 2:] < share).to(images).view(-1, 1, cells, cells)
-        large = functional.interpolate(grids, tuple((cells + 1) * sides), mode="bilinear", align_corners=False)[:, 0]
-        top, left = on(images.device, (draws[:, :2] * sides).long()).T
-        places = large.unfold(1, height, 1).unfold(2, width, 1)  # (n, tops, lefts, H, W), views
-        yield places[torch.arange(len(places), device=images.device), top, left]
+        grids = on(images.device, draws[:, 2:] < share).to(precise).view(-1, 1, cells, cells)
+        rows, columns = (
+            on(images.device, _places(length, (shift * side).long(), cells, side).to(precise))
+            for length, shift, side in zip(lengths, draws[:, :2].T, sides, strict=True)
+        )
+        shape = len(grids), *lengths
+        places = torch.stack([columns[:, None].expand(shape), rows[:, :, None].expand(shape)], 3)  # (n, H, W, 2)
+        yield functional.grid_sample(grids, places, align_corners=True)[:, 0].to(images.dtype)
+
+
+def _places(length: int, shift: Tensor, cells: int, side: int) -> Tensor:
+    """Where pixels lie among the cells, (n, length): -1 is the middle of the first cell, 1 of the last.
+
+    They are those from `shift` (n,) on of an enlargement to cells + 1 times `side`.
+    """
+    last = max(1, cells - 1)
+    places = (shift[:, None] + torch.arange(length) + 0.5) * cells / ((cells + 1) * side) - 0.5
+    return 2 * (last - (last - places.abs()).abs()) / last - 1

@@ -59,6 +59,7 @@ def test_the_paper_names_its_layers(game: str, network, last: str, pool4: str) -
 def test_the_papers_masks_blurs_and_boxes() -> None:
     profile = load_profile("paper")
     of_rise = ("samples", "cells", "share")
+    assert profile.pointing.settings["rise"]["scores"] == "sigmoid"  # TorchRay's
     assert tuple(profile.methods["rise"][name] for name in of_rise) == (6000, 8, 0.1)
     assert tuple(profile.pointing.settings["rise"][name] for name in of_rise) == (8000, 7, 0.5)
     assert profile.localization.sigmas == list(range(1, 31)) and profile.localization.pinned == 20

@@ -6,19 +6,11 @@ import pytest
 import torch
 from stand_ins import TinyNetwork
 from torch import nn
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import InputError, explain, load_photographs
 from perceptual_lib.methods import METHODS
 from perceptual_lib.methods.rise import expected_distance, random_masks
-
-
-class Odds(nn.Module):
-    """Logits to numbers whose sigmoid is the softmax."""
-
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits.softmax(1).logit()
 
 
 class LargestTensor(TorchDispatchMode):
@@ -33,7 +25,14 @@ class LargestTensor(TorchDispatchMode):
         return made
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"count": 0}, "at least 1"), ({"share": 0.0}, "probability")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 0}, "at least 1"),
+        ({"share": 0.0}, "probability"),
+        ({"scores": "tanh"}, "softmax or sigmoid, not 'tanh'"),
+    ],
+)
 def test_settings_out_of_range(settings: dict, message: str, tiny, images) -> None:
     with pytest.raises(InputError, match=message):
         explain(tiny, images, 0, method="rise", **settings)
@@ -54,16 +53,19 @@ def test_rise_is_the_plain_loop(tiny: TinyNetwork, images: torch.Tensor) -> None
 
 
 def test_masks_by_hand() -> None:
-    """Each is a window of a grid enlarged bilinearly; together they show each pixel as often as they should."""
+    """Each is a window of a grid enlarged as RISE's own code does it; together they show each pixel as often as they
+    should."""
+    resize = pytest.importorskip("skimage.transform").resize
     images = torch.zeros(1, 3, 28, 21)
     masks = torch.cat(list(random_masks(images, 4000, 7, 0.3, 0, 64)))
-    assert masks.shape == (4000, 28, 21) and masks.min() == 0 and masks.max() == 1
+    assert masks.shape == (4000, 28, 21) and masks.min() == 0 and masks.max() == pytest.approx(1)
     assert (masks.mean(0) - 0.3).abs().max() < 0.03  # also at the edges
     row = torch.rand(1, 7**2 + 2, generator=torch.Generator().manual_seed(5), dtype=torch.double)[0]
-    grid = (row[2:] < 0.3).float().view(1, 1, 7, 7)
-    large = F.interpolate(grid, (32, 24), mode="bilinear", align_corners=False)[0, 0]
+    grid = (row[2:] < 0.3).double().view(7, 7)
+    large = torch.from_numpy(resize(grid.numpy(), (32, 24), order=1, mode="reflect", anti_aliasing=False)).float()
     top, left = int(row[0] * 4), int(row[1] * 3)  # cells of 4 x 3 pixels
-    assert torch.equal(next(random_masks(images, 1, 7, 0.3, 5, 64))[0], large[top : top + 28, left : left + 21])
+    [mask] = next(random_masks(images, 1, 7, 0.3, 5, 64))
+    assert torch.allclose(mask, large[top : top + 28, left : left + 21], atol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_masks(tiny: TinyNetwork, images: torch.Tensor) -> None:
@@ -85,14 +87,13 @@ def test_full_batches(tiny: TinyNetwork, images: torch.Tensor) -> None:
 
 
 def test_rise_is_torchrays(embedded) -> None:
-    """TorchRay scores with the sigmoid of the logit, and does not divide by the share."""
+    """TorchRay does not divide by the share."""
     images = embedded.preprocess(load_photographs(limit=1), size=(96, 96))
     rise = pytest.importorskip("torchray.attribution.rise").rise
     masks = torch.cat(list(random_masks(images, 24, 7, 0.5, 0, 24)))
-    network = nn.Sequential(copy.deepcopy(embedded), Odds()).eval()
     with torch.no_grad():
-        theirs = rise(network, images, num_masks=24, filter_masks=masks[:, None])[0, 242]
-    ours = explain(embedded, images, 242, method="rise", samples=24)[0]
+        theirs = rise(copy.deepcopy(embedded), images, num_masks=24, filter_masks=masks[:, None])[0, 242]
+    ours = explain(embedded, images, 242, method="rise", samples=24, scores="sigmoid")[0]
     assert torch.allclose(ours * 0.5, theirs, atol=1e-6)
 
 
