@@ -1,19 +1,32 @@
 """What the paper leaves open, as the book's tables show it: its text, its authors' code, and what was chosen here."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.methods import METHODS
+
 CONTENT = yaml.safe_load(Path(__file__).with_name("choices.yaml").read_text(encoding="utf-8"))
 TASKS = CONTENT["tasks"]
 """The paper's settings by experiment (Secs. 4.2 to 4.4), and the game and the method of a profile that it is."""
 
 
-def choices(settings: Mapping[str, Any]) -> pd.DataFrame:
-    """By question: what the paper says, its authors' code does, and this book, with a profile's `settings`."""
+def choices(profile: Profile) -> pd.DataFrame:
+    """By question: what the paper says, its authors' code does, and this book, with a profile's settings."""
     table = pd.DataFrame(CONTENT["choices"])
-    words = {name: ("no", "yes")[value] if isinstance(value, bool) else value for name, value in settings.items()}
+    words = {
+        name: ("no", "yes")[value] if isinstance(value, bool) else value for name, value in profile.settings.items()
+    }
+    words |= {"table_1": _of_methods(profile, "localization"), "table_3": _of_methods(profile, "pointing")}
+    words["step"] = profile.insertion_deletion.step
+    words["smoothed"] = ", ".join(f"{name}: {part:g}" for name, part in profile.pointing.smooth.items()) or "as the others"
     return table.assign(ours=[text.format(**words) for text in table.ours])
+
+
+def _of_methods(profile: Profile, game: str) -> dict[str, dict[str, Any]]:
+    """By method its settings in a game."""
+    own = getattr(profile, game).settings
+    return {name: each.settings | profile.methods.get(name, {}) | own.get(name, {}) for name, each in METHODS.items()}

@@ -10,10 +10,11 @@ from perceptual_lib.evaluation.profile import profile_names
 
 @pytest.mark.parametrize("name", profile_names())
 def test_every_question_is_answered_for_every_profile(name: str) -> None:
-    settings = load_profile(name).settings
-    table = choices(settings).set_index("question")
+    profile = load_profile(name)
+    settings, table = profile.settings, choices(profile).set_index("question")
     assert list(table) == ["paper", "authors", "ours"] and table.index.is_unique and (table.ours != "").all()
     assert table.ours["T"] == f"{settings['margin_target']:g}"
+    assert table.ours["Step of insertion and deletion"].startswith(f"{profile.insertion_deletion.step} pixels")
     assert table.ours["Weights of the layers"].endswith("yes" if settings["normalize_layers"] else "no")
 
 
