@@ -145,8 +145,7 @@ def _estimate(experiments) -> None:
 
     unfinished = distinct((each.run, each.unfinished) for each in experiments).values()
     if not unfinished:
-        typer.echo("Everything is finished.")
-        return
+        return typer.echo("Everything is finished.")
     typer.echo(f"To compute: {len(unfinished):,} shards")
     expected, batch = 0.0, experiments[0].profile.batch_size
     for network, run in {each.run.network["name"]: each.run for each in experiments}.items():
@@ -160,7 +159,8 @@ def _estimate(experiments) -> None:
             f"({run.network['device']})"
         )
     workers = f"{run.executor.capacity} worker{'s' * (run.executor.capacity > 1)}"
-    typer.echo(f"Expected:   {tqdm.format_interval(expected)} with {workers}, what is not the network's not counted")
+    time = f"{expected / 86400:.1f} days" if expected > 2 * 86400 else tqdm.format_interval(expected)
+    typer.echo(f"Expected:   {time} with {workers}, what is not the network's not counted")
 
 
 def _complete(experiments, profile: str) -> None:

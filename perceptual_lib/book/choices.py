@@ -22,7 +22,9 @@ def choices(profile: Profile) -> pd.DataFrame:
     }
     words |= {"table_1": _of_methods(profile, "localization"), "table_3": _of_methods(profile, "pointing")}
     words["step"] = profile.insertion_deletion.step
-    words["smoothed"] = ", ".join(f"{name}: {part:g}" for name, part in profile.pointing.smooth.items()) or "as the others"
+    words["smoothed"] = (
+        ", ".join(f"{name}: {part:g}" for name, part in profile.pointing.smooth.items()) or "as the others"
+    )
     return table.assign(ours=[text.format(**words) for text in table.ours])
 
 
