@@ -124,6 +124,14 @@ def top_range(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     return ranges.set_axis(["top" if each == top else f"{each[0]}-{each[1]}" for each in ranges], axis=1)
 
 
+def every_range(table: pd.DataFrame, measure: str, activations: int, method: str = "perceptual") -> pd.DataFrame:
+    """(N, ranges of layers) by name, "4-9", where all of so many activations were tried, as the paper's."""
+    ranges = _ranges(table, measure, method)
+    if len(ranges.columns) != activations * (activations + 1) // 2:
+        raise MissingData(f"all ranges of {activations} activations, which are those of the paper's network")
+    return ranges.set_axis([f"{first}-{last}" for first, last in ranges], axis=1)
+
+
 def most_or_none(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """(N, 2): the mean over ranges of more than half of the layers that leave out the last; and no layers."""
     ranges = _ranges(table, measure)
@@ -189,14 +197,14 @@ SAMPLES = {
 }
 
 
-def _ranges(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+def _ranges(table: pd.DataFrame, measure: str, method: str = "perceptual") -> pd.DataFrame:
     """(N, ranges) by (first, last) layer held, in this order."""
-    return pd.DataFrame({layers: _values(lines, measure) for layers, lines in _lines_of_ranges(table)})
+    return pd.DataFrame({layers: _values(lines, measure) for layers, lines in _lines_of_ranges(table, method)})
 
 
-def _lines_of_ranges(table: pd.DataFrame) -> list[tuple[tuple[int, int], pd.DataFrame]]:
+def _lines_of_ranges(table: pd.DataFrame, method: str = "perceptual") -> list[tuple[tuple[int, int], pd.DataFrame]]:
     """The lines of each range of layers by (first, last) layer held, in this order."""
-    tried = table[(table.role == "range") & (table.method == "perceptual")].groupby("settings", observed=True)
+    tried = table[(table.role == "range") & (table.method == method)].groupby("settings", observed=True)
     if not len(tried):
         raise MissingData("ranges of layers")
     return sorted(((layer_range(settings), lines) for settings, lines in tried), key=lambda each: each[0])
@@ -205,6 +213,8 @@ def _lines_of_ranges(table: pd.DataFrame) -> list[tuple[tuple[int, int], pd.Data
 def _last_stages(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The shortest range that ends at the last layer, and the shortest that ends just before it begins."""
     *_, last = by_end = sorted(ranges, key=lambda layers: layers[::-1])
+    if len(by_end) == 91:  # of VGG16's activations, each alone, too: ReLU 9 ends the stage before the last
+        return last, (9, 9)
     before = [layers for layers in by_end if layers[1] < last[0]]
     if not before:
         raise MissingData("two stages held alone")
@@ -226,8 +236,7 @@ def _no_layers(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.Series:
 
 def _errors(lines: pd.DataFrame, strategy: str) -> pd.Series:
     """(photographs,) 1 or 0, at the blur and the strategy's threshold with the fewest on every other one."""
-    hits = _hits_by_setting(lines, strategy)
-    return 1 - _crossed(hits)
+    return 1 - _crossed(_hits_by_setting(lines, strategy))
 
 
 def _hits_by_setting(lines: pd.DataFrame, strategy: str) -> pd.DataFrame:
@@ -279,6 +288,7 @@ MEASURES: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     "hits at any blur": lambda lines: _hits_by_blur(lines).mean(axis=1),
     "gain": _gain,
     **{game: partial(_mean, column=game, function=lambda curve: float(auc(np.asarray(curve)))) for game in GAMES},
+    "insertion less deletion": lambda lines: MEASURES["insertion"](lines) - MEASURES["deletion"](lines),
     "flipped": partial(_mean, column="margin", function=lambda margin: float(margin <= 0)),
 }
 """From the lines of one method with one setting to a number for each photograph or scene."""

@@ -11,6 +11,7 @@ from perceptual_lib.book.scoreboard.samples import (
     areas,
     beside,
     blurs_of_last_stages,
+    every_range,
     few_blurs,
     growing,
     larger_against_original,
@@ -230,6 +231,21 @@ def test_ranges_of_layers() -> None:
     groups = layers_and_methods(table, "inside")
     assert list(groups["layers"]) == ["(0, 2)", "(0, 6)", "(0, 10)", "(3, 10)", "(7, 10)"]
     assert listed(groups["methods"]) == {"perceptual": [0.9, 0.9], "no_perceptual": [0.0, 0.1]}  # RISE lacks one
+
+
+def test_every_range_of_the_papers_networks() -> None:
+    """Of VGG19bn 16 activations, of VGG16 13, each range of which is tried; other networks have stages."""
+    for count, ranges in ((16, 136), (13, 91)):
+        spans = [f"{first}-{last}" for last in range(count) for first in range(last + 1)]
+        table = change({("perceptual", span): [index / 200] for index, span in enumerate(spans)})
+        found = every_range(table, "inside", count)
+        assert listed(found) == {span: [index / 200] for index, span in enumerate(spans)} and len(spans) == ranges
+        with pytest.raises(MissingData, match="all ranges of 5 activations"):
+            every_range(table, "inside", 5)
+        with pytest.raises(MissingData, match="ranges of layers"):
+            every_range(table, "inside", count, "perceptual_guided")
+    alone = {"last": [spans.index("12-12") / 200], "before": [spans.index("9-9") / 200]}  # not the 11th
+    assert listed(last_stages(table, "inside")) == alone
 
 
 def test_ranges_that_are_not_there() -> None:
