@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,6 @@ from perceptual_lib.runs.executors import Executor, Local
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
 from perceptual_lib.runs.store import Store
-from perceptual_lib.runs.worker import ALWAYS
 
 Piece = tuple[dict[str, Any], Shard]
 """A shard of scores, and the columns that its lines in the table begin with."""
@@ -183,26 +183,35 @@ class Experiment(ABC):
         Selection says whether settings are chosen on the picture; failure "" or why there is no result; seconds how
         long its maps took.
         """
-        selection = {picture.name for picture in self.first(self.section.selection)}
-        lines = [line for about, shard in self.pieces for line in self._lines(about, shard, selection)]
-        table = pd.DataFrame(lines, columns=list(self.columns))
-        nothing = [name for name in table if len(table) and table[name].isna().all()]  # all failed, whatever it holds
+        chosen = {picture.name for picture in self.first(self.section.selection)}
+        parts = [part for about, shard in self.pieces if (part := self._part(about, shard, chosen))]
+        if not parts:
+            return pd.DataFrame(columns=list(self.columns))
+        # A column's parts go before the next is made: there may be twenty million lines.
+        table = pd.DataFrame({name: _joined([part.pop(name) for part in parts]) for name in self.columns}, copy=False)
+        nothing = [name for name in table if table[name].isna().all()]  # all failed, whatever it holds
         return table.astype(dict.fromkeys(nothing, float))
 
-    def _lines(self, about: Mapping[str, Any], shard: Shard, selection: Collection[str]) -> Iterator[dict[str, Any]]:
+    def _part(self, about: Mapping[str, Any], shard: Shard, chosen: Collection[str]) -> dict[str, np.ndarray]:
+        """The columns (lines,) of a shard; nothing of one that is not finished."""
         arrays = self.run.load(shard)
         maps = arrays if shard.needs is None else self.run.load(shard.needs)
         if arrays is None or maps is None:
-            return
-        results = {name: iter(arrays[name]) for name in self.columns if name in arrays and name not in ALWAYS}
-        for picture, failure, seconds in zip(shard.photographs, arrays["failure"], maps["seconds"], strict=True):
-            common = dict.fromkeys(self.columns) | about  # the results of a picture that failed stay None
-            common |= {self.unit: picture.name, "selection": picture.name in selection}
-            common |= {"failure": str(failure), "seconds": round(float(seconds), 3)}
-            own = {} if failure else {name: np.atleast_1d(next(rows)) for name, rows in results.items()}
-            for index, case in enumerate(self.cases(shard, picture)):
-                cells = {name: values[index] for name, values in own.items()}
-                yield common | case | {name: cell if cell.ndim else cell.item() for name, cell in cells.items()}
+            return {}
+        names = [picture.name for picture in shard.photographs]
+        cases = [self.cases(shard, picture) for picture in shard.photographs]
+        counts = [len(each) for each in cases]
+        by_picture = {
+            self.unit: names,
+            "selection": [name in chosen for name in names],
+            "failure": arrays["failure"].tolist(),
+            "seconds": [round(seconds, 3) for seconds in maps["seconds"].tolist()],
+        }
+        part = {name: np.repeat(_array([value]), sum(counts)) for name, value in about.items()}
+        part |= {name: np.repeat(_array(values), counts) for name, values in by_picture.items()}
+        part |= {name: _array([case[name] for each in cases for case in each]) for name in next(chain(*cases), ())}
+        done = part["failure"] == ""
+        return {name: part[name] if name in part else _results(arrays.get(name), done) for name in self.columns}
 
     def maps(
         self, method: str, names: Collection[str] | None = None, array: str | None = None, **about: Any
@@ -249,3 +258,31 @@ class Experiment(ABC):
             "seconds": round(sum(float(arrays["seconds"].sum()) for arrays in finished)),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+
+
+def _array(values: Sequence[Any]) -> np.ndarray:
+    """Values (N,) of a column; strings as references, which lines share."""
+    return np.array(values, dtype=object if isinstance(values[0], str) else None)
+
+
+def _results(array: np.ndarray | None, done: np.ndarray) -> np.ndarray:
+    """Of a shard's array (B, cases, ...): floats or arrays (lines,), nan or None in the lines that are not `done`."""
+    if array is None:
+        return np.full(len(done), None)
+    cells = array.reshape(-1, *array.shape[2:])
+    if cells.ndim > 1:
+        rest = iter(cells)
+        return np.fromiter((next(rest) if each else None for each in done), object, len(done))
+    numbers = np.full(len(done), np.nan)
+    numbers[done] = cells
+    return numbers
+
+
+def _joined(parts: Sequence[np.ndarray]) -> pd.Series:
+    """A column; where some parts hold numbers, a part of objects holds None for nan."""
+    numbers = any(part.dtype != object for part in parts)
+    column = np.concatenate([part.astype(float) if numbers and part.dtype == object else part for part in parts])
+    if len(column) and isinstance(column[0], str):  # Arrow grows by doubling, unless it knows how much comes
+        codes, strings = pd.factorize(column)
+        return pd.Series(pd.Series(strings).array.take(codes))
+    return pd.Series(column, copy=False).infer_objects()

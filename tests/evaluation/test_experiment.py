@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -82,6 +83,23 @@ def test_every_game_is_played_in_reduced_precision(tmp_path, of_profiles, of_lay
     experiment.complete()
     assert experiment.manifest["failures"] == [] and experiment.manifest["network"]["precision"] == "bf16"
     assert set(experiment.table.failure) == {""} and len(experiment.table)
+
+
+def test_a_large_table_takes_little_memory(tmp_path, of_profiles) -> None:
+    """A dict for each line took 670 bytes, and `paper` has twenty million lines."""
+    settings = small_profile(pointing={"methods": ["center"], "sigmas": "0-100"})
+    experiment = find_game("pointing")(settings, tmp_path, Local({"model": Regions()}))
+    shard = {"failure": np.array([""]), "seconds": np.ones(1), "distance": np.ones((1, 4 * 101), dtype=np.float32)}
+    experiment.run.load = lambda _: shard
+    lines = len(experiment.table)  # and what is loaded for the first is there
+    del experiment.table
+    experiment.pieces *= 25
+    tracemalloc.start()
+    try:
+        assert len(experiment.table) == 25 * lines == 40_400
+        assert tracemalloc.get_traced_memory()[1] < 300 * 25 * lines
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_manifest_says_what_made_the_table(tmp_path, of_profiles) -> None:
