@@ -28,6 +28,7 @@ from perceptual_lib.book import one_file, pages
 from perceptual_lib.book.progress import Progress
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.profile import load_profile
+from perceptual_lib.photographs.imagenet import walk
 from perceptual_lib.runs.shard import versions
 
 if TYPE_CHECKING:  # imports of PyTorch and jupyter_client
@@ -94,8 +95,9 @@ class Book:
         self.profile = str(Path(profile).resolve() if is_file else profile)  # what the notebooks get
         self.settings = settings.model_dump_json()  # whatever file says them
         listed = settings.photographs.names and str(settings.folder / settings.photographs.names)
-        sources = os.path.expandvars(settings.photographs.source or ""), listed or ""
-        self.photographs = [_digest(source) for source in sources]
+        scenes = settings.pointing and settings.pointing.source
+        sources = settings.photographs.source, scenes, listed
+        self.photographs = [_digest(os.path.expandvars(source)) for source in sources if source]
         self.games = settings.games
         self.store = self.out / "store"
         self.workers = ExitStack()  # that compute its games and notebooks, and end with it
@@ -151,10 +153,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _digest(source: str) -> str:
-    """Of the files that photographs are read from: names, sizes, times. The embedded ones have a version that tells."""
-    if not source:
-        return ""
-    paths = _files(Path(source)) if Path(source).is_dir() else [Path(source)]
+    """Of the files that pictures are read from: names, sizes, times. The embedded ones have a version that tells."""
+    paths = sorted(Path(folder, name) for folder, names in walk(Path(source)) for name in names) or [Path(source)]
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
     return hashlib.sha256(repr((source, states)).encode()).hexdigest()
 

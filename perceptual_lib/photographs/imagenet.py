@@ -7,6 +7,7 @@ download, or in Kaggle's one table.
 import csv
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -74,18 +75,27 @@ def load_imagenet(root: Path, limit: int | None) -> list[Photograph]:
     return photographs
 
 
-def _find(root: Path) -> dict[str, Path]:
-    """In one walk: images, XML files and Kaggle's table, which may also lie beside the folder, by name."""
-    beside = root.resolve().parent / SOLUTION
-    found, seen = {SOLUTION: beside} if beside.is_file() else {}, set()
+def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with the names of its files.
+
+    The 1.3 million training images and the test images are left out. Large data often lies behind links; one that leads
+    back ends here.
+    """
+    seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        # Large data often lies behind links; one that leads back ends here. The 1.3 million training images
-        # and the test images are left out.
         if (real := os.path.realpath(folder)) in seen:
             subfolders.clear()
             continue
         seen.add(real)
         subfolders[:] = sorted(set(subfolders) - {"train", "test"})
+        yield folder, names
+
+
+def _find(root: Path) -> dict[str, Path]:
+    """In one walk: images, XML files and Kaggle's table, which may also lie beside the folder, by name."""
+    beside = root.resolve().parent / SOLUTION
+    found = {SOLUTION: beside} if beside.is_file() else {}
+    for folder, names in walk(root):
         wanted = (name for name in names if name == SOLUTION or re.fullmatch(r"ILSVRC2012_val_\d+\.(JPEG|xml)", name))
         found |= {name: Path(folder, name) for name in wanted}
     return found

@@ -1,5 +1,6 @@
 """The notebooks are sources: without outputs, with parameters, and each opens alone, on Colab or anywhere."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -41,3 +42,11 @@ def test_all_notebooks_fetch_what_they_need_in_the_same_first_cell() -> None:
 def test_two_cells_make_the_figure_and_the_headline_of_the_front_page() -> None:
     made = [cell.source for path in NOTEBOOKS for cell in code_cells(path) if "front-page" in tags(cell)]
     assert ["HeldPlayer(" in source for source in made] == [True, False] and "Markdown(" in made[1]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_maps_are_asked_for_by_name(path: Path) -> None:
+    """Those of all photographs of the paper's profile are many gigabytes."""
+    source = "\n".join(cell.source for cell in code_cells(path))
+    of_all = re.findall(r"experiment\.maps\([^,()]+(?:\)|, \w+=)", source)
+    assert of_all == [] or "limit=few" in source

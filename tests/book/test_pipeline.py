@@ -130,6 +130,24 @@ def test_changed_photographs_are_a_dependency(clone: Path, made: list[str]) -> N
     assert rebuild(clone, made, str(own)) == []
 
 
+def test_what_is_read_of_large_data_is_a_dependency(clone: Path, made: list[str], tmp_path: Path) -> None:
+    imagenet, voc, elsewhere = tmp_path / "imagenet", tmp_path / "voc", tmp_path / "elsewhere"
+    for folder in (imagenet / "train", voc / "Annotations", elsewhere):
+        folder.mkdir(parents=True)
+    (imagenet / "val").symlink_to(elsewhere)
+    own = clone / "own.yaml"
+    own.write_text(f"description: mine\nphotographs: {{source: {imagenet}}}\npointing: {{source: {voc}}}\n")
+    rebuild(clone, made, str(own))
+    for path, stale in (
+        (voc / "Annotations" / "1.xml", True),
+        (elsewhere / "1.jpg", True),
+        (imagenet / "train" / "1.jpg", False),  # training images are no photographs of the profile
+    ):
+        path.write_bytes(b"1")
+        assert rebuild(clone, made, str(own)) == (["1-first", "2-second"] if stale else []), path
+        assert rebuild(clone, made, str(own)) == []
+
+
 def test_a_failure_costs_the_others_nothing(clone: Path, made: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     everything = rebuild(clone, made)
     book = pipeline.Book("demo", clone)

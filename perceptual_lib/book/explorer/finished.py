@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perceptual_lib.book.explorer.player import PHOTOGRAPHS
 from perceptual_lib.core.selection import select_layers
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
@@ -26,19 +27,22 @@ def maps_by_key(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Maps (H, W) without blur of the table's rows and of the ranges', by key `map/PHOTOGRAPH/METHOD/LAYERS`.
 
-    And by the keys of those of ours, of which class the network takes the changed photograph to be.
+    And by the keys of those of ours, of which class the network takes the changed photograph to be. Those of the ranges
+    are of the first few photographs: of a large network there are hundreds of ranges.
     """
     table = experiment.table
     rows = table[table.role.isin(["table", "range"]) & table.method.isin(methods)]
+    few = list(names)[:PHOTOGRAPHS]
     found, becomes = {}, {}
     for role, method, settings in rows[["role", "method", "settings"]].drop_duplicates().itertuples(index=False):
         layers = _span(settings, classifier) if holds_layers(method) else ""
         if role == "range" and not layers:
             continue  # the corner of Fig. 5, which is no range that can be chosen
-        maps = experiment.maps(method, names, role=role, settings=settings)
+        of = few if role == "range" else names
+        maps = experiment.maps(method, of, role=role, settings=settings)
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
         if find_method(method).ours:
-            classes = experiment.maps(method, names, "becomes", role=role, settings=settings)
+            classes = experiment.maps(method, of, "becomes", role=role, settings=settings)
             names_of = ((name, classifier.class_name(int(each))) for name, each in classes.items())
             becomes |= {f"map/{name}/{method}/{layers}": seen for name, seen in names_of}
     return found, becomes

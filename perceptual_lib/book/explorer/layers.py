@@ -133,8 +133,8 @@ class Explorer(Widget):
         It begins with the layers of the profile, and with the blur and the threshold that the selection of the
         published table chooses for "perceptual". The methods' errors are read from that table, too, and those of the
         ranges, where it has the same ones; None stands for the experiment's own. `methods` are some of the
-        experiment's, None for all; `photographs` is how many, None for those that ranges were tried on; `traits` what
-        is chosen at first.
+        experiment's, None for all; `photographs` is how many, None for the few that the ranges' maps are held of;
+        `traits` what is chosen at first.
         """
         methods = experiment.section.methods if methods is None else methods
         scores = table_scores(experiment.table if published is None else published)

@@ -79,12 +79,14 @@ def tiles(images: np.ndarray) -> np.ndarray:
 def explained_by_all(
     experiment: Experiment, table: pd.DataFrame, photographs: Sequence[Photograph] | None = None
 ) -> dict[str, Photograph]:
-    """By name, the first photographs that every row of the table has without a failure; InputError without one."""
+    """By name, the first pictures that every row of the table has without a failure; InputError without one."""
     pictures = {picture.name: picture for picture in experiment.pictures}
-    rows = table.assign(row=table.role + table.method + table.settings)
-    explained = rows[rows.failure == ""].groupby("photograph").row.nunique()
+    row = ["role", "method", "settings"]
+    lines = table[[*row, experiment.unit, "failure"]].drop_duplicates()  # a picture may have a line for each blur
+    rows = len(lines[row].drop_duplicates())
+    explained = lines[experiment.unit][lines.failure == ""].value_counts()
     names = pictures if photographs is None else dict.fromkeys(photograph.name for photograph in photographs)
-    found = [name for name in names if explained.get(name, 0) == rows.row.nunique()][:PHOTOGRAPHS]
+    found = [name for name in names if explained.get(name, 0) == rows > 0][:PHOTOGRAPHS]
     if not found:
-        raise InputError(f"there is no photograph that every row of {experiment.name} explained.")
+        raise InputError(f"there is no {experiment.unit} that every row of {experiment.name} explained.")
     return {name: pictures[name] for name in found}

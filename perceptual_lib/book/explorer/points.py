@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import traitlets
 
+from perceptual_lib.book.explorer.player import explained_by_all
 from perceptual_lib.book.explorer.widget import Widget, module, picture_chunk
-from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.pointing.experiment import Pointing
 from perceptual_lib.evaluation.pointing.protocol import TOLERANCE, distances, maxima
 from perceptual_lib.evaluation.pointing.table import pointing_table
@@ -14,21 +14,22 @@ from perceptual_lib.networks.classifier import Classifier
 
 
 class PointingPlayer(Widget):
-    """The pointing game (Sec. 4.4) on the scenes of a finished experiment: the reader points first, then the methods.
+    """The pointing game (Sec. 4.4) on a few scenes of a finished experiment: the reader points first, then the methods.
 
-    Asked are the questions that all methods answered, at one scale of the scenes, each method at the blur that suits it
-    best on the selection; InputError where there is none. What is chosen is the `question`, from 0.
+    Asked are the questions of the first scenes that all methods answered, at one scale of these, each method at the
+    blur that suits it best on the selection; InputError where there is none. What is chosen is the `question`, from 0.
     """
 
     _esm = module("points")
     question = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, experiment: Pointing, classifier: Classifier, scale: float = 1.0) -> None:
-        sigmas = pointing_table(experiment.table, scale, among=experiment.classes).sigma.dropna()
-        maps = {method: experiment.maps(method, scale=scale) for method in sigmas.index}
-        scenes = [scene for scene in experiment.pictures if maps and all(scene.name in each for each in maps.values())]
-        if not scenes:
-            raise InputError("there is no scene that every method of the pointing game explained.")
+        table = experiment.table
+        sigmas = pointing_table(table, scale, among=experiment.classes).sigma.dropna()
+        asked = (table.role == "table") & (table.scale == scale) & table.method.isin(sigmas.index)
+        shown = explained_by_all(experiment, table[asked])  # by the table: VOC's maps are many gigabytes
+        scenes = [scene for scene in experiment.pictures if scene.name in shown]
+        maps = {method: experiment.maps(method, shown, scale=scale) for method in sigmas.index}
         questions, smooth = [], experiment.section.smooth
         for scene in scenes:
             points = {

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from perceptual_lib.evaluation.experiment import Experiment
@@ -37,6 +38,17 @@ class Localization(Experiment):
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
         grey = row.method in self.section.grey
         return super().arguments(row, photographs) | {"sigmas": self.section.sigmas, "grey": grey}
+
+    def overlaps(self, method: str, sigma: float, column: int) -> dict[str, float]:
+        """By photograph, how well the box of a method's row of the table fits, the IoU of `localize`: of those that it
+        explained, at one of the section's sigmas and one of the `THRESHOLDS`, as an index."""
+        blur, found = self.section.sigmas.index(sigma), {}
+        for piece, shard in self.pieces:
+            if (piece["role"], piece["method"]) == ("table", method) and (arrays := self.run.load(shard)) is not None:
+                explained = np.array(shard.photographs, dtype=object)[arrays["failure"] == ""]
+                fits = zip(explained, arrays.get("iou", ()), strict=True)
+                found |= {photograph.name: float(iou[blur, column]) for photograph, iou in fits}
+        return found
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"Table 1, weak localization: error": localization_table(self.table, pinned=self.section.pinned)}

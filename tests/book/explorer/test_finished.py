@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.book.explorer import Explorer
+from perceptual_lib.book.explorer import Explorer, finished
 from perceptual_lib.book.explorer.finished import tried_ranges
 from perceptual_lib.book.pages import stage_page
 from perceptual_lib.evaluation.localization.experiment import Localization
@@ -28,6 +28,21 @@ def test_maps_of_an_experiment(of_experiment, localization) -> None:
     for name, saliency in experiment.maps("perceptual").items():
         if name in "01":
             assert np.array_equal(explorer.maps[f"map/{name}/perceptual/{explorer.layers}"], saliency)
+
+
+def test_the_maps_of_ranges_are_of_a_few_photographs(localization, classifier, monkeypatch) -> None:
+    read, maps = set(), localization.maps
+
+    def reading(method, names, *array, role, **settings):
+        read.update((role, name) for name in names)
+        return maps(method, names, *array, role=role, **settings)
+
+    monkeypatch.setattr(finished, "PHOTOGRAPHS", 1)
+    monkeypatch.setattr(localization, "maps", reading)
+    made = Explorer.of(localization, classifier, photographs=2)
+    assert read == {("table", "0"), ("table", "1"), ("range", "0")}
+    held = {name: {key for key in made.maps if key.startswith(f"map/{name}/perceptual/")} for name in "01"}
+    assert [len(keys) for keys in held.values()] == [3, 1] and held["1"] == {f"map/1/perceptual/{made.layers}"}
 
 
 CHOICES = {"layers": ["0-0", "0-1"], "layer_weight": [1.0, 100.0], "margin_target": [-1.0, -3.0]}

@@ -6,7 +6,7 @@ import torch
 from players import CODED, STEP, picture, tile, unpacked
 
 from perceptual_lib import saliency_map
-from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer
+from perceptual_lib.book.explorer import CascadePlayer, InsertionDeletionPlayer, PointingPlayer, player
 from perceptual_lib.book.explorer.optimization import kept_steps
 from perceptual_lib.book.explorer.player import tiles, visible
 from perceptual_lib.core.errors import InputError
@@ -142,6 +142,25 @@ def test_photographs_that_a_method_failed_on_are_left_out(games, classifier, mon
     assert list(InsertionDeletionPlayer(experiment, classifier, experiment.pictures[2:]).shown) == ["2"]
     with pytest.raises(InputError, match="no photograph that every row of insertion_deletion explained"):
         InsertionDeletionPlayer(experiment, classifier, experiment.pictures[:1])
+
+
+def test_of_many_scenes_the_first_are_played_and_no_map_of_another_is_read(pointing, classifier, monkeypatch) -> None:
+    first, second = (scene.name for scene in pointing.pictures)
+    read, maps, table = [], pointing.maps, pointing.table.copy()
+    monkeypatch.setattr(player, "PHOTOGRAPHS", 1)
+    monkeypatch.setattr(pointing, "maps", lambda *about, **more: read.append(maps(*about, **more)) or read[-1])
+    made = PointingPlayer(pointing, classifier)
+    assert {question["scene"] for question in made.about["questions"]} == {first}
+    assert list(made.arrays) == [f"picture/{first}"] and list(map(list, read)) == [[first]] * 3
+    monkeypatch.setitem(vars(pointing), "table", table)
+    table.loc[(table.scene == first) & (table.method == "gradient"), "failure"] = "for a test"
+    assert {question["scene"] for question in PointingPlayer(pointing, classifier).about["questions"]} == {second}
+    table["failure"] = "for a test"
+    with pytest.raises(InputError, match="no scene that every row of pointing explained"):
+        PointingPlayer(pointing, classifier)
+    table["distance"] = np.nan
+    with pytest.raises(InputError, match="no scene that every row of pointing explained"):
+        PointingPlayer(pointing, classifier)
 
 
 @pytest.mark.parametrize("name", ["games", "cascade", "optimization"])

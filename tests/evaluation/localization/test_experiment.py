@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from stand_ins import Layered, finished, small_profile
 
@@ -42,6 +43,16 @@ def test_the_rows_of_a_profile(tmp_path, of_profiles) -> None:
     assert {row.photographs for row in rows[5:]} == {tuple(of_profiles[:2])}
     assert rows[0].settings == {} and rows[1].settings == {"samples": 2}
     assert rows[2].settings["layers"] == [] and rows[3].settings["max_iter"] == 2
+
+
+def test_how_well_boxes_fit_is_read_and_not_computed_again(tmp_path, of_profiles, monkeypatch) -> None:
+    tried, name = finished(Localization, tmp_path, localization()), of_profiles[4].name
+    found = tried.overlaps("smoothgrad", 4.0, 30)
+    assert len(found) == 4 and found.keys() == tried.maps("smoothgrad").keys()
+    blurred = scale_and_blur(torch.from_numpy(tried.maps("perceptual", [name])[name])[None], 4.0)
+    expected = localize(blurred, [of_profiles[4].scaled_boxes(224, 224)])[0, 30]
+    monkeypatch.setattr(tried, "maps", None)
+    assert tried.overlaps("perceptual", 4.0, 30)[name] == pytest.approx(expected, abs=1e-6)
 
 
 def test_maps_are_computed_once_for_all_that_need_them(tmp_path, of_profiles) -> None:
