@@ -126,14 +126,14 @@ def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Of two scoreboards the claims whose verdict is another: the columns of the first; measured, verdict and n of the
-    second as measured_after and so on; why."""
+    """Of two scoreboards the claims of which the second has another verdict: the columns of the first; measured, verdict
+    and n of the second as measured_after and so on; why."""
     both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
-    both = both[both.verdict != both.verdict_after]
-    lacking = both[["verdict", "verdict_after"]].isin([Verdict.NEEDS_DATA]).any(axis=1)
+    both = both[(both.verdict != both.verdict_after) & (both.verdict_after != Verdict.NEEDS_DATA)]
+    lacking = both.verdict == Verdict.NEEDS_DATA
     decided = both.verdict.isin([Verdict.REPRODUCED, Verdict.NOT_REPRODUCED])
     still = both.verdict_after != Verdict.UNDECIDED
-    reasons = ["measured in one of the runs alone", "the other way round on others", "clear, but not on others"]
+    reasons = ["measured in the later run alone", "the other way round on others", "clear, but not on others"]
     by_n = "decided by " + both.n_after.astype(str) + " instead of " + both.n.astype(str)
     return both.assign(why=np.select([lacking, decided & still, decided], reasons, by_n))
 
@@ -159,6 +159,16 @@ def scoreboard(results: Mapping[str, pd.DataFrame], *, pooled: bool = False) -> 
             lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results))
     columns = "section quote asks rule measured n needed verdict".split()
     return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
+
+
+def decided(boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each claim by the first of several scoreboards that has its data; `by` says whose, by their titles."""
+    (first, board), *others = boards.items()
+    board = board.assign(by=first)
+    for title, other in others:
+        lacking = (board.verdict == Verdict.NEEDS_DATA) & (other.verdict != Verdict.NEEDS_DATA)
+        board = board.mask(lacking, other.assign(by=title))
+    return board
 
 
 def count_verdicts(board: pd.DataFrame) -> dict[Verdict, int]:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from perceptual_lib.book.scoreboard import CLAIMS, Claim, Verdict, count_verdicts, rules, scoreboard
-from perceptual_lib.book.scoreboard.claims import COMMITTED, RUNS, changed, pool, published_runs, read_claims
+from perceptual_lib.book.scoreboard.claims import COMMITTED, RUNS, changed, decided, pool, published_runs, read_claims
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.publishing import load_all, publish
 from perceptual_lib.evaluation.tables import paper_table
@@ -260,6 +260,15 @@ def again(table: pd.DataFrame, worse: float = 0.0) -> pd.DataFrame:
     return table.assign(**{unit: "new " + table[unit] for unit in ("photograph", "scene") if unit in table})
 
 
+def test_the_first_board_that_has_its_data_decides_a_claim() -> None:
+    verdicts = {"new": [Verdict.REPRODUCED, Verdict.NEEDS_DATA, Verdict.NEEDS_DATA], "old": [Verdict.UNDECIDED] * 2}
+    verdicts["old"] += [Verdict.NEEDS_DATA]
+    boards = {title: pd.DataFrame({"verdict": each, "n": len(title)}) for title, each in verdicts.items()}
+    found = decided(boards)
+    assert found.verdict.tolist() == [Verdict.REPRODUCED, Verdict.UNDECIDED, Verdict.NEEDS_DATA]
+    assert found.by.tolist() == ["new", "old", "new"]
+
+
 def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_path) -> None:
     assert published_runs(tmp_path) == {}
     games = {"change": again(published["change"], 0.3), "pointing": again(published["pointing"])}
@@ -282,7 +291,12 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
 
 def test_why_a_verdict_changed() -> None:
     yes, no, open_, lacking = Verdict
-    pairs = {(lacking, yes): "measured in one", (yes, no): "the other way", (yes, open_): "clear, but not"}
+    pairs = {
+        (lacking, yes): "measured in the later",
+        (yes, lacking): None,
+        (yes, no): "the other way",
+        (yes, open_): "clear, but not",
+    }
     pairs |= {(open_, no): "decided by 90 instead of 9", (no, no): None}
     columns = {"section": "1", "quote": "a", "asks": "b", "measured": "c"}
     boards = [pd.DataFrame(columns | {"n": n, "verdict": [pair[n > 9] for pair in pairs]}) for n in (9, 90)]
