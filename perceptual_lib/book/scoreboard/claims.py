@@ -126,8 +126,8 @@ def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Of two scoreboards the claims of which the second has another verdict: the columns of the first; measured, verdict
-    and n of the second as measured_after and so on; why."""
+    """The claims of which the second of two scoreboards has another verdict: the columns of the first; measured,
+    verdict and n of the second as measured_after and so on; why."""
     both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
     both = both[(both.verdict != both.verdict_after) & (both.verdict_after != Verdict.NEEDS_DATA)]
     lacking = both.verdict == Verdict.NEEDS_DATA
