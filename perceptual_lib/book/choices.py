@@ -30,5 +30,4 @@ def choices(profile: Profile) -> pd.DataFrame:
 
 def _of_methods(profile: Profile, game: str) -> dict[str, dict[str, Any]]:
     """By method its settings in a game."""
-    own = getattr(profile, game).settings
-    return {name: each.settings | profile.methods.get(name, {}) | own.get(name, {}) for name, each in METHODS.items()}
+    return {name: method.settings | profile.given(game, method) for name, method in METHODS.items()}

@@ -180,17 +180,27 @@ def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -
 
 
 def fill(stage: Path, root: Path, shown: Sequence[Path], waiting: Sequence[str]) -> None:
-    """Fill a stage anew with what Jupyter Book reads."""
-    shutil.rmtree(stage, ignore_errors=True)
-    shutil.copytree(root / "book", stage / "book", ignore=shutil.ignore_patterns("__pycache__"))
+    """Fill a stage anew with what Jupyter Book reads; what is as it was before keeps its time, so is not read again."""
+    before = stage.with_name(f"{stage.name}-before")
+    shutil.rmtree(before, ignore_errors=True)
+    if stage.exists():
+        stage.rename(before)
+    shutil.copytree(
+        root / "book", stage / "book", ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copy
+    )
     shutil.copy2(str(files("perceptual_lib.core") / "perturbation.py"), stage / "book")  # for equations.md
     for name in SETTINGS:
-        shutil.copy2(root / name, stage)
+        shutil.copy(root / name, stage)
     (stage / "notebooks").mkdir()
     for page in shown:
         stage_page(page, stage / "notebooks" / page.name, stage / "book" / "_static")
     _address(stage, repository(root))
     _announce(stage / "book" / "index.md", waiting)
+    for path in filter(Path.is_file, stage.rglob("*")):
+        old = before / path.relative_to(stage)
+        if old.is_file() and old.read_bytes() == path.read_bytes():
+            shutil.copystat(old, path)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _announce(front: Path, waiting: Sequence[str]) -> None:
@@ -250,7 +260,6 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
                 (static / name).write_text(data[kind], encoding="utf-8")
     notebook.cells = _findings_first(notebook.cells)
     nbformat.write(notebook, staged)
-    shutil.copystat(page, staged)  # the same page is not read again for the next site
 
 
 def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:

@@ -112,9 +112,7 @@ class Experiment(ABC):
     def settings(self, name: str) -> dict[str, Any]:
         """Of a method's row in the table: the profile's for our own methods, whose maps are kept without a blur."""
         method = find_method(name)
-        changed = method.current(self.profile.methods.get(name, {})) | method.current(
-            self.section.settings.get(name, {})
-        )
+        changed = self.profile.given(self.name, method)
         if unknown := sorted(changed.keys() - method.settings.keys()):
             known = ", ".join(method.settings) or "none"
             raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")

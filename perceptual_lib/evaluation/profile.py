@@ -47,6 +47,11 @@ class Profile(sections.Section):
         """Keyword arguments of `perceptual_ball`."""
         return self.perturbation.model_dump()
 
+    def given(self, game: str, method: Any) -> dict[str, Any]:
+        """What a method of `METHODS` is given in a game: the profile's settings for it, and before these the game's."""
+        sources = self.methods, getattr(self, game).settings
+        return {name: value for each in sources for name, value in method.current(each.get(method.name, {})).items()}
+
     def load_classifier(self):
         """The profile's `Classifier`."""
         from perceptual_lib.networks.sources import load_classifier

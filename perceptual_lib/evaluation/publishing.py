@@ -44,9 +44,10 @@ class Results:
     def describe(self) -> str:
         """The run in two sentences for readers: which it is, and what it was."""
         made, failures = self.manifest, len(self.manifest["failures"])
+        time = "an unknown time" if made["seconds"] is None else f"{made['seconds'] / 3600:.1f} hours"
         return (
             f"This is {self.title}. {made['network']['name']} on {self.n} {self.unit}{'s' * (self.n != 1)}, "
-            f"{made['seconds'] / 3600:.1f} hours of one worker ({made['machine']}); "
+            f"{time} of one worker ({made['machine']}); "
             f"weights {made['network']['weights'][:12]}, pictures {made[f'{self.unit}s']['sha256'][:12]}, "
             f"{failures} failure{'s' * (failures != 1)}, torch {made['versions']['torch']}, {made['made'][:10]}."
         )

@@ -1,5 +1,6 @@
 """Pages on their way to the site: what they are told of the clone that they come from."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 nbformat = pytest.importorskip("nbformat")  # the unit tests can do without it
+
+from clones import edit, small_clone  # noqa: E402
 
 from perceptual_lib.book import pages  # noqa: E402
 
@@ -70,3 +73,19 @@ def test_what_was_found_comes_first(tmp_path: Path) -> None:
     assert figure.metadata.mystnb == given[1].metadata.mystnb
     assert [each.source for each in rest] == ["setup", "figure", "exercise"] and rest[1].metadata.tags == ["hide-cell"]
     assert len({each.id for each in staged}) == len(staged)
+
+
+def test_a_stage_is_as_old_as_what_is_on_it(tmp_path: Path) -> None:
+    """What has changed is newer than the stage before, however old its file; Sphinx goes by that."""
+    clone, stage = small_clone(tmp_path), tmp_path / "stage"
+    shown, prose = sorted((clone / "notebooks").glob("*.ipynb")), clone / "book" / "index.md"
+    pages.fill(stage, clone, shown, [])
+    before = {path: path.stat().st_mtime_ns for path in stage.rglob("*") if path.is_file()}
+    edit(shown[0], "First", "Another")
+    edit(prose, "cloned", "copied")
+    for path in (shown[0], prose):
+        os.utime(path, (0, 0))
+    pages.fill(stage, clone, shown, [])
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {stage / "notebooks" / shown[0].name, stage / "book" / "index.md"}
+    assert all(path.stat().st_mtime_ns > before[path] for path in changed)

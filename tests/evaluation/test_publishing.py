@@ -10,7 +10,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation import experiments
 from perceptual_lib.evaluation.experiments import play
 from perceptual_lib.evaluation.localization.experiment import Localization
-from perceptual_lib.evaluation.publishing import load_all, load_results, publish
+from perceptual_lib.evaluation.publishing import Results, load_all, load_results, publish
 from perceptual_lib.runs.executors import Local
 
 
@@ -27,6 +27,9 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
     pd.testing.assert_frame_equal(table.drop(columns="hits"), tried.table.drop(columns="hits"))
     for ours, theirs in zip(tried.table.hits, table.hits, strict=True):
         assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
+    assert "0.0 hours of one worker" in found.describe()
+    unknown = Results("mine", table, manifest | {"seconds": None})
+    assert "an unknown time of one worker" in unknown.describe()
     assert list(load_all(folder)) == ["localization"] and load_all(folder)["localization"].manifest == manifest
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")

@@ -1,6 +1,7 @@
 """Workers: all that is computed, also what calls the classifier itself, is in the classifier's precision."""
 
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -46,3 +47,16 @@ def test_precision(precision: str, expected: tuple, monkeypatch: pytest.MonkeyPa
     network.seen.clear()
     assert min(worker.pass_seconds(2)) >= 0
     assert network.seen == {expected} and worker.identity()["precision"] == precision
+
+
+def test_the_time_of_a_shard_is_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stopped, or had to wait for other work, took no longer."""
+
+    def compute(classifier, pictures) -> dict[str, np.ndarray]:
+        time.sleep(0.5)
+        return {}
+
+    monkeypatch.setitem(sys.modules, "game", SimpleNamespace(compute=compute))
+    worker = Worker({"model": Small(), "device": "cpu"})
+    worker.identity()  # the network is loaded
+    assert worker.compute("game", {}, [Image.new("RGB", (40, 50))], None)["seconds"] < 0.25

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import unicodedata
 from collections.abc import Callable
 from importlib.resources import files
@@ -13,19 +12,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from perceptual_lib.book.scoreboard import CLAIMS, Claim, Verdict, count_verdicts, rules, scoreboard
-from perceptual_lib.book.scoreboard.claims import COMMITTED, RUNS, changed, decided, pool, published_runs, read_claims
+from perceptual_lib.book.scoreboard import CLAIMS, Claim, Verdict, count_verdicts, scoreboard
+from perceptual_lib.book.scoreboard.claims import read_claims
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.publishing import load_all, publish
 from perceptual_lib.evaluation.tables import paper_table
 
 NOT_MEASURED = r"nothing: \w+ lacks (the column \w+: not measured there|(all )?ranges of .*)"  # in the exploratory run
 DECIDABLE = [claim for claim in CLAIMS if claim.experiment]
-
-
-@pytest.fixture(scope="module")
-def published() -> dict[str, pd.DataFrame]:
-    return {name: run.table for name, run in load_all(Path(__file__).parents[3] / "results/imagenet-300").items()}
 
 
 @pytest.fixture
@@ -119,12 +112,6 @@ def small(published) -> dict[str, pd.DataFrame]:
         few = {picture for _, names in pictures.groupby(table.selection) for picture in names.unique()[:8]}
         tables[name] = table.assign(picture=pictures)[pictures.isin(few)]
     return tables
-
-
-@pytest.fixture
-def few_resamples(monkeypatch) -> None:
-    """Where intervals do not matter."""
-    monkeypatch.setattr(rules, "RESAMPLES", 200)
 
 
 @pytest.mark.parametrize(
@@ -237,75 +224,3 @@ def test_the_published_numbers_give_verdicts(published, few_resamples) -> None:
     undecided = board[board.verdict == Verdict.UNDECIDED]
     assert ((undecided.needed > undecided.n) | (undecided.needed == 0)).all() and undecided.needed.any()
     assert not board.needed.drop(undecided.index).any()
-
-
-# Before and after.
-
-
-def test_the_rules_are_those_that_were_committed() -> None:
-    path = f"{COMMITTED}:perceptual_lib/book/scoreboard/claims.yaml"
-    shown = subprocess.run(["git", "show", path], cwd=Path(__file__).parent, capture_output=True, text=True)
-    if shown.returncode:
-        pytest.skip("not a clone with its history")
-    committed = [claim for claim in read_claims(shown.stdout) if claim.experiment]
-    later = [
-        claim for claim in CLAIMS if claim.sample.get("name") == "every_range"
-    ]  # of the paper's own networks alone
-    assert committed == [claim for claim in CLAIMS if claim.experiment and claim not in later]
-
-
-def again(table: pd.DataFrame, worse: float = 0.0) -> pd.DataFrame:
-    """The same on other photographs or scenes; of changes with so much less inside the boxes."""
-    table = table.assign(inside=table.inside - worse) if worse else table
-    return table.assign(**{unit: "new " + table[unit] for unit in ("photograph", "scene") if unit in table})
-
-
-def test_the_first_board_that_has_its_data_decides_a_claim() -> None:
-    verdicts = {"new": [Verdict.REPRODUCED, Verdict.NEEDS_DATA, Verdict.NEEDS_DATA], "old": [Verdict.UNDECIDED] * 2}
-    verdicts["old"] += [Verdict.NEEDS_DATA]
-    boards = {title: pd.DataFrame({"verdict": each, "n": len(title)}) for title, each in verdicts.items()}
-    found = decided(boards)
-    assert found.verdict.tolist() == [Verdict.REPRODUCED, Verdict.UNDECIDED, Verdict.NEEDS_DATA]
-    assert found.by.tolist() == ["new", "old", "new"]
-
-
-def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_path) -> None:
-    assert published_runs(tmp_path) == {}
-    games = {"change": again(published["change"], 0.3), "pointing": again(published["pointing"])}
-    for kind, tables in {"exploratory": published, "confirmatory": games}.items():
-        for name in games:
-            publish(tables[name], {"experiment": name}, tmp_path / RUNS[kind])
-    runs = {
-        kind: {name: run.table for name, run in of_kind.items()} for kind, of_kind in published_runs(tmp_path).items()
-    }
-    assert list(runs) == ["confirmatory", "exploratory"]
-    after, before = (scoreboard(tables) for tables in runs.values())
-    moved = changed(before, after)
-    assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
-    assert set(moved.why) == {"the other way round on others"}
-    both = scoreboard(pool(*runs.values()), pooled=True)
-    assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
-    games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
-    assert len(games_of_both) > 3 and (games_of_both.n == 2 * after.n[games_of_both.index]).all()
-
-
-def test_why_a_verdict_changed() -> None:
-    yes, no, open_, lacking = Verdict
-    pairs = {
-        (lacking, yes): "measured in the later",
-        (yes, lacking): None,
-        (yes, no): "the other way",
-        (yes, open_): "clear, but not",
-    }
-    pairs |= {(open_, no): "decided by 90 instead of 9", (no, no): None}
-    columns = {"section": "1", "quote": "a", "asks": "b", "measured": "c"}
-    boards = [pd.DataFrame(columns | {"n": n, "verdict": [pair[n > 9] for pair in pairs]}) for n in (9, 90)]
-    found = changed(*boards).why.to_list()
-    assert all(why.startswith(start) for why, start in zip(found, filter(None, pairs.values()), strict=True))
-
-
-def test_only_what_has_the_same_settings_is_pooled() -> None:
-    lines = {"role": "table", "method": ["rise", "center"], "settings": ["500", ""], "photograph": "a", "edges": 1.0}
-    first, second = pd.DataFrame(lines), pd.DataFrame(lines | {"settings": ["6000", ""], "spread": 2.0})
-    (table,) = pool({"localization": first}, {"localization": second, "change": second}).values()
-    assert table.method.to_list() == ["center"] * 2 and "spread" not in table and "edges" in table
