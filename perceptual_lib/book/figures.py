@@ -163,12 +163,15 @@ def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
 
 
 def _far_above(panels: Panels) -> tuple[str, str] | None:
-    """The curve, by panel and name, that never comes down to one and a half times the highest of all others."""
+    """The curve, by panel and name, that never comes down to one and a half times the highest of all others.
+
+    None where its panel would be left empty.
+    """
     curves = {(title, name): estimate for title, own in panels.items() for name, (_, estimate) in own.items()}
     high = {key: np.max(estimate.high) for key, estimate in curves.items()}
     top = max(high, key=high.__getitem__)
     others = max((value for key, value in high.items() if key != top), default=np.inf)
-    return top if len(panels) > 1 and np.min(curves[top].low) > 1.5 * others else None
+    return top if len(panels[top[0]]) > 1 < len(panels) and np.min(curves[top].low) > 1.5 * others else None
 
 
 def fits(axes: Mapping[str, ArrayLike]) -> Figure:

@@ -147,6 +147,8 @@ def test_a_curve_far_above_the_others_is_named_and_not_drawn() -> None:
     first, second = figures.bands(panels, "sigma", "error").axes
     assert [text.get_text() for text in first.texts] == ["↑ guided: 0.95 to 0.95"] and not second.texts
     assert first.get_ylim()[1] < 0.6 and [len(line.get_xdata()) for line in first.lines] == [2, 0]
+    alone = {"insertion": {"ours": curve(0.9)}, "deletion": {"ours": curve(0.2)}}
+    assert [len(panel.lines[0].get_xdata()) for panel in figures.bands(alone, "sigma", "area").axes] == [2, 2]
     panels["value"]["guided"] = curve(0.6)  # not far enough
     assert not figures.bands(panels, "sigma", "error").axes[0].texts
 

@@ -54,15 +54,21 @@ def test_the_site_is_whole(site: Path, computed: dict[str, nbformat.NotebookNode
         assert re.search(r"colab\.research\.google\.com/github/[^\"]*/notebooks/" + name, text)
 
 
+def has_caption(cell: nbformat.NotebookNode) -> bool:
+    return "figure" in cell.metadata.get("mystnb", {})
+
+
 def test_every_figure_has_an_alternative_text(computed: dict[str, nbformat.NotebookNode]) -> None:
+    cells = [cell for page in computed.values() for cell in page.cells]
     figures = [
         cell.metadata["mystnb"]
-        for page in computed.values()
-        for cell in page.cells
+        for cell in cells
         for data in [output.get("data", {}) for output in cell.get("outputs", [])]
         if any(mime.startswith("image/") for mime in data) and "text/html" not in data  # an explorer, with its still
     ]
     assert len(figures) > 20
+    shown = {cell.id: len([each for each in cell.outputs if "data" in each]) for cell in cells if has_caption(cell)}
+    assert {cell: count for cell, count in shown.items() if count > 1} == {}  # each output would have the caption
     assert all(len(each["image"]["alt"]) > 30 and len(each["figure"]["caption"]) > 30 for each in figures)
 
 
