@@ -48,6 +48,7 @@ def setup() -> None:
 
     sns.set_theme(context="paper", style="ticks", rc=STYLE)
     set_matplotlib_formats()  # none of the inline backend's own, so that each figure is stored once
+    plt.uninstall_repl_displayhook()  # or each is drawn once more, for nobody: the backend shows it all the same
     shown = get_ipython().display_formatter
     shown.mimebundle_formatter.for_type(Figure, figure_data)
     shown.formatters["text/markdown"].for_type(Markdown, lambda markdown: in_print(markdown.data))
@@ -70,7 +71,7 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
     for text in figure.findobj(Text):
         text.set_text(in_print(text.get_text()))
     figure.draw_without_rendering()  # places everything, which tells where the figure ends
-    figure.set_layout_engine("none")  # else writing it would place everything twice more
+    figure.set_layout_engine(None)  # else writing it would place everything anew, or draw it once more to see
     box = figure.get_tightbbox().padded(0.1)  # inches
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
     file = BytesIO()

@@ -18,11 +18,14 @@ RUNTIME = HERE / "runtime"
 PIECE = 2_000_000  # bytes: a file of the site, after each of which the page says how far it is
 
 
-def page_kernel(classifier: Classifier, images: Any) -> tuple[dict[str, Any], dict[str, Callable[[], Chunk]]]:
+def page_kernel(
+    classifier: Classifier, images: Any, **settings: Any
+) -> tuple[dict[str, Any], dict[str, Callable[[], Chunk]]]:
     """What in_page.js is told of a classifier's kernel, and its pieces as arrays of an explorer, `kernel/NUMBER`.
 
-    The graph is checked on images (B, C, H, W). Raises InputError for a network that the graph does not cover, and for
-    pictures that the page cannot read as the classifier does.
+    The graph is checked on images (B, C, H, W). Searches have these settings, and else the network's own. Raises
+    InputError for a network that the graph does not cover, and for pictures that the page cannot read as the classifier
+    does.
     """
     if classifier.interpolation != Image.Resampling.BICUBIC or len(classifier.mean) != 3:
         raise InputError("a page reads colour pictures, and shrinks them by Pillow's BICUBIC alone.")
@@ -34,7 +37,7 @@ def page_kernel(classifier: Classifier, images: Any) -> tuple[dict[str, Any], di
     }
     whole = zlib.compress(b"".join(files.values()))
     pieces = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
-    settings = suited(classifier.network)
+    own = suited(classifier.network, **settings)
     names = "layer_weight", "margin_target", "pixel_weight", "max_iter"
     about = {
         "pieces": len(pieces),
@@ -42,7 +45,7 @@ def page_kernel(classifier: Classifier, images: Any) -> tuple[dict[str, Any], di
         "sizes": {name: len(data) for name, data in files.items()},
         "mean": classifier.mean.flatten().tolist(),
         "std": classifier.std.flatten().tolist(),
-        "settings": {name: getattr(settings, name) for name in names},
+        "settings": {name: getattr(own, name) for name in names},
     }
     return about, {f"kernel/{index}": partial(_chunk, piece) for index, piece in enumerate(pieces)}
 

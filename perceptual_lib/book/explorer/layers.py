@@ -172,13 +172,14 @@ class Explorer(Widget):
         }
         return made
 
-    def with_kernel(self) -> "Explorer":
-        """The same with what a page needs to explain pictures of its readers; where that cannot be, it says why."""
+    def with_kernel(self, **settings: Any) -> "Explorer":
+        """The same with what a page needs to explain pictures of its readers, with these settings, and else the
+        network's own; where that cannot be, it says why."""
         from perceptual_lib.book.explorer.in_page import page_kernel  # imports onnx, which is needed here alone
 
         images = torch.cat([subject.images for subject in self.subjects.values()])
         try:
-            about, self.kernel = page_kernel(self.classifier, images)
+            about, self.kernel = page_kernel(self.classifier, images, **settings)
         except InputError as error:
             about = {"missing": str(error)}
         self.about = self.about | {"kernel": about}

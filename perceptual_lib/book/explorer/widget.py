@@ -60,7 +60,7 @@ def array_chunk(saliency: np.ndarray) -> Chunk:
     low, high = saliency.min(), saliency.max()
     scaled = np.rint((saliency - low) / (high - low if high > low else 1) * 65535).astype("<u2")
     head = {"format": "uint16", "shape": list(saliency.shape), "low": [low.item()], "high": [high.item()]}
-    return head, zlib.compress(scaled.tobytes(), 9)
+    return head, zlib.compress(scaled.tobytes())
 
 
 def picture_chunk(pixels: np.ndarray) -> Chunk:

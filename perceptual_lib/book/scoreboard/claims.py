@@ -48,20 +48,23 @@ class Claim:
         if self.experiment:
             self._functions()
 
-    def finding(self, results: Mapping[str, pd.DataFrame]) -> Finding:
-        """What the tables of experiments, by name, say about it."""
+    def finding(self, results: Mapping[str, pd.DataFrame], samples: dict[str, pd.DataFrame] | None = None) -> Finding:
+        """What the tables of experiments, by name, say about it; claims that compare the same share their `samples`."""
         if not self.experiment:
             return Finding(Verdict.NEEDS_DATA, "nothing", 0)
         table = results.get(self.experiment)
         if table is None or table.empty:
             return Finding(Verdict.NEEDS_DATA, f"nothing: there are no results of {self.experiment}", 0)
         sample, rule = self._functions()
+        samples, compared = {} if samples is None else samples, repr((self.experiment, self.where, self.sample))
         try:
             for column, value in self.where.items():
                 if column not in table:
                     raise MissingData(f"the column {column}: not measured there")
                 table = table[table[column].isin(value if isinstance(value, list) else [value])]
-            return rule(sample(table))
+            if compared not in samples:
+                samples[compared] = sample(table)
+            return rule(samples[compared])
         except MissingData as missing:
             return Finding(Verdict.NEEDS_DATA, f"nothing: {self.experiment} lacks {missing}", 0)
 
@@ -152,11 +155,12 @@ def scoreboard(results: Mapping[str, pd.DataFrame], *, pooled: bool = False) -> 
         name: table.astype({column: "category" for column in words if column in table})
         for name, table in results.items()
     }
-    lines = {}
+    lines: dict[int, dict[str, Any]] = {}
+    samples: dict[str, pd.DataFrame] = {}
     for place, claim in enumerate(CLAIMS):
         if claim.pooled or not pooled:
             about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks}
-            lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results))
+            lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results, samples))
     columns = "section quote asks rule measured n needed verdict".split()
     return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
 

@@ -51,7 +51,7 @@ def site_of(classifier: Classifier, folder: Path, steps: int) -> Path:
     for method in METHODS:
         key = f"map/{explorer.photograph}/{method}/{explorer.layers if method == 'perceptual' else ''}"
         explorer.maps[key] = np.random.default_rng(0).random(classifier.input_size, dtype=np.float32)
-    explorer.with_kernel().about["kernel"]["settings"]["max_iter"] = steps
+    explorer.with_kernel(max_iter=steps)
     output = nbformat.v4.new_output("display_data", {"text/html": explorer.html()})
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("explorer", outputs=[output])])
     nbformat.write(page, folder / "computed.ipynb")

@@ -15,7 +15,7 @@ from perceptual_lib.core.saliency import gaussian_blur, saliency_map
 from perceptual_lib.methods import explain
 from perceptual_lib.networks.classifier import Classifier
 
-STEPS = 12
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_photograph_is_explained_as_python_explains_it(
         truth = perceptual_ball(embedded, images, max_iter=STEPS, callback=lambda *it: steps.append(it[2].clone()))
         assert len(found) == len(steps) == STEPS + 1
         maps = torch.tensor([each["values"] for each in found], dtype=torch.float32).unflatten(1, (224, 224))
-        for step in range(1, STEPS + 1):  # blurred as they are shown: unblurred, two runs of Python part at the tenth
+        for step in range(1, STEPS + 1):  # blurred as they are shown: unblurred, two runs of Python part later
             sigma = 0 if step < 4 else 5
             pair = gaussian_blur(maps[step], sigma), saliency_map(steps[step], sigma)
             assert spearmanr(*(each.flatten() for each in pair)).statistic > 0.99, step
