@@ -91,7 +91,7 @@ def methods() -> None:
 
     names, sources = max(map(len, METHODS)), max(len(method.source) for method in METHODS.values())
     for method in METHODS.values():
-        typer.echo(f"{method.name:{names}}  {method.source:{sources}}  {method.cost}")
+        typer.echo(f"{method.name:{names}}  {method.source:{sources}}  {method.cost()}")
 
 
 ProfileName = Annotated[str, typer.Argument(help="demo, imagenet-300, paper, ... or a YAML file", show_default=False)]

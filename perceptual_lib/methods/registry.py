@@ -55,10 +55,9 @@ class Method:
         forward, backward = (int(chosen[count]) if isinstance(count, str) else count for count in self.counts)
         return forward, backward
 
-    @property
-    def cost(self) -> str:
-        """The same at the default settings, for readers: "50 forward, 50 backward"."""
-        counts = zip(self.passes({}), ("forward", "backward"), strict=True)
+    def cost(self, **settings: Any) -> str:
+        """The same for readers: "50 forward, 50 backward"."""
+        counts = zip(self.passes(settings), ("forward", "backward"), strict=True)
         return ", ".join(f"{count} {direction}" for count, direction in counts if count) or "none"
 
 

@@ -34,7 +34,7 @@ def quick(network, images, targets=None, *, method: str, **settings) -> torch.Te
 
 def test_all_methods_of_the_tables_are_there() -> None:
     assert set(METHODS) == set(NAMES)
-    assert all(method.source and method.cost for method in METHODS.values())
+    assert all(method.source and method.cost() for method in METHODS.values())
 
 
 @pytest.mark.parametrize("method", NAMES)
@@ -145,7 +145,7 @@ def test_passes_are_what_the_network_is_called_for(method: str, settings: dict) 
     assert network.forwards == forward + (not chosen.predicts)
     assert network.backwards == backward
     words = [f"{count} {name}" for name, count in (("forward", forward), ("backward", backward)) if count]
-    assert replace(chosen, counts=(forward, backward)).cost == (", ".join(words) or "none")
+    assert replace(chosen, counts=(forward, backward)).cost() == (", ".join(words) or "none")
 
 
 def test_passes_of_the_search() -> None:

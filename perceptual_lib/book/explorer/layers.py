@@ -103,7 +103,7 @@ class Explorer(Widget):
                 {
                     "name": name,
                     "title": method.title,
-                    "note": method.cost,
+                    "note": method.cost(),
                     "layered": finished.holds_layers(name) and held > 0,
                     "ours": method.ours,
                 }
@@ -149,6 +149,7 @@ class Explorer(Widget):
             if there.keys() >= {each["layers"] for each in ranges}:
                 ranges = [there[each["layers"]] for each in ranges]
         made.about = made.about | {"becomes": becomes, "ranges": ranges, "errors": finished.table_errors(scores)}
+        made._say_cost(experiment)
         return made
 
     @classmethod
@@ -170,7 +171,16 @@ class Explorer(Widget):
             "tried": {name: [f"{value:g}" for value in choices[name]] for name in ("layer_weight", "margin_target")},
             "ranges": finished.as_ranges(choices["layers"]),
         }
+        made._say_cost(experiment)
         return made
+
+    def _say_cost(self, experiment: Experiment) -> None:
+        """Of each method with the settings of the experiment, whose maps are shown."""
+        methods = []
+        for about in self.about["methods"]:
+            settings = experiment.settings(about["name"])
+            methods.append(about | {"note": find_method(about["name"]).cost(**settings)})
+        self.about = self.about | {"methods": methods}
 
     def with_kernel(self, **settings: Any) -> "Explorer":
         """The same with what a page needs to explain pictures of its readers, with these settings, and else the

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from perceptual_lib import explain, perceptual_ball
+from perceptual_lib import explain, load_classifier, perceptual_ball
 from perceptual_lib.book.explorer import Explorer, finished
 from perceptual_lib.book.explorer.finished import tried_ranges
 from perceptual_lib.book.pages import stage_page
@@ -61,6 +61,14 @@ def test_maps_of_every_combination_of_settings(of_settings, localization, classi
     found = explorer.maps[f"map/{pictures[1].name}/perceptual 100 -3/0-1"]
     assert np.abs(found / found.max() - expected.numpy() / expected.numpy().max()).max() < 1e-3
     assert [method["name"] for method in explorer.static_traits()["about"]["methods"]] == ["perceptual"]
+
+
+def test_the_cost_is_that_of_the_experiments_settings(of_experiment, of_settings, localization) -> None:
+    steps = localization.settings("perceptual")["max_iter"]
+    assert steps != load_classifier().settings["max_iter"]
+    for explorer in (of_experiment, of_settings):
+        notes = {each["name"]: each["note"] for each in explorer.about["methods"]}
+        assert notes["perceptual"] == f"{steps + 3} forward, {steps + 1} backward"
 
 
 def test_a_live_explorer_computes_further_settings(of_settings) -> None:
