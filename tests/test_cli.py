@@ -255,7 +255,7 @@ def wait_until(condition, seconds: float) -> None:
 
 @pytest.mark.slow
 def test_interrupted_run_says_what_is_left(tmp_path) -> None:
-    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path)]
+    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "smoke", "--store", str(tmp_path)]
     command += ["--experiment", "localization"]
     # A shell's background job, which these tests may be, hands down an ignored Ctrl-C.
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -265,7 +265,7 @@ def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     finished = len(list(tmp_path.glob("??/*.npz")))
-    every = len(Localization(load_profile("demo"), tmp_path).shards)
+    every = len(Localization(load_profile("smoke"), tmp_path).shards)
     assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every
     left = re.fullmatch(r"perceptual-ball: interrupted, (\d+) shards are left; .* from here\.", err.splitlines()[-1])
     assert 0 <= int(left[1]) + finished - every <= 1  # one may have been written and not been counted

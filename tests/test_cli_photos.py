@@ -126,7 +126,7 @@ def test_a_name_of_several_classes() -> None:
 def test_sigterm_ends_a_run_as_interrupt_does(tmp_path, engine) -> None:
     if engine == "ray":
         pytest.importorskip("ray")
-    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "demo", "--store", str(tmp_path), "--engine", engine]
+    command = [sys.executable, "-m", "perceptual_lib.cli", "run", "smoke", "--store", str(tmp_path), "--engine", engine]
     command += ["--experiment", "localization"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
