@@ -40,7 +40,7 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
 
 def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypatch) -> None:
     monkeypatch.setattr(experiments, "all_of_this_machine", Local)  # no workers for so little
-    settings = small_profile(change={"ranges": 0})
+    settings = small_profile(change={"ranges": 0, "pictures": 2})
     [(experiment, alone)] = play(settings, tmp_path, "change")
     assert [run.title for run in alone] == [f"this book's own run, of the profile {settings.name}"]
     assert alone[0].n == len(experiment.pictures) and alone[0].table.equals(experiment.table)
