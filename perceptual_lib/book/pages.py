@@ -49,11 +49,11 @@ CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w
 """An array as an explorer's HTML has it."""
 
 
-def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "Kernels") -> None:
+def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "Kernels", games: float = 0.0) -> None:
     """Run a notebook of a clone; `target`, its computed copy, appears only if every cell ran.
 
-    It gets `parameter` as its `profile`; readers see the profile's name, and below the title how long it took. Raises
-    what papermill reports of a failure.
+    It gets `parameter` as its `profile`; readers see the profile's name, and below the title how long it took, and
+    before it in seconds the `games` that it plays. Raises what papermill reports of a failure.
     """
     import papermill  # takes a second to import, and is often not needed
 
@@ -72,7 +72,7 @@ def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "
             request_save_on_cell_execute=False,
             autosave_cell_every=0,
         )
-    nbformat.write(_clean(nbformat.read(running, 4), profile), running)
+    nbformat.write(_clean(nbformat.read(running, 4), profile, games), running)
     running.replace(target)
 
 
@@ -104,9 +104,9 @@ def write_note(source: Path, note: Path, profile: str, message: str | None = Non
     nbformat.write(page, note)
 
 
-def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
+def _clean(notebook: NotebookNode, profile: str, games: float) -> NotebookNode:
     """The time that it took, as a whole; no injected cell, no progress bars, warnings and paths of this machine."""
-    _say_how_long(notebook, profile)
+    _say_how_long(notebook, profile, games)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags(cell)]
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
@@ -120,15 +120,19 @@ def _clean(notebook: NotebookNode, profile: str) -> NotebookNode:
     return notebook
 
 
-def _say_how_long(notebook: NotebookNode, profile: str) -> None:
+def _say_how_long(notebook: NotebookNode, profile: str, games: float) -> None:
     """A line below the title, for whoever plans a class. What was in the store already took no time."""
-    seconds = notebook.metadata.papermill.duration
-    time = f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
+    line = f"*This page took {_in_words(notebook.metadata.papermill.duration)} to compute"
+    line += f", and its games {_in_words(games)} before it" if games else ""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    line = f"*This page took {time} to compute (profile {profile}; {machine}), without what was finished before.*"
+    line += f" (profile {profile}; {machine}), without what was finished already.*"
     first = notebook.cells[0]
     title, _, text = first.source.partition("\n")
     first.source = f"{title}\n\n{line}\n{text}"
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
 def tags(cell: NotebookNode) -> list[str]:

@@ -13,6 +13,7 @@ game the site is made anew. A notebook that fails costs the others nothing: a no
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
@@ -103,7 +104,7 @@ class Book:
         self.workers = ExitStack()  # that compute its games and notebooks, and end with it
 
     def finished(self, game: str) -> Path:
-        """What is there when all shards of a game are in the store."""
+        """What is there when all shards of a game are in the store; it says how many seconds that took."""
         return self.store / f"{self.name}.{game}.finished"
 
     @cached_property
@@ -282,10 +283,10 @@ def _complete(book: Book, game: str) -> None:
     """Compute what a game's tables need, where its progress can be seen; the notebooks then find it in the store."""
     from perceptual_lib.runs.progress import Bar
 
-    experiment = book.experiments[game]
+    experiment, started = book.experiments[game], time.monotonic()
     with Bar([(experiment.run, experiment.unfinished)]):
         experiment.complete()
-    book.finished(game).touch()
+    book.finished(game).write_text(f"{time.monotonic() - started:.0f}")
 
 
 def _compute(book: Book, source: Path) -> None:
@@ -293,7 +294,9 @@ def _compute(book: Book, source: Path) -> None:
     while source not in book.waiting:  # its copy, and then the note that it failed
         book.page(source).unlink()
     try:
-        pages.compute(source, book.computed(source), book.profile, book.name, book.kernels)
+        played = [book.finished(game) for game in pages.games_of(source)]
+        games = sum(float(file.read_text() or 0) for file in played if file.exists())
+        pages.compute(source, book.computed(source), book.profile, book.name, book.kernels, games)
     except Exception as error:  # whatever the notebook raised
         message = pages.reason(error)
         pages.write_note(source, book.computed(source).parent / "failed" / source.name, book.name, message)

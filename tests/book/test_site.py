@@ -10,6 +10,8 @@ from links import broken_links, remote_requests
 from playwright.sync_api import Browser, BrowserContext
 from visits import Visit, find_missing_pictures, pages, told, width_of
 
+from perceptual_lib.book.pages import games_of
+
 pytestmark = pytest.mark.slow
 
 PHONE = 360
@@ -52,6 +54,8 @@ def test_the_site_is_whole(site: Path, computed: dict[str, nbformat.NotebookNode
         text = (site / "notebooks" / f"{name}.html").read_text(encoding="utf-8")
         assert "could not be computed" not in text
         assert re.search(r"colab\.research\.google\.com/github/[^\"]*/notebooks/" + name, text)
+        plays = bool(games_of(Path(__file__).parents[2] / "notebooks" / f"{name}.ipynb"))
+        assert plays == bool(re.search(r"This page took [\d.]+ \w+ to compute, and its games [\d.]+ \w+ before", text))
 
 
 def has_caption(cell: nbformat.NotebookNode) -> bool:
