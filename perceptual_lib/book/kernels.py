@@ -25,7 +25,8 @@ class Kernels(ExitStack):
     def __init__(self, root: Path) -> None:
         super().__init__()
         threads = max(1, (os.cpu_count() or 1) // 2)
-        self.environment = {"OMP_NUM_THREADS": str(threads)} | environment(root)
+        memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}  # as `Worker` tells glibc
+        self.environment = {"OMP_NUM_THREADS": str(threads)} | memory | environment(root)
         self.lock = Lock()
 
     def manager(self, folder: Path, log: TextIO) -> type[AsyncKernelManager]:
