@@ -294,8 +294,8 @@ def _compute(book: Book, source: Path) -> None:
     while source not in book.waiting:  # its copy, and then the note that it failed
         book.page(source).unlink()
     try:
-        played = [book.finished(game) for game in pages.games_of(source)]
-        games = sum(float(file.read_text() or 0) for file in played if file.exists())
+        played = filter(Path.exists, map(book.finished, pages.games_of(source)))
+        games = sum(float(file.read_text() or 0) for file in played)
         pages.compute(source, book.computed(source), book.profile, book.name, book.kernels, games)
     except Exception as error:  # whatever the notebook raised
         message = pages.reason(error)

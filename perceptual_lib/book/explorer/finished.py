@@ -48,6 +48,12 @@ def maps_by_key(
     return found, becomes
 
 
+def costs(methods: Sequence[Mapping[str, Any]], experiment: Experiment) -> dict[str, Any]:
+    """What is told of the methods, with the cost of each with the experiment's settings."""
+    notes = (find_method(each["name"]).cost(**experiment.settings(each["name"])) for each in methods)
+    return {"methods": [{**each, "note": note} for each, note in zip(methods, notes, strict=True)]}
+
+
 def maps_by_settings(
     experiment: Experiment, photographs: Sequence[Photograph], choices: Mapping[str, Sequence[Any]]
 ) -> dict[str, np.ndarray]:

@@ -148,8 +148,8 @@ class Explorer(Widget):
             there = {each["layers"]: each for each in finished.tried_ranges(published)}
             if there.keys() >= {each["layers"] for each in ranges}:
                 ranges = [there[each["layers"]] for each in ranges]
-        made.about = made.about | {"becomes": becomes, "ranges": ranges, "errors": finished.table_errors(scores)}
-        made._say_cost(experiment)
+        told = {"becomes": becomes, "ranges": ranges, "errors": finished.table_errors(scores)}
+        made.about = made.about | told | finished.costs(made.about["methods"], experiment)
         return made
 
     @classmethod
@@ -170,21 +170,13 @@ class Explorer(Widget):
         made.about = made.about | {
             "tried": {name: [f"{value:g}" for value in choices[name]] for name in ("layer_weight", "margin_target")},
             "ranges": finished.as_ranges(choices["layers"]),
+            **finished.costs(made.about["methods"], experiment),
         }
-        made._say_cost(experiment)
         return made
 
-    def _say_cost(self, experiment: Experiment) -> None:
-        """Of each method with the settings of the experiment, whose maps are shown."""
-        methods = []
-        for about in self.about["methods"]:
-            settings = experiment.settings(about["name"])
-            methods.append(about | {"note": find_method(about["name"]).cost(**settings)})
-        self.about = self.about | {"methods": methods}
-
     def with_kernel(self, **settings: Any) -> "Explorer":
-        """The same with what a page needs to explain pictures of its readers, with these settings, and else the
-        network's own; where that cannot be, it says why."""
+        """The same, to explain readers' pictures in a page, with these settings, and else the network's own; where that
+        cannot be, it says why."""
         from perceptual_lib.book.explorer.in_page import page_kernel  # imports onnx, which is needed here alone
 
         images = torch.cat([subject.images for subject in self.subjects.values()])
