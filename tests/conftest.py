@@ -55,14 +55,13 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What needs a browser is slow. The workers of a parallel run take the longest files first, to end together.
-
-    The last of them is one that needs the book which the first builds.
+    """What needs a browser is slow. The workers of a parallel run take the longest files first, to end together: the
+    first of them makes a book, beside all other tests, and the others that need it come last, and so wait for nothing.
     """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("slow")
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
-        first, last = "test_site.py", "test_site_on_a_desk.py"
-        items.sort(key=lambda item: (item.path.name != first, item.path not in slow, item.path.name == last))
+        asking = list(dict.fromkeys(item.path for item in items if "smoke_book" in getattr(item, "fixturenames", ())))
+        items.sort(key=lambda item: (item.path not in asking[:1], item.path in asking, item.path not in slow))

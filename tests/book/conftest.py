@@ -15,14 +15,6 @@ if TYPE_CHECKING:  # most tests here need no browser
     from playwright.sync_api import Browser
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who asks for the book first has it built from the start, beside all other tests; who asks next comes last, and so
-    waits for nothing."""
-    asking = dict.fromkeys(item.path for item in items if "smoke_book" in getattr(item, "fixturenames", ()))
-    places = {path: 1 if place else -1 for place, path in enumerate(asking)}
-    items.sort(key=lambda item: places.get(item.path, 0))
-
-
 @pytest.fixture(scope="session")
 def smoke_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is in the repository, with fewer results, and the book built there from the profile smoke.
