@@ -197,20 +197,24 @@ def fits(axes: Mapping[str, ArrayLike]) -> Figure:
     return figure
 
 
-def forest(estimates: Mapping[str, Estimate], xlabel: str, higher_is_better: bool = False) -> Figure:
-    """Differences with their intervals, one below the other.
+def forest(panels: Mapping[str, Mapping[str, Estimate]], xlabel: str, higher_is_better: bool = False) -> Figure:
+    """Differences with their intervals, one below the other, on one axis; a panel for each group, by its title.
 
     One that is better than 0 has the colour of the perceptual method, and one whose interval includes 0 is grey.
     """
     below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
-    rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(map(in_print, estimates)))
-    colours = np.select([rows.high < 0, rows.low > 0], [below, above], NEUTRAL)
-    figure, axes = plt.subplots(figsize=(6.0, 0.26 * len(rows) + 0.8), layout="constrained")
-    axes.axvline(0, color=NEUTRAL, linewidth=0.8)
-    sns.stripplot(x=rows.value, y=rows.index, hue=rows.index, palette=list(colours), size=6, jitter=False, ax=axes)
-    axes.hlines(range(len(rows)), rows.low, rows.high, colors=colours)
-    axes.set(xlabel=xlabel, ylabel="", ylim=(len(rows) - 0.5, -0.5))
-    axes.locator_params("x", nbins=7)
+    counts = [len(estimates) for estimates in panels.values()]
+    shape = {"figsize": (6.0, 0.26 * sum(counts) + 0.8 + 0.35 * (len(counts) - 1)), "height_ratios": counts}
+    figure, axes = plt.subplots(len(counts), 1, sharex=True, squeeze=False, layout="constrained", **shape)
+    for panel, (title, estimates) in zip(axes.flat, panels.items(), strict=True):
+        rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(map(in_print, estimates)))
+        colours = np.select([rows.high < 0, rows.low > 0], [below, above], NEUTRAL)
+        panel.axvline(0, color=NEUTRAL, linewidth=0.8)
+        sns.stripplot(x=rows.value, y=rows.index, hue=rows.index, palette=list(colours), size=6, jitter=False, ax=panel)
+        panel.hlines(range(len(rows)), rows.low, rows.high, colors=colours)
+        panel.set(title=title, xlabel=xlabel, ylabel="", ylim=(len(rows) - 0.5, -0.5))
+        panel.label_outer()
+        panel.locator_params("x", nbins=7)
     return figure
 
 

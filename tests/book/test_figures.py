@@ -72,7 +72,7 @@ def test_methods_have_titles_in_print_and_names_in_code() -> None:
 @pytest.mark.parametrize("higher_is_better", [False, True])
 def test_what_is_better_has_the_perceptual_colour(higher_is_better) -> None:
     estimates = {"below": around(-0.1), "none": around(0.0), "above": around(0.1)}
-    figure = figures.forest(estimates, "difference", higher_is_better)
+    figure = figures.forest({"": estimates}, "difference", higher_is_better)
     axes = figure.axes[0]
     (intervals,) = (each for each in axes.collections if isinstance(each, LineCollection))
     dots = [each for each in axes.collections if isinstance(each, PathCollection) and len(each.get_offsets())]
@@ -201,7 +201,7 @@ def test_a_drawing_is_stored_as_svg_the_same_each_time(formatter: DisplayFormatt
     def draw() -> matplotlib.figure.Figure:
         if name == "numbers":
             return figures.heat_maps({"scale 1": pd.DataFrame(np.eye(8))}, "rate")
-        return figures.forest({"one": around(0.1), "two": around(0.2)}, "difference")
+        return figures.forest({"": {"one": around(0.1), "two": around(0.2)}}, "difference")
 
     data, metadata = formatter.format(draw())
     assert set(data) == {"image/svg+xml", "text/plain"}

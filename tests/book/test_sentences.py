@@ -121,6 +121,21 @@ def test_what_is_found_turns_with_the_outcomes(name: str, count: int, published:
     assert sorted(sentence for sentence in stayed if JUDGES.search(sentence)) == []
 
 
+def test_networks_that_disagree_are_said_to(published: dict[str, Results], monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = {
+        name: {game: turned(published[game], game, up) for game in ("change", "localization")}
+        for name, up in (("one", True), ("two", False))
+    }
+    monkeypatch.setattr("perceptual_lib.book.scoreboard.claims.published_networks", lambda folder: networks)
+    counted, gains, _ = findings(ROOT / "notebooks" / "networks.ipynb", {})
+    assert re.search(
+        r"(?s)verdict with all of 2 networks\n\(one, two\). [1-9]\d* are reproduced with one and not", counted
+    )
+    one, two = gains.splitlines()
+    assert "**one**: the term clearly helps in 2 of 2" in one and "clearly harms in 0 (none)" in one
+    assert "**two**: the term clearly helps in 0 of 2 (none)" in two and "clearly harms in 2" in two
+
+
 VERDICTS = re.compile(
     r"\b(hardly|clearly|rare(ly)?|blind|dust|noisy|compact|gather(s|ed)?|settles|misses|ignores|noticeably|outperforms?"
     r"|nearly(?! all| the bottom)|explains? (little|nothing)|costs? too much|(much|far) (above|below|better|worse))\b",

@@ -1,6 +1,6 @@
 """The paper's claims: read from `claims.yaml`, checked, and decided from the tables of experiments."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
@@ -55,18 +55,21 @@ class Claim:
         table = results.get(self.experiment)
         if table is None or table.empty:
             return Finding(Verdict.NEEDS_DATA, f"nothing: there are no results of {self.experiment}", 0)
-        sample, rule = self._functions()
         samples, compared = {} if samples is None else samples, repr((self.experiment, self.where, self.sample))
         try:
-            for column, value in self.where.items():
-                if column not in table:
-                    raise MissingData(f"the column {column}: not measured there")
-                table = table[table[column].isin(value if isinstance(value, list) else [value])]
             if compared not in samples:
-                samples[compared] = sample(table)
-            return rule(samples[compared])
+                samples[compared] = self.compared(table)
+            return self._functions()[1](samples[compared])
         except MissingData as missing:
             return Finding(Verdict.NEEDS_DATA, f"nothing: {self.experiment} lacks {missing}", 0)
+
+    def compared(self, table: pd.DataFrame) -> pd.DataFrame:
+        """(photographs or scenes, columns), from the experiment's table; raises MissingData for what it lacks."""
+        for column, value in self.where.items():
+            if column not in table:
+                raise MissingData(f"the column {column}: not measured there")
+            table = table[table[column].isin(value if isinstance(value, list) else [value])]
+        return self._functions()[0](table)
 
     def _functions(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return _function("sample", SAMPLES, **self.sample), _function("rule", RULES, **self.rule)
@@ -101,17 +104,30 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 
 _TEXT = files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
-RUNS, COMMITTED = map(yaml.safe_load(_TEXT).get, ("runs", "committed"))
-"""Folders of the exploratory and the confirmatory run, by these words; the commit of the rules, before the second."""
+RUNS, NETWORKS, COMMITTED = map(yaml.safe_load(_TEXT).get, ("runs", "networks", "committed"))
+"""Folders of the exploratory and the confirmatory run, by these words; those of other networks; the commit of the
+rules, before all but the first."""
 
 CLAIMS = read_claims(_TEXT)
 """All of them, section by section."""
+
+POOLED = [place for place, claim in enumerate(CLAIMS) if claim.pooled]
+"""Places of those that both runs together decide, too."""
 
 
 def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
     """The `RUNS` that are there, the confirmatory one first: their results by game."""
     runs = {kind: load_all(folder / RUNS[kind]) for kind in ("confirmatory", "exploratory")}
     return {kind: results for kind, results in runs.items() if results}
+
+
+def published_networks(folder: Path) -> dict[str, dict[str, Results]]:
+    """What is published of each network, by its name, of each game: of that of the `RUNS` the one that decides."""
+    networks: dict[str, dict[str, Results]] = {}
+    for name in (RUNS["confirmatory"], RUNS["exploratory"], *NETWORKS):
+        for game, run in load_all(folder / name).items():
+            networks.setdefault(run.manifest["network"]["name"], {}).setdefault(game, run)
+    return networks
 
 
 def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -141,8 +157,8 @@ def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return both.assign(why=np.select([lacking, decided & still, decided], reasons, by_n))
 
 
-def scoreboard(results: Mapping[str, pd.DataFrame], *, pooled: bool = False) -> pd.DataFrame:
-    """A line for each of the `CLAIMS`, or of those that are `pooled`, decided from the tables of experiments, by name.
+def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = range(len(CLAIMS))) -> pd.DataFrame:
+    """A line for each of the `CLAIMS`, or of those at these places, decided from the tables of experiments, by name.
 
     Returns:
         By place in `CLAIMS`: section, quote and asks of the claim; rule, a name of one of the `RULES`, "" where nothing
@@ -157,10 +173,10 @@ def scoreboard(results: Mapping[str, pd.DataFrame], *, pooled: bool = False) -> 
     }
     lines: dict[int, dict[str, Any]] = {}
     samples: dict[str, pd.DataFrame] = {}
-    for place, claim in enumerate(CLAIMS):
-        if claim.pooled or not pooled:
-            about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks}
-            lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results, samples))
+    for place in places:
+        claim = CLAIMS[place]
+        about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks}
+        lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results, samples))
     columns = "section quote asks rule measured n needed verdict".split()
     return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
 

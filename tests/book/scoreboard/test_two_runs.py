@@ -7,7 +7,18 @@ import pandas as pd
 import pytest
 
 from perceptual_lib.book.scoreboard import CLAIMS, Verdict, scoreboard
-from perceptual_lib.book.scoreboard.claims import COMMITTED, RUNS, changed, decided, pool, published_runs, read_claims
+from perceptual_lib.book.scoreboard.claims import (
+    COMMITTED,
+    NETWORKS,
+    POOLED,
+    RUNS,
+    changed,
+    decided,
+    pool,
+    published_networks,
+    published_runs,
+    read_claims,
+)
 from perceptual_lib.evaluation.publishing import publish
 
 
@@ -52,7 +63,7 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     moved = changed(before, after)
     assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
     assert set(moved.why) == {"the other way round on others"}
-    both = scoreboard(pool(*runs.values()), pooled=True)
+    both = scoreboard(pool(*runs.values()), POOLED)
     assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
     games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
     assert len(games_of_both) > 3 and (games_of_both.n == 2 * after.n[games_of_both.index]).all()
@@ -78,3 +89,27 @@ def test_only_what_has_the_same_settings_is_pooled() -> None:
     first, second = pd.DataFrame(lines), pd.DataFrame(lines | {"settings": ["6000", ""], "spread": 2.0})
     (table,) = pool({"localization": first}, {"localization": second, "change": second}).values()
     assert table.method.to_list() == ["center"] * 2 and "spread" not in table and "edges" in table
+
+
+def test_of_each_network_there_is_the_run_that_decides(published, tmp_path) -> None:
+    def write(folder: str, network: str, *games: str) -> None:
+        for game in games:
+            of_network = published[game].head(3).assign(method=f"{network} in {folder}")
+            publish(of_network, {"experiment": game, "network": {"name": network}}, tmp_path / folder)
+
+    assert published_networks(tmp_path) == {}
+    write(RUNS["exploratory"], "first", "change", "localization")
+    write(RUNS["confirmatory"], "first", "change")
+    write(NETWORKS[0], "second", "localization")
+    write("my-profile", "third", "change")  # claims.yaml does not name it
+    methods = {
+        network: {game: set(run.table.method) for game, run in of_games.items()}
+        for network, of_games in published_networks(tmp_path).items()
+    }
+    assert methods == {
+        "first": {
+            "change": {f"first in {RUNS['confirmatory']}"},
+            "localization": {f"first in {RUNS['exploratory']}"},
+        },
+        "second": {"localization": {f"second in {NETWORKS[0]}"}},
+    }
