@@ -170,7 +170,9 @@ def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -
     made = stage.with_name("sphinx")
     if strict:
         shutil.rmtree(made, ignore_errors=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(stage)]
+    # Half of its time is spent looking for garbage, of which there are 40 MB in the end.
+    code = "import gc; gc.disable(); from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "build", str(stage)]
     command += ["--path-output", str(made), "--builder", "custom", "--custom-builder", builder]
     command += ["-W", "--keep-going"] if strict else []
     with log.open("w") as output:
