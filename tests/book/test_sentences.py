@@ -132,8 +132,8 @@ def test_networks_that_disagree_are_said_to(published: dict[str, Results], monke
         r"(?s)verdict with all of 2 networks\n\(one, two\). [1-9]\d* are reproduced with one and not", counted
     )
     one, two = gains.splitlines()
-    assert "**one**: the term clearly helps in 2 of 2" in one and "clearly harms in 0 (none)" in one
-    assert "**two**: the term clearly helps in 0 of 2 (none)" in two and "clearly harms in 2" in two
+    assert "**one**: the term clearly helps in 2 of 2" in one and "clearly harms in 0 of 2." in one
+    assert "**two**: the term clearly helps in 0 of 2 and clearly harms in 2 of 2." in two
 
 
 VERDICTS = re.compile(
