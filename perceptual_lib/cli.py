@@ -1,5 +1,6 @@
 """The command line: perceptual-ball explain | methods | run | status | results | data | book."""
 
+import gc
 import shutil
 import signal
 import sys
@@ -270,6 +271,7 @@ def _terminate(*_) -> None:
 def main() -> None:
     """Entry point: bad input is one sentence on standard error and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    gc.set_threshold(100_000)  # else a tenth of the time in which torch and its kin are imported goes into it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a photo's name may hold what a terminal cannot show

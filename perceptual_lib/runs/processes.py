@@ -3,6 +3,7 @@
 Nothing that takes long is imported here, so that a new process ignores Ctrl-C before it loads torch.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -150,6 +151,7 @@ class _Process:
 def _answer(connection: Connection) -> None:
     """What a worker's process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle, which then ends its workers
+    gc.set_threshold(100_000)  # as the command line's, for what is imported now
     threading.Thread(target=_end_with_parent, daemon=True).start()
     classifier, number = connection.recv()
     import torch

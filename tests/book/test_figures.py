@@ -69,6 +69,17 @@ def test_methods_have_titles_in_print_and_names_in_code() -> None:
     assert figures.in_print("guided_grad_cam_layer, surprise") == "guided_grad_cam_layer, surprise"
 
 
+def test_groups_of_differences_share_an_axis() -> None:
+    panels = {"first": {"a": around(-0.1), "b": around(0.3)}, "second": {"b": around(0.1)}}
+    figure = figures.forest(panels, "difference")
+    for axes, (title, estimates) in zip(figure.axes, panels.items(), strict=True):
+        assert axes.get_title() == title and [each.get_text() for each in axes.get_yticklabels()] == list(estimates)
+        drawn = [each.get_offsets()[0][0] for each in axes.collections if isinstance(each, PathCollection)]
+        assert drawn == [estimate.value for estimate in estimates.values()]
+    first, second = figure.axes
+    assert first.get_xlim() == second.get_xlim() and (first.get_xlabel(), second.get_xlabel()) == ("", "difference")
+
+
 @pytest.mark.parametrize("higher_is_better", [False, True])
 def test_what_is_better_has_the_perceptual_colour(higher_is_better) -> None:
     estimates = {"below": around(-0.1), "none": around(0.0), "above": around(0.1)}

@@ -16,6 +16,7 @@ from IPython.display import Markdown
 nbformat = pytest.importorskip("nbformat")  # the unit tests can do without it
 
 from perceptual_lib import load_profile  # noqa: E402
+from perceptual_lib.book.scoreboard import Verdict, scoreboard  # noqa: E402
 from perceptual_lib.evaluation.games import GAMES  # noqa: E402
 from perceptual_lib.evaluation.publishing import Results, load_results  # noqa: E402
 
@@ -121,19 +122,38 @@ def test_what_is_found_turns_with_the_outcomes(name: str, count: int, published:
     assert sorted(sentence for sentence in stayed if JUDGES.search(sentence)) == []
 
 
-def test_networks_that_disagree_are_said_to(published: dict[str, Results], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_networks_agree_on_is_counted(published: dict[str, Results], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three: of one all is better, of one worse, and one lacks a game, and a rival in the other."""
+
+    def without_a_rival(run: Results) -> Results:
+        return replace(run, table=run.table[run.table.method != "rise"])
+
     networks = {
         name: {game: turned(published[game], game, up) for game in ("change", "localization")}
         for name, up in (("one", True), ("two", False))
     }
+    networks["three"] = {"localization": without_a_rival(networks["two"]["localization"])}
     monkeypatch.setattr("perceptual_lib.book.scoreboard.claims.published_networks", lambda folder: networks)
     counted, gains, _ = findings(ROOT / "notebooks" / "networks.ipynb", {})
-    assert re.search(
-        r"(?s)verdict with all of 2 networks\n\(one, two\). [1-9]\d* are reproduced with one and not", counted
-    )
-    one, two = gains.splitlines()
-    assert "**one**: the term clearly helps in 2 of 2" in one and "clearly harms in 0 of 2." in one
-    assert "**two**: the term clearly helps in 0 of 2 and clearly harms in 2 of 2." in two
+    boards = {
+        name: scoreboard({game: run.table for game, run in of_games.items()}) for name, of_games in networks.items()
+    }
+    said: dict[int, list[Verdict]] = {}
+    for name, board in boards.items():
+        for line in board[board.verdict != Verdict.NEEDS_DATA].itertuples():
+            if name != "three" or "not here" not in line.measured:
+                said.setdefault(line.Index, []).append(line.verdict)
+    both = [set(verdicts) for verdicts in said.values() if len(verdicts) > 1]
+    opposed = sum({Verdict.REPRODUCED, Verdict.NOT_REPRODUCED} <= each for each in both)
+    agree = sum(len(each) == 1 for each in both)
+    numbers = [int(each) for each in re.findall(r": (\d+)", counted)]
+    assert numbers[:2] + numbers[3:] == [len(both), agree, opposed, len(both) - agree - opposed]
+    assert min(agree, opposed) > 0 and numbers[2] == sum(each == {Verdict.UNDECIDED} for each in both)
+    assert any("not here" in line for line in boards["three"].measured)
+    one, two, three = gains.splitlines()
+    assert "**one**: the term clearly helps on 2 of 2 measures and clearly harms on 0 of 2 measures." in one
+    assert "**two**: the term clearly helps on 0 of 2 measures and clearly harms on 2 of 2 measures." in two
+    assert "**three**: the term clearly helps on 0 of 1 measures" in three
 
 
 VERDICTS = re.compile(

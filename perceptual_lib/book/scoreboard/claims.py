@@ -122,11 +122,14 @@ def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
 
 
 def published_networks(folder: Path) -> dict[str, dict[str, Results]]:
-    """What is published of each network, by its name, of each game: of that of the `RUNS` the one that decides."""
+    """By the network's name the results by game: those of the `RUNS`, of each game the one that decides, and those of
+    each of the other `NETWORKS`. Of two with one name the second has its folder's, too."""
+    deciding = load_all(folder / RUNS["exploratory"]) | load_all(folder / RUNS["confirmatory"])
     networks: dict[str, dict[str, Results]] = {}
-    for name in (RUNS["confirmatory"], RUNS["exploratory"], *NETWORKS):
-        for game, run in load_all(folder / name).items():
-            networks.setdefault(run.manifest["network"]["name"], {}).setdefault(game, run)
+    for folder_name, runs in [("", deciding), *((name, load_all(folder / name)) for name in NETWORKS)]:
+        if runs:
+            network = next(iter(runs.values())).manifest["network"]["name"]
+            networks[f"{network}, {folder_name}" if network in networks else network] = runs
     return networks
 
 
@@ -162,8 +165,8 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
 
     Returns:
         By place in `CLAIMS`: section, quote and asks of the claim; rule, a name of one of the `RULES`, "" where nothing
-        can be measured; measured, n, needed and verdict, see `Finding`: without its table, or with too little in it, a
-        claim "needs data that is not here".
+        can be measured; measured, n, needed, verdict and missing, see `Finding`: without its table, or with too little
+        in it, a claim "needs data that is not here".
     """
     # As categories, words are compared once: samples ask for the same ones a thousand times.
     words = ("role", "method", "settings", "photograph", "scene")
@@ -177,7 +180,7 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
         claim = CLAIMS[place]
         about = {"section": claim.section, "quote": claim.quote, "asks": claim.asks}
         lines[place] = about | {"rule": claim.rule.get("name", "")} | vars(claim.finding(results, samples))
-    columns = "section quote asks rule measured n needed verdict".split()
+    columns = "section quote asks rule measured n needed verdict missing".split()
     return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
 
 

@@ -56,6 +56,7 @@ class Finding:
     needed: int = 0
     """Photographs or scenes that would decide an undecided claim with a power of 80 %, if means and variances stay as
     they are here; 0 where it is decided, or from a million on."""
+    missing: tuple[str, ...] = ()  #: rivals that are not here; the verdict stands whatever they are
 
 
 class MissingData(InputError):
@@ -112,9 +113,9 @@ def place(
         )
     if margin:
         measured += f"; a lead of less than {margin:g} does not count"
-    if missing := [name for name in rivals if name not in gaps]:
+    if missing := tuple(name for name in rivals if name not in gaps):
         measured += f"; not here, or on too few rows: {', '.join(missing)}"
-    return judged.finding(measured)
+    return judged.finding(measured, missing)
 
 
 def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
@@ -238,9 +239,9 @@ class _Judged:
     below: list[str]
     needed: int
 
-    def finding(self, measured: str) -> Finding:
+    def finding(self, measured: str, missing: tuple[str, ...] = ()) -> Finding:
         n = min(lead.n for lead in self.leads.values())
-        return Finding(self.verdict, measured, n, self.needed)
+        return Finding(self.verdict, measured, n, self.needed, missing)
 
 
 def _judge(leads: Callable[[int], Leads], rank: int = 1, count: int | None = None) -> _Judged:

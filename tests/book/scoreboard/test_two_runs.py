@@ -101,6 +101,7 @@ def test_of_each_network_there_is_the_run_that_decides(published, tmp_path) -> N
     write(RUNS["exploratory"], "first", "change", "localization")
     write(RUNS["confirmatory"], "first", "change")
     write(NETWORKS[0], "second", "localization")
+    write(NETWORKS[1], "first", "change")  # with other weights
     write("my-profile", "third", "change")  # claims.yaml does not name it
     methods = {
         network: {game: set(run.table.method) for game, run in of_games.items()}
@@ -112,4 +113,5 @@ def test_of_each_network_there_is_the_run_that_decides(published, tmp_path) -> N
             "localization": {f"first in {RUNS['exploratory']}"},
         },
         "second": {"localization": {f"second in {NETWORKS[0]}"}},
+        f"first, {NETWORKS[1]}": {"change": {f"first in {NETWORKS[1]}"}},
     }
