@@ -57,7 +57,8 @@ def of_profiles(tmp_path, monkeypatch) -> list[Photograph]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What needs a browser is slow. The workers of a parallel run take the longest files first, to end together: the
-    first of them makes a book, beside all other tests, and the others that need it come last, and so wait for nothing.
+    first of them makes a book, beside all other tests, and the others that need it come after the slow ones, when it is
+    made: they wait for nothing, and what is short is left for whoever is done first.
     """
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
@@ -65,7 +66,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         asking = list(dict.fromkeys(item.path for item in items if "smoke_book" in getattr(item, "fixturenames", ())))
-        items.sort(key=lambda item: (item.path not in asking[:1], item.path in asking, item.path not in slow))
+        turns = dict.fromkeys(slow, 1) | dict.fromkeys(asking, 2) | dict.fromkeys(asking[:1], 0)
+        items.sort(key=lambda item: turns.get(item.path, 3))
 
 
 def pytest_collection() -> None:

@@ -44,10 +44,11 @@ class Results:
     def describe(self) -> str:
         """The run in two sentences for readers: which it is, and what it was."""
         made, failures = self.manifest, len(self.manifest["failures"])
-        time = "an unknown time" if made["seconds"] is None else f"{made['seconds'] / 3600:.1f} hours"
+        minutes = made["seconds"] and made["seconds"] / 60  # None where the run was stopped on the way: nobody knows
+        time = "" if minutes is None else f"{minutes:.0f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
         return (
             f"This is {self.title}. {made['network']['name']} on {self.n} {self.unit}{'s' * (self.n != 1)}, "
-            f"{time} of one worker ({made['machine']}); "
+            f"{time and time + ' of one worker, '}{made['machine']}; "
             f"weights {made['network']['weights'][:12]}, pictures {made[f'{self.unit}s']['sha256'][:12]}, "
             f"{failures} failure{'s' * (failures != 1)}, torch {made['versions']['torch']}, {made['made'][:10]}."
         )

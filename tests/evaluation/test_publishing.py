@@ -27,9 +27,11 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
     pd.testing.assert_frame_equal(table.drop(columns="hits"), tried.table.drop(columns="hits"))
     for ours, theirs in zip(tried.table.hits, table.hits, strict=True):
         assert (ours is None and theirs is None) or np.array_equal(ours, theirs)
-    assert "0.0 hours of one worker" in found.describe()
+    assert ", 0 minutes of one worker, " in found.describe()
     unknown = Results("mine", table, manifest | {"seconds": None})
-    assert "an unknown time of one worker" in unknown.describe()
+    assert "of one worker" not in unknown.describe()
+    long = Results("mine", table, manifest | {"seconds": 5400})
+    assert ", 1.5 hours of one worker, " in long.describe()
     assert list(load_all(folder)) == ["localization"] and load_all(folder)["localization"].manifest == manifest
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")

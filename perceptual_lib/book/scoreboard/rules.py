@@ -51,7 +51,7 @@ class Finding:
     """What was measured for a claim."""
 
     verdict: Verdict  #: what it comes to
-    measured: str  #: in words, with the 95 % interval; the reason where data are missing
+    measured: str  #: in words, with the interval that "reproduced" is asked with; the reason where data are missing
     n: int  #: photographs or scenes of the smallest comparison, 0 without one
     needed: int = 0
     """Photographs or scenes that would decide an undecided claim with a power of 80 %, if means and variances stay as
@@ -108,8 +108,9 @@ def place(
     if len(rivals) > 1:
         untold = [name for name in gaps if name not in judged.above + judged.below]
         measured = (
-            f"clearly ahead of {_count(judged.above)}, clearly behind {_count(judged.below)}, undecided against "
-            f"{_count(untold)}; the strongest: {measured}"
+            f"clearly ahead of {_count(judged.above)} (with {_confidence(rank)}, as the interval), clearly behind "
+            f"{_count(judged.below)} (with {_confidence(len(rivals) - rank + 1)}), undecided against {_count(untold)}; "
+            f"the strongest: {measured}"
         )
     if margin:
         measured += f"; a lead of less than {margin:g} does not count"
@@ -293,6 +294,10 @@ def _words(lead: Estimate, margin: float = 0.0) -> str:
     """A lead that the margin was added to, without it."""
     value, low, high = (number - margin for number in (lead.value, lead.low, lead.high))
     return f"{value:.3f} ({low:.3f} to {high:.3f}; n = {lead.n})"
+
+
+def _confidence(comparisons: int) -> str:
+    return f"{100 * (1 - ALPHA / comparisons):.4g} %"
 
 
 def _count(names: Sequence[str]) -> str:

@@ -3,9 +3,9 @@ is none, and a column for each thing that is compared. Every public function her
 raises `MissingData` where the table lacks what it compares.
 
 No photograph or scene judges a blur or a threshold that was chosen on it: what is chosen on the odd ones is judged on
-the even ones, and the other way round, so that all of them judge ("held-out"). Insertion and deletion choose nothing:
-claims name the blurs. Pointing has means over scenes, not over classes as in the paper: of the classes of mosaics most
-occur once.
+the even ones, and the other way round, so that all of them judge ("held-out"; Section 4.2 calls it cross-validated).
+Insertion and deletion choose nothing: claims name the blurs. Pointing has means over scenes, not over classes as in the
+paper: of the classes of mosaics most occur once.
 """
 
 import math
