@@ -61,9 +61,9 @@ def experiments_of(
 def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[Experiment, list[Results]]]:
     """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
 
-    Those are the profile's own and the published one that it names as `beside`. The first is the one with more
-    pictures: what a page finds, it finds there. Without names, all games of the profile. Raises InputError as
-    `experiments_of`, and where the published run is not there.
+    Those are the profile's own and, of the published ones that it names as `beside`, the first that has the game. The
+    one with more pictures comes first: what a page finds, it finds there. Without names, all games of the profile.
+    Raises InputError as `experiments_of`, and where no such run has a game.
     """
     title, played = f"this book's own run, of the profile {profile.name}", []
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
@@ -71,7 +71,8 @@ def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[E
             experiment.complete()
         for experiment in experiments:  # with its workers, whose networks are loaded: they tell what they compute on
             runs = [Results(title, experiment.table, experiment.manifest)]
-            if profile.beside is not None:
-                runs.append(load_results(Path(root, "results", profile.beside), experiment.name))
+            if folders := [Path(root, "results", name) for name in profile.beside]:
+                has_it = (folder for folder in folders if (folder / f"{experiment.name}.json").exists())
+                runs.append(load_results(next(has_it, folders[-1]), experiment.name))
             played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))
     return played

@@ -29,7 +29,8 @@ class Profile(sections.Section):
     shown: list[str | NonNegativeInt] = []
     """The photographs that the text looks at closely, by name or as the first of a class (its index), where there is
     one; none for the first four."""
-    beside: str | None = None  #: the published run, a folder of `results/`, that pages show beside the profile's own
+    beside: list[str] = []
+    """Published runs, folders of `results/`: pages show the first that has a game beside the profile's own of it."""
     folder: Annotated[Path, Field(exclude=True)] = Path()  #: where the profile's file is
     change: sections.Change | None = None
     localization: sections.Localization | None = None

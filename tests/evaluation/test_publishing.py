@@ -49,8 +49,8 @@ def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypat
     for published in (alone[0].n - 1, alone[0].n + 1):
         manifest = experiment.manifest | {"photographs": {"n": published, "sha256": ""}}
         publish(experiment.table, manifest, tmp_path / "results" / "other")
-        [(_, runs)] = play(settings.model_copy(update={"beside": "other"}), tmp_path, "change")
+        [(_, runs)] = play(settings.model_copy(update={"beside": ["none", "other"]}), tmp_path, "change")
         assert [run.n for run in runs] == sorted([alone[0].n, published], reverse=True)
         assert {run.title for run in runs} == {alone[0].title, "the published run other"}
     with pytest.raises(InputError, match="no results of change in .*none"):
-        play(settings.model_copy(update={"beside": "none"}), tmp_path, "change")
+        play(settings.model_copy(update={"beside": ["none"]}), tmp_path, "change")
