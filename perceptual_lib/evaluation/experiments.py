@@ -71,7 +71,7 @@ def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[E
             experiment.complete()
         for experiment in experiments:  # with its workers, whose networks are loaded: they tell what they compute on
             runs = [Results(title, experiment.table, experiment.manifest)]
-            if folders := [Path(root, "results", name) for name in profile.beside]:
+            if folders := [Path(root, "results", name) for name in profile.beside or ()]:
                 has_it = (folder for folder in folders if (folder / f"{experiment.name}.json").exists())
                 runs.append(load_results(next(has_it, folders[-1]), experiment.name))
             played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))

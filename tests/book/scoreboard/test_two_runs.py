@@ -62,7 +62,7 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     after, before = (scoreboard(tables) for tables in runs.values())
     moved = changed(before, after)
     assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
-    assert set(moved.why) == {"the other way round on others"}
+    assert set(moved.why) == {"the other way round now"}
     both = scoreboard(pool(*runs.values()), POOLED)
     assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
     games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
@@ -75,9 +75,9 @@ def test_why_a_verdict_changed() -> None:
         (lacking, yes): "measured in the later",
         (yes, lacking): None,
         (yes, no): "the other way",
-        (yes, open_): "clear, but not",
+        (yes, open_): "clear then, not now",
     }
-    pairs |= {(open_, no): "decided by 90 instead of 9", (no, no): None}
+    pairs |= {(open_, no): "undecided then, decided now", (no, no): None}
     columns = {"section": "1", "quote": "a", "asks": "b", "measured": "c"}
     boards = [pd.DataFrame(columns | {"n": n, "verdict": [pair[n > 9] for pair in pairs]}) for n in (9, 90)]
     found = changed(*boards).why.to_list()
