@@ -41,9 +41,7 @@ def explain(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
     precision: Annotated[str, typer.Option(help="full, tf32 (rounded, on a GPU) or bf16")] = "full",
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
-    save: Annotated[
-        Path | None, typer.Option(help="new folder for overlays and all evidence, in place of --out")
-    ] = None,
+    save: Annotated[Path | None, typer.Option(help="new folder for overlays and evidence, not --out")] = None,
     again: Annotated[Path | None, typer.Option(help="explain what such a folder keeps again, and compare")] = None,
 ) -> None:
     """Say what each photo is taken for, what it takes to change that, and write where as a picture."""

@@ -52,5 +52,8 @@ def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypat
         [(_, runs)] = play(settings.model_copy(update={"beside": ["none", "other"]}), tmp_path, "change")
         assert [run.n for run in runs] == sorted([alone[0].n, published], reverse=True)
         assert {run.title for run in runs} == {alone[0].title, "the published run other"}
+    publish(experiment.table, experiment.manifest, tmp_path / "results" / "first")
+    [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")
+    assert {run.title for run in runs} == {alone[0].title, "the published run first"}
     with pytest.raises(InputError, match="no results of change in .*none"):
         play(settings.model_copy(update={"beside": ["none"]}), tmp_path, "change")

@@ -149,14 +149,14 @@ def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """The claims of which the second of two scoreboards has another verdict: the columns of the first; measured,
-    verdict and n of the second as measured_after and so on; why: in which way."""
+    verdict and n of the second as measured_after and so on; how it changed."""
     both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
     both = both[(both.verdict != both.verdict_after) & (both.verdict_after != Verdict.NEEDS_DATA)]
     lacking = both.verdict == Verdict.NEEDS_DATA
     decided = both.verdict.isin([Verdict.REPRODUCED, Verdict.NOT_REPRODUCED])
     still = both.verdict_after != Verdict.UNDECIDED
     ways = ["measured in the later run alone", "the other way round now", "clear then, not now"]
-    return both.assign(why=np.select([lacking, decided & still, decided], ways, "undecided then, decided now"))
+    return both.assign(how=np.select([lacking, decided & still, decided], ways, "undecided then, decided now"))
 
 
 def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = range(len(CLAIMS))) -> pd.DataFrame:

@@ -107,10 +107,10 @@ def place(
     measured += f"a lead of {_words(judged.leads[closest], margin)}"
     if len(rivals) > 1:
         untold = [name for name in gaps if name not in judged.above + judged.below]
+        ahead, behind = (f"{100 * (1 - ALPHA / count):.4g} %" for count in (rank, len(rivals) - rank + 1))
         measured = (
-            f"clearly ahead of {_count(judged.above)} (with {_confidence(rank)}, as the interval), clearly behind "
-            f"{_count(judged.below)} (with {_confidence(len(rivals) - rank + 1)}), undecided against {_count(untold)}; "
-            f"the strongest: {measured}"
+            f"clearly ahead of {_count(judged.above)} (with {ahead}, as the interval), clearly behind "
+            f"{_count(judged.below)} (with {behind}), undecided against {_count(untold)}; the strongest: {measured}"
         )
     if margin:
         measured += f"; a lead of less than {margin:g} does not count"
@@ -294,10 +294,6 @@ def _words(lead: Estimate, margin: float = 0.0) -> str:
     """A lead that the margin was added to, without it."""
     value, low, high = (number - margin for number in (lead.value, lead.low, lead.high))
     return f"{value:.3f} ({low:.3f} to {high:.3f}; n = {lead.n})"
-
-
-def _confidence(comparisons: int) -> str:
-    return f"{100 * (1 - ALPHA / comparisons):.4g} %"
 
 
 def _count(names: Sequence[str]) -> str:

@@ -62,14 +62,14 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     after, before = (scoreboard(tables) for tables in runs.values())
     moved = changed(before, after)
     assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
-    assert set(moved.why) == {"the other way round now"}
+    assert set(moved.how) == {"the other way round now"}
     both = scoreboard(pool(*runs.values()), POOLED)
     assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
     games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
     assert len(games_of_both) > 3 and (games_of_both.n == 2 * after.n[games_of_both.index]).all()
 
 
-def test_why_a_verdict_changed() -> None:
+def test_how_a_verdict_changed() -> None:
     yes, no, open_, lacking = Verdict
     pairs = {
         (lacking, yes): "measured in the later",
@@ -80,8 +80,8 @@ def test_why_a_verdict_changed() -> None:
     pairs |= {(open_, no): "undecided then, decided now", (no, no): None}
     columns = {"section": "1", "quote": "a", "asks": "b", "measured": "c"}
     boards = [pd.DataFrame(columns | {"n": n, "verdict": [pair[n > 9] for pair in pairs]}) for n in (9, 90)]
-    found = changed(*boards).why.to_list()
-    assert all(why.startswith(start) for why, start in zip(found, filter(None, pairs.values()), strict=True))
+    found = changed(*boards).how.to_list()
+    assert all(how.startswith(start) for how, start in zip(found, filter(None, pairs.values()), strict=True))
 
 
 def test_only_what_has_the_same_settings_is_pooled() -> None:
