@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, TextIO
+from uuid import uuid4
 
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
@@ -38,6 +39,9 @@ class Kernels(ExitStack):
                 if sys.platform == "linux":  # elsewhere systems' own libraries may not be used in a fork
                     self.provisioner = _Forks(kernel_spec=self.kernel_spec, parent=self)
                     self.provisioner.kernels = kernels
+                    # A port of TCP would be another program's by the time that the first fork asks for it. This is the
+                    # name of a socket that needs no file.
+                    self.transport, self.ip = "ipc", f"@kernel-{uuid4()}"
                 return super().start_kernel(stderr=log, env=kernels.environment, cwd=str(folder), **options)
 
         return Manager
