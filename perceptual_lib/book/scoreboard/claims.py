@@ -122,15 +122,30 @@ def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
 
 
 def published_networks(folder: Path) -> dict[str, dict[str, Results]]:
-    """By the network's name the results by game: those of the `RUNS`, of each game the one that decides, and those of
-    each of the other `NETWORKS`. Of two with one name the second has its folder's, too."""
-    deciding = load_all(folder / RUNS["exploratory"]) | load_all(folder / RUNS["confirmatory"])
+    """By the network's name the results by game: those of the run that decides, and of the other `NETWORKS`. Of two
+    with one name and one game the second has its folder's name, too."""
     networks: dict[str, dict[str, Results]] = {}
-    for folder_name, runs in [("", deciding), *((name, load_all(folder / name)) for name in NETWORKS)]:
-        if runs:
-            network = next(iter(runs.values())).manifest["network"]["name"]
-            networks[f"{network}, {folder_name}" if network in networks else network] = runs
+    for name in (RUNS["confirmatory"], *NETWORKS):
+        for game, run in load_all(folder / name).items():
+            network = run.manifest["network"]["name"]
+            taken = game in networks.get(network, {})
+            networks.setdefault(f"{network}, {name}" if taken else network, {})[game] = run
     return networks
+
+
+def on_shared_photographs(networks: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, dict[str, pd.DataFrame]]:
+    """The tables of each network by game, where another has that game, too: the lines of the photographs that all who
+    have it have explained. So no verdict is another because of its photographs. Scenes are each run's own."""
+    shared: dict[str, dict[str, pd.DataFrame]] = {network: {} for network in networks}
+    for game in GAMES:
+        tables = {network: of_games[game] for network, of_games in networks.items() if game in of_games}
+        if len(tables) > 1:
+            if all("photograph" in table for table in tables.values()):
+                common = set.intersection(*(set(table.photograph) for table in tables.values()))
+                tables = {network: table[table.photograph.isin(common)] for network, table in tables.items()}
+            for network, table in tables.items():
+                shared[network][game] = table
+    return shared
 
 
 def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -14,6 +14,7 @@ from perceptual_lib.book.scoreboard.claims import (
     RUNS,
     changed,
     decided,
+    on_shared_photographs,
     pool,
     published_networks,
     published_runs,
@@ -91,7 +92,7 @@ def test_only_what_has_the_same_settings_is_pooled() -> None:
     assert table.method.to_list() == ["center"] * 2 and "spread" not in table and "edges" in table
 
 
-def test_of_each_network_there_is_the_run_that_decides(published, tmp_path) -> None:
+def test_of_each_network_there_is_the_run_that_decides_and_no_other(published, tmp_path) -> None:
     def write(folder: str, network: str, *games: str) -> None:
         for game in games:
             of_network = published[game].head(3).assign(method=f"{network} in {folder}")
@@ -101,17 +102,33 @@ def test_of_each_network_there_is_the_run_that_decides(published, tmp_path) -> N
     write(RUNS["exploratory"], "first", "change", "localization")
     write(RUNS["confirmatory"], "first", "change")
     write(NETWORKS[0], "second", "localization")
-    write(NETWORKS[1], "first", "change")  # with other weights
+    write(NETWORKS[1], "first", "change", "pointing")  # with other weights
     write("my-profile", "third", "change")  # claims.yaml does not name it
     methods = {
         network: {game: set(run.table.method) for game, run in of_games.items()}
         for network, of_games in published_networks(tmp_path).items()
     }
     assert methods == {
-        "first": {
-            "change": {f"first in {RUNS['confirmatory']}"},
-            "localization": {f"first in {RUNS['exploratory']}"},
-        },
+        "first": {"change": {f"first in {RUNS['confirmatory']}"}, "pointing": {f"first in {NETWORKS[1]}"}},
         "second": {"localization": {f"second in {NETWORKS[0]}"}},
         f"first, {NETWORKS[1]}": {"change": {f"first in {NETWORKS[1]}"}},
     }
+
+
+def test_networks_are_asked_on_the_photographs_that_all_have() -> None:
+    photographs = {"one": "abcd", "two": "bcd", "three": "cde"}
+    networks = {
+        name: {"change": pd.DataFrame({"photograph": list(names), "inside": range(len(names))})}
+        for name, names in photographs.items()
+    }
+    networks["one"]["localization"] = networks["one"]["change"]  # what no other has
+    for place, name in enumerate(("one", "three")):
+        networks[name]["pointing"] = pd.DataFrame({"scene": ["mosaic_0", f"mosaic_{place}"]})
+    shared = on_shared_photographs(networks)
+    assert {name: list(of_games) for name, of_games in shared.items()} == {
+        "one": ["change", "pointing"],
+        "two": ["change"],
+        "three": ["change", "pointing"],
+    }
+    assert [shared[name]["change"].inside.to_list() for name in networks] == [[2, 3], [1, 2], [0, 1]]
+    assert len(shared["three"]["pointing"]) == 2
