@@ -58,12 +58,15 @@ def experiments_of(
             experiment.run.executor = Local(experiment.classifier(profile).model_dump())
 
 
-def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[Experiment, list[Results]]]:
+def play(
+    profile: Profile, root: str | os.PathLike, *names: str, role: str = "table"
+) -> list[tuple[Experiment, list[Results]]]:
     """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
 
-    Those are the profile's own and, of the published ones that it names as `beside`, the first that has the game. The
-    one with more pictures comes first: what a page finds, it finds there. Without names, all games of the profile.
-    Raises InputError as `experiments_of`, and where no such run has a game.
+    Those are the profile's own and, of the published ones that it names as `beside`, the first that has lines of the
+    game in this role, or the first that has the game. The one with more pictures comes first: what a page finds, it
+    finds there. Without names, all games of the profile. Raises InputError as `experiments_of`, and where no such run
+    has a game.
     """
     title, played = f"this book's own run, of the profile {profile.name}", []
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
@@ -72,7 +75,8 @@ def play(profile: Profile, root: str | os.PathLike, *names: str) -> list[tuple[E
         for experiment in experiments:  # with its workers, whose networks are loaded: they tell what they compute on
             runs = [Results(title, experiment.table, experiment.manifest)]
             if folders := [Path(root, "results", name) for name in profile.beside or ()]:
-                has_it = (folder for folder in folders if (folder / f"{experiment.name}.json").exists())
-                runs.append(load_results(next(has_it, folders[-1]), experiment.name))
+                with_it = [folder for folder in folders if (folder / f"{experiment.name}.json").exists()]
+                published = [load_results(folder, experiment.name) for folder in with_it or folders[-1:]]
+                runs.append(next((run for run in published if role in set(run.table.role)), published[0]))
             played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))
     return played

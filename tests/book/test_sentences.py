@@ -75,7 +75,7 @@ def turned(run: Results, game: str, up: bool) -> Results:
 def findings(path: Path, runs: dict[str, Results]) -> Iterator[str]:
     """What a notebook's cells say in Markdown of these runs, of those cells that look at tables alone."""
 
-    def play(profile: Any, root: str, *games: str) -> list[tuple[Any, list[Results]]]:
+    def play(profile: Any, root: str, *games: str, role: str = "table") -> list[tuple[Any, list[Results]]]:
         return [
             (
                 SimpleNamespace(

@@ -55,5 +55,9 @@ def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypat
     publish(experiment.table, experiment.manifest, tmp_path / "results" / "first")
     [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")
     assert {run.title for run in runs} == {alone[0].title, "the published run first"}
+    publish(experiment.table.assign(role="range"), manifest, tmp_path / "results" / "other")
+    for role, shown in {"range": "other", "sweep": "first"}.items():
+        [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change", role=role)
+        assert {run.title for run in runs} == {alone[0].title, f"the published run {shown}"}
     with pytest.raises(InputError, match="no results of change in .*none"):
         play(settings.model_copy(update={"beside": ["none"]}), tmp_path, "change")
