@@ -249,14 +249,12 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str, lower_is_better: b
     shape = -(-len(panels) // 2), min(2, len(panels))
     size = (3.6 * shape[1] + 0.6, 3.2 * shape[0])
     figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout="constrained")
-    low = min(np.nanmin(panel) for panel in panels.values())
-    high = max(np.nanmax(panel) for panel in panels.values())
+    low, high = (extreme([extreme(panel) for panel in panels.values()]) for extreme in (np.nanmin, np.nanmax))
     for panel, (title, numbers) in zip(axes.flat, panels.items(), strict=False):
         numbers = numbers.rename(columns={-1: "–"})
         colours = {"cmap": "cividis_r" if lower_is_better else "cividis", "vmin": low, "vmax": high, "cbar": False}
         sns.heatmap(numbers, annot=len(numbers) <= 8, fmt=".2f", square=True, ax=panel, **colours)
-        xlabel = "last layer held" + " (–: none)" * ("–" in numbers)
-        panel.set(title=title, xlabel=xlabel, ylabel="first layer held")
+        panel.set(title=title, xlabel="last layer held" + " (–: none)" * ("–" in numbers), ylabel="first layer held")
         for text in panel.texts:  # seaborn writes in white on middling colours, too
             is_high = float(text.get_text()) > (low + high) / 2
             text.set_color("black" if is_high != lower_is_better else "white")
@@ -278,8 +276,7 @@ def two_scores(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
     places = values.assign(up=-values.up).rank().min(axis=1)
     method, sigma = (rows.index.get_level_values(level).to_series(index=rows.index) for level in ("method", "sigma"))
     between = sigma.groupby(method).transform(lambda own: (own > own.min()) & (own < own.max()))
-    others = ~method.isin(["perceptual", "no_perceptual"])
-    named = places.add(others * len(rows))[~between].nsmallest(NAMED).index
+    named = places.add(~method.isin(["perceptual", "no_perceptual"]) * len(rows))[~between].nsmallest(NAMED).index
     order = values.up[named].sort_values().index
     figure, axes = plt.subplots(figsize=(6.0, 4.2), layout="constrained")
     for name, own in rows.groupby("method", sort=False):
@@ -289,16 +286,15 @@ def two_scores(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
         for row, (across, up) in zip(own.itertuples(), points, strict=True):
             axes.hlines(up, row.across.low, row.across.high, color=colour, linewidth=0.8, alpha=0.5)
             axes.vlines(across, row.up.low, row.up.high, color=colour, linewidth=0.8, alpha=0.5)
-            if row.Index not in order:
-                continue
-            axes.annotate(
-                name if len(own) == 1 or not row.Index[1] else f"{name}, sigma {row.Index[1]:g}",
-                (across, up),
-                (1.03, (order.get_loc(row.Index) + 0.5) / len(order)),
-                textcoords="axes fraction",
-                color=colour,
-                va="center",
-                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6, "relpos": (0, 0.5)},
-            )
+            if row.Index in order:
+                axes.annotate(
+                    name if len(own) == 1 or not row.Index[1] else f"{name}, sigma {row.Index[1]:g}",
+                    (across, up),
+                    (1.03, (order.get_loc(row.Index) + 0.5) / len(order)),
+                    textcoords="axes fraction",
+                    color=colour,
+                    va="center",
+                    arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "alpha": 0.6, "relpos": (0, 0.5)},
+                )
     axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure

@@ -92,12 +92,11 @@ class Book:
         settings = load_profile(profile)
         self.name = settings.name
         self.library = _files(self.root / "perceptual_lib")
-        is_file = Path(profile).suffix in (".yaml", ".yml")
-        self.profile = str(Path(profile).resolve() if is_file else profile)  # what the notebooks get
+        path = Path(profile)
+        self.profile = str(path.resolve() if path.suffix in (".yaml", ".yml") else profile)  # what the notebooks get
         self.settings = settings.model_dump_json()  # whatever file says them
         listed = settings.photographs.names and str(settings.folder / settings.photographs.names)
-        scenes = settings.pointing and settings.pointing.source
-        sources = settings.photographs.source, scenes, listed
+        sources = settings.photographs.source, settings.pointing and settings.pointing.source, listed
         self.photographs = [_digest(os.path.expandvars(source)) for source in sources if source]
         self.games = settings.games
         self.store = self.out / "store"
@@ -192,12 +191,12 @@ def _game_step(book: Book, game: str, after: Sequence[dict[str, Any]]) -> dict[s
 
 
 def _notebook_step(book: Book, source: Path, after: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    own = book.out / f"{source.stem}.json"  # `make bench` writes _build/speed.json for notebooks/speed.ipynb
+    own = book.out.glob(f"{source.stem}.json")  # `make bench` writes _build/speed.json for notebooks/speed.ipynb
     return {
         "basename": f"notebook {source.stem} (profile {book.name})",
         "task_dep": [step["basename"] for step in after],
         "actions": [(_act, [_compute, book, source])],
-        "file_dep": [source, *book.library, *_files(book.root / "results"), *([own] if own.exists() else [])],
+        "file_dep": [source, *book.library, *_files(book.root / "results"), *own],
         "uptodate": [_made_with(book)],
         "targets": [book.computed(source)],
     }
@@ -220,22 +219,20 @@ def _site_step(book: Book) -> dict[str, Any]:
 
 
 def _one_file_step(book: Book) -> dict[str, Any]:
-    kinds = ["epub", "pdf"] if one_file.chromium() else ["epub"]
-    targets = [book.out / f"{one_file.NAME}.{kind}" for kind in kinds]
+    targets = [book.out / f"{one_file.NAME}.{kind}" for kind in ("epub", "pdf")[: 1 + bool(one_file.chromium())]]
     return _of_pages(book, one_file.bind) | {"basename": "EPUB and PDF", "task_dep": ["site"], "targets": targets}
 
 
 def _of_pages(book: Book, make: Callable[..., None]) -> dict[str, Any]:
     """What is made of all computed notebooks and the prose."""
     shown = [book.page(source) for source in book.sources]
-    settings = [book.root / name for name in pages.SETTINGS]
     depends = {"profile": book.profile, "repository": pages.repository(book.root), **_versions(RENDERS)}
     # A note has none of the labels that other pages may refer to: only without one are warnings errors.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
         "actions": [(_act, [book.render, make, strict])],
         # The library too: the API reference is made from its docstrings.
-        "file_dep": [*settings, *_files(book.root / "book"), *shown, *book.library],
+        "file_dep": [*map(book.root.joinpath, pages.SETTINGS), *_files(book.root / "book"), *shown, *book.library],
         "uptodate": [config_changed(depends)],
     }
 

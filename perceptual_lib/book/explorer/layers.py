@@ -100,13 +100,8 @@ class Explorer(Widget):
         about = {
             "photographs": self._photographs(),
             "methods": [
-                {
-                    "name": name,
-                    "title": method.title,
-                    "note": method.cost(),
-                    "layered": finished.holds_layers(name) and held > 0,
-                    "ours": method.ours,
-                }
+                {"name": name, "title": method.title, "note": method.cost(), "ours": method.ours}
+                | {"layered": finished.holds_layers(name) and held > 0}
                 for name, method in known.items()
             ],
             "size": list(self.classifier.input_size),
