@@ -33,6 +33,7 @@ RESAMPLES = 10_000  # so that a thousandth of them is still ten
 EXCEPTIONS = 10  # "almost all" allows one in so many
 LEAST_BLUR = 1.0  # that the paper tried
 MOST_ROWS = 1_000_000  # that are still a number worth saying
+LEFT_OUT = "left out"  # an attribute of a sample: what it should have been of, too
 
 Leads = Mapping[str, Estimate]
 
@@ -56,7 +57,7 @@ class Finding:
     needed: int = 0
     """Photographs or scenes that would decide an undecided claim with a power of 80 %, if means and variances stay as
     they are here; 0 where it is decided, or from a million on."""
-    missing: tuple[str, ...] = ()  #: rivals that are not here; the verdict stands whatever they are
+    missing: tuple[str, ...] = ()  #: what else is asked of, and is not here or on too few rows; `measured` says so
 
 
 class MissingData(InputError):
@@ -114,9 +115,8 @@ def place(
         )
     if margin:
         measured += f"; a lead of less than {margin:g} does not count"
-    if missing := tuple(name for name in rivals if name not in gaps):
-        measured += f"; not here, or on too few rows: {', '.join(missing)}"
-    return judged.finding(measured, missing)
+    missing = [name for name in rivals if name not in gaps]
+    return judged.finding(measured, [*missing, *scores.attrs.get(LEFT_OUT, ())])
 
 
 def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
@@ -131,10 +131,8 @@ def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
     positions = np.linspace(-0.5, 0.5, len(rows.columns))
     rises = rows @ positions / (positions @ positions)
     judged = _judge(lambda _: {"rise": _interval(-rises if falls else rises)})
-    first, last = rows.columns[0], rows.columns[-1]
-    means = rows.mean()
-    measured = f"{means[first]:.3f} at {first}, {means[last]:.3f} at {last}; fitted rise {_words(_interval(rises))}"
-    return judged.finding(measured)
+    ends = ", ".join(f"{mean:.3f} at {step}" for step, mean in rows.mean().iloc[[0, -1]].items())
+    return judged.finding(f"{ends}; fitted rise {_words(_interval(rises))}")
 
 
 def saturates(scores: pd.DataFrame, at: float, *, margin: float, lower: bool = False) -> Finding:
@@ -154,8 +152,7 @@ def saturates(scores: pd.DataFrame, at: float, *, margin: float, lower: bool = F
     sigmas = sorted(sigma for sigma in scores if sigma >= LEAST_BLUR)
     small, rest = [s for s in sigmas if s <= at / 2], [s for s in sigmas if s >= at]
     rows = scores[small + rest].dropna()
-    comparisons = len(small) + len(rest) - 1
-    if not small or len(rest) < 2 or len(rows) < fewest(comparisons):
+    if not small or len(rest) < 2 or len(rows) < fewest(len(small) + len(rest) - 1):
         raise MissingData(f"blurs from {LEAST_BLUR:g} to {at / 2:g} and two from {at:g} on, on enough rows")
     allowed = pd.Series({sigma: -margin if sigma in small else margin for sigma in small + rest[1:]})
     leads = rows[allowed.index].rsub(rows[rest[0]], axis=0) * (-1 if lower else 1) + allowed
@@ -180,15 +177,17 @@ def almost_all(gains: pd.DataFrame) -> Finding:
     if count < 3 or gains.notna().sum().min() < fewest(count):
         raise MissingData(f"three of them, each on {fewest(max(3, count))} rows")
     judged = _judge(lambda comparisons: _intervals(gains, comparisons), 1 + count // EXCEPTIONS)
-    below = _count([str(name) for name in judged.below])
-    measured = f"{len(judged.above)} of {count} clearly above 0, {below} clearly below; "
+    measured = f"{len(judged.above)} of {count} clearly above 0, {_count(list(map(str, judged.below)))} clearly below; "
     measured += f"{int((gains.mean() > 0).sum())} with a mean above 0"
-    return judged.finding(measured)
+    return judged.finding(measured, gains.attrs[LEFT_OUT])
 
 
 def on_most_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """The columns that have more than half of the rows."""
-    return scores.loc[:, scores.notna().mean() > 0.5]
+    """The columns that have more than half of the rows, and as its attribute the names of the others."""
+    most = scores.notna().mean() > 0.5
+    kept = scores.loc[:, most]
+    kept.attrs[LEFT_OUT] = list(scores.columns[~most])
+    return kept
 
 
 def steadier(scores: pd.DataFrame) -> Finding:
@@ -240,9 +239,10 @@ class _Judged:
     below: list[str]
     needed: int
 
-    def finding(self, measured: str, missing: tuple[str, ...] = ()) -> Finding:
+    def finding(self, measured: str, missing: Sequence[str] = ()) -> Finding:
         n = min(lead.n for lead in self.leads.values())
-        return Finding(self.verdict, measured, n, self.needed, missing)
+        measured += f"; not here, or on too few rows: {', '.join(missing)}" if missing else ""
+        return Finding(self.verdict, measured, n, self.needed, tuple(missing))
 
 
 def _judge(leads: Callable[[int], Leads], rank: int = 1, count: int | None = None) -> _Judged:

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perceptual_lib.book.scoreboard.rules import MissingData, on_most_rows
+from perceptual_lib.book.scoreboard.rules import LEFT_OUT, MissingData, on_most_rows
 from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, auc
 from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS
 from perceptual_lib.evaluation.localization.table import Scores
 from perceptual_lib.evaluation.pointing.protocol import TOLERANCE
 from perceptual_lib.evaluation.tables import layer_range
-
-NOTHING = pd.Series(dtype=float)
 
 
 def scores(
@@ -78,7 +76,9 @@ def mean_gains(table: pd.DataFrame, **groups: Sequence[str]) -> pd.DataFrame:
     if any(group.empty for group in methods.values()):
         raise MissingData(f"{' and '.join(groups)} methods at both sizes")
     means = {name: found[group].mean(axis=1, skipna=False) for name, group in methods.items()}
-    return pd.DataFrame(means | {"none": 0.0})
+    gains = pd.DataFrame(means | {"none": 0.0})
+    gains.attrs[LEFT_OUT] = [name for group in groups.values() for name in group if name not in found]
+    return gains
 
 
 def larger_against_original(table: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -269,7 +269,7 @@ def _crossed(hits: pd.DataFrame, judged: pd.DataFrame | None = None) -> pd.Serie
     other row; nothing of a single row."""
     judged = hits if judged is None else judged
     if len(hits) < 2:
-        return NOTHING
+        return pd.Series(dtype=float)
     found = [judged[half::2][hits[1 - half :: 2].mean().idxmax()] for half in range(2)]
     return pd.concat(found).reindex(hits.index).dropna()
 

@@ -226,7 +226,8 @@ def test_almost_all_leaves_out_what_few_rows_have() -> None:
     sample = scores(100, a=1, b=1, c=1, d=-1)
     sample.loc[10:, "d"] = np.nan
     finding = almost_all(sample)
-    assert (finding.verdict, finding.n) == (Verdict.REPRODUCED, 100)
+    assert (finding.verdict, finding.n, finding.missing) == (Verdict.REPRODUCED, 100, ("d",))
+    assert finding.measured.endswith("not here, or on too few rows: d") and "d" in sample
 
 
 def test_steadier() -> None:

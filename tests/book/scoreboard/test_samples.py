@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perceptual_lib.book.scoreboard.rules import MissingData
+from perceptual_lib.book.scoreboard.rules import MissingData, Verdict, place
 from perceptual_lib.book.scoreboard.samples import (
     areas,
     beside,
@@ -156,6 +156,10 @@ def test_gains_from_the_larger_size() -> None:
     expected = {"weaker": [1] * 4, "stronger": [0] * 4, "none": [0] * 4}
     assert listed(mean_gains(table, weaker=["a", "c"], stronger=["b"])) == expected
     assert listed(mean_gains(table, all=["a", "b"])) == {"all": [0.5] * 4, "none": [0] * 4}
+    many = pd.concat(table.assign(scene=f"{part} " + table.scene) for part in range(2))
+    found = place(mean_gains(many, weaker=["a", "c"], stronger=["b", "d"]), "weaker", ["stronger"])
+    assert (found.verdict, found.missing) == (Verdict.REPRODUCED, ("c", "d"))
+    assert found.measured.endswith("; not here, or on too few rows: c, d")
     with pytest.raises(MissingData, match="weaker and stronger methods at both sizes"):
         mean_gains(table, weaker=["a"], stronger=["c"])
     found = larger_against_original(table, "a")
