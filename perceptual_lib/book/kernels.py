@@ -39,7 +39,7 @@ class Kernels(ExitStack):
                 if sys.platform == "linux":  # elsewhere systems' own libraries may not be used in a fork
                     self.provisioner = _Forks(kernel_spec=self.kernel_spec, parent=self)
                     self.provisioner.kernels = kernels
-                    # A port of TCP would be another program's by the time that the first fork asks for it. This is the
+                    # A port of TCP could be another program's by the time that the first fork asks for it. This is the
                     # name of a socket that needs no file.
                     self.transport, self.ip = "ipc", f"@kernel-{uuid4()}"
                 return super().start_kernel(stderr=log, env=kernels.environment, cwd=str(folder), **options)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def play(
             runs = [Results(title, experiment.table, experiment.manifest)]
             if folders := [Path(root, "results", name) for name in profile.beside or ()]:
                 with_it = [folder for folder in folders if (folder / f"{experiment.name}.json").exists()]
-                published = [load_results(folder, experiment.name) for folder in with_it or folders[-1:]]
-                runs.append(next((run for run in published if role in set(run.table.role)), published[0]))
+                published = (load_results(folder, experiment.name) for folder in with_it or folders[-1:])
+                first = next(published)
+                runs.append(next((run for run in chain([first], published) if role in set(run.table.role)), first))
             played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))
     return played

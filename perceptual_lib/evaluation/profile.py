@@ -30,7 +30,7 @@ class Profile(sections.Section):
     """The photographs that the text looks at closely, by name or as the first of a class (its index), where there is
     one; none for the first four."""
     beside: list[str] | None = None
-    """Published runs, folders of `results/`: pages show the first that has a game beside the profile's own of it."""
+    """Published runs, folders of `results/`: beside the profile's own of a game pages show one of these, see `play`."""
     folder: Annotated[Path, Field(exclude=True)] = Path()  #: where the profile's file is
     change: sections.Change | None = None
     localization: sections.Localization | None = None

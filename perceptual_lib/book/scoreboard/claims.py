@@ -122,20 +122,20 @@ def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
 
 
 def published_networks(folder: Path) -> dict[str, dict[str, Results]]:
-    """By the network's name the results by game: those of the run that decides, and of the other `NETWORKS`. Of two
-    with one name and one game the second has its folder's name, too."""
+    """By the network's name the results by game: those of the run that decides, and of the other `NETWORKS`. One whose
+    name another folder has, too, has its own folder's beside it."""
     networks: dict[str, dict[str, Results]] = {}
     for name in (RUNS["confirmatory"], *NETWORKS):
+        own: dict[str, dict[str, Results]] = {}
         for game, run in load_all(folder / name).items():
-            network = run.manifest["network"]["name"]
-            taken = game in networks.get(network, {})
-            networks.setdefault(f"{network}, {name}" if taken else network, {})[game] = run
+            own.setdefault(run.manifest["network"]["name"], {})[game] = run
+        networks |= {f"{network}, {name}" if network in networks else network: runs for network, runs in own.items()}
     return networks
 
 
 def on_shared_photographs(networks: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, dict[str, pd.DataFrame]]:
     """The tables of each network by game, where another has that game, too: the lines of the photographs that all who
-    have it have explained. So no verdict is another because of its photographs. Scenes are each run's own."""
+    have it were asked about. Scenes stay as they are: their names do not say whether they are the same."""
     shared: dict[str, dict[str, pd.DataFrame]] = {network: {} for network in networks}
     for game in GAMES:
         tables = {network: of_games[game] for network, of_games in networks.items() if game in of_games}

@@ -33,7 +33,7 @@ RESAMPLES = 10_000  # so that a thousandth of them is still ten
 EXCEPTIONS = 10  # "almost all" allows one in so many
 LEAST_BLUR = 1.0  # that the paper tried
 MOST_ROWS = 1_000_000  # that are still a number worth saying
-LEFT_OUT = "left out"  # an attribute of a sample: what it should have been of, too
+LEFT_OUT = "left out"  # an attribute of a sample: by column, what its mean should have been of, too
 
 Leads = Mapping[str, Estimate]
 
@@ -116,7 +116,8 @@ def place(
     if margin:
         measured += f"; a lead of less than {margin:g} does not count"
     missing = [name for name in rivals if name not in gaps]
-    return judged.finding(measured, [*missing, *scores.attrs.get(LEFT_OUT, ())])
+    missing += [part for name in both for part in scores.attrs.get(LEFT_OUT, {}).get(name, ())]
+    return judged.finding(measured, missing)
 
 
 def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
@@ -172,22 +173,19 @@ def almost_all(gains: pd.DataFrame) -> Finding:
     Reproduced: so many are clearly above. Not reproduced: more than the tenth is clearly below. Undecided: anything
     else. Columns that lack half of the rows or more are left out.
     """
-    gains = on_most_rows(gains)
+    columns, gains = gains.columns, on_most_rows(gains)
     count = len(gains.columns)
     if count < 3 or gains.notna().sum().min() < fewest(count):
         raise MissingData(f"three of them, each on {fewest(max(3, count))} rows")
     judged = _judge(lambda comparisons: _intervals(gains, comparisons), 1 + count // EXCEPTIONS)
     measured = f"{len(judged.above)} of {count} clearly above 0, {_count(list(map(str, judged.below)))} clearly below; "
     measured += f"{int((gains.mean() > 0).sum())} with a mean above 0"
-    return judged.finding(measured, gains.attrs[LEFT_OUT])
+    return judged.finding(measured, [str(name) for name in columns if name not in gains])
 
 
 def on_most_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """The columns that have more than half of the rows, and as its attribute the names of the others."""
-    most = scores.notna().mean() > 0.5
-    kept = scores.loc[:, most]
-    kept.attrs[LEFT_OUT] = list(scores.columns[~most])
-    return kept
+    """The columns that have more than half of the rows."""
+    return scores.loc[:, scores.notna().mean() > 0.5]
 
 
 def steadier(scores: pd.DataFrame) -> Finding:

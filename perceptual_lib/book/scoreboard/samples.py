@@ -77,7 +77,7 @@ def mean_gains(table: pd.DataFrame, **groups: Sequence[str]) -> pd.DataFrame:
         raise MissingData(f"{' and '.join(groups)} methods at both sizes")
     means = {name: found[group].mean(axis=1, skipna=False) for name, group in methods.items()}
     gains = pd.DataFrame(means | {"none": 0.0})
-    gains.attrs[LEFT_OUT] = [name for group in groups.values() for name in group if name not in found]
+    gains.attrs[LEFT_OUT] = {name: [each for each in group if each not in found] for name, group in groups.items()}
     return gains
 
 

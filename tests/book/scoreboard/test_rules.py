@@ -225,6 +225,8 @@ def test_almost_all_needs_rows_for_each_comparison() -> None:
 def test_almost_all_leaves_out_what_few_rows_have() -> None:
     sample = scores(100, a=1, b=1, c=1, d=-1)
     sample.loc[10:, "d"] = np.nan
+    ranges = sample.set_axis(pd.MultiIndex.from_tuples([(0, last) for last in range(4)]), axis=1)
+    assert almost_all(ranges).missing == ("(0, 3)",)
     finding = almost_all(sample)
     assert (finding.verdict, finding.n, finding.missing) == (Verdict.REPRODUCED, 100, ("d",))
     assert finding.measured.endswith("not here, or on too few rows: d") and "d" in sample

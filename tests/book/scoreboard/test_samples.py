@@ -160,6 +160,7 @@ def test_gains_from_the_larger_size() -> None:
     found = place(mean_gains(many, weaker=["a", "c"], stronger=["b", "d"]), "weaker", ["stronger"])
     assert (found.verdict, found.missing) == (Verdict.REPRODUCED, ("c", "d"))
     assert found.measured.endswith("; not here, or on too few rows: c, d")
+    assert place(mean_gains(many, weaker=["a", "c"], stronger=["b", "d"]), "stronger", ["none"]).missing == ("d",)
     with pytest.raises(MissingData, match="weaker and stronger methods at both sizes"):
         mean_gains(table, weaker=["a"], stronger=["c"])
     found = larger_against_original(table, "a")

@@ -103,15 +103,17 @@ def test_of_each_network_there_is_the_run_that_decides_and_no_other(published, t
     write(RUNS["confirmatory"], "first", "change")
     write(NETWORKS[0], "second", "localization")
     write(NETWORKS[1], "first", "change", "pointing")  # with other weights
+    write(NETWORKS[1], "fourth", "insertion_deletion")  # of the same profile, as the paper's VGG19 and VGG16
     write("my-profile", "third", "change")  # claims.yaml does not name it
     methods = {
         network: {game: set(run.table.method) for game, run in of_games.items()}
         for network, of_games in published_networks(tmp_path).items()
     }
     assert methods == {
-        "first": {"change": {f"first in {RUNS['confirmatory']}"}, "pointing": {f"first in {NETWORKS[1]}"}},
+        "first": {"change": {f"first in {RUNS['confirmatory']}"}},
         "second": {"localization": {f"second in {NETWORKS[0]}"}},
-        f"first, {NETWORKS[1]}": {"change": {f"first in {NETWORKS[1]}"}},
+        f"first, {NETWORKS[1]}": {game: {f"first in {NETWORKS[1]}"} for game in ("change", "pointing")},
+        "fourth": {"insertion_deletion": {f"fourth in {NETWORKS[1]}"}},
     }
 
 
