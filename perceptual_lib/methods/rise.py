@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ def rise(
 ) -> Tensor:
     """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
 
-    Every image of a batch sees the same masks. What is hidden is 0, in normalized space the mean colour.
+    Every image of a batch sees the same masks. What is hidden is 0, in normalized space the mean colour. The same image
+    several times in a row, as with several classes, takes the passes of one.
 
     Args:
         samples: random masks.
@@ -68,17 +70,21 @@ def rise(
     maps = torch.zeros_like(images[:, 0])
     parts = maps[:, None].repeat(1, PARTS if tolerance_map else 0, 1, 1)  # the same of every eighth mask
     rows, masks, classes = list(range(len(images))), 0, targets.tolist()  # nothing is asked of a device on the way
+    pictures = [0, *(images[1:] != images[:-1]).flatten(1).any(1).cumsum(0).tolist()]  # numbers of different images
     counts = [samples] * len(images)
     for block in random_masks(images, samples, cells, share, seed, batch_size):  # (n, H, W)
         part = (masks + torch.arange(len(block), device=block.device)) % PARTS
         masks += len(block)
-        for row in rows:  # full batches, whatever the number of images
-            logits = passes(images[row] * block[:, None])
-            weights = class_probabilities(network, logits, images.dtype, scores)[:, classes[row]]  # (n,)
+        for _, alike in groupby(rows, pictures.__getitem__):  # full batches, whatever the number of images
+            first, *others = alike
+            logits = passes(images[first] * block[:, None])
+            probabilities = class_probabilities(network, logits, images.dtype, scores)  # (n, K)
             with torch.autocast(images.device.type, enabled=False):
-                maps[row] += torch.tensordot(weights, block, 1)
-                if tolerance_map:
-                    parts[row] += torch.tensordot(functional.one_hot(part, PARTS).T * weights, block, 1)
+                for row in (first, *others):
+                    weights = probabilities[:, classes[row]]  # (n,)
+                    maps[row] += torch.tensordot(weights, block, 1)
+                    if tolerance_map:
+                        parts[row] += torch.tensordot(functional.one_hot(part, PARTS).T * weights, block, 1)
         if tolerance_map and masks % LOOK == 0:
             if callback:
                 callback(masks, torch.tensor(rows), maps[rows] / (masks * share))

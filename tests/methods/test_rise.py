@@ -86,6 +86,22 @@ def test_full_batches(tiny: TinyNetwork, images: torch.Tensor) -> None:
     assert sizes == [1, 1, 1, 8, 8, 8, 8, 8, 8, 4, 4, 4]  # one checks the network, two find what can be folded
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 0.2])
+def test_classes_of_one_image_share_its_passes(tiny: TinyNetwork, images: torch.Tensor, tolerance: float) -> None:
+    """Their maps are those of each class alone, to the bit, also where some are at rest before others."""
+    tiny.head.weight.data *= 1000
+    asked = images[[0, 0, 0, 1, 0]], torch.tensor([3, 1, 3, 1, 2])
+    settings = {"method": "rise", "samples": 768, "batch_size": 8, "tolerance_map": tolerance}
+    each = zip(*(part.split(1) for part in asked), strict=True)
+    alone = torch.cat([explain(tiny, image, target, **settings) for image, target in each])
+    passed = []
+    handle = tiny.register_forward_hook(lambda _, inputs, output: passed.append(len(inputs[0])))
+    maps = explain(tiny, *asked, **settings)
+    handle.remove()
+    assert torch.equal(maps, alone)
+    assert tolerance or sum(passed) == 3 + 3 * 768  # three to check and to fold
+
+
 def test_rise_is_torchrays(embedded) -> None:
     """TorchRay does not divide by the share."""
     images = embedded.preprocess(load_photographs(limit=1), size=(96, 96))

@@ -92,7 +92,8 @@ class Pointing(Experiment):
         for scene in row.photographs:
             targets, boxes = zip(*((question.target, question.boxes) for question in scene.questions), strict=True)
             asked = {"method": row.method, "settings": row.settings, "scale": scale, "by_image": {"targets": [targets]}}
-            cost = tuple(round(count * len(targets) * scale**2) for count in passes)
+            classes = len(targets) if passes[1] else 1  # without gradients, a pass answers for all of them
+            cost = tuple(round(count * classes * scale**2) for count in passes)
             maps = Shard(regions.__name__, asked, (scene,), label=f"{row.name} at {scale:g} x", passes=cost)
             by_image = {"size": [scene.size[::-1]], "boxes": [boxes]}
             yield row.about | {"scale": scale}, self.score(maps, {**scored, "by_image": by_image})
