@@ -87,13 +87,13 @@ def saliency(network: nn.Module, images: Tensor) -> Attribution:
 
 def integrated(network: nn.Module, images: Tensor) -> Attribution:
     attribute = captum.attr.IntegratedGradients(network, multiply_by_inputs=False).attribute
-    return partial(attribute, n_steps=50, internal_batch_size=max(len(images), full_batch(images.device)))
+    return partial(attribute, n_steps=50, internal_batch_size=max(len(images), full_batch(network, images.device)))
 
 
 def smooth(network: nn.Module, images: Tensor) -> Attribution:
     """With as much noise as ours, on average: captum takes one spread for all images."""
     ranges = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
-    at_once = max(1, full_batch(images.device) // len(images))
+    at_once = max(1, full_batch(network, images.device) // len(images))
     return partial(
         captum.attr.NoiseTunnel(captum.attr.Saliency(network)).attribute,
         nt_type="smoothgrad",

@@ -67,7 +67,7 @@ def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterat
     classifier = ready_for(asked).classifier
     make_folder(folder)
     pairs = list(zip(photos, overlay_paths(photos, folder), strict=True))
-    size = full_batch(classifier.device)
+    size = full_batch(classifier, classifier.device)
     for start in range(0, len(pairs), size):
         read = []
         for photo, written in pairs[start : start + size]:

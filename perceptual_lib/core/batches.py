@@ -7,26 +7,26 @@ from itertools import repeat
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perceptual_lib.core.errors import MachineError, is_out_of_memory, see
-from perceptual_lib.core.first_look import one_by_one
+from perceptual_lib.core.first_look import findings
 from perceptual_lib.core.graphs import release
 
 Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
 
-def full_batch(device: torch.device, asked: int | None = None) -> int:
+def full_batch(network: nn.Module, device: torch.device, asked: int | None = None) -> int:
     """How many pictures a network gets at once: what was asked for, or 64; on the CPU six, as tensors above 32 MB lose:
     glibc gives their memory back and asks for it again each time. One alone, where it must be."""
-    if one_by_one():
+    if findings(network).depends:
         return 1
     return asked or (6 if device.type == "cpu" else 64)
 
 
-def portions(images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+def portions(network: nn.Module, images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
     """All images with their targets, or where the network must get them so each alone."""
-    size = 1 if one_by_one() else len(images)
+    size = 1 if findings(network).depends else len(images)
     own = repeat(None) if targets is None else targets.split(size)
     return list(zip(images.split(size), own, strict=False))
 
@@ -36,13 +36,13 @@ def on(device: torch.device, numbers: Tensor) -> Tensor:
     return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
 
 
-def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, batch_size: int | None) -> list[Result]:
-    """The results of consecutive batches of `count` problems; in halves where memory is too small for a whole batch.
+def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, size: int) -> list[Result]:
+    """The results of `count` problems in batches of this size; in halves where memory is too small for a whole one.
 
     `solve`, from numbers of problems (P,) int64 to their result, must hold nothing when it has failed. `images` are
     there for their shape and device. Raises MachineError where memory is too small for one problem.
     """
-    batches = torch.arange(count, device=images.device).split(full_batch(images.device, batch_size))
+    batches = torch.arange(count, device=images.device).split(size)
     return [part for rows in batches for part in _halved(solve, images, rows)]
 
 

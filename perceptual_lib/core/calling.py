@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from perceptual_lib.core.errors import InputError, see
-from perceptual_lib.core.precision import Shared
+from perceptual_lib.core.precision import PRECISIONS, Shared
 
 HALF = torch.bfloat16, torch.float16
 FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
@@ -24,11 +24,11 @@ NO_GRADIENT = (
 
 
 class Wrapper(nn.Module):
-    """A module around a network, in which layers have their own names."""
+    """A module around a network, in which layers have their own names; `precision` as for `Classifier`."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, precision: str = "full") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.precision = network, precision
 
     def forward(self, inputs: Tensor) -> Tensor:
         return ask(self.network, inputs)
@@ -48,6 +48,7 @@ class Scored(nn.Module):
     def __init__(self, network: nn.Module, objective: Callable[[Any], Tensor]) -> None:
         super().__init__()
         self.network, self.objective = network_of(network), objective
+        self.precision = precision_of(network)
 
     def forward(self, images: Tensor) -> Tensor:
         score = self.objective(self.network(images))
@@ -55,6 +56,12 @@ class Scored(nn.Module):
             got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise InputError(f"objective must give one number for each of {len(images)} images, not {got}.")
         return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+
+def precision_of(model: nn.Module) -> str:
+    """What it is explained in: a `Classifier`'s own; another module may mean something else by the word."""
+    own = getattr(model, "precision", None)
+    return own if isinstance(own, str) and (own in PRECISIONS or isinstance(model, Wrapper)) else "full"
 
 
 def ask(network: nn.Module, images: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import HALF, freeze, network_of
+from perceptual_lib.core.calling import HALF, freeze, precision_of
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.first_look import findings, looked_at
+from perceptual_lib.core.first_look import look_at
 from perceptual_lib.core.precision import computing
 
 Targets = None | int | Sequence[int] | Tensor
@@ -25,19 +25,16 @@ def ready(
     None for the predictions; their range is not known yet. Raises InputError for what does not fit, and for a network
     without a gradient in the image where it needs one.
     """
-    network = network_of(model)
     if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
         raise InputError(f"batch_size must be a whole number, at least 1, not {batch_size}.")
     check_inputs(model, inputs)
-    own = getattr(model, "precision", getattr(network, "precision", "full"))
-    precision = own if isinstance(own, str) else "full"  # another module may mean something else by the word
     # Inference tensors take no gradient.
-    with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision, inputs.device):
+    with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision_of(model), inputs.device):
         images = inputs.to(torch.float32 if inputs.dtype in HALF else inputs.dtype, copy=True)
-        with looked_at(model, images):
-            if gradient and (why := findings(model).no_gradient):
-                raise InputError(why)
-            yield images, check_targets(targets, inputs)
+        found = look_at(model, images)
+        if gradient and found.no_gradient:
+            raise InputError(found.no_gradient)
+        yield images, check_targets(targets, inputs)
 
 
 def check_inputs(network: nn.Module, inputs: Tensor) -> None:

@@ -1,9 +1,6 @@
 """What is found out about a network when it is first explained: whether what it says can be taken at its word."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,13 +16,12 @@ from perceptual_lib.core.errors import InputError, is_out_of_memory, see
 class Findings:
     """About a network."""
 
-    depends: bool = False  # its answer for an image depends on the others in the batch
+    depends: bool = False  # its answer for an image depends on the others in the batch: it must get each alone
     probabilities: bool = False  # its outputs are those of a softmax, no logits
     no_gradient: str = ""  # why they have none in the image; "" where they have one
 
 
 _found: WeakKeyDictionary[nn.Module, tuple[list[Any], Findings]] = WeakKeyDictionary()  # with its state then
-_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def findings(model: nn.Module) -> Findings:
@@ -33,24 +29,14 @@ def findings(model: nn.Module) -> Findings:
     return _found.get(network_of(model), ([], Findings()))[1]
 
 
-def one_by_one() -> bool:
-    """Whether the network that is being explained must get each image alone."""
-    return _alone.get()
-
-
-@contextmanager
-def looked_at(model: nn.Module, images: Tensor) -> Iterator[None]:
-    """Context in which a frozen network is explained; what users should know of it is said the first time, and again
-    when it has other modules, buffers or plain attributes."""
+def look_at(model: nn.Module, images: Tensor) -> Findings:
+    """What is found out about a frozen network; what users should know of it is said the first time, and again when it
+    has other modules, buffers or plain attributes."""
     network = network_of(model)
     state = [(id(each), _switches(each)) for each in network.modules()]
     if (network not in _found or _found[network][0] != state) and (found := _look(network, images[:1])) is not None:
         _found[network] = state, found
-    token = _alone.set(findings(network).depends)
-    try:
-        yield
-    finally:
-        _alone.reset(token)
+    return findings(network)
 
 
 def _switches(module: nn.Module) -> list[object]:
@@ -85,7 +71,7 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
         warnings.warn(
             "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
             f"-2 is never reached; explain it without its last softmax{see('Probabilities')}.",
-            stacklevel=7,
+            stacklevel=6,
         )
     return found
 
@@ -109,7 +95,7 @@ def _depends(network: nn.Module, pair: Tensor, beside: Tensor) -> bool:
         if depends
         else "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
         f"what explains it is as random{see('Answers at random')}.",
-        stacklevel=8,
+        stacklevel=7,
     )
     return depends
 

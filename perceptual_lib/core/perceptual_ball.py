@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.batches import in_halves, join
+from perceptual_lib.core.batches import full_batch, in_halves, join
 from perceptual_lib.core.calling import Scored, network_of
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError, is_out_of_memory
@@ -63,14 +63,14 @@ def perceptual_ball(
         targets, settings = towards, settings | {"reach": True}
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(model, later=True)
+        passes, size = Passes(model, later=True), full_batch(model, inputs.device, batch_size)
 
         def solve(rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[rows]
             report = callback and (lambda step, left, delta: callback(step, rows[left], delta))
             return _search(passes, images[rows], own, [chosen.layers], chosen, callback=report)
 
-        return join(in_halves(solve, images, len(images), batch_size))
+        return join(in_halves(solve, images, len(images), size))
 
 
 def perturbations_by_layers(
@@ -100,15 +100,14 @@ def perturbations_by_layers(
         raise InputError("there are no layers to choose from; give one choice or more.")
     chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes = Passes(model, later=True)
+        passes, size = Passes(model, later=True), full_batch(model, inputs.device, batch_size)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[image]
             return _search(passes, images[image], own, [held[row] for row in rows.tolist()], chosen)
 
         by_image = [
-            join(in_halves(partial(solve, slice(row, row + 1)), images, len(held), batch_size))
-            for row in range(len(images))
+            join(in_halves(partial(solve, slice(row, row + 1)), images, len(held), size)) for row in range(len(images))
         ]
     return [join(by_image, partial(_stack, index)) for index in range(len(held))]
 

@@ -24,7 +24,7 @@ def check_precision(precision: str) -> str:
     return precision
 
 
-@dataclass(eq=False)
+@dataclass
 class _Users:
     key: Hashable
     context: ExitStack
@@ -55,9 +55,8 @@ class Shared:
         finally:
             with self.lock:
                 users.count -= 1
-                if users.count == 0:
-                    users.context.close()
-                    self.inside.remove(users)
+                while self.inside and self.inside[-1].count == 0:  # in turn, as each puts back what it found
+                    self.inside.pop().context.close()
 
 
 _shared = Shared()

@@ -72,4 +72,4 @@ def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tenso
     The arguments, and what is raised, are those of `perceptual_ball`.
     """
     with ready(model, inputs, targets) as (images, classes):
-        return torch.cat([input_gradient(model, *each) for each in portions(images, classes)])
+        return torch.cat([input_gradient(model, *each) for each in portions(model, images, classes)])

@@ -51,11 +51,11 @@ def list_layers(layers: Layers | None) -> list[int | str | range]:
     """The layers one by one, to be read more than once; none of None."""
     if layers is None:
         return []
-    if getattr(layers, "ndim", None) == 0:  # a number of NumPy or torch
-        return [int(layers)]  # type: ignore[arg-type]
     if isinstance(layers, (bool, slice, Mapping)):
         raise InputError(f"layers are indices, names or ranges, not {layers!r}.")
-    return [layers] if isinstance(layers, (int, str, range)) or not isinstance(layers, Iterable) else list(layers)
+    if isinstance(layers, (str, range)) or getattr(layers, "ndim", None) == 0 or not isinstance(layers, Iterable):
+        return [layers]  # type: ignore[list-item]  # no iterable; of NumPy and torch without a dimension, a word or number
+    return list(layers)
 
 
 def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:

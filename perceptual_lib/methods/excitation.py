@@ -26,8 +26,8 @@ from perceptual_lib.methods.registry import explainer
 from perceptual_lib.networks.special import special
 
 
-@explainer("excitation_backprop", source="Zhang et al. 2018", passes=layer_passes)
-def excitation_backprop(network: nn.Module, images: Tensor, targets: Tensor, *, layer: Layer = None) -> Tensor:
+@explainer("excitation_backprop", source="Zhang et al. 2018", passes=layer_passes, predicts=True)
+def excitation_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None) -> Tensor:
     """The winning probability that arrives at a layer, summed over its channels, enlarged. Not contrastive.
 
     layer: a module by its path, or an activation by index or name; None for pool4 of VGG16 and VGG19bn, and on other

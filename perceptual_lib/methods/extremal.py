@@ -69,7 +69,7 @@ def extremal_perturbation(
     def loss(area: float, mirrored: bool, parameter: Tensor, growth: Tensor, *given: Tensor) -> Tensor:
         """(B,), each image's own."""
         levels, kernel, targets = given
-        canvas = generate.spread(parameter, kernel)
+        canvas = generate(parameter, kernel)
         off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place
         shown = between_levels(levels, generate.on_image(canvas))
         logits = passes(shown.flip(3) if mirrored else shown)
@@ -121,14 +121,11 @@ class SmoothMask:
         distance = torch.hypot(offset[:, None], offset)
         self.kernel = (-2 * (distance - 0.5).clamp(min=0).square()).exp().flatten()[:, None]  # (window, 1)
 
-    def __call__(self, parameter: Tensor) -> Tensor:
-        """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]."""
-        return self.spread(parameter, self.kernel)
-
-    def spread(self, parameter: Tensor, kernel: Tensor) -> Tensor:
-        """The same by a kernel that is given, as what is recorded needs all it reads."""
+    def __call__(self, parameter: Tensor, kernel: Tensor | None = None) -> Tensor:
+        """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]; its
+        kernel may be given, as all that is read must be to what is recorded."""
         near = F.unfold(parameter[:, None], 2 * self.reach + 1, padding=self.reach + self.margin)
-        spots = near * kernel  # (B, window, places of the canvas)
+        spots = near * (self.kernel if kernel is None else kernel)  # (B, window, places of the canvas)
         mask = ((spots / TEMPERATURE).softmax(1) * spots).sum(1)
         return mask.view(-1, *(length + 2 * self.margin for length in self.grid))
 

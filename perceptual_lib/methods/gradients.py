@@ -66,7 +66,7 @@ def smoothgrad(
     extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
     spread = noise * extent if multiplier is None else (multiplier / extent) ** 2
     total = torch.zeros_like(images)
-    at_once = max(1, full_batch(images.device) // len(images))  # of the samples
+    at_once = max(1, full_batch(network, images.device) // len(images))  # of the samples
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
         # The same draws for all images of the batch: an image's map does not depend on its neighbours.
@@ -114,7 +114,7 @@ def integrated_gradients(
         return (passes.gradient(points, target_ind.expand(len(points))),)  # one target comes for many points
 
     integrated.gradient_func = of_points
-    at_once = max(len(images), full_batch(images.device))
+    at_once = max(len(images), full_batch(network, images.device))
     rule = {"gauss": "gausslegendre", "even": "riemann_right"}[points]
     mean: Tensor = integrated.attribute(images, target=targets, n_steps=steps, method=rule, internal_batch_size=at_once)
     if points == "even":  # the right ends of the steps, and the grey image

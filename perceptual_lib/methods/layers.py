@@ -72,9 +72,8 @@ def layer_gradient(
         raise InputError(
             f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
         )
-    maps = set() if stride else maps_of(shapes.values(), images)
     if reshape is None:
-        reshape = _arranged(tuple(caught[0].shape), images, maps)
+        reshape = _arranged(tuple(caught[0].shape), images, set() if stride else maps_of(shapes.values(), images))
     activation, gradient = (reshape(value.detach().to(images.dtype)) for value in (caught[0], gradient))
     if activation.ndim != 4 or len(activation) != len(images):
         raise InputError(

@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.calling import Scored, Wrapper, network_of
+from perceptual_lib.core.calling import Scored, Wrapper, network_of, precision_of
 from perceptual_lib.core.checks import ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import say_what_is_flat
@@ -130,16 +130,20 @@ def explain(
         if chosen.renamed[old] in settings:
             raise InputError(f"{old} of {method} is {chosen.renamed[old]}, which is given, too; give one of them.")
         warnings.warn(f"{old} of {method} is called {chosen.renamed[old]} now.", DeprecationWarning, stacklevel=2)
-    settings = chosen.current(settings)
+    settings = {  # what can be read but once is read more often: to count passes, for each portion
+        name: list(value) if isinstance(value, Iterator) else value for name, value in chosen.current(settings).items()
+    }
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:
         advice = "; the class is targets" if unknown[0] == "target" else ""
         known = ", ".join(chosen.settings) or "none"
         raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
     if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
-        classifier = Wrapper(network_of(classifier))  # which knows the logits in what a network returns
+        # It knows the logits in what a network returns.
+        classifier = Wrapper(network_of(classifier), precision_of(classifier))
     with ready(classifier, images, targets, gradient=chosen.passes(settings)[1] > 0) as (images, targets):
-        maps = torch.cat([_maps(chosen, classifier, *each, settings) for each in portions(images, targets)])
+        some = enumerate(portions(classifier, images, targets))  # with the number of each one's first image
+        maps = torch.cat([_maps(chosen, classifier, *each, _numbered(settings, first)) for first, each in some])
     if not maps.isfinite().all():
         raise InputError(
             f"{method} gave a map with NaN or infinity; the network's scores may overflow{see('NaN or infinity')}."
@@ -147,6 +151,13 @@ def explain(
     if not chosen.ours:  # which says it itself
         say_what_is_flat(maps, f"the map of {method}")
     return maps
+
+
+def _numbered(settings: Mapping[str, Any], first: int) -> Mapping[str, Any]:
+    """The same for images from the `first` on, where a callback gets their numbers."""
+    if (callback := settings.get("callback")) is None:
+        return settings
+    return {**settings, "callback": lambda step, rows, maps: callback(step, rows + first, maps)}
 
 
 def _maps(

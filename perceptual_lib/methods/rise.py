@@ -58,7 +58,7 @@ def rise(
     numbers = samples, cells, 1 if batch_size is None else batch_size
     if not all(isinstance(each, int) and each >= 1 for each in numbers):
         raise InputError("samples, cells and batch_size must be whole numbers, at least 1.")
-    batch_size = full_batch(images.device, batch_size)
+    batch_size = full_batch(network, images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")
     if scores not in ("softmax", "sigmoid"):

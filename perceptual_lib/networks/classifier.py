@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptual_lib.core.activations import Activation, trace
-from perceptual_lib.core.calling import HALF, Wrapper, freeze, network_of
+from perceptual_lib.core.calling import Wrapper, freeze, network_of
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.selection import held_layers
@@ -52,7 +52,7 @@ class Classifier(Wrapper):
         interpolation: Image.Resampling | None = None,
         precision: str = "full",
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, check_precision(precision))
         own = _own_preprocessing(network)
         self.name = own["name"] if name is None else name
         self.class_names = tuple(own["class_names"] if class_names is None else class_names)
@@ -62,7 +62,6 @@ class Classifier(Wrapper):
         if len(self.mean) != len(self.std):
             raise InputError(f"mean and std are for {len(self.mean)} and {len(self.std)} channels; give one each.")
         self.interpolation = own["interpolation"] if interpolation is None else interpolation
-        self.precision = check_precision(precision)
 
     @property
     def device(self) -> torch.device:
@@ -103,19 +102,17 @@ class Classifier(Wrapper):
     @cached_property
     def activations(self) -> tuple[Activation, ...]:
         """The activations in the order in which a forward pass at the input size computes them."""
-        weight = next(self.network.parameters(), torch.empty(0))
-        kind = torch.float32 if weight.dtype in HALF else weight.dtype
-        blank = torch.zeros(1, len(self.mean), *self.input_size, dtype=kind, device=weight.device)
+        shape = len(self.mean), *self.input_size
         try:
-            with freeze(self):
-                return tuple(trace(network_of(self), blank)[1])
+            with freeze(self):  # half precision is in float32 here
+                weight = next(self.network.parameters(), torch.empty(0))
+                return tuple(trace(network_of(self), weight.new_zeros(1, *shape))[1])
         except InputError:
             raise
         except Exception as error:  # an AttributeError nn.Module would take for a sign that there is no such property
-            shape = " x ".join(map(str, blank.shape[1:]))
             raise InputError(
-                f"{self.name} fails on a blank image of {shape} ({type(error).__name__}: {error}); give Classifier the "
-                "input_size, mean and std that it was trained with."
+                f"{self.name} fails on a blank image of {' x '.join(map(str, shape))} ({type(error).__name__}: "
+                f"{error}); give Classifier the input_size, mean and std that it was trained with."
             ) from error
 
     @property
@@ -154,7 +151,8 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
             scales = {key: getattr(module, key).flatten().tolist() for key in ("mean", "std")}
             return {key: getattr(module, key) for key in keys} | scales
     of_timm = (each for each in network.modules() if isinstance(getattr(each, "pretrained_cfg", None), dict))
-    inner = next(of_timm, network_of(network))
+    known: Any = next(of_timm, None)
+    inner = network_of(network) if known is None else known
     first = next((module for module in inner.modules() if isinstance(module, nn.Conv2d)), None)
     found: dict[str, Any] = {
         "name": architecture(inner) or type(inner).__name__,
@@ -164,15 +162,14 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
         "std": (0.229, 0.224, 0.225),
         "interpolation": Image.Resampling.BILINEAR,
     }
-    published: Any = getattr(inner, "pretrained_cfg", None)
-    if isinstance(published, dict):
+    if known is not None:
         import timm
 
-        config = timm.data.resolve_model_data_config(inner)
-        subset = timm.data.infer_imagenet_subset(inner)
+        config = timm.data.resolve_model_data_config(known)
+        subset = timm.data.infer_imagenet_subset(known)
         labels = timm.data.ImageNetInfo(subset).label_descriptions() if subset else ()
         found |= {
-            "name": published.get("architecture") or found["name"],
+            "name": known.pretrained_cfg.get("architecture") or found["name"],
             "class_names": [label.split(",")[0] for label in labels],
             "input_size": config["input_size"][1:],
             "mean": config["mean"],

@@ -78,11 +78,10 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
         raise InputError(f"{name} is not a picture that Pillow can read; give a JPEG or PNG file.") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name} has more than {MAX_PIXELS:,} pixels; give a smaller one.") from None
-    except (OSError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and error.errno is None:  # Pillow's, of damaged data
-            raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
-        raise MachineError(f"{name} cannot be read ({error}){see('The machine')}.") from error
-    except Exception as error:  # Pillow's decoders raise nearly anything on damaged data
+    except Exception as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # the system's number
+            raise MachineError(f"{name} cannot be read ({error}){see('The machine')}.") from error
+        # Pillow's decoders raise nearly anything on damaged data, OSErrors without a number, too.
         raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError, nearest, see
-from perceptual_lib.core.precision import check_precision
+from perceptual_lib.core.precision import Shared, check_precision
 from perceptual_lib.networks import vgg16_voc
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
@@ -181,19 +181,27 @@ def _from_timm(name: str, published: bool) -> Classifier:
 def _tensors_only(
     failure: str, advice: str = "give a local state dict as weights, or weights='random'"
 ) -> Iterator[None]:
-    """Let a library load weights, but execute nothing that their file holds; what goes wrong is this sentence.
+    """Let a library load weights, but execute nothing that their file holds; what goes wrong is this sentence."""
+    try:
+        with _unpickling("forbidden", _forbid_code):
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # urllib, httpx, the hub and each reader have their own
+        raise InputError(f"{failure} ({type(error).__name__}); {advice}.") from error
 
-    torchvision's builders load their downloads with a full unpickler; torch's own switch forbids it.
-    """
+
+_unpickling = Shared()
+
+
+@contextmanager
+def _forbid_code() -> Iterator[None]:
+    """By torch's own switch: torchvision's builders load their downloads with a full unpickler."""
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"
     try:
         yield
-    except InputError:
-        raise
-    except Exception as error:  # urllib, httpx, the hub and each reader have their own
-        raise InputError(f"{failure} ({type(error).__name__}); {advice}.") from error
     finally:
         os.environ.pop(switch) if before is None else os.environ.__setitem__(switch, before)
 

@@ -37,9 +37,8 @@ def room(classifier: Mapping[str, Any]) -> int:
     device = classifier.get("device", "auto")
     if device == "cpu" or not torch.cuda.is_available():
         return usable_cores()
-    memory = [torch.cuda.get_device_properties(gpu).total_memory for gpu in range(torch.cuda.device_count())]
-    if device not in ANY_GPU:
-        memory = memory[:1]
+    gpus = range(torch.cuda.device_count()) if device in ANY_GPU else [torch.device(device).index]
+    memory = [torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus]
     return max(1, min(usable_cores(), sum(min(PER_GPU, int(each / WORKER_MEMORY)) for each in memory)))
 
 

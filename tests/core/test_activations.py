@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -128,6 +129,10 @@ NAMES = ["stem", "body.relu", "body.relu_1", "head"]
         ("2", [2]),
         ("body.relu_1", [2]),
         (["head", 0, range(0, 2)], [0, 1, 3]),
+        (np.str_("body.relu_1"), [2]),
+        (np.int64(2), [2]),
+        (torch.tensor(-1), [3]),
+        (np.array([1, 2]), [1, 2]),
     ],
 )
 def test_select_layers(layers, expected: list[int]) -> None:
@@ -144,6 +149,9 @@ def test_select_layers(layers, expected: list[int]) -> None:
         ("-5", "out of range"),
         ("--2", "no layer"),
         ([1.5], "not 1.5"),
+        (np.float64(2.7), "not .*2.7"),
+        (torch.tensor(2.7), "not .*2.7"),
+        (np.bool_(True), "not .*True"),
     ],
 )
 def test_layers_that_do_not_exist(layers, message: str) -> None:

@@ -287,7 +287,7 @@ CHEAP = {
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_of_both_devices(lite, pictures, method, monkeypatch) -> None:
     """In full precision the GPU's maps are the CPU's to rounding, recorded or not."""
-    monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda device: 8)
+    monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda *_: 8)
     settings = CHEAP.get(method, {})
     found = [explain(lite, pictures[:2], method=method, **settings).cpu() for _ in range(2)]
     expected = explain(load_classifier(device="cpu"), pictures[:2].cpu(), method=method, **settings)

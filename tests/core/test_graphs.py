@@ -190,7 +190,7 @@ def test_methods_are_the_same_recorded(recording, tiny, images, method, monkeypa
         "integrated_gradients": {"steps": 30},
         "extremal_perturbation": {"steps": 12},
     }[method]
-    monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda device: 8)
+    monkeypatch.setattr("perceptual_lib.methods.gradients.full_batch", lambda *_: 8)
     batches = images, images.flip(0, 3), images * 0.5
     found = [explain(tiny, each, method=method, **settings) for each in batches]
     assert any(graph.replays > 1 for graph in recording)
@@ -226,7 +226,7 @@ def test_lack_of_memory_frees_what_is_kept(recording, tiny, images) -> None:
         return small(tiny, images[rows], max_iter=1)
 
     with pytest.warns(UserWarning, match="halves"):
-        batches.in_halves(solve, images, len(images), None)
+        batches.in_halves(solve, images, len(images), len(images))
     assert held == [True, False, False, False]  # all of it again, then in halves
 
 

@@ -155,6 +155,18 @@ def test_nested(said: str) -> None:
     assert behaviour() == before
 
 
+def test_two_threads_in_two_precisions() -> None:
+    """The later one keeps its own when the earlier one leaves first, and the switches are put back by the last."""
+    before = behaviour()
+    earlier, later = computing("tf32", CPU), computing("full", CPU)
+    earlier.__enter__()
+    later.__enter__()
+    earlier.__exit__(None, None, None)
+    assert rounded() == (False, False)
+    later.__exit__(None, None, None)
+    assert behaviour() == before
+
+
 @needs_newer
 def test_the_default_of_torch_still_gives_way() -> None:
     """In a process that has set nothing: what is set afterwards reaches as much as without us."""
@@ -279,9 +291,25 @@ def test_calling_a_classifier_leaves_the_switches_alone(images: Tensor) -> None:
             assert network.rounded == {(allowed, allowed)} and network.types == {torch.float32}
 
 
-def test_a_precision_that_is_no_name_is_the_networks_own_affair(images: Tensor) -> None:
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model, images: explain(model, images, method="gradient", objective=lambda logits: logits[:, 0]),
+        lambda model, images: perceptual_ball(model, images, objective=lambda logits: logits[:, 0], max_iter=1),
+        lambda model, images: explain(torch.compile(model), images, method="gradient"),
+    ],
+    ids=["objective of explain", "objective of perceptual_ball", "compiled"],
+)
+def test_a_classifier_keeps_its_precision(function, images: Tensor) -> None:
     network = Noted()
-    network.precision = 16
+    function(Classifier(network, precision="bf16"), images)
+    assert torch.bfloat16 in network.types
+
+
+@pytest.mark.parametrize("own", [16, "fp32", torch.ones(2)], ids=str)
+def test_a_precision_that_is_none_of_ours_is_the_networks_own_affair(own: object, images: Tensor) -> None:
+    network = Noted()
+    network.precision = own
     explain(network, images, method="gradient")
     assert network.rounded == {(False, False)}
 

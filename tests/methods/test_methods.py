@@ -178,6 +178,11 @@ def test_ours_take_the_settings_of_the_perturbation(tiny: TinyNetwork, images: t
     assert torch.equal(ours["perceptual_guided"], saliency_map(held.delta, gradient=gradient))
 
 
+def test_layers_that_can_be_read_but_once(tiny: TinyNetwork, images: torch.Tensor) -> None:
+    found, expected = (explain(tiny, images, 1, layers=layers, max_iter=4) for layers in (iter([0, 1]), [0, 1]))
+    assert torch.equal(found, expected)
+
+
 def test_ours_explain_regions(images: torch.Tensor) -> None:
     """Eq. 2, of a network that returns (B, K, h, w)."""
     network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 3)).double()

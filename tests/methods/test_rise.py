@@ -161,6 +161,25 @@ def test_a_map_at_rest_gets_no_more_masks_and_chance_nearly_all() -> None:
     assert torch.equal(off, never)
 
 
+def test_rows_of_images_that_the_network_must_get_alone(images: torch.Tensor) -> None:
+    class Together(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return (images - images.mean(0)).flatten(1)[:, :4] * 100 + images.flatten(1)[:, 4:8]
+
+    looks: list[tuple[int, list[int]]] = []
+    with pytest.warns(UserWarning, match="depends on the others"):
+        explain(
+            Together(),
+            images,
+            0,
+            method="rise",
+            samples=192,
+            tolerance_map=1e-9,
+            callback=lambda masks, rows, maps: looks.append((masks, rows.tolist())),
+        )
+    assert looks == [(192, [0]), (192, [1]), (192, [2]), (192, [3])]
+
+
 def test_parts_of_the_masks_against_each_other_by_hand() -> None:
     """A part that has the whole signal is on either side of each way to halve them. Four parts of one map and four of
     another are compared with each other in one way of seven; else both halves are alike."""

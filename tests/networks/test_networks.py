@@ -137,6 +137,17 @@ def test_downloads_are_never_executed(tmp_path, monkeypatch: pytest.MonkeyPatch)
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
+def test_none_is_executed_while_another_thread_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", raising=False)
+    earlier, later = classifiers._tensors_only("no"), classifiers._tensors_only("no")
+    earlier.__enter__()
+    later.__enter__()
+    earlier.__exit__(None, None, None)
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+    later.__exit__(None, None, None)
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
 def test_a_cached_download_is_used(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real path of vgg19_bn's kind of weights, with a stand-in file where torch keeps its downloads."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

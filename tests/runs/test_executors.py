@@ -151,6 +151,7 @@ def test_ray_cluster_that_is_too_small_or_not_there_is_one_sentence() -> None:
         ("auto", [80e9], 8),  # more would only take turns
         ("cuda", [80e9, 80e9], 16),
         ("cuda:1", [80e9, 80e9], 8),
+        ("cuda:1", [6.5e9, 48e9], 8),
         ("auto", [24e9], 4),
         ("auto", [4e9], 1),  # one all the same
     ],

@@ -96,7 +96,7 @@ def insertion_deletion(
     """
     with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
         _check_game(images, maps, step)
-        batch_size = full_batch(images.device, batch_size)
+        batch_size = full_batch(classifier, images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
         first = _filled(images, start)
         last = first if filling is start or isinstance(filling, str) and filling == start else _filled(images, filling)
@@ -136,7 +136,7 @@ def single_deletion(
         places = lines[0][:, None] * cells + lines[1]
         masks = places == torch.arange(cells**2, device=images.device)[:, None, None]  # (cells**2, H, W)
         fillings = torch.stack([_filled(images, each).expand_as(images) for each in SINGLE], 1)
-        size = full_batch(images.device, None)
+        size = full_batch(classifier, images.device)
         passes = Passes(classifier)
         targets, (whole,) = _end_points(passes, [images], targets, size)
         lost = whole[:, None, None].repeat(1, len(SINGLE), len(masks))
