@@ -21,6 +21,7 @@ from perceptual_lib.book import panels as of_pictures
 # A notebook knows one module of figures.
 from perceptual_lib.book.panels import comparison, image_grid, localization, pointing, threshold_steps  # noqa: F401
 from perceptual_lib.evaluation.statistics import Estimate
+from perceptual_lib.methods import METHODS
 
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL = "#D55E00", "#0072B2", "#767676"
@@ -57,8 +58,6 @@ def setup() -> None:
 
 def in_print(text: str) -> str:
     """A text as readers see it: each method by its title, but in code by its name."""
-    from perceptual_lib.methods import METHODS  # an import of PyTorch
-
     words = rf"(?s)```.*?```|`[^`]*`|\b(?:{'|'.join(METHODS)})\b"
     return re.sub(words, lambda found: METHODS[found[0]].title if found[0] in METHODS else found[0], text)
 

@@ -99,9 +99,10 @@ def write_note(source: Path, note: Path, profile: str, message: str | None = Non
     why = WAITING if message is None else FAILED
     text = f"{title[0] if title else f'# {source.stem}'}\n\n{why.format(profile=profile, message=message)}"
     cell = nbformat.v4.new_markdown_cell(text, id="note")  # not a random one: the same failure, the same page
-    page = nbformat.v4.new_notebook(cells=[cell], metadata=notebook.metadata)
     note.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(page, note)
+    half = note.with_suffix(".half")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=notebook.metadata), half)
+    half.replace(note)  # a site may be made of it at this moment
 
 
 def _clean(notebook: NotebookNode, profile: str, games: float) -> NotebookNode:

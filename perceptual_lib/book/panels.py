@@ -66,22 +66,6 @@ def places_of_panels(figure: Figure, box: Bbox) -> list[list[float]]:
     return places
 
 
-def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
-    """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
-
-    The component is cut at `alpha`, a share of the map's range; `titles` are those of the rows.
-    """
-    rows, found = [], []
-    for picture, saliency in zip(np.asarray(pictures), np.asarray(maps), strict=True):
-        mask, box = dominant_component(saliency, alpha)
-        rows.append([picture, saliency, _kept(picture, mask)])
-        found.append([] if box is None else [box])
-    figure = image_grid(rows, ["original", "size of the\nperturbation", "dominant component\nand its box"], titles)
-    for panel, boxes in zip(figure.axes[2::3], found, strict=True):
-        _draw_boxes(panel, boxes, FOUND_BOX)
-    return figure
-
-
 Steps = Mapping[str, tuple[ArrayLike | None, Box | None]]
 """By title a map, a mask (H, W) bool of what is kept or None for the picture itself, and the box found or None."""
 
@@ -96,6 +80,17 @@ def threshold_steps(rows: Sequence[tuple[ArrayLike, Steps, Sequence[Box]]], titl
             _draw_boxes(panel, true, TRUE_BOX)
             _draw_boxes(panel, [box] if box else [], FOUND_BOX)
     return figure
+
+
+def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
+    """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
+
+    The component is cut at `alpha`, a share of the map's range; `titles` are those of the rows.
+    """
+    names = "original", "size of the\nperturbation", "dominant component\nand its box"
+    pairs = zip(np.asarray(pictures), np.asarray(maps), strict=True)
+    steps = ((each, ((None, None), (saliency, None), dominant_component(saliency, alpha))) for each, saliency in pairs)
+    return threshold_steps([(each, dict(zip(names, own, strict=True)), ()) for each, own in steps], titles)
 
 
 def _kept(picture: np.ndarray, image: ArrayLike | None) -> np.ndarray:

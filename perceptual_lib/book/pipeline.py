@@ -26,14 +26,14 @@ from doit.doit_cmd import DoitMain
 from doit.tools import config_changed
 
 from perceptual_lib.book import one_file, pages
+from perceptual_lib.book.kernels import Kernels
 from perceptual_lib.book.progress import Progress
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.photographs.imagenet import walk
 from perceptual_lib.runs.shard import versions
 
-if TYPE_CHECKING:  # imports of PyTorch and jupyter_client
-    from perceptual_lib.book.kernels import Kernels
+if TYPE_CHECKING:  # an import of PyTorch
     from perceptual_lib.evaluation.experiment import Experiment
 
 AT_ONCE = 2
@@ -101,6 +101,7 @@ class Book:
         self.games = settings.games
         self.store = self.out / "store"
         self.workers = ExitStack()  # that compute its games and notebooks, and end with it
+        self.kernels = self.workers.enter_context(Kernels(self.root))
 
     def finished(self, game: str) -> Path:
         """What is there when all shards of a game are in the store; it says how many seconds that took."""
@@ -114,13 +115,6 @@ class Book:
 
         made = experiments_of(load_profile(self.profile), all_of_this_machine, self.store)
         return {each.name: each for each in self.workers.enter_context(made)}
-
-    @cached_property
-    def kernels(self) -> "Kernels":
-        """Of its notebooks."""
-        from perceptual_lib.book.kernels import Kernels
-
-        return self.workers.enter_context(Kernels(self.root))
 
     def computed(self, source: Path) -> Path:
         """Where a notebook's computed copy is, once it has run without an error."""

@@ -118,6 +118,9 @@ class Experiment(ABC):
             raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")
         if not method.ours:
             return changed
+        if ignored := sorted(changed.keys() - self.profile.settings.keys() - {"sigma"}):
+            given = ", ".join(self.profile.settings)
+            raise InputError(f"a profile cannot set {ignored[0]} of {name} in a game; it can set {given}.")
         free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if name == "no_perceptual" else {}
         held = self.profile.settings | free
         return held | {name: value for name, value in changed.items() if name in held}
@@ -224,13 +227,17 @@ class Experiment(ABC):
         for piece, shard in self.pieces:
             asked = names is None or any(picture.name in names for picture in shard.photographs)
             if asked and wanted.items() <= piece.items():
-                maps, name = shard.needs or shard, array or shard.arguments.get("array", "maps")
-                if (arrays := self.run.load(maps)) is None:
-                    self.run.complete([maps])
-                    arrays = self.run.load(maps)
-                explained = np.array(maps.photographs, dtype=object)[arrays["failure"] == ""]
-                found |= zip((picture.name for picture in explained), arrays.get(name, ()), strict=True)
-        return {name: each.astype(np.float32) for name, each in found.items() if names is None or name in names}
+                found |= self.explained(shard.needs or shard, array or shard.arguments.get("array", "maps"))
+        return {name: each for name, each in found.items() if names is None or name in names}
+
+    def explained(self, shard: Shard, array: str) -> dict[str, np.ndarray]:
+        """What a shard, computed where it is missing, says in an array of each picture that did not fail, by name."""
+        if (arrays := self.run.load(shard)) is None:
+            self.run.complete([shard])
+            arrays = self.run.load(shard)
+        names = np.array([picture.name for picture in shard.photographs], dtype=object)
+        values = arrays.get(array, np.empty(0)).astype(np.float32)
+        return dict(zip(names[arrays["failure"] == ""], values, strict=True))
 
     def seconds(self, method: str) -> float:
         """Mean time that a map of a method's row of the table took, of those that are finished."""

@@ -14,6 +14,8 @@ from perceptual_lib.core.selection import parse_span
 from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, paired_difference, plain, whole_rows
 from perceptual_lib.methods import find_method
 
+OURS = "perceptual"  # what the other methods of a table are compared with
+
 
 def estimate(values: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
     """As `statistics.bootstrap`, but None where fewer than two rows are without nan: one has no interval."""
@@ -28,7 +30,6 @@ def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statisti
 
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
     """The first and last layer that settings (JSON) hold: (0, -1) for none, Nones for a method that knows no layers."""
-
     layers = json.loads(settings).get("layers")
     if layers is None:
         return None, None

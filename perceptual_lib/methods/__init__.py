@@ -1,6 +1,6 @@
 """The methods of the paper's tables, one registry, one shape. Importing this registers them all."""
 
-# In the order in which tables list them.
+# In the order in which `perceptual-ball methods` lists them.
 # isort: off
 from perceptual_lib.methods import gradients, grad_cam, excitation, rise, extremal, baselines  # noqa: F401
 from perceptual_lib.methods.perceptual import PerceptualBall

@@ -146,6 +146,12 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
         ({"localization": {"settings": {"rise": {"samplse": 3}}}}, {}, "rise has no setting 'samplse'; it has samples"),
         ({"methods": {"rize": {"count": 3}}}, {}, "no method 'rize'"),
         ({"methods": {"rise": {"samplse": 3}}}, {}, "rise has no setting 'samplse'; it has samples"),
+        (
+            {"localization": {"settings": {"perceptual": {"reach": True}}}},
+            {},
+            "a profile cannot set reach of perceptual",
+        ),
+        ({"methods": {"perceptual_guided": {"tolerance_map": 0.1}}}, {}, "a profile cannot set tolerance_map"),
         ({"localization": {"methods": []}}, {}, "mine has no row of any method"),
     ],
 )

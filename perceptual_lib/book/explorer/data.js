@@ -35,6 +35,7 @@ async function decoded(head, buffer) {
     const image = new Image();
     image.src = URL.createObjectURL(new Blob([bytes], { type: head.format }));
     await image.decode();
+    URL.revokeObjectURL(image.src);
     return image;
   }
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));

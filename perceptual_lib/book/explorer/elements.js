@@ -2,7 +2,7 @@
 
 import { oneOf, onGrid } from "./state.js";
 
-const SVG = ["svg", "path", "line", "rect", "circle", "text", "g", "title", "polyline"];
+const SVG = ["svg", "line", "rect", "circle", "text", "title", "polyline"];
 
 /** An element with properties (`class`, `aria-*`, `data-*` and other attributes, `on...` listeners) and children. */
 export function element(tag, properties = {}, ...children) {
@@ -102,6 +102,12 @@ export function panel(caption, height, width) {
   const text = element("figcaption", {}, caption);
   const describe = (words) => canvas.setAttribute("aria-label", words);
   return { root: element("figure", { class: "panel" }, canvas, text), canvas, text, describe };
+}
+
+/** Where a pointer is, in pixels of a canvas. */
+export function placeOn(canvas, { clientX, clientY }) {
+  const { left, top, width, height } = canvas.getBoundingClientRect();
+  return [((clientX - left) / width) * canvas.width, ((clientY - top) / height) * canvas.height];
 }
 
 /** A line that tells what is going on, read out politely; `say("")` empties it. */

@@ -12,14 +12,12 @@ from perceptual_lib.book.explorer.player import PHOTOGRAPHS
 from perceptual_lib.core.selection import select_layers
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
-from perceptual_lib.evaluation.localization.protocol import THRESHOLDS
+from perceptual_lib.evaluation.localization.protocol import ALPHAS, THRESHOLDS
 from perceptual_lib.evaluation.localization.table import Scores, trials
 from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.methods import find_method
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
-
-STRATEGIES = ("value", "percent", "mean")
 
 
 def maps_by_key(
@@ -61,15 +59,13 @@ def maps_by_settings(
 
     Choices are of layers, layer_weight and margin_target; keys are `map/PHOTOGRAPH/perceptual WEIGHT TARGET/LAYERS`.
     """
-    found, run = {}, experiment.run
+    found = {}
     for layers, weight, target in product(*(choices[name] for name in ("layers", "layer_weight", "margin_target"))):
         values = {"layers": layers, "layer_weight": weight, "margin_target": target}
         row = Row("tried", "perceptual", experiment.settings("perceptual") | values, tuple(photographs))
         for shard in row.map_shards(len(photographs)):
-            run.complete([shard])
-            explained = np.array(shard.photographs, dtype=object)[run.load(shard)["failure"] == ""]
-            keys = (f"map/{photograph.name}/perceptual {weight:g} {target:g}/{layers}" for photograph in explained)
-            found |= zip(keys, run.load(shard).get("maps", np.empty(0)).astype(np.float32), strict=True)
+            maps = experiment.explained(shard, "maps").items()
+            found |= {f"map/{name}/perceptual {weight:g} {target:g}/{layers}": each for name, each in maps}
     return found
 
 
@@ -121,7 +117,7 @@ def table_errors(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
     found = {}
     for method, one in scores.items():
         if one.can_choose:
-            estimates = {strategy: one.in_sample(strategy) for strategy in STRATEGIES}
+            estimates = {strategy: one.in_sample(strategy) for strategy in ALPHAS}
             found[method] = {"n": estimates["value"].n} | {
                 strategy: [round(float(value), 4) for value in (each.value, each.low, each.high)]
                 for strategy, each in estimates.items()

@@ -1,8 +1,7 @@
 // More and more layers held (Fig. 1): the map, and what the network takes the changed picture to be.
 
 import { inPercent } from "./controls.js";
-import { pixelsOf } from "./data.js";
-import { drawPixels, drawTile } from "./drawing.js";
+import { drawPicture, drawTile } from "./drawing.js";
 import { element, panel, playButton, slider } from "./elements.js";
 import { player, setter } from "./player.js";
 
@@ -18,7 +17,7 @@ function render(view) {
 
   const show = (now, photograph, maps) => {
     const { held, likely } = stops[now.held];
-    drawPixels(picture.canvas, pixelsOf(photograph, ...size));
+    drawPicture(picture.canvas, photograph);
     drawTile(map.canvas, maps, now.held, stops.length);
     picture.describe(`A photograph of a ${before[0][0]}`);
     map.describe(`Size of the smallest change, layers held: ${held}`);

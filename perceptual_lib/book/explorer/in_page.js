@@ -2,8 +2,8 @@
 
 import { load } from "./data.js";
 
-const SEARCHES = ["perceptual", "no_perceptual"]; // the other methods that a page computes are single passes
-const COMPUTED = [...SEARCHES, "gradient", "grad_cam"];
+const SEARCHES = ["no_perceptual", "perceptual"]; // the other methods that a page computes are single passes
+export const COMPUTED = [...SEARCHES, "gradient", "grad_cam"];
 const LARGEST = 100_000_000; // pixels of a picture
 
 /**

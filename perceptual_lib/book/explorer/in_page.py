@@ -24,11 +24,14 @@ def page_kernel(
     """What in_page.js is told of a classifier's kernel, and its pieces as arrays of an explorer, `kernel/NUMBER`.
 
     The graph is checked on images (B, C, H, W). Searches have these settings, and else the network's own. Raises
-    InputError for a network that the graph does not cover, and for pictures that the page cannot read as the classifier
-    does.
+    InputError for a network that the graph does not cover, settings that a page's searches do not know, and pictures
+    that it cannot read as the classifier does.
     """
     if classifier.interpolation != Image.Resampling.BICUBIC or len(classifier.mean) != 3:
         raise InputError("a page reads colour pictures, and shrinks them by Pillow's BICUBIC alone.")
+    own = suited(classifier.network, **settings)
+    if not own.normalize_layers or own.multilabel or own.reach or own.tolerance_map:
+        raise InputError("searches in a page have normalize_layers, and neither multilabel, reach nor tolerance_map.")
     files = {  # what changes least comes first: its pieces stay in a reader's cache
         "wasm": lzma.decompress((RUNTIME / "ort-wasm-simd-threaded.wasm.xz").read_bytes()),
         "runtime": (RUNTIME / "ort.wasm.bundle.min.mjs").read_bytes(),
@@ -37,7 +40,6 @@ def page_kernel(
     }
     whole = zlib.compress(b"".join(files.values()))
     pieces = [whole[start : start + PIECE] for start in range(0, len(whole), PIECE)]
-    own = suited(classifier.network, **settings)
     names = "layer_weight", "margin_target", "pixel_weight", "max_iter"
     about = {
         "pieces": len(pieces),

@@ -101,7 +101,7 @@ function render({ model, el }) {
   const found = element("div");
   const known = element("div", {}, outcome.root, found, facts, notice ? element("p", { class: "facts" }, notice) : null);
   const pictures = model.get("live") || kernel ? takePictures(model, el, work.say) : null;
-  const box = ownBox(model, state, views.photograph.canvas, size);
+  const box = ownBox(model, state, views.photograph.canvas);
   const toolbox = tools(model, state, size, views, found);
   const result = element("div", { class: "result" }, known, controls.held);
   el.append(

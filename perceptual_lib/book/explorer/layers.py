@@ -51,7 +51,7 @@ class Explorer(Widget):
         classifier: a `Classifier`, or any module from images to logits (taken as by `load_classifier`).
         images: paths of pictures or photographs, PIL images or arrays, or a folder; None for the embedded photographs.
             Their classes are those of ImageNet: what explains a network of other classes begins with its predictions.
-        methods: names of the methods to choose from; None for all of Table 1 and two more.
+        methods: names of the methods to choose from; None for all of Table 1 and four more.
         traits: what is chosen at first.
 
     Attributes:
@@ -68,7 +68,7 @@ class Explorer(Widget):
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode().tag(sync=True)  # the first and the last that are held, "0-25"
     sigma = traitlets.Float(5.0).tag(sync=True)
-    strategy = traitlets.Enum(finished.STRATEGIES, "mean").tag(sync=True)
+    strategy = traitlets.Enum([*ALPHAS], "mean").tag(sync=True)
     alpha = traitlets.Float(1.5).tag(sync=True)
     opacity = traitlets.Float(0.7).tag(sync=True)
     layer_weight = traitlets.Unicode().tag(sync=True)  # lambda' and T, where several are tried
@@ -107,7 +107,7 @@ class Explorer(Widget):
             "size": list(self.classifier.input_size),
             "activations": held,
             "classes": list(self.classifier.class_names),
-            "alphas": {name: ALPHAS[name][[0, -1, 0]].tolist() for name in finished.STRATEGIES},
+            "alphas": {name: grid[[0, -1, 0]].tolist() for name, grid in ALPHAS.items()},
             "notice": "" if held else NOTHING_TO_HOLD,
         }
         super().__init__(about=about, **{"photograph": next(iter(self.subjects)), "layers": layers} | traits)

@@ -4,11 +4,10 @@ import { chart } from "./chart.js";
 import { classOf, inPercent } from "./controls.js";
 import { load } from "./data.js";
 import { drawMap } from "./drawing.js";
-import { element, panel } from "./elements.js";
+import { element, panel, placeOn } from "./elements.js";
+import { COMPUTED } from "./in_page.js";
 import { blur, iou, largestComponent, threshold } from "./numerics.js";
 import { put } from "./state.js";
-
-const COMPARED_METHODS = ["no_perceptual", "perceptual", "gradient", "grad_cam"];
 
 /** The margin on its way, and what the network says at its end. Nothing of a map that was not searched for here. */
 export function whatWasFound(search, { classes }, { target, towards, layers }) {
@@ -43,7 +42,7 @@ export function whatWasFound(search, { classes }, { target, towards, layers }) {
 }
 
 /** A box of the reader's for the fit, drawn over the photograph or written: left, top, right, bottom. */
-export function ownBox(model, state, canvas, [height, width]) {
+export function ownBox(model, state, canvas) {
   const keep = (box) => {
     const about = model.get("about");
     const { name } = state().photograph;
@@ -54,10 +53,7 @@ export function ownBox(model, state, canvas, [height, width]) {
   const input = element("input", { type: "text", placeholder: "left, top, right, bottom", size: 18 });
   input.addEventListener("change", () => keep(input.value.match(/[\d.]+/g)?.map(Number) ?? []));
   let start = null;
-  const place = ({ clientX, clientY }) => {
-    const { left, top, width: wide, height: high } = canvas.getBoundingClientRect();
-    return [((clientX - left) / wide) * width, ((clientY - top) / high) * height].map(Math.round);
-  };
+  const place = (event) => placeOn(canvas, event).map(Math.round);
   canvas.addEventListener("pointerdown", (event) => {
     if (!state().photograph.own) return;
     start = place(event);
@@ -85,8 +81,8 @@ export function tools(model, state, size, views, found) {
   const compare = async () => {
     const { keyOf, layers } = state();
     const held = layers || model.get("layers");
-    const known = model.get("about").methods.filter(({ name }) => COMPARED_METHODS.includes(name));
-    compared = COMPARED_METHODS.flatMap((name) => known.filter((each) => each.name === name)).map((method) => {
+    const { methods } = model.get("about");
+    compared = COMPUTED.flatMap((name) => methods.filter((each) => each.name === name)).map((method) => {
       const { title, layered } = method;
       const words = layered ? `${title}, layers ${held}` : title;
       return { view: panel(`${words} …`, ...size), key: keyOf(method, layered ? held : ""), title: words };

@@ -3,7 +3,7 @@
 import { boxesOver } from "./cuts.js";
 import { load } from "./data.js";
 import { drawPicture } from "./drawing.js";
-import { element, panel, statusLine } from "./elements.js";
+import { element, panel, placeOn, statusLine } from "./elements.js";
 import { keepInAddress, onGrid, put } from "./state.js";
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -90,10 +90,7 @@ function render({ model, el }) {
     el.setAttribute("aria-busy", false);
   };
 
-  canvas.addEventListener("click", ({ clientX, clientY }) => {
-    const { left, top, width, height } = canvas.getBoundingClientRect();
-    answer([((clientX - left) / width) * canvas.width, ((clientY - top) / height) * canvas.height]);
-  });
+  canvas.addEventListener("click", (event) => answer(placeOn(canvas, event)));
   canvas.addEventListener("keydown", (event) => {
     if (given.has(asked()) || !(event.key in ARROWS || event.key === "Enter")) return;
     event.preventDefault();

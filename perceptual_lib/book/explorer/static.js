@@ -44,6 +44,7 @@ async function chunk(name, kept = null) {
     });
     document.head.append(script);
     await waiting;
+    URL.revokeObjectURL(script.src); // of the copy; nothing of another address
   }
   const element = document.getElementById(name);
   const { dataset, textContent } = element;

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from perceptual_lib.evaluation.experiment import Experiment
+from perceptual_lib.evaluation.insertion_deletion.protocol import CELLS
 from perceptual_lib.evaluation.insertion_deletion.table import insertion_deletion_table
 from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.photographs.photographs import Photograph
@@ -47,7 +48,7 @@ class InsertionDeletion(Experiment):
         height, width = self.run.network["input_size"]
         steps = -(-height * width // self.section.step)
         forward = 2 + 2 * len(arguments["sigmas"]) * (steps - 1)  # the ends of the curves are common to all blurs
-        forward += 33 * (arguments["filling"] == "blurred")  # the grid's cells, and the image again
+        forward += (2 * CELLS**2 + 1) * (arguments["filling"] == "blurred")  # the grid's cells, and the image again
         return super().score(maps, arguments, (forward, 0))
 
     def overview(self) -> dict[str, pd.DataFrame]:

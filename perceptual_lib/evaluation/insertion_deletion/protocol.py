@@ -47,6 +47,7 @@ FILLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 
 SINGLE = ("blurred", "grey")
 """The fillings of single deletion."""
+CELLS = 4  # along each side of its grid
 
 STEP = 8 * 224  # pixels: eight rows of a common input, as in RISE's own run over many images
 SIGMA = 5.0  # of the blur that insertion starts from
@@ -121,20 +122,18 @@ def insertion_deletion(
     return Played(curves, torch.trapezoid(curves, changed.to(curves)))
 
 
-def single_deletion(
-    classifier: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None, *, cells: int = 4
-) -> Tensor:
+def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None) -> Tensor:
     """How a map's sums over the cells of a grid rank with what the class's probability loses without each cell.
 
-    (B, ..., 2) for the SINGLE fillings: Spearman's rank correlation over the cells, `cells` along each side, in
-    [-1, 1]; 0 where one is constant. Takes 2 cells**2 + 1 forward passes an image, for all of its maps together; the
+    (B, ..., 2) for the SINGLE fillings: Spearman's rank correlation over the cells, in [-1, 1]; 0 where one is
+    constant. Takes 2 CELLS**2 + 1 forward passes an image, for all of its maps together; the
     arguments and errors are those of `insertion_deletion`.
     """
     with ready(classifier, images, targets, None, gradient=False) as (images, targets):
         _check_game(images, maps, 1)
-        lines = [torch.arange(size, device=images.device) * cells // size for size in images.shape[2:]]
-        places = lines[0][:, None] * cells + lines[1]
-        masks = places == torch.arange(cells**2, device=images.device)[:, None, None]  # (cells**2, H, W)
+        lines = [torch.arange(size, device=images.device) * CELLS // size for size in images.shape[2:]]
+        places = lines[0][:, None] * CELLS + lines[1]
+        masks = places == torch.arange(CELLS**2, device=images.device)[:, None, None]  # (CELLS**2, H, W)
         fillings = torch.stack([_filled(images, each).expand_as(images) for each in SINGLE], 1)
         size = full_batch(classifier, images.device)
         passes = Passes(classifier)

@@ -14,8 +14,8 @@ ROW = ["method", "sigma"]
 SINGLE = ["single_blurred", "single_grey", "relevance"]
 
 
-def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
-    """Table 2, of the experiment's table, the other methods compared with `ours`.
+def insertion_deletion_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 2, of the experiment's table, the other methods compared with ours.
 
     Returns:
         By method and sigma, in the order of the experiment: n, failed; `passes`, see `forward_passes`; `deletion` and
@@ -23,21 +23,21 @@ def insertion_deletion_table(table: pd.DataFrame, ours: str = "perceptual") -> p
         blur for deletion, at sigma 5 for insertion) less this row on the photographs that both explained. Each is an
         `Estimate`, or None for fewer than two photographs. `paper_...` are the paper's (nan where it has none).
     """
-    compared = _compare(_areas(table[table.role == "table"]), OURS_AT, ours)
+    compared = _compare(_areas(table[table.role == "table"]), OURS_AT)
     return compared.join(tables.paper_table("table2").set_index("sigma", append=True).add_prefix("paper_"))
 
 
-def single_table(table: pd.DataFrame, ours: str = "perceptual") -> pd.DataFrame:
+def single_table(table: pd.DataFrame) -> pd.DataFrame:
     """What the paper did not play, as Table 2: `single_blurred` and `single_grey`, mean rank correlations of
     `single_deletion`; `relevance`, insertion's area less deletion's, both with the blurred filling; of each
     `..._difference`, ours at the same sigma less this row. No line where the run has no single deletion."""
     rows = _areas(table[table.role == "single"])
     rows = rows.assign(relevance=rows.insertion - rows.deletion)
     rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # a run of before has no such columns
-    return _compare(rows, dict.fromkeys(SINGLE), ours)
+    return _compare(rows, dict.fromkeys(SINGLE))
 
 
-def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None], ours: str) -> pd.DataFrame:
+def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None]) -> pd.DataFrame:
     """Rows by method and sigma: the mean of each measure, and that of ours at its sigma (or the row's) less it."""
     wide = rows.pivot(index="photograph", columns=ROW, values=list(measures))
     lines = {}
@@ -45,7 +45,7 @@ def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None], ours: str
         failed = int((of_row.failure != "").sum())
         lines[row] = line = {"n": len(of_row) - failed, "failed": failed, "passes": tables.forward_passes(of_row)}
         for measure, sigma in measures.items():
-            other = ours, row[1] if sigma is None else sigma
+            other = tables.OURS, row[1] if sigma is None else sigma
             line[measure] = tables.estimate(wide[measure, *row])
             if (measure, *other) in wide and other != row:
                 line[f"{measure}_difference"] = tables.difference_estimate(wide[measure, *other], wide[measure, *row])

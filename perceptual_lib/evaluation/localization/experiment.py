@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from perceptual_lib.evaluation.experiment import Experiment
@@ -44,10 +43,8 @@ class Localization(Experiment):
         explained, at one of the section's sigmas and one of the `THRESHOLDS`, as an index."""
         blur, found = self.section.sigmas.index(sigma), {}
         for piece, shard in self.pieces:
-            if (piece["role"], piece["method"]) == ("table", method) and (arrays := self.run.load(shard)) is not None:
-                explained = np.array(shard.photographs, dtype=object)[arrays["failure"] == ""]
-                fits = zip(explained, arrays.get("iou", ()), strict=True)
-                found |= {photograph.name: float(iou[blur, column]) for photograph, iou in fits}
+            if (piece["role"], piece["method"]) == ("table", method):
+                found |= {name: float(iou[blur, column]) for name, iou in self.explained(shard, "iou").items()}
         return found
 
     def overview(self) -> dict[str, pd.DataFrame]:

@@ -86,8 +86,8 @@ def table_scores(table: pd.DataFrame) -> dict[str, Scores]:
     return {method: Scores.of(lines) for method, lines in rows.groupby("method", sort=False)}
 
 
-def localization_table(table: pd.DataFrame, ours: str = "perceptual", pinned: float | None = None) -> pd.DataFrame:
-    """Table 1, of the experiment's table, the other methods compared with `ours`.
+def localization_table(table: pd.DataFrame, pinned: float | None = None) -> pd.DataFrame:
+    """Table 1, of the experiment's table, the other methods compared with ours.
 
     Returns:
         By method: n, failed; passes, see `forward_passes`; sigma, chosen on the selection; the errors `value`,
@@ -108,8 +108,8 @@ def localization_table(table: pd.DataFrame, ours: str = "perceptual", pinned: fl
             line["cross_validated"] = one.cross_validated()
             if not one.selection.all():
                 line["held_out"] = bootstrap(one.held_out_misses)
-            if method != ours and ours in scores and scores[ours].can_choose:
-                line["difference"] = difference(scores[ours], one)
+            if method != tables.OURS and (ours := scores.get(tables.OURS)) is not None and ours.can_choose:
+                line["difference"] = difference(ours, one)
     chosen = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS]
     columns = [*chosen, *at_pinned, "cross_validated", "held_out", "difference"]
     return tables.make_table(lines, columns).join(tables.paper_table("table1").add_prefix("paper_"))

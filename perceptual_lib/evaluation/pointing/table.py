@@ -21,10 +21,10 @@ Classes = Sequence[int] | None
 
 
 def pointing_table(
-    table: pd.DataFrame, scale: float, ours: str = "perceptual", among: Classes = None, pinned: float | None = None
+    table: pd.DataFrame, scale: float, among: Classes = None, pinned: float | None = None
 ) -> pd.DataFrame:
     """Table 3, one of its two halves: of the experiment's table the lines at this scale (1.0 or 1.5), the other methods
-    compared with `ours`. Of the lines of few sigmas alone it is what SM B reports.
+    compared with ours. Of the lines of few sigmas alone it is what SM B reports.
 
     Returns:
         By method: n, the questions that enter, and `hard_n` of them difficult; their `scenes`; `failed`, the questions
@@ -54,11 +54,11 @@ def pointing_table(
             **{name: _accuracy(questions, sigma, among) for name, questions in judged.items()},
             "unblurred": _accuracy(one, 0.0, among) if 0.0 in one else None,
         }
-        if method == ours and pinned in one:
+        if method == tables.OURS and pinned in one:
             line["pinned_sigma"] = pinned
             line |= {f"pinned_{name}": _accuracy(judged[name], pinned, among) for name in ("all", "hard")}
-        if method != ours and None not in (sigma, sigmas.get(ours)):
-            answers = [held_out[each].set_index(QUESTION)[sigmas[each]] for each in (ours, method)]
+        if method != tables.OURS and None not in (sigma, sigmas.get(tables.OURS)):
+            answers = [held_out[each].set_index(QUESTION)[sigmas[each]] for each in (tables.OURS, method)]
             both = pd.concat(answers, axis=1, join="inner", keys=["ours", "other"]).reset_index()
             if len(both):
                 counts = (_counts(both, whose, among) for whose in ("ours", "other"))
@@ -68,10 +68,8 @@ def pointing_table(
     return tables.make_table(lines, CELLS + (PINNED if pinned is not None else [])).join(paper)
 
 
-def pointing_by_sigma(
-    table: pd.DataFrame, scale: float, among: Classes = None
-) -> dict[str, tuple[np.ndarray, Estimate]]:
-    """By method, sigmas (S,) and the mean accuracies over classes (S,) on all questions.
+def pointing_by_sigma(table: pd.DataFrame, scale: float, among: Classes) -> dict[str, tuple[np.ndarray, Estimate]]:
+    """By method, sigmas (S,) and the mean accuracies over these classes (S,) on all questions.
 
     A method that answered in fewer than two scenes is left out.
     """

@@ -1,6 +1,7 @@
 """An explorer of whatever pictures and classes people have."""
 
 import numpy as np
+import pytest
 from PIL import Image
 from stand_ins import Layered
 
@@ -29,3 +30,13 @@ def test_a_network_of_other_classes_begins_with_its_predictions() -> None:
     explorer = Explorer(own, methods=["gradient"])
     assert {each["title"] for each in explorer.about["photographs"]} <= set(own.class_names)
     assert explorer.compute(f"map/{explorer.photograph}/gradient/").any()
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"normalize_layers": False}, {"multilabel": True}, {"tolerance_map": 0.1}], ids=str
+)
+def test_a_page_says_which_settings_its_searches_do_not_know(unknown: dict) -> None:
+    """It would ignore them, and show other maps of a reader's photograph than of its own."""
+    classifier = Classifier(Layered(), interpolation=Image.Resampling.BICUBIC)
+    explorer = Explorer(classifier, Image.new("RGB", (8, 8)), ["perceptual"]).with_kernel(**unknown)
+    assert "normalize_layers" in explorer.about["kernel"]["missing"] and not explorer.kernel

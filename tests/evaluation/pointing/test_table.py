@@ -120,12 +120,14 @@ def test_the_papers_numbers_stand_beside_ours(table) -> None:
 
 
 def test_accuracy_over_the_blur(table) -> None:
-    curves = pointing_by_sigma(table, 1.0)
+    curves = pointing_by_sigma(table, 1.0, None)
     assert list(curves) == ["perceptual", "grad_cam", "no_perceptual"]
     sigmas, accuracies = curves["perceptual"]
     assert sigmas.tolist() == [0, 10] and accuracies.value == pytest.approx([0.375, 0.75])
     ours = pointing_table(table, 1.0).loc["perceptual"]
     assert accuracies.low == pytest.approx([ours.unblurred.low, ours["all"].low])
+    _, of_four = pointing_by_sigma(table, 1.0, range(4))["perceptual"]
+    assert of_four.value[1] == pytest.approx(pointing_table(table, 1.0, among=range(4)).loc["perceptual", "all"].value)
 
 
 def test_success_rates_are_shares_of_the_selections_questions(table) -> None:
