@@ -5,7 +5,6 @@ Inception call the function, and each of these calls is an activation. A `TorchF
 functions and methods alike, and leaves nothing on the network.
 """
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from perceptual_lib.core.calling import ask, freeze
-from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.calling import ask
+from perceptual_lib.core.errors import InputError, see, warn
 
 # The pointwise functions whose outputs are features; sigmoid and softmax are gates and attention.
 ACTIVATION_FUNCTIONS = frozenset(
@@ -141,13 +140,16 @@ def trace(
     found: list[Activation] = []
     values: list[Tensor] = []
     calls: Counter[str] = Counter()
+    paths = {path for path, _ in network.named_modules()}
 
     def look(function: str, output: Tensor) -> None:
         keep(call_name(stack, function), function, output)
 
     def keep(name: str, function: str, output: Tensor) -> None:
-        value = by_image(output, len(inputs), name)
-        found.append(Activation(name + (f"_{calls[name]}" if calls[name] else ""), function, tuple(value.shape[1:])))
+        value, own = by_image(output, len(inputs), name), name
+        while calls[name] and (own := f"{name}_{calls[name]}") in paths:  # which is another module
+            calls[name] += 1
+        found.append(Activation(own, function, tuple(value.shape[1:])))
         values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
         calls[name] += 1
 
@@ -177,22 +179,10 @@ def say_what_is_hidden(network: nn.Module, seen: int, parts: Mapping[str, int]) 
     elif sum(parts.values()) > seen:
         what = f"beside {seen} activations, calls of {', '.join(parts)} may be others, written out, which are not seen"
     if what:
-        warnings.warn(f"{what}, and stay as they are{see('Nothing is seen')}.", stacklevel=2)
+        warn(f"{what}, and stay as they are{see('Nothing is seen')}.")
 
 
 SEEN = (
     "seen are calls of PyTorch's functions and modules, as ReLU, SiLU and GELU, and not what is written out, as "
     "x * x.sigmoid(), or compiled to TorchScript"
 )
-
-
-def relative_changes(network: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
-    """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
-
-    network: any module; of a `Classifier` its `network`. inputs, delta: (B, C, H, W).
-    """
-    with freeze(network):
-        before, after = (trace(network, images)[2] for images in (inputs, inputs + delta))
-    return torch.stack(
-        [(b - a).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1) for a, b in zip(before, after, strict=True)]
-    )

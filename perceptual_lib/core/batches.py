@@ -1,6 +1,5 @@
 """How many images are worked on at once, and what is done where memory is too small for them."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import repeat
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.errors import MachineError, is_out_of_memory, see
+from perceptual_lib.core.errors import MachineError, is_out_of_memory, see, warn
 from perceptual_lib.core.first_look import findings
 from perceptual_lib.core.graphs import release
 
@@ -26,7 +25,7 @@ def full_batch(network: nn.Module, device: torch.device, asked: int | None = Non
 
 def portions(network: nn.Module, images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
     """All images with their targets, or where the network must get them so each alone."""
-    size = 1 if findings(network).depends else len(images)
+    size = 1 if findings(network).depends or findings(network).mixed else len(images)
     own = repeat(None) if targets is None else targets.split(size)
     return list(zip(images.split(size), own, strict=False))
 
@@ -60,10 +59,7 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
             f"there is not enough memory to explain one image ({problem}) on {rows.device}; use a smaller image, "
             f"fewer layers, a smaller max_iter or another device{see('Not enough memory')}."
         )
-    warnings.warn(
-        f"not enough memory for a batch of {problem}; it is explained in halves{see('Not enough memory')}.",
-        stacklevel=5,
-    )
+    warn(f"not enough memory for a batch of {problem}; it is explained in halves{see('Not enough memory')}.")
     return [part for half in rows.chunk(2) for part in _halved(solve, images, half)]
 
 

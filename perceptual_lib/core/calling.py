@@ -65,8 +65,10 @@ def precision_of(model: nn.Module) -> str:
 
 
 def ask(network: nn.Module, images: Tensor) -> Tensor:
-    """The logits of images (B, C, H, W); a network of half precision gets them in its own type."""
+    """The logits of images (B, C, H, W); a network of half precision gets them in its own type. Of images that are not
+    computed on the way it gets a copy: some write over what they are given."""
     weight = next(network.parameters(), images)
+    images = images.clone() if images.grad_fn is None else images
     return logits_of(network(images.to(weight.dtype) if weight.dtype in HALF else images))
 
 
@@ -115,14 +117,13 @@ def with_gradient(
 
 def network_of(model: nn.Module) -> nn.Module:
     """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
-    of it; another module, and a wrapper with a `forward` or hooks of its own, as it is. InputError for no module."""
+    of it; another module, and one of these with a `forward` or hooks of its own, as it is. InputError for no module."""
     if not isinstance(model, nn.Module):
         raise InputError(f"what is explained is a module, not {type(model).__name__}; call it in the forward of one.")
-    if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward:
-        if not ("forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks):
-            return network_of(model.network)
-        return model
-    return network_of(model._orig_mod) if "_orig_mod" in model._modules else model  # type: ignore[arg-type]
+    inner: Any = getattr(model, "_orig_mod", None)
+    if isinstance(model, Wrapper) and type(model).forward is Wrapper.forward and "forward" not in vars(model):
+        inner = model.network
+    return model if inner is None or model._forward_hooks or model._forward_pre_hooks else network_of(inner)
 
 
 _eagerly = Shared()

@@ -1,7 +1,12 @@
 """The one exception that means: what was given cannot be used, and here is what would be."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+
+INSIDE = __name__.partition(".")[0], "contextlib", "torch"
+"""Top-level modules that a warning is not about."""
 
 
 class InputError(ValueError):
@@ -26,6 +31,14 @@ def is_the_machines(error: Exception) -> bool:
     """Whether no image is to blame: disk, permissions, packages, drivers, threads."""
     words = "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "No CUDA GPUs", "NVIDIA driver", "can't start new thread"
     return isinstance(error, (OSError, ImportError, MachineError)) or any(each in str(error) for each in words)
+
+
+def warn(message: str) -> None:
+    """Warn at the line that called this package, past what Python and torch put between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def see(section: str) -> str:

@@ -1,15 +1,16 @@
 """What is found out about a network when it is first explained: whether what it says can be taken at its word."""
 
-import warnings
+import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
-from perceptual_lib.core.errors import InputError, is_out_of_memory, see
+from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Findings:
     """About a network."""
 
     depends: bool = False  # its answer for an image depends on the others in the batch: it must get each alone
-    probabilities: bool = False  # its outputs are those of a softmax, no logits
+    mixed: bool = False  # its activations are not of one image after the other: where they are read, it gets each alone
+    probabilities: bool = False  # its outputs are those of a softmax or sigmoid, no logits
     no_gradient: str = ""  # why they have none in the image; "" where they have one
 
 
@@ -33,7 +35,7 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
     """What is found out about a frozen network; what users should know of it is said the first time, and again when it
     has other modules, buffers or plain attributes."""
     network = network_of(model)
-    state = [(id(each), _switches(each)) for each in network.modules()]
+    state = [(weakref.ref(each), _switches(each)) for each in network.modules()]
     if (network not in _found or _found[network][0] != state) and (found := _look(network, images[:1])) is not None:
         _found[network] = state, found
     return findings(network)
@@ -49,10 +51,8 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
     """Ask for one image (1, C, H, W) beside another, and alone; None where memory is too small for that."""
     pair = torch.cat([image, 1 - 2 * image])
     for images in (pair, image):  # some take no two images: exported ones
-        leaf = images.clone().requires_grad_()
         try:
-            with torch.enable_grad():
-                scores = ask(network, leaf)
+            asked = _ask(network, images)
             break
         except Exception as error:
             if is_out_of_memory(error):
@@ -65,48 +65,76 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
                 f"({words}); let it cast to the type of its weights{see('Half precision')}."
             ) from cause
         return Findings()  # what else is wrong with it is said where it is asked next
-    depends = len(scores) == 1 if len(images) == 1 else _depends(network, pair, scores.detach())
-    found = Findings(depends, _are_probabilities(scores.detach()), _why_no_gradient(scores, leaf))
+    depends, mixed = (len(asked.scores) == 1, False) if len(images) == 1 else _compared(network, pair, asked)
+    found = Findings(depends, mixed, _are_probabilities(asked.scores), _why_no_gradient(asked.scores, asked.leaf))
     if found.probabilities:
-        warnings.warn(
+        warn(
             "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
-            f"-2 is never reached; explain it without its last softmax{see('Probabilities')}.",
-            stacklevel=6,
+            f"-2 is never reached; explain it without its last softmax or sigmoid{see('Probabilities')}."
         )
     return found
 
 
-def _depends(network: nn.Module, pair: Tensor, beside: Tensor) -> bool:
-    """Whether what the network says of two images, (2, ...), is not what it says of each alone."""
+class _Asked(NamedTuple):
+    leaf: Tensor
+    scores: Tensor
+    activations: list[Tensor]
+
+
+def _ask(network: nn.Module, images: Tensor) -> _Asked:
+    leaf, activations = images.detach().clone().requires_grad_(), list[Tensor]()
+    with torch.enable_grad(), watch(lambda _, output: activations.append(output.detach().clone())):
+        return _Asked(leaf, ask(network, leaf), activations)
+
+
+def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, bool]:
+    """Whether what the network says of two images, (2, ...), is not what it says of each alone; and its activations."""
     try:
-        alone = torch.cat([ask(network, each) for each in pair.split(1)])
+        alone = [_ask(network, each) for each in pair.split(1)]
     except Exception as error:
         raise InputError(
             f"the network cannot be asked for one image alone ({' '.join(str(error).split())}), so its answers are of "
             "a batch; give its batch norms running statistics, or export it for any batch"
             f"{see('Neighbours that matter')}."
         ) from error
-    if _near(beside, alone):
-        return False
-    depends = _near(ask(network, pair[:1]), alone[:1])
-    warnings.warn(
+    if _near(beside.scores, torch.cat([each.scores for each in alone])):
+        apart = list(zip(*(each.activations for each in alone), strict=False))
+        if len(apart) == len(beside.activations) and all(
+            _near(both, torch.cat(each)) for both, each in zip(beside.activations, apart, strict=True)
+        ):
+            return False, False
+        warn(
+            "the network's activations are not of one image after the other (sequences first, several views of each?): "
+            f"methods that read them pass each image alone, which is right and slow{see('Neighbours that matter')}."
+        )
+        return False, True
+    depends = _near(_ask(network, pair[:1]).scores, alone[0].scores)
+    warn(
         "the network's answer for an image depends on the others in the batch (batch norm without running statistics?)"
         f": each image is passed alone, which is right and slow{see('Neighbours that matter')}."
         if depends
         else "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
-        f"what explains it is as random{see('Answers at random')}.",
-        stacklevel=7,
+        f"what explains it is as random{see('Answers at random')}."
     )
-    return depends
+    return depends, False
 
 
 def _near(one: Tensor, other: Tensor) -> bool:
     """But for rounding, which is that of half precision in an autocast, too."""
-    tolerance = (0.05 if one.dtype in HALF else 0.01) * other.abs().amax()
-    return one.shape == other.shape and not bool((one - other).abs().amax() > tolerance)
+    if one.shape != other.shape:
+        return False
+    finite = other.detach()[other.isfinite()]
+    share = 0.05 if one.dtype in HALF else 0.01  # of the differences; or a tenth of it of the values themselves
+    tolerance = (
+        max(share * (finite - finite.mean()).abs().amax(), share / 10 * finite.abs().amax()) if len(finite) else 0
+    )
+    return torch.allclose(one, other, rtol=0, atol=float(tolerance), equal_nan=True)
 
 
 def _are_probabilities(scores: Tensor) -> bool:
+    """By their sums; or as a sigmoid computed them."""
+    if scores.grad_fn is not None and "SigmoidBackward" in scores.grad_fn.name():
+        return True
     shares = scores.ndim == 2 and scores.shape[1] > 1 and (scores >= 0).all()
     return bool(shares and ((scores.float().sum(1) - 1).abs() < 1e-2).all())
 
@@ -140,9 +168,8 @@ def say_what_is_flat(values: Tensor, what: str) -> None:
     rows = values.flatten(1)
     flat = rows.amax(1) == rows.amin(1)
     if count := int(flat.sum()):
-        warnings.warn(
+        warn(
             f"{what} is {'the same' if rows[flat].any() else 'zero'} everywhere for {count} of {len(rows)} images: the "
             "score does not depend on their pixels, as behind a softmax that is sure, or nothing speaks for the class"
-            f"{see('The same everywhere')}.",
-            stacklevel=3,
+            f"{see('The same everywhere')}."
         )

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.errors import see
+from perceptual_lib.core.errors import see, warn
 from perceptual_lib.core.precision import switches
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -179,9 +179,7 @@ class Recorder:
         except RuntimeError as error:
             self.pools.pop(stream_of(inputs[0].device), None)
             reason = str(error).splitlines()[0]
-            warnings.warn(
-                f"not recorded as a CUDA graph, and slower for it: {reason}{see('Not recorded')}.", stacklevel=4
-            )
+            warn(f"not recorded as a CUDA graph, and slower for it: {reason}{see('Not recorded')}.")
         self.refused.add(key)
         return None
 

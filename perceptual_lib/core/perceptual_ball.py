@@ -11,6 +11,7 @@ from perceptual_lib.core.batches import full_batch, in_halves, join
 from perceptual_lib.core.calling import Scored, network_of
 from perceptual_lib.core.checks import ready
 from perceptual_lib.core.errors import InputError, is_out_of_memory
+from perceptual_lib.core.first_look import findings
 from perceptual_lib.core.passes import Passes, Stale
 from perceptual_lib.core.perturbation import Callback, Objective, Perturbation, smallest_change
 from perceptual_lib.core.selection import list_layers
@@ -63,7 +64,7 @@ def perceptual_ball(
         targets, settings = towards, settings | {"reach": True}
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes, size = Passes(model, later=True), full_batch(model, inputs.device, batch_size)
+        passes, size = Passes(model, later=True), _size(model, inputs, batch_size)
 
         def solve(rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[rows]
@@ -100,7 +101,7 @@ def perturbations_by_layers(
         raise InputError("there are no layers to choose from; give one choice or more.")
     chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets, batch_size) as (images, classes):
-        passes, size = Passes(model, later=True), full_batch(model, inputs.device, batch_size)
+        passes, size = Passes(model, later=True), _size(model, inputs, batch_size)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:
             own = None if classes is None else classes[image]
@@ -110,6 +111,10 @@ def perturbations_by_layers(
             join(in_halves(partial(solve, slice(row, row + 1)), images, len(held), size)) for row in range(len(images))
         ]
     return [join(by_image, partial(_stack, index)) for index in range(len(held))]
+
+
+def _size(model: nn.Module, inputs: Tensor, asked: int | None) -> int:
+    return 1 if findings(model).mixed else full_batch(model, inputs.device, asked)
 
 
 def _search(*objective: Any, callback: Callback | None = None) -> Perturbation:

@@ -4,7 +4,6 @@ How a network is run fast is in `passes`, L-BFGS in `lbfgs`, and what people cal
 `perceptual_ball`.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
-from perceptual_lib.core.errors import see
+from perceptual_lib.core.errors import see, warn
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.graphs import Branches, records
 from perceptual_lib.core.lbfgs import minimize
@@ -191,10 +190,16 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     objective.passes.confirm()
     objective.references = []  # their memory is free for the last pass
     if count := int(minimum.failed.sum()):
-        warnings.warn(
+        warn(
             f"the search broke down in {count} of {len(targets)} problems: the network gave NaN or infinity; the best "
-            f"before it is returned{see('NaN or infinity')}.",
-            stacklevel=5,
+            f"before it is returned{see('NaN or infinity')}."
+        )
+    still = ~minimum.failed & ~minimum.points.any(1) & at_start[1].any(1)
+    if count := int(still.sum()):
+        warn(
+            f"the change found is zero everywhere for {count} of {len(targets)} images: the margin's gradient is below "
+            "the optimizer's tolerance, so nothing was searched for; multiply the logits by a number"
+            f"{see('The same everywhere')}."
         )
     delta = minimum.points.unflatten(1, shape)
     network = objective.passes.network

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perceptual_lib.core.activations import trace
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.calling import ask, with_gradient
+from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
 
@@ -64,6 +65,23 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
 def input_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
     """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `target_logits`."""
     return with_gradient(lambda images: target_logits(ask(network, images), len(images), targets), images)[1]
+
+
+def relative_changes(model: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
+    """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
+
+    model as for `perceptual_ball`; inputs, delta: (B, C, H, W). 0 where nothing moves.
+    """
+    found = []
+    with ready(model, inputs, None, gradient=False) as (images, _):
+        for each in portions(model, torch.stack([images, images + delta], 1), None):
+            before, after = (trace(network_of(model), some)[2] for some in each[0].unbind(1))
+            sizes, moves = (
+                torch.stack([each.flatten(1).norm(dim=1) for each in values])
+                for values in (before, [b - a for a, b in zip(before, after, strict=True)])
+            )
+            found.append(torch.where(moves > 0, moves / sizes, 0))
+    return torch.cat(found, 1)
 
 
 def class_gradient(model: nn.Module, inputs: Tensor, targets: None | int | Tensor = None) -> Tensor:

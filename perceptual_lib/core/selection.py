@@ -19,7 +19,8 @@ def held_modules(choices: Iterable[Layers | None], names: Collection[str], netwo
 
 
 def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> list[int]:
-    """Indices of what is held: activations that `select_layers` finds, and outputs of modules by their paths.
+    """Indices of what is held: activations that `select_layers` finds, and what modules return, by their paths: of one
+    that is called several times, in its first call.
 
     None stands for all but the top fifth of the activations, and at least one; InputError where there are none.
     """
@@ -61,6 +62,8 @@ def list_layers(layers: Layers | None) -> list[int | str | range]:
 def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
     if isinstance(layer, str):
         layer = names.index(layer) if layer in names else _range_of(layer, names)
+    if isinstance(layer, range) and layer.start > layer.stop:
+        raise InputError(f"the {layer} of layers is empty; give the lower end first.")
     for each in layer if isinstance(layer, range) else [layer]:
         try:
             index = operator.index(each)

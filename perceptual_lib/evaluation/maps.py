@@ -9,11 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from perceptual_lib.core.activations import relative_changes
 from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import multiclass_margin
-from perceptual_lib.core.saliency import class_gradient, saliency_map
+from perceptual_lib.core.saliency import class_gradient, relative_changes, saliency_map
 from perceptual_lib.methods.registry import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
 
@@ -41,7 +40,7 @@ def compute(
     with torch.no_grad():
         becomes = classifier(images + result.delta).argmax(1)
     rise = with_gradient(lambda changed: multiclass_margin(ask(classifier, changed), result.targets), images)[1]
-    grown = relative_changes(classifier.network, images, result.delta)[-1]
+    grown = relative_changes(classifier, images, result.delta)[-1]
     facts = ("targets", "margin_before", "margin", "evaluations", "converged", "failed")
     return {
         **{name: getattr(result, name).cpu().numpy() for name in facts},

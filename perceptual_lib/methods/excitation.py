@@ -48,6 +48,11 @@ def _weighted(
     return value + _shared(lambda x: func(x, positive, None, *rest, **more), input)
 
 
+def _product(func: Operation, input: Tensor, other: Tensor, **more: Any) -> Tensor:
+    """A product of matrices: a linear layer where the second is constant."""
+    return func(input, other, **more) if is_open(other) or more else _weighted(lambda x, w, _: func(x, w), input, other)
+
+
 def _averaged(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     """A mean or pooling by means, whose weights are positive."""
     return func(input.detach(), *rest, **more) + _shared(lambda x: func(x, *rest, **more), input)
@@ -60,7 +65,7 @@ def _shared(linear: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
 
 
 def _summed(func: Operation, input: Tensor, other: object, **more: Any) -> Tensor:
-    """A residual sum. Its in-place form becomes one with a result of its own, which the caller takes up."""
+    """A residual sum."""
     if not (is_open(input) and is_open(other) and input.shape == other.shape) or more:
         return func(input, other, **more)  # a sum with a constant: the gradient is the rule
     terms = [term.detach().clamp(min=0) for term in (input, other)]
@@ -69,10 +74,10 @@ def _summed(func: Operation, input: Tensor, other: object, **more: Any) -> Tenso
     return value + terms[0] * inverse * zero(input) + terms[1] * inverse * zero(other)
 
 
-def _multiplied(func: Operation, input: object, other: object) -> Tensor:
-    """Multiplication by a constant or by a gate of fewer values: the whole goes to what is multiplied."""
-    if is_open(input) and is_open(other) and input.shape == other.shape:
-        return func(input, other)  # neither is the gate of the other
+def _multiplied(func: Operation, input: object, other: object, **more: Any) -> Tensor:
+    """Multiplication by a constant or by a gate of fewer values, or division: the whole goes to what is multiplied."""
+    if more or (is_open(input) and is_open(other) and input.shape == other.shape):
+        return func(input, other, **more)  # neither is the gate of the other
     value = max(filter(is_open, (input, other)), key=Tensor.numel)
     product = func(*(factor.detach().clone() if isinstance(factor, Tensor) else factor for factor in (input, other)))
     return product + zero(value) if product.shape == value.shape else func(input, other)
@@ -81,10 +86,11 @@ def _multiplied(func: Operation, input: object, other: object) -> Tensor:
 WINNING: dict[str, Operation] = {
     **dict.fromkeys("linear conv1d conv2d conv3d".split(), _weighted),
     **dict.fromkeys("conv_transpose1d conv_transpose2d conv_transpose3d".split(), _weighted),
-    **dict.fromkeys("mean avg_pool1d avg_pool2d avg_pool3d".split(), _averaged),
+    **dict.fromkeys("matmul mm".split(), _product),
+    **dict.fromkeys("sum mean avg_pool1d avg_pool2d avg_pool3d".split(), _averaged),
     **dict.fromkeys("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split(), _averaged),
     **dict.fromkeys("add iadd radd".split(), _summed),
-    **dict.fromkeys("mul imul rmul".split(), _multiplied),
+    **dict.fromkeys("mul imul rmul div idiv truediv itruediv true_divide".split(), _multiplied),
     **dict.fromkeys("batch_norm instance_norm group_norm layer_norm".split(), pass_on),
     **dict.fromkeys(ACTIVATION_FUNCTIONS, pass_on),
 }

@@ -176,7 +176,15 @@ class rules(watch):
         if rule is None or not any(map(is_open, (*args, *kwargs.values()))):
             return func(*args, **kwargs)
         self.answered += 1
+        if args and _writes(func, kwargs):  # and others may go on with what it was given
+            return args[0].copy_(rule(func, args[0].clone(), *args[1:], **kwargs))
         return rule(func, *args, **kwargs)
+
+
+def _writes(func: Operation, kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operation takes place in its first argument: `relu_`, `iadd`, or by `inplace=True`."""
+    name = getattr(func, "__name__", "").partition(".")[0]
+    return bool(kwargs.get("inplace")) or name.startswith("__i") or (name.endswith("_") and not name.startswith("__"))
 
 
 def is_open(value: object) -> TypeGuard[Tensor]:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,7 +13,7 @@ from torch.nn import functional as F
 from perceptual_lib.core.activations import SEEN, Activation, at_modules, trace, watch
 from perceptual_lib.core.calling import ask, network_of
 from perceptual_lib.core.checks import target_logits
-from perceptual_lib.core.errors import InputError, see
+from perceptual_lib.core.errors import InputError, see, warn
 from perceptual_lib.core.selection import select_layers
 from perceptual_lib.methods.grids import Grid, channels_first, find_grid, maps_of, written
 from perceptual_lib.networks.special import special
@@ -66,8 +65,8 @@ def layer_gradient(
             raise InputError(
                 f"the network gets no tensor from its layer {layer!r}; name another{see('No spatial map')}."
             )
-        logit = target_logits(logits, len(images), targets).sum()
-        (gradient,) = torch.autograd.grad(logit, caught[0], allow_unused=True)
+        own = target_logits(logits, len(images), targets)
+        (gradient,) = torch.autograd.grad(own, caught[0], torch.ones_like(own), allow_unused=True)
     if gradient is None:
         raise InputError(
             f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
@@ -133,10 +132,9 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*shapes.values()])
     if any(len(each) == 2 and find_grid(each, images, maps) for each in behind):
         path, grid = _last_read(network, images, maps)
-        warnings.warn(
+        warn(
             f"the network has tokens: looked at are the {written([grid])} that {path} returns, the last ones that the "
-            f"scores depend on; layer= names others{see('No spatial map')}.",
-            stacklevel=2,
+            f"scores depend on; layer= names others{see('No spatial map')}."
         )
         return path
     if not activations:

@@ -57,8 +57,8 @@ class Classifier(Wrapper):
         self.name = own["name"] if name is None else name
         self.class_names = tuple(own["class_names"] if class_names is None else class_names)
         self.input_size = tuple(own["input_size"] if input_size is None else input_size)
-        self.mean = torch.tensor(own["mean"] if mean is None else mean).view(-1, 1, 1)
-        self.std = torch.tensor(own["std"] if std is None else std).view(-1, 1, 1)
+        self.mean = torch.tensor(own["mean"] if mean is None else mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = torch.tensor(own["std"] if std is None else std, dtype=torch.float32).view(-1, 1, 1)
         if len(self.mean) != len(self.std):
             raise InputError(f"mean and std are for {len(self.mean)} and {len(self.std)} channels; give one each.")
         self.interpolation = own["interpolation"] if interpolation is None else interpolation
@@ -91,7 +91,7 @@ class Classifier(Wrapper):
         if not pixels:
             raise InputError("there is no picture to preprocess; give one or more.")
         rows = torch.stack(pixels).to(self.device).view(len(pixels), height, width, -1)
-        images = rows.permute(0, 3, 1, 2) / 255  # (B, C, H, W) in [0, 1]
+        images = rows.permute(0, 3, 1, 2).float() / 255  # (B, C, H, W) in [0, 1]
         return ((images - self.mean.to(self.device)) / self.std.to(self.device)).contiguous()
 
     def pixels(self, inputs: Tensor) -> Tensor:
@@ -126,21 +126,24 @@ class Classifier(Wrapper):
         return self.class_names[index] if index < len(self.class_names) else f"class {index}"
 
     def class_index(self, label: str | int) -> int:
-        """Index of a class given by index ("22" or 22), whose range is not checked, or by name ("bald eagle").
+        """Index of a class given by name ("bald eagle"), or by index ("22" or 22), whose range is not checked. A word
+        that is both is the name.
 
         Raises InputError for an unknown name, answered with the nearest ones, and for one of several classes.
         """
-        if str(label).isdecimal():
-            return int(label)
+        if isinstance(label, int):
+            return label
         names = [name.casefold() for name in self.class_names]
-        found = [index for index, name in enumerate(names) if name == str(label).casefold()]
+        found = [index for index, name in enumerate(names) if name == label.casefold()]
         if len(found) > 1:
             raise InputError(
                 f"{label} is the name of the classes {' and '.join(map(str, found))}; give the index of one."
             )
         if found:
             return found[0]
-        raise InputError(f"{self.name} knows no class {label!r}{nearest(str(label), names)}; give a name or an index.")
+        if label.isdecimal():
+            return int(label)
+        raise InputError(f"{self.name} knows no class {label!r}{nearest(label, names)}; give a name or an index.")
 
 
 def _own_preprocessing(network: nn.Module) -> dict[str, Any]:

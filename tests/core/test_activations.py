@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from perceptual_lib import InputError
-from perceptual_lib.core.activations import relative_changes, trace
+from perceptual_lib.core.activations import trace
 from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.saliency import relative_changes
 from perceptual_lib.core.selection import select_layers
 
 VGG19BN_RELUS = [2, 5, 9, 12, 16, 19, 22, 25, 29, 32, 35, 38, 42, 45, 48, 51]  # reference.md, section 1
@@ -143,6 +144,8 @@ def test_select_layers(layers, expected: list[int]) -> None:
     ("layers", "message"),
     [
         (4, "layer 4 is out of range: the network has 4 activations"),
+        ("3-1", r"range\(3, 2\) of layers is empty; give the lower end first"),
+        (range(3, 1), "empty; give the lower end first"),
         (-5, "out of range"),
         ("0-9", "out of range"),
         ("tail", "no layer 'tail'"),
@@ -214,3 +217,17 @@ def test_every_family_of_timm_has_activations(without_numbers) -> None:
         short = {"layers": (1, 1, 1, 1)} if name == "sequencer2d_s" else {}  # LSTMs, written out in Python too
         names = names_on_meta(lambda name=name, short=short: timm.create_model(name, **short))
         assert names and len(set(names)) == len(names), name
+
+
+def test_a_second_call_is_not_called_as_another_module(images: torch.Tensor) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu, self.relu_1, self.head = nn.ReLU(), nn.ReLU(), nn.Linear(432, 5)
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return self.head(self.relu_1(self.relu(self.relu(values) - 0.1) - 0.1).flatten(1))
+
+    network = Twice().double()
+    with freeze(network):
+        assert [each.name for each in trace(network, images)[1]] == ["relu", "relu_2", "relu_1"]

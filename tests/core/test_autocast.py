@@ -8,12 +8,11 @@ from stand_ins import TinyNetwork
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core.activations import relative_changes
 from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.folding import find_folds
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes
-from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.core.saliency import gaussian_blur, relative_changes
 from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
 from perceptual_lib.methods import METHODS
 

@@ -35,6 +35,16 @@ def method(network: nn.Module) -> nn.Module:
     return inside
 
 
+def test_hooks_of_what_was_compiled_are_called(images) -> None:
+    compiled = torch.compile(TinyNetwork().double(), backend="eager")
+    compiled.register_forward_hook(lambda module, inputs, output: output.flip(1) * 3)
+    leaf = images.clone().requires_grad_()
+    logits = compiled.eval()(leaf)
+    (expected,) = torch.autograd.grad(logits[:, 0].sum(), leaf)
+    torch.testing.assert_close(explain(compiled, images, 0, method="gradient"), expected.abs().amax(1))
+    assert torch.equal(perceptual_ball(compiled, images, max_iter=1).targets, logits.argmax(1))
+
+
 WAYS = {
     "whole": lambda network: torch.compile(network, backend="eager"),
     "in place": in_place,

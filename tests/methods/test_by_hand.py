@@ -1,6 +1,7 @@
 """Explanations against values written out by hand, and a law that integrated gradients obey."""
 
 import numpy as np
+import pytest
 import torch
 from agreement import TARGETS, assert_agree
 from stand_ins import TinyNetwork
@@ -98,3 +99,41 @@ def test_excitation_on_the_embedded_network(embedded: Classifier, pictures: Tens
     assert ((maps - others).abs().amax((1, 2)) > 1e-3 * maps.amax((1, 2))).all()
     alone = explain(embedded, pictures[1:], TARGETS[1:], method="excitation_backprop")
     assert_agree(maps[1:], alone)
+
+
+class Written(nn.Module):
+    """One network in several ways of writing it: in place or not, and with other names for the same operations."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.way = way
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 5, False)
+        self.relu = nn.ReLU(inplace=way == "a module in place, twice looked at")
+
+    def forward(self, images: Tensor) -> Tensor:
+        values = self.first(images)
+        if self.way == "a statement":
+            values.relu_()
+        else:
+            values = values.relu()
+        more = self.second(values)
+        if self.way == "a sum as a statement":
+            more.add_(values)
+        else:
+            more = more + values
+        kept = more if self.way == "a module in place, twice looked at" else more.relu()
+        last = self.relu(more) + kept
+        if self.way == "sums and products":
+            return (last.sum((2, 3)) / 100) @ self.head.weight.T
+        return self.head(last.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "way", ["a statement", "a sum as a statement", "a module in place, twice looked at", "sums and products"]
+)
+@pytest.mark.parametrize("method", ["gradient", "guided_backprop", "deconvnet", "excitation_backprop"])
+def test_a_map_does_not_depend_on_how_the_network_is_written(images: Tensor, method: str, way: str) -> None:
+    settings = {"layer": 0} if method == "excitation_backprop" else {}
+    found, expected = (explain(Written(each).double(), images, 1, method=method, **settings) for each in (way, "plain"))
+    torch.testing.assert_close(found, expected)

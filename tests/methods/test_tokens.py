@@ -235,7 +235,7 @@ def test_what_cannot_be_found_is_said_and_can_be_given() -> None:
     network, images = randomized(Unfolded), torch.randn(2, 3, 32, 48, dtype=torch.double)
     with pytest.raises(InputError, match="no tokens that a map of as many places is known for.*name a layer"):
         explain(network, images, method="grad_cam")
-    with pytest.raises(InputError, match=r"output \(24, 2, 8\) is no spatial map of the image; .* give reshape="):
+    with pytest.raises(InputError, match=r"output \(24, 1, 8\) is no spatial map of the image; .* give reshape="):
         explain(network, images, method="grad_cam", layer="embed")
 
     def reshape(tokens: Tensor) -> Tensor:  # (24, B, 8)
@@ -246,7 +246,7 @@ def test_what_cannot_be_found_is_said_and_can_be_given() -> None:
     torch.testing.assert_close(value, network.embed(patches).permute(0, 3, 1, 2).detach())
     maps = explain(network, images, CLASS, method="normgrad", layer="embed", reshape=reshape)
     torch.testing.assert_close(maps, larger(gradient.norm(dim=1) * value.norm(dim=1), images))
-    with pytest.raises(InputError, match=r"reshape must give \(B, channels, h, w\) of 2 images, and gave \(24, 2, 8\)"):
+    with pytest.raises(InputError, match=r"reshape must give \(B, channels, h, w\) of 1 images, and gave \(24, 1, 8\)"):
         explain(network, images, method="grad_cam", layer="embed", reshape=lambda tokens: tokens)
 
 

@@ -221,8 +221,8 @@ def _end_points(
 
 
 def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
-    if step < 1:
-        raise InputError(f"step must be at least 1, not {step}.")
+    if not isinstance(step, int) or step < 1:
+        raise InputError(f"step must be a whole number, at least 1, not {step}.")
     batch, _, *size = images.shape
     if not isinstance(maps, Tensor) or maps.ndim < 3 or (maps.shape[0], *maps.shape[-2:]) != (batch, *size):
         given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
