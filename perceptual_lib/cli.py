@@ -77,7 +77,7 @@ def _expand(source: Path) -> list[Path]:
 
     if not source.is_dir():
         return [source]
-    photos = [path for path in pictures_in(source) if not path.stem.endswith("_explained")]
+    photos = [path for path in pictures_in(source) if not path.name.endswith("_explained.png")]
     if not photos:
         raise InputError(f"{source} has no pictures but overlays of an earlier run; give a folder with photos.")
     return photos
@@ -215,7 +215,7 @@ def results(
     from perceptual_lib.evaluation import publishing
     from perceptual_lib.evaluation.tables import format_table
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     with _experiments(profile, experiment, limit, only, store) as experiments:
         if all(each.table.empty for each in experiments):
             raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
@@ -224,9 +224,9 @@ def results(
                 if len(experiments) > 1:
                     typer.echo(f"# {title}")
                 typer.echo(format_table(table, format, width))
-            if missing := len(each.unfinished):
-                typer.echo(f"{each.name}: {missing} shards are not computed yet: this is a table of what is.", err=True)
-            if publish is not None and not each.table.empty:
+            if left := len(each.unfinished):
+                typer.echo(f"{each.name}: {left} shards are not computed yet: this is a table of what is.", err=True)
+            if publish is not None:
                 publishing.publish(each.table, each.manifest, publish)
 
 

@@ -32,6 +32,7 @@ from perceptual_lib.runs.shard import code_digest, versions
 from perceptual_lib.runs.worker import Worker
 
 MANIFEST = "manifest.json"
+KEPT = {"photo", "photo_sha256", "map", "map_sha256", "found"}  # of each photo
 
 
 def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
@@ -45,7 +46,7 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
     make_folder(folder)
     if any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; evidence is kept in a new folder.")
-    kept = []
+    kept, made_with = [], _made_with(worker, asked)
     shows = overlay_paths([folder / photo.name for photo in photos], folder)
     for number, (photo, shown) in enumerate(zip(photos, shows, strict=True), 1):
         try:
@@ -55,7 +56,9 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
             continue
         saliency, numbers = _explain(worker, picture, asked, f"[{number}/{len(photos)}]")
         stem = shown.stem.removesuffix("_explained")
-        files = {f"{stem}{photo.suffix}": photo.read_bytes(), f"{stem}.npy": _npy(saliency)}
+        # A photo may have any name: that of the manifest, or one that ends as those of maps do.
+        copy = f"{stem}{photo.suffix}" if f"{stem}{photo.suffix}" != MANIFEST else f"{stem}_photo{photo.suffix}"
+        files = {copy: photo.read_bytes(), f"{stem}{'.map' * (photo.suffix == '.npy')}.npy": _npy(saliency)}
         with writing(folder):
             overlay(picture, saliency).save(shown)
             for name, data in files.items():
@@ -63,10 +66,12 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
         entry = dict(zip(("photo", "map"), files, strict=True))
         hashes = {f"{what}_sha256": _sha256(files[name]) for what, name in entry.items()}
         kept.append({**entry, **hashes, "found": numbers})
+        manifest = {"asked": asdict(asked), "made_with": made_with, "photos": kept}
+        with writing(folder):  # after each: who is interrupted keeps what there is
+            half = folder / f"{MANIFEST}.half"
+            half.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            half.replace(folder / MANIFEST)
         yield in_words(photo, numbers, shown)
-    manifest = {"asked": asdict(asked), "made_with": _made_with(worker, asked), "photos": kept}
-    with writing(folder):
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def repeat(folder: Path, device: str = "auto") -> Iterator[str | InputError]:
@@ -77,10 +82,11 @@ def repeat(folder: Path, device: str = "auto") -> Iterator[str | InputError]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         asked, before, photos = Asked(**manifest["asked"]), dict(manifest["made_with"]), list(manifest["photos"])
         asked = replace(asked, device=before["device"] if device == "auto" else device)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{folder} has no {MANIFEST} that explain --save wrote; give the folder that has it."
-        ) from None
+        complete = photos and all(each.keys() >= KEPT for each in photos)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        raise InputError(f"{folder} has no {MANIFEST} that explain --save wrote; give the folder that has it.")
     worker = ready_for(asked)
     yield from _differences(before, _made_with(worker, asked))
     for number, each in enumerate(photos, 1):

@@ -17,7 +17,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.settings import Settings
 from perceptual_lib.evaluation.games import GAMES, STORE
 from perceptual_lib.evaluation.profile import Profile
-from perceptual_lib.evaluation.rows import Row, draw_subset, layer_ranges
+from perceptual_lib.evaluation.rows import Row, check_layers, draw_subset, layer_ranges
 from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
@@ -55,16 +55,19 @@ class Experiment(ABC):
         limit: int | None = None,
         only: Sequence[str] = (),
     ) -> None:
-        self.profile = profile
+        self.profile, self.only = profile, only
         self.section = section = getattr(profile, self.name)
         if section is None:
             raise InputError(f"profile {profile.name} has no {self.name}: add that section to it.")
         self.pictures: list[Any] = self.load()[: section.pictures][:limit]
-        for method in (*only, *section.methods, *section.settings, *getattr(section, "subsets", ()), *profile.methods):
+        by_method = [getattr(section, name, ()) for name in ("settings", "subsets", "grey", "smooth", "sigmas")]
+        named = (each for names in by_method for each in names if isinstance(each, str))
+        for method in (*only, *named, *profile.methods, *section.methods):
             self.settings(method)  # raises what is wrong with one, before anything is loaded
-        self.only = only
         self.kind = f"{__package__}.{self.name}.protocol"  # whose `compute` scores maps, or makes and scores them
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
+        for method in filter(lambda name: find_method(name).ours, section.methods):
+            check_layers(self.settings(method)["layers"], self.run.ask("activations"))
 
     @classmethod
     def classifier(cls, profile: Profile) -> ClassifierSection:
@@ -118,12 +121,15 @@ class Experiment(ABC):
             raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")
         if not method.ours:
             return changed
-        if ignored := sorted(changed.keys() - self.profile.settings.keys() - {"sigma"}):
-            given = ", ".join(self.profile.settings)
-            raise InputError(f"a profile cannot set {ignored[0]} of {name} in a game; it can set {given}.")
         free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if name == "no_perceptual" else {}
         held = self.profile.settings | free
-        return held | {name: value for name, value in changed.items() if name in held}
+        if ignored := sorted(changed.keys() - held.keys() - {"sigma"}):
+            raise InputError(f"a profile cannot set {ignored[0]} of {name} in a game; it can set {', '.join(held)}.")
+        if "layers" not in {*self.profile.perturbation.model_fields_set, *free, *changed}:
+            raise InputError(f"{name} holds layers: say which in perturbation.layers, as 0-25, or [] for none.")
+        held |= {name: value for name, value in changed.items() if name in held}
+        Settings(**held)  # raises what is out of range
+        return held
 
     def all_pieces(self) -> Iterator[Piece]:
         """The shards of all rows."""
@@ -247,9 +253,9 @@ class Experiment(ABC):
     @property
     def manifest(self) -> dict[str, Any]:
         """What made the table, as JSON; seconds are those of workers, maps that other experiments share included."""
-        failed = self.table[self.table.failure != ""].drop_duplicates(["method", "settings", self.unit])
+        failed = self.table[self.table.failure != ""]
+        failed = failed.drop_duplicates(failed.columns.intersection(["method", "settings", "scale", "seed", self.unit]))
         images = [(picture.name, digest(picture)) for picture in self.pictures]
-        finished = filter(None, map(self.run.load, self.shards))
         return {
             "experiment": self.name,
             "profile": self.profile.model_dump(mode="json", exclude=set(GAMES) - {self.name}),
@@ -260,7 +266,8 @@ class Experiment(ABC):
             f"{self.unit}s": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
             "seeds": {"subsets": 0, "methods": 0},
             "failures": failed[["method", "settings", self.unit, "failure"]].to_dict("records"),
-            "seconds": round(sum(float(arrays["seconds"].sum()) for arrays in finished)),
+            "unfinished": len(self.unfinished),
+            "seconds": round(sum(float(each["seconds"].sum()) for each in map(self.run.load, self.shards) if each)),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 

@@ -135,12 +135,22 @@ def _find(name: str | os.PathLike) -> Path:
     return FOLDER / f"{name}.yaml"
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that is said twice is an error, and not what was said last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} is said twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path, above: Sequence[Path] = ()) -> tuple[dict[str, Any], Path]:
     """What a file says, over what its `base` says, and the folder where its list of photographs is."""
     if path in above:
         raise InputError(f"profile {path} builds on itself.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"profile {path} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
@@ -151,8 +161,9 @@ def _read(path: Path, above: Sequence[Path] = ()) -> tuple[dict[str, Any], Path]
     if base is None:
         return content, path.parent
     is_file = Path(str(base)).suffix in (".yaml", ".yml")
-    below, folder = _read(_find(path.parent / str(base) if is_file else base), [*above, path])
-    listed = "names" in (content.get("photographs") or ())
+    below, folder = _read(_find(path.parent / str(base) if is_file else str(base)), [*above, path])
+    photographs = content.get("photographs")
+    listed = isinstance(photographs, dict) and "names" in photographs
     return _over(below, content), path.parent if listed else folder
 
 
@@ -167,7 +178,7 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _first_problem(error: ValidationError) -> str:
     first = error.errors()[0]
-    *section, key = path = list(map(str, first["loc"]))
+    path = list(map(str, first["loc"]))
     at = ".".join(path)
     if first["type"] == "missing":
         return f"{at} is missing."
@@ -175,8 +186,8 @@ def _first_problem(error: ValidationError) -> str:
         return f"{at}: {first['ctx']['error']}"
     if first["type"] != "extra_forbidden":
         return f"{at} is {first['input']!r}: {first['msg'].lower()}."
-    known = _known_keys(section)
-    return f"unknown key {at!r}{nearest(key, known)}; there are {', '.join(known)}."
+    known = _known_keys(path[:-1])
+    return f"unknown key {at!r}{nearest(path[-1], known)}; there are {', '.join(known)}."
 
 
 def _known_keys(section: Sequence[str]) -> list[str]:

@@ -13,12 +13,29 @@ from perceptual_lib.evaluation.games import GAMES
 
 
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
-    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json. Raises InputError where it cannot."""
+    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json, in place of an earlier state of both.
+
+    Raises InputError where it cannot, for a run that is not finished, and for a folder with results of another profile,
+    or of this game by another network.
+    """
     path = folder / manifest["experiment"]
+    if left := manifest.get("unfinished"):
+        raise InputError(
+            f"{left} shards of {path.name} are not computed yet, and what is published is whole: run it first."
+        )
+    table_file, manifest_file = path.with_suffix(".parquet"), path.with_suffix(".json")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(path.with_suffix(".parquet"), compression="zstd", index=False)
-        path.with_suffix(".json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for file in [folder / f"{name}.json" for name in GAMES if (folder / f"{name}.json").exists()]:
+            others = json.loads(file.read_text(encoding="utf-8"))
+            for key in ("profile", "network")[: 1 + (file == manifest_file)]:  # games may have different networks
+                if (other := others.get(key, {}).get("name")) != manifest.get(key, {}).get("name"):
+                    raise InputError(f"{file} is of the {key} {other}; publish into another folder.")
+        halves = table_file.with_suffix(".parquet.half"), manifest_file.with_suffix(".json.half")
+        table.to_parquet(halves[0], compression="zstd", index=False)
+        halves[1].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for half in halves:
+            half.replace(half.with_suffix(""))
     except OSError as error:
         raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceptual_lib.core.activations import Activation
+from perceptual_lib.core.selection import list_layers, parse_span, select_layers
+from perceptual_lib.core.settings import Layers
 from perceptual_lib.evaluation import maps
 from perceptual_lib.methods import find_method
 from perceptual_lib.photographs.photographs import Photograph
@@ -60,6 +62,12 @@ class Row:
 def batches(items: tuple[Photograph, ...], size: int) -> Iterator[tuple[Photograph, ...]]:
     """All of them, so many at once."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def check_layers(layers: Layers, activations: Sequence[Activation]) -> None:
+    """Raise InputError for layers that a network has not; words that are no ranges may be modules."""
+    asked = [each for each in list_layers(layers) if not isinstance(each, str) or parse_span(each)]
+    select_layers(asked, [each.name for each in activations])
 
 
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:

@@ -1,12 +1,14 @@
 """The sections of profiles: what may stand in them, and of which type and range."""
 
 from dataclasses import fields
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -33,8 +35,19 @@ def _whole_numbers(value: object) -> object:
     return [float(number) for number in numbers] or value
 
 
-Sigmas = Annotated[list[NonNegativeFloat], BeforeValidator(_whole_numbers)]
-"""Blurs in pixels of the network's input: a list, or "1-30" for all whole numbers from 1 to 30."""
+def _once(values: list[Any]) -> list[Any]:
+    if len(values) > len(set(values)):
+        raise ValueError(f"{next(each for each in values if values.count(each) > 1)} is said twice.")
+    return values
+
+
+Once = AfterValidator(_once)
+Names = Annotated[list[str], Once]
+Blurs = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), Once]
+"""In pixels of the network's input."""
+
+Sigmas = Annotated[Blurs, BeforeValidator(_whole_numbers)]
+"""The same, or "1-30" for all whole numbers from 1 to 30."""
 
 MethodSettings = dict[str, bool | int | float | str | list[float]]
 """Of an explanation method, keyword arguments."""
@@ -87,7 +100,7 @@ class ExperimentSection(Section):
     """What the sections of all games have in common. A game that a profile lacks is not played."""
 
     pictures: PositiveInt | None = None  #: how many, the first ones; none for all
-    methods: list[str] = []  #: the rows of its table, by the names of `explain`'s methods
+    methods: Names = []  #: the rows of its table, by the names of `explain`'s methods
     settings: dict[str, MethodSettings] = {}  #: what differs from the profile's settings here, by method
     selection: PositiveInt = 10  #: how many pictures, the first ones, settings are chosen on; the others report them
 
@@ -112,7 +125,7 @@ class Change(RowsSection):
 class Localization(RowsSection):
     """Weak localization (Sec. 4.2)."""
 
-    methods: list[str] = ALL_METHODS
+    methods: Names = ALL_METHODS
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
     pinned: NonNegativeFloat | None = None  #: one of them, at which the table has every method, too
     grey: list[str] = []  #: methods whose maps are clipped at their 99th percentile, as PyTorch CNN Visualizations does
@@ -122,8 +135,8 @@ class Localization(RowsSection):
 class InsertionDeletion(RowsSection):
     """The insertion and deletion games (Sec. 4.3); blurs are by RISE's kernel."""
 
-    methods: list[str] = ALL_METHODS
-    sigmas: dict[str, list[NonNegativeFloat]] = {
+    methods: Names = ALL_METHODS
+    sigmas: dict[str, Blurs] = {
         "gradient": [0.0, 5.0],
         "guided_backprop": [0.0, 5.0],
         "no_perceptual": [0.0, 2.5, 5.0],
@@ -132,7 +145,7 @@ class InsertionDeletion(RowsSection):
     sweep: list[NonNegativeFloat] = []  #: more blurs of the maps of "perceptual"
     swept: NonNegativeInt = 0  #: the first so many pictures play with them
     single: NonNegativeInt = 0  #: of each method the first so many pictures play single deletion, with its `sigmas`
-    range_sigmas: list[NonNegativeFloat] = [0.0, 5.0]  #: blurs for ranges of layers
+    range_sigmas: Blurs = [0.0, 5.0]  #: blurs for ranges of layers
     step: PositiveInt = 8 * 224  #: pixels that change at once
 
 
@@ -143,24 +156,35 @@ class Pointing(RowsSection):
     objects are flagged and which nothing is asked of; the picture with the last of them counts whole.
     """
 
-    methods: list[str] = """
+    methods: Names = """
         center gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation rise normgrad
         selective_normgrad no_perceptual perceptual
     """.split()
     source: str | None = None  #: the folder of VOC 2007's test set; $VARIABLES are replaced; none for mosaics
     classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
-    scales: list[PositiveFloat] = [1.0, 1.5]  #: of the input: 1 is the paper's "original size", a short side of 224
+    scales: Annotated[list[PositiveFloat], Once] = [
+        1.0,
+        1.5,
+    ]  #: of the input: 1 is the paper's "original size", a short side of 224
     without: dict[float, list[str]] = {}  #: methods that do not play at a scale
-    range_scales: list[PositiveFloat] = [1.0, 1.5]  #: those at which ranges of layers are tried
+    range_scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]  #: those at which ranges of layers are tried
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]  #: tried
     pinned: dict[float, NonNegativeFloat] = {}  #: by scale, one of them at which the table has "perceptual", too
     smooth: dict[str, PositiveFloat] = {}  #: of methods that TorchRay smooths in place of a blur; see `maxima`
     layers: dict[float, str] = {}  #: that "perceptual" holds, by scale, where they are not the profile's
 
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Raise an error for what is said of a scale that there is not."""
+        for name in ("pinned", "layers"):
+            if other := getattr(self, name).keys() - {*self.scales}:
+                raise ValueError(f"{name} is said of {min(other):g}, which is none of the scales.")
+        return self
+
 
 class Randomization(ExperimentSection):
     """The sanity checks (Sec. 4.5)."""
 
-    methods: list[str] = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
+    methods: Names = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
     seeds: PositiveInt = 2  #: untrained networks that the weights are taken from
     sigma: NonNegativeFloat = 0.0  #: blur of the maps

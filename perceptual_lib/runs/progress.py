@@ -24,7 +24,7 @@ class Bar(tqdm):
         unfinished = [shard for _, shard in distinct(work).values()]
         self.left = len(unfinished)
         self.working: Counter[str] = Counter()
-        self.live = sys.stderr.isatty()
+        self.live = bool(sys.stderr) and sys.stderr.isatty()
         bar, log = (" |{bar}|", {}) if self.live else (",", {"file": _Lines(), "mininterval": 30.0, "miniters": 0})
         style = "{percentage:3.0f}%" + bar + " {elapsed} gone, {remaining} left{postfix}"
         # The mean speed of the whole run (smoothing 0): that of the last shards depends on their method.

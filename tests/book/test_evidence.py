@@ -150,9 +150,14 @@ def test_how_a_map_differs(explain, evidence, photos, tmp_path) -> None:
 def test_bad_input_is_one_sentence(explain, evidence, photos, tmp_path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "manifest.json").write_text('{"asked": {}}')
+    for name, kept in {"no photos": [], "half a photo": [{"photo": "cat.png"}]}.items():
+        shutil.copytree(evidence, tmp_path / name)
+        manifest(tmp_path / name, lambda found, kept=kept: found.update(photos=kept))
     for arguments, sentence in (
         (["--again", tmp_path / "a"], "has no manifest.json that explain --save wrote"),
         (["--again", tmp_path / "broken"], "has no manifest.json that explain --save wrote"),
+        (["--again", tmp_path / "no photos"], "has no manifest.json that explain --save wrote"),
+        (["--again", tmp_path / "half a photo"], "has no manifest.json that explain --save wrote"),
         (["--again", evidence, "--sigma", 2], "give --again with --device alone"),
         (["--again", evidence, photos[0]], "give --again with --device alone"),
         (["--again", evidence, "--device", "abacus"], "no device 'abacus'"),
@@ -164,3 +169,31 @@ def test_bad_input_is_one_sentence(explain, evidence, photos, tmp_path) -> None:
         status, out, err = explain(*arguments)
         assert status == 2 and out == "" and sentence in err and len(err.splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_photos_with_the_names_of_what_is_written(explain, photos, tmp_path) -> None:
+    for name in ("manifest.json", "cat.npy"):
+        (tmp_path / name).write_bytes(photos[0].read_bytes())
+    kept = tmp_path / "odd"
+    status, _, err = explain(tmp_path / "manifest.json", tmp_path / "cat.npy", *MODEL, "--save", kept)
+    assert status == 0, err
+    status, out, _ = explain("--again", kept)
+    assert status == 0 and out.count("the same to the bit") == 2
+
+
+def test_what_was_finished_before_an_interruption_is_kept(explain, photos, tmp_path, monkeypatch) -> None:
+    from perceptual_lib.book import evidence
+
+    explained, own = [], evidence._explain
+
+    def interrupted(*arguments):
+        explained.append(arguments)
+        if len(explained) == 2:
+            raise KeyboardInterrupt
+        return own(*arguments)
+
+    monkeypatch.setattr(evidence, "_explain", interrupted)
+    assert explain(*photos, *MODEL, "--save", tmp_path / "half")[0] == 130
+    monkeypatch.setattr(evidence, "_explain", own)
+    status, out, _ = explain("--again", tmp_path / "half")
+    assert status == 0 and out.count("the same to the bit") == 1

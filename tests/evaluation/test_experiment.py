@@ -152,6 +152,14 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
             "a profile cannot set reach of perceptual",
         ),
         ({"methods": {"perceptual_guided": {"tolerance_map": 0.1}}}, {}, "a profile cannot set tolerance_map"),
+        (
+            {"perturbation": {"layers": "0-999"}, "localization": {"methods": ["perceptual"]}},
+            {},
+            "is out of range: the network has 2 activations",
+        ),
+        ({"perturbation": {"layers": []}, "methods": {"perceptual": {"layer_weight": -1.0}}}, {}, "weights at least 0"),
+        ({"localization": {"methods": ["perceptual"]}}, {}, "perceptual holds layers: say which"),
+        ({"localization": {"grey": ["gradientt"]}}, {}, "no method 'gradientt'"),
         ({"localization": {"methods": []}}, {}, "mine has no row of any method"),
     ],
 )

@@ -33,6 +33,13 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
     long = Results("mine", table, manifest | {"seconds": 5400})
     assert ", 1.5 hours of one worker, " in long.describe()
     assert list(load_all(folder)) == ["localization"] and load_all(folder)["localization"].manifest == manifest
+    other = {"network": manifest["network"] | {"name": "another"}}, {"profile": manifest["profile"] | {"name": "yours"}}
+    for changed in (*other, {"unfinished": 2}, {"experiment": "change"} | other[1]):
+        with pytest.raises(
+            InputError, match="publish into another folder|2 shards of localization are not computed yet"
+        ):
+            publish(table[:1], manifest | changed, folder)
+    assert len(load_results(folder, "localization").table) == len(table) and not list(folder.glob("*.half"))
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")
     (tmp_path / "file").touch()

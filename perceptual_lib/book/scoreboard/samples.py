@@ -207,7 +207,8 @@ def _lines_of_ranges(table: pd.DataFrame, method: str = "perceptual") -> list[tu
     tried = table[(table.role == "range") & (table.method == method)].groupby("settings", observed=True)
     if not len(tried):
         raise MissingData("ranges of layers")
-    return sorted(((layer_range(settings), lines) for settings, lines in tried), key=lambda each: each[0])
+    found = [(layer_range(settings), lines) for settings, lines in tried]
+    return sorted((each for each in found if each[0] != (0, -1)), key=lambda each: each[0])  # which is no layers
 
 
 def _last_stages(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:

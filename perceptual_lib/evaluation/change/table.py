@@ -5,6 +5,7 @@ import pandas as pd
 
 from perceptual_lib.evaluation.tables import estimate, make_table
 
+LEAST = 0.01  # of 255 levels: what is smaller, as no change at all, enters a mean of logarithms as so much
 VISIBLE = 8.0  # of 255 levels: the customary bound of adversarial perturbations; nobody was asked to look
 MEANS = ["flipped", "inside", "area", "size", "visible", "spread"]
 
@@ -22,6 +23,6 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
         there = rows[rows.failure == ""]
         there = there.assign(flipped=there.margin <= 0, visible=there["size"] > VISIBLE)
         means = {measure: estimate(there[measure].to_numpy(dtype=float)) for measure in MEANS}
-        means["size"] = estimate(np.log(there["size"].to_numpy(dtype=float)), np.exp)
+        means["size"] = estimate(np.log(there["size"].to_numpy(dtype=float).clip(min=LEAST)), np.exp)
         lines[method] = {"n": len(there), "failed": len(rows) - len(there)} | means
     return make_table(lines, ["n", "failed", *MEANS])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.insertion_deletion.protocol import CELLS
 from perceptual_lib.evaluation.insertion_deletion.table import insertion_deletion_table
@@ -45,11 +46,23 @@ class InsertionDeletion(Experiment):
         return {"array": row.array, "sigmas": sigmas, "step": self.section.step, "filling": filling}
 
     def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
-        height, width = self.run.network["input_size"]
-        steps = -(-height * width // self.section.step)
-        forward = 2 + 2 * len(arguments["sigmas"]) * (steps - 1)  # the ends of the curves are common to all blurs
+        forward = 2 + 2 * len(arguments["sigmas"]) * (
+            self._steps() - 1
+        )  # the ends of the curves are common to all blurs
         forward += (2 * CELLS**2 + 1) * (arguments["filling"] == "blurred")  # the grid's cells, and the image again
         return super().score(maps, arguments, (forward, 0))
+
+    def _steps(self) -> int:
+        """Of a curve, all alike: the areas of tables are means of its values."""
+        (height, width), step = self.run.network["input_size"], self.section.step
+        if height * width % step:
+            divisors = [rows for rows in range(1, height + 1) if height % rows == 0]
+            rows = min(divisors, key=lambda rows: abs(rows * width - step))
+            raise InputError(
+                f"insertion_deletion.step is {step}, which does not divide the {height} x {width} pixels of the "
+                f"network's input; {rows * width} does, {rows} rows."
+            )
+        return height * width // step
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"Table 2, areas of the deletion and insertion games": insertion_deletion_table(self.table)}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from perceptual_lib.evaluation import tables
 from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS, THRESHOLDS, best_column, held_out_hits
-from perceptual_lib.evaluation.statistics import Estimate, bootstrap, paired_difference
+from perceptual_lib.evaluation.statistics import Estimate, bootstrap
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Scores:
         return bootstrap(~self._at_blur(strategy))
 
     def cross_validated(self) -> Estimate | None:
-        """Error on all photographs, threshold and strategy chosen on one half and applied to the other."""
-        hits = self._at_blur("best")
+        """Error on all photographs, blur, threshold and strategy chosen on one half and applied to the other."""
+        hits = self.hits.reshape(len(self.hits), -1)
         return bootstrap(~held_out_hits(hits)) if len(hits) > 1 else None
 
     @property
@@ -77,7 +77,7 @@ class Scores:
 def difference(ours: Scores, other: Scores) -> Estimate | None:
     """Ours less another's error on the held-out photographs that both explained; below 0 where ours is better."""
     misses = pd.concat([ours.held_out_misses, other.held_out_misses], axis=1, join="inner")
-    return None if misses.empty else paired_difference(misses[0], misses[1])
+    return tables.difference_estimate(misses[0], misses[1])
 
 
 def table_scores(table: pd.DataFrame) -> dict[str, Scores]:
@@ -107,7 +107,7 @@ def localization_table(table: pd.DataFrame, pinned: float | None = None) -> pd.D
                 line |= {column: one.in_sample(name, pinned) for column, name in at_pinned.items()}
             line["cross_validated"] = one.cross_validated()
             if not one.selection.all():
-                line["held_out"] = bootstrap(one.held_out_misses)
+                line["held_out"] = tables.estimate(one.held_out_misses)
             if method != tables.OURS and (ours := scores.get(tables.OURS)) is not None and ours.can_choose:
                 line["difference"] = difference(ours, one)
     chosen = ["n", "failed", "passes", "sigma", *STRATEGY_COLUMNS]

@@ -245,6 +245,10 @@ def test_every_range_of_the_papers_networks() -> None:
         table = change({("perceptual", span): [index / 200] for index, span in enumerate(spans)})
         found = every_range(table, "inside", count)
         assert listed(found) == {span: [index / 200] for index, span in enumerate(spans)} and len(spans) == ranges
+        table = pd.concat(
+            [table, table[:1].assign(settings='{"layers": []}')]
+        )  # the corner of Fig. 5, which is no range
+        assert every_range(table, "inside", count).equals(found)
         with pytest.raises(MissingData, match="all ranges of 5 activations"):
             every_range(table, "inside", 5)
         with pytest.raises(MissingData, match="ranges of layers"):

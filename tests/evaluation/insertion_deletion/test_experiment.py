@@ -3,10 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from stand_ins import Layered, finished, small_profile
 
-from perceptual_lib import load_classifier
+from perceptual_lib import InputError, load_classifier
 from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
 from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
 from perceptual_lib.evaluation.insertion_deletion.table import single_table
@@ -40,6 +41,14 @@ def test_the_curves_are_the_protocols(tmp_path, of_profiles) -> None:
     for game, name in enumerate(("insertion", "deletion")):
         curves = np.stack(own[name].to_list()).reshape(5, 2, -1)
         assert curves.shape[2] == 5 and np.allclose(curves, expected[:, :, game], atol=1e-4)
+
+
+def test_a_step_that_does_not_divide_the_pixels(tmp_path, of_profiles) -> None:
+    """The areas of tables would give a last step that is shorter too much weight."""
+    with pytest.raises(
+        InputError, match="step is 1000, which does not divide the 224 x 224 pixels .* 896 does, 4 rows"
+    ):
+        finished(InsertionDeletion, tmp_path, games(step=1000))
 
 
 def test_roles_of_the_games(tmp_path, of_profiles) -> None:
