@@ -12,7 +12,8 @@ corrected for each other: of those near their limit one in twenty may be decided
 
 A bootstrap of a handful of rows promises too much. So a comparison needs as many as a sign test would to tell two
 things apart with all pairs pointing one way: six rows for one, ten for each of sixteen. With fewer rows, or too few
-columns, the data are not here, and a rule raises `MissingData`.
+columns, the data are not here, and a rule raises `MissingData`. Ties count as rows: where
+hardly any row differs, an interval promises more than a sign test would.
 """
 
 import math
