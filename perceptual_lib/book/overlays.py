@@ -89,7 +89,9 @@ def ready_for(asked: Asked) -> Worker:
     find_method(asked.method)
     worker = Worker({name: getattr(asked, name) for name in ("model", "weights", "device", "precision")})
     for label in filter(None, (asked.target, asked.expected)):
-        worker.classifier.class_index(label)
+        index, names = worker.classifier.class_index(label), worker.classifier.class_names
+        if names and not 0 <= index < len(names):
+            raise InputError(f"class {label} is out of range: {worker.classifier.name} has {len(names)}, from 0 on.")
     return worker
 
 

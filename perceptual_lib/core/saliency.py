@@ -51,6 +51,7 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i."""
+    sigma = min(sigma, 10 * size)  # from where on it is the mean of the line
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

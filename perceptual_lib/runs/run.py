@@ -16,7 +16,7 @@ from PIL import Image
 
 from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.runs.executors import Executor
-from perceptual_lib.runs.shard import Picture, Shard
+from perceptual_lib.runs.shard import Picture, Shard, check_code
 from perceptual_lib.runs.store import Arrays, Store
 
 ATTEMPTS = 3  # to compute a shard whose worker dies
@@ -146,6 +146,7 @@ class Run:
                     f"workers died {ATTEMPTS} times in a row, computing {shard.label}; they may need more memory: "
                     f"use fewer workers, or smaller batches in the profile{see('Workers that die')}."
                 )
+            check_code()
             self.store.save(key, call.result())
         self.report(shard, "finished")
 

@@ -145,11 +145,28 @@ def _typed_methods(module: str) -> str:
     return "".join(ast.dump(_without_docstrings(tree)) for tree in trees)
 
 
+_read: dict[
+    tuple[str, Path], tuple[int, str]
+] = {}  # modules: when their files were changed last, and what they did then
+
+
 @cache
 def _read_module(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
     """What a module does, and what of this package it imports; a file is read once in a process."""
-    tree = ast.parse(path.read_text("utf-8"))
-    return ast.dump(_without_docstrings(tree)), tuple(_own_imports(tree, name))
+    changed, tree = path.stat().st_mtime_ns, ast.parse(path.read_text("utf-8"))
+    does = ast.dump(_without_docstrings(tree))
+    _read[name, path] = changed, does
+    return does, tuple(_own_imports(tree, name))
+
+
+def check_code() -> None:
+    """Raise InputError where a module does something else than when its digest was taken: workers that start later
+    compute by what its file says then, and results would be kept under keys of what it was."""
+    for (name, path), (changed, does) in _read.items():
+        if path.stat().st_mtime_ns == changed:
+            continue
+        if ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8")))) != does:
+            raise InputError(f"{name} was changed while this run went on; run the same command again.")
 
 
 def _own_imports(tree: ast.AST, importer: str, wanted: set[str] | None = None) -> Iterator[str]:

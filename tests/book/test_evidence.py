@@ -164,6 +164,10 @@ def test_bad_input_is_one_sentence(explain, evidence, photos, tmp_path) -> None:
         ([photos[0], *MODEL, "--save", evidence], "is not empty; evidence is kept in a new folder"),
         ([photos[0], *MODEL, "--save", tmp_path / "new", "--out", tmp_path], "give it or --out"),
         ([photos[0], *MODEL, "--save", tmp_path / "new", "--expected", "goldfsh"], "nearest: goldfish"),
+        (
+            [photos[0], *MODEL, "--save", tmp_path / "new", "--target", 5000],
+            "class 5000 is out of range: squeezenet1_1 has 1000",
+        ),
         ([*MODEL], "there is no photo to explain"),
     ):
         status, out, err = explain(*arguments)

@@ -68,3 +68,10 @@ def test_class_gradient_by_finite_differences(tiny: TinyNetwork, images: torch.T
         with torch.no_grad():
             slope = (tiny(images + step) - tiny(images - step))[pixel[0], 2] / 2e-5
         assert gradient[pixel] == pytest.approx(float(slope), rel=1e-5, abs=1e-9)
+
+
+def test_a_blur_wider_than_the_map_is_its_mean() -> None:
+    maps = torch.rand(2, 9, 12, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    expected = maps.mean((1, 2), keepdim=True).expand_as(maps)
+    for sigma in (200.0, 1e6, 1e300):
+        torch.testing.assert_close(gaussian_blur(maps, sigma), expected, rtol=1e-3, atol=0)

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from perceptual_lib.methods import explainer
 from perceptual_lib.photographs.mosaics import Mosaic
 from perceptual_lib.photographs.photographs import Photograph
 from perceptual_lib.runs import shard as keys_module
-from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
+from perceptual_lib.runs.shard import Shard, check_code, code_digest, digest, versions
 from perceptual_lib.runs.worker import Worker
 
 
@@ -24,6 +25,7 @@ def forget() -> None:
     """Have modules read again."""
     keys_module._filed_digest.cache_clear()
     keys_module._read_module.cache_clear()
+    keys_module._read.clear()
 
 
 @pytest.fixture
@@ -128,6 +130,20 @@ def test_code_digest_sees_code_and_not_words(module) -> None:
     assert module(source.replace("    return", "\n\n    return")) == digest
     assert module(source.replace("2 *", "3 *")) != digest
     assert module(MODULE.format(imported="core.checks")) != digest
+
+
+def test_code_that_is_changed_while_a_run_goes_on(module, tmp_path) -> None:
+    """What comes then would be kept under the key of what was before; words may change."""
+    source = MODULE.format(imported="core.errors")
+    module(source)
+    for text, raises in (
+        (source, False),
+        (source.replace("More", "Less"), False),
+        (source.replace("2 *", "3 *"), True),
+    ):
+        (tmp_path / "written_module.py").write_text(text)
+        with pytest.raises(InputError, match="written_module was changed while") if raises else nullcontext():
+            check_code()
 
 
 def test_code_digest_sees_what_is_imported_in_the_package(module, monkeypatch) -> None:
