@@ -8,7 +8,7 @@ from PIL import Image
 
 from perceptual_lib.book.explorer.widget import Widget
 
-STEP = 7000  # pixels: eight steps, the last of them smaller
+STEP = 6272  # pixels: eight steps
 SIDE = 224
 CODED = 0.05  # what the coding of a picture may change, of 1: these are noise, the worst that there is
 

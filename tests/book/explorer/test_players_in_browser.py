@@ -134,7 +134,7 @@ def test_the_games_by_keyboard_and_by_play(games, opened) -> None:
     slider = tab.get_by_label("Changed", exact=True)
     slider.focus()
     tab.keyboard.press("ArrowRight")
-    assert slider.get_attribute("aria-valuetext") == "56 % of the pixels"
+    assert slider.get_attribute("aria-valuetext") == "50 % of the pixels"
     tab.get_by_role("button", name="Play").click()
     tab.wait_for_function("() => document.querySelector('input[type=range]').value === '8'")
     tab.get_by_role("button", name="Play").wait_for()
