@@ -91,7 +91,7 @@ def ready_for(asked: Asked) -> Worker:
     for label in filter(None, (asked.target, asked.expected)):
         index, names = worker.classifier.class_index(label), worker.classifier.class_names
         if names and not 0 <= index < len(names):
-            raise InputError(f"class {label} is out of range: {worker.classifier.name} has {len(names)}, from 0 on.")
+            raise InputError(f"class {label} is out of range: {worker.classifier.name} has {len(names)} classes.")
     return worker
 
 

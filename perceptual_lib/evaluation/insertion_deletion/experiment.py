@@ -55,14 +55,14 @@ class InsertionDeletion(Experiment):
     def _steps(self) -> int:
         """Of a curve, all alike: the areas of tables are means of its values."""
         (height, width), step = self.run.network["input_size"], self.section.step
-        if height * width % step:
+        if height * width % min(step, height * width):
             divisors = [rows for rows in range(1, height + 1) if height % rows == 0]
             rows = min(divisors, key=lambda rows: abs(rows * width - step))
             raise InputError(
                 f"insertion_deletion.step is {step}, which does not divide the {height} x {width} pixels of the "
                 f"network's input; {rows * width} does, {rows} rows."
             )
-        return height * width // step
+        return max(1, height * width // step)
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"Table 2, areas of the deletion and insertion games": insertion_deletion_table(self.table)}
