@@ -23,14 +23,11 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
         raise InputError(
             f"{left} shards of {path.name} are not computed yet, and what is published is whole: run it first."
         )
+    for game in GAMES:
+        _check_owner(folder / f"{game}.json", manifest, same_game=game == path.name)
     table_file, manifest_file = path.with_suffix(".parquet"), path.with_suffix(".json")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in [folder / f"{name}.json" for name in GAMES if (folder / f"{name}.json").exists()]:
-            others = json.loads(file.read_text(encoding="utf-8"))
-            for key in ("profile", "network")[: 1 + (file == manifest_file)]:  # games may have different networks
-                if (other := others.get(key, {}).get("name")) != manifest.get(key, {}).get("name"):
-                    raise InputError(f"{file} is of the {key} {other}; publish into another folder.")
         halves = table_file.with_suffix(".parquet.half"), manifest_file.with_suffix(".json.half")
         table.to_parquet(halves[0], compression="zstd", index=False)
         halves[1].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
@@ -38,6 +35,17 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
             half.replace(half.with_suffix(""))
     except OSError as error:
         raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
+
+
+def _check_owner(file: Path, manifest: Mapping[str, Any], same_game: bool) -> None:
+    """Raise InputError for a manifest of another profile, or where it is of the same game of another network."""
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # none, or a damaged one
+    for key in ("profile", "network") if same_game else ("profile",):
+        if (other := there.get(key, {}).get("name")) != manifest.get(key, {}).get("name"):
+            raise InputError(f"{file} is of the {key} {other}; publish into another folder.")
 
 
 @dataclass(frozen=True)

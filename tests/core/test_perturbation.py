@@ -8,7 +8,7 @@ from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
 
-from perceptual_lib import InputError, perceptual_ball
+from perceptual_lib import InputError, explain, perceptual_ball
 from perceptual_lib.core.activations import trace
 from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.perturbation import class_response, multiclass_margin
@@ -260,3 +260,34 @@ def test_networks_whose_output_is_no_logits(images: torch.Tensor) -> None:
         perceptual_ball(nn.Conv2d(3, 5, 3).double(), images)
     with pytest.raises(InputError, match="two classes or more"):
         perceptual_ball(nn.Sequential(nn.Flatten(), nn.Linear(432, 1)).double(), images)
+
+
+def test_a_search_that_does_not_begin_is_said(images) -> None:
+    class Faint(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.head = nn.Linear(432, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return 1e-7 * self.head(images.flatten(1))
+
+    with pytest.warns(UserWarning, match="zero everywhere for 4 of 4 images.*nothing was searched for"):
+        assert not perceptual_ball(Faint().double(), images, layers=()).delta.any()
+
+
+def test_a_search_that_breaks_down_is_said(images) -> None:
+    class Nan(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(432, 5).double()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(images.flatten(1)) * torch.nan
+
+    for call in (
+        lambda: perceptual_ball(Nan(), images, layers=()),
+        lambda: explain(Nan(), images, method="no_perceptual"),
+    ):
+        with pytest.warns(UserWarning, match="the search broke down in 4 of 4 problems"):
+            call()

@@ -155,18 +155,6 @@ def test_nested(said: str) -> None:
     assert behaviour() == before
 
 
-def test_two_threads_in_two_precisions() -> None:
-    """The later one keeps its own when the earlier one leaves first, and the switches are put back by the last."""
-    before = behaviour()
-    earlier, later = computing("tf32", CPU), computing("full", CPU)
-    earlier.__enter__()
-    later.__enter__()
-    earlier.__exit__(None, None, None)
-    assert rounded() == (False, False)
-    later.__exit__(None, None, None)
-    assert behaviour() == before
-
-
 @needs_newer
 def test_the_default_of_torch_still_gives_way() -> None:
     """In a process that has set nothing: what is set afterwards reaches as much as without us."""
@@ -291,19 +279,14 @@ def test_calling_a_classifier_leaves_the_switches_alone(images: Tensor) -> None:
             assert network.rounded == {(allowed, allowed)} and network.types == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda model, images: explain(model, images, method="gradient", objective=lambda logits: logits[:, 0]),
-        lambda model, images: perceptual_ball(model, images, objective=lambda logits: logits[:, 0], max_iter=1),
-        lambda model, images: explain(torch.compile(model), images, method="gradient"),
-    ],
-    ids=["objective of explain", "objective of perceptual_ball", "compiled"],
-)
-def test_a_classifier_keeps_its_precision(function, images: Tensor) -> None:
-    network = Noted()
-    function(Classifier(network, precision="bf16"), images)
-    assert torch.bfloat16 in network.types
+def test_a_classifier_keeps_its_precision(images: Tensor) -> None:
+    for function in (
+        lambda model: explain(model, images, method="gradient", objective=lambda logits: logits[:, 0]),
+        lambda model: perceptual_ball(model, images, objective=lambda logits: logits[:, 0], max_iter=1),
+        lambda model: explain(torch.compile(model), images, method="gradient"),
+    ):
+        function(Classifier(network := Noted(), precision="bf16"))
+        assert torch.bfloat16 in network.types
 
 
 @pytest.mark.parametrize("own", [16, "fp32", torch.ones(2)], ids=str)

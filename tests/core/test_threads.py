@@ -168,3 +168,17 @@ def test_a_network_without_modes(images) -> None:
     for method, settings in {"gradient": {}, "perceptual": {"max_iter": 2}}.items():
         found, expected = (explain(each, images, 1, method=method, **settings) for each in (exported, network))
         torch.testing.assert_close(found, expected)
+
+
+def test_two_threads_in_two_precisions() -> None:
+    """The later one keeps its own when the earlier one leaves first, and the switches are put back by the last."""
+    before, cpu = switches(), torch.device("cpu")
+    with computing("full", cpu):
+        full = switches()
+    earlier, later = computing("tf32", cpu), computing("full", cpu)
+    earlier.__enter__()
+    later.__enter__()
+    earlier.__exit__(None, None, None)
+    assert switches() == full != before
+    later.__exit__(None, None, None)
+    assert switches() == before

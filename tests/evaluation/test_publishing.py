@@ -40,6 +40,8 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
         ):
             publish(table[:1], manifest | changed, folder)
     assert len(load_results(folder, "localization").table) == len(table) and not list(folder.glob("*.half"))
+    (folder / "localization.json").write_text("damaged")
+    publish(table, manifest, folder)
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")
     (tmp_path / "file").touch()

@@ -229,8 +229,7 @@ def _methods(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.DataFrame
 
 
 def _no_layers(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.Series:
-    found = _methods(table[table.method == "no_perceptual"], measure, units)
-    if found.empty:
+    if (found := _methods(table[table.method == "no_perceptual"], measure, units)).empty:
         raise MissingData("no_perceptual")
     return found["no_perceptual"]
 
