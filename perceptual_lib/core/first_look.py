@@ -18,7 +18,7 @@ class Findings:
     """About a network."""
 
     depends: bool = False  # its answer for an image depends on the others in the batch: it must get each alone
-    mixed: bool = False  # its activations are not of one image after the other: where they are read, it gets each alone
+    mixed: bool = False  # its activations are not of one image after the other: each is explained alone
     probabilities: bool = False  # its outputs are those of a softmax or sigmoid, no logits
     no_gradient: str = ""  # why they have none in the image; "" where they have one
 
@@ -105,7 +105,7 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, b
             return False, False
         warn(
             "the network's activations are not of one image after the other (sequences first, several views of each?): "
-            f"methods that read them pass each image alone, which is right and slow{see('Neighbours that matter')}."
+            f"each image is explained alone, which is right and slow{see('Neighbours that matter')}."
         )
         return False, True
     depends = _near(_ask(network, pair[:1]).scores, alone[0].scores)

@@ -44,7 +44,7 @@ class Sequence(nn.Module):
 @pytest.mark.parametrize("make", [Views, Sequence])
 def test_activations_of_several_images_are_not_mixed(images, make) -> None:
     network = make().double()
-    with pytest.warns(UserWarning, match="not of one image after the other.*pass each image alone") as said:
+    with pytest.warns(UserWarning, match="not of one image after the other.*each image is explained alone") as said:
         together = perceptual_ball(network, images, layers=0, max_iter=3).delta
     assert {each.filename for each in said} == {__file__}
     alone = [perceptual_ball(network, each[None], layers=0, max_iter=3).delta for each in images]
