@@ -263,7 +263,7 @@ def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     process = subprocess.Popen(command, preexec_fn=listen, **pipes)
     wait_until(lambda: list(tmp_path.glob("??/*.npz")), 120)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     finished = len(list(tmp_path.glob("??/*.npz")))
     every = len(Localization(load_profile("smoke"), tmp_path).shards)
     assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every

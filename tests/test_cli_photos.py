@@ -134,7 +134,7 @@ def test_sigterm_ends_a_run_as_interrupt_does(tmp_path, engine) -> None:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     assert err.splitlines()[-1].startswith("perceptual-ball: interrupted, ") and err.endswith("from here.\n")
     assert "Traceback" not in err and "leaked" not in err

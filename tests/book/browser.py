@@ -8,11 +8,15 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Error, Page
 
 OPTIONS = """
     --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run
 """.split()
+
+
+PATIENCE = 120_000
+"""Milliseconds that a test waits for a page: where more runs beside it, one may stall for more than half a minute."""
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -35,13 +39,24 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def new_context(browser: Browser, **settings: object) -> Iterator[BrowserContext]:
+    """A browser that has seen nothing before: an empty cache, no settings kept."""
+    with browser.new_context(**settings) as context:
+        context.set_default_timeout(PATIENCE)
+        yield context
+
+
+@contextmanager
 def new_tab(browser: Browser, **settings: object) -> Iterator[Page]:
-    """A tab of a browser that has seen nothing before: an empty cache, no settings kept."""
-    context = browser.new_context(**settings)
-    try:
-        yield context.new_page()
-    finally:
-        context.close()
+    """The only tab of a new context. What failed on it is told with what was wrong with the page meanwhile."""
+    with new_context(browser, **settings) as context:
+        tab = context.new_page()
+        heard = complaints(tab, "")
+        try:
+            yield tab
+        except Error as failure:
+            failure.add_note(f"What was wrong on the page until then: {heard or 'nothing'}.")
+            raise
 
 
 def wake(tab: Page) -> None:

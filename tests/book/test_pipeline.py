@@ -239,12 +239,12 @@ def test_a_notebook_is_computed_beside_the_next_game(
 
     def meet(source: Path, *arguments: Any) -> None:
         if source.stem == "1-first":
-            together.wait(timeout=20)
+            together.wait(timeout=120)
         compute(source, *arguments)
 
     def meet_a_notebook(book: pipeline.Book, game: str) -> None:
         if game == "localization":
-            together.wait(timeout=20)
+            together.wait(timeout=120)
         complete(book, game)
 
     monkeypatch.setattr(pages, "compute", meet)

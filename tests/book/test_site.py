@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import complaints, wake
+from browser import complaints, new_context, new_tab, wake
 from links import broken_links, remote_requests
 from playwright.sync_api import Browser, BrowserContext
 from visits import Visit, find_missing_pictures, pages, told, width_of
@@ -34,7 +34,7 @@ def on_a_phone(site: Path, browser: Browser) -> dict[str, Visit]:
     listings = [name for name in pages(site) if name.startswith("_modules")]
     longest = sorted(listings, key=lambda name: (site / name).stat().st_size)[-3:]
     written = [name for name in pages(site) if name not in listings]
-    with browser.new_context(viewport={"width": PHONE, "height": 740}) as context:  # one: a new one takes a second
+    with new_context(browser, viewport={"width": PHONE, "height": 740}) as context:  # one: a new one takes a second
         return {name: visit_phone(context, site.as_uri(), name) for name in [*written, *longest]}
 
 
@@ -96,14 +96,14 @@ def test_every_picture_can_be_seen(on_a_phone: dict[str, Visit]) -> None:
 
 
 def test_no_equation_scrolls_on_a_phone(site: Path, browser: Browser) -> None:
-    with browser.new_page(viewport={"width": PHONE, "height": 740}) as tab:
+    with new_tab(browser, viewport={"width": PHONE, "height": 740}) as tab:
         tab.goto((site / "notebooks" / "3-methodology.html").as_uri())
         widths = "all => all.map(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)"
         assert set(tab.eval_on_selector_all("div.math .equation", widths)) == {0}
 
 
 def test_search_finds_the_pages_of_the_book_before_those_of_the_library(site: Path, browser: Browser) -> None:
-    with browser.new_page() as tab:
+    with new_tab(browser) as tab:
         tab.goto(f"{(site / 'search.html').as_uri()}?q=perceptual")
         found = tab.locator("ul.search li a")
         tab.wait_for_function("document.querySelectorAll('ul.search li').length > 50")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import complaints, served, wake
+from browser import complaints, new_context, new_tab, served, wake
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Response
 from visits import Visit, find_missing_pictures, pages, told, width_of
@@ -38,7 +38,7 @@ def on_a_desk(smoke_book: Path, browser: Browser) -> dict[str, DeskVisit]:
     """The pages that somebody wrote."""
     site = smoke_book / "_build" / "html"
     desk = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
-    with served(site) as address, browser.new_context(**desk) as context:
+    with served(site) as address, new_context(browser, **desk) as context:
         return {name: visit_desk(context, address, name) for name in pages(site) if not name.startswith("_modules")}
 
 
@@ -127,7 +127,7 @@ def test_pages_are_light(on_a_desk: dict[str, DeskVisit]) -> None:
 
 
 def test_in_the_dark_pictures_stay_and_what_is_around_them_is_dark(smoke_book: Path, browser: Browser) -> None:
-    with browser.new_page() as tab:
+    with new_tab(browser) as tab:
         tab.goto((smoke_book / "_build/html/notebooks/4.2-weak-localization.html").as_uri())
         figure = tab.locator(".around-panels").first
         seen = {}
@@ -141,7 +141,7 @@ def test_in_the_dark_pictures_stay_and_what_is_around_them_is_dark(smoke_book: P
 
 
 def test_claims_are_filtered_by_verdict_and_opened_in_place(smoke_book: Path, browser: Browser) -> None:
-    with browser.new_page() as tab:
+    with new_tab(browser) as tab:
         tab.goto((smoke_book / "_build/html/notebooks/scoreboard.html").as_uri())
         cells, boxes = tab.locator(".claims details"), tab.locator(".claims input")
         assert cells.count() == len(CLAIMS)

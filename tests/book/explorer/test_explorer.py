@@ -178,7 +178,7 @@ def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None
 
     monkeypatch.setattr(Explorer, "send", stop_once)
     explorer._answer(explorer, {"need": key}, [])
-    assert reached.wait(60)
+    assert reached.wait(120)
     time.sleep(0.3)
     assert sent[-1][0]["step"] == 3
     ask(explorer, need=key)
