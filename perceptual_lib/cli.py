@@ -15,7 +15,6 @@ from perceptual_lib.evaluation.games import GAMES, STORE
 
 try:
     import typer
-    from tqdm import tqdm
 except ModuleNotFoundError as missing:
     sys.exit(f"perceptual-ball: it needs {missing.name}: pip install 'perceptual-ball[experiments]'.")
 
@@ -124,7 +123,10 @@ def run(
     cluster = {"workers": workers, "address": address, "gpus": gpus}
     with _experiments(profile, experiment, limit, only, store, engine, **cluster) as experiments:
         if dry_run:
-            _estimate(experiments)
+            from perceptual_lib.runs.progress import estimate
+
+            work = [(each.run, each.unfinished) for each in experiments]
+            typer.echo("\n".join(estimate(work, experiments[0].profile.batch_size)))
         else:
             _complete(experiments, profile)
 
@@ -136,30 +138,6 @@ def _experiments(profile: str, names, limit: int | None, only, store: Path, engi
 
     executor, settings = partial(make_executor, engine, **cluster), perceptual_lib.load_profile(profile)
     return experiments_of(settings, executor, store, names=names or (), limit=limit, only=only or ())
-
-
-def _estimate(experiments) -> None:
-    """Say what is left to compute, and how long that takes here."""
-    from perceptual_lib.runs.progress import distinct
-
-    unfinished = distinct((each.run, each.unfinished) for each in experiments).values()
-    if not unfinished:
-        return typer.echo("Everything is finished.")
-    typer.echo(f"To compute: {len(unfinished):,} shards")
-    expected, batch = 0.0, experiments[0].profile.batch_size
-    for network, run in {each.run.network["name"]: each.run for each in experiments}.items():
-        shards = [shard for owner, shard in unfinished if owner.network["name"] == network]
-        forward, backward = (sum(len(shard.photographs) * shard.passes[i] for shard in shards) for i in range(2))
-        seconds = run.ask("pass_seconds", batch)
-        expected += (forward * seconds[0] + backward * seconds[1]) / run.executor.capacity
-        typer.echo(
-            f"Passes:     {forward:,} forward, {backward:,} backward of {network}\n"
-            f"Measured:   {seconds[0]:.3f} s forward, {seconds[1]:.3f} s backward for an image of a batch of {batch} "
-            f"({run.network['device']})"
-        )
-    workers = f"{run.executor.capacity} worker{'s' * (run.executor.capacity > 1)}"
-    time = f"{expected / 86400:.1f} days" if expected > 2 * 86400 else tqdm.format_interval(expected)
-    typer.echo(f"Expected:   {time} with {workers}, what is not the network's not counted")
 
 
 def _complete(experiments, profile: str) -> None:
@@ -206,6 +184,7 @@ def results(
     profile: ProfileName,
     format: Annotated[str, typer.Option(help="text, csv, markdown or latex")] = "text",
     publish: Annotated[Path | None, typer.Option(help="folder for whole tables (Parquet) and manifests")] = None,
+    add: Annotated[Path | None, typer.Option(help="such a folder, for rows that are whole beside those in it")] = None,
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
@@ -228,6 +207,8 @@ def results(
                 typer.echo(f"{each.name}: {left} shards are not computed yet: this is a table of what is.", err=True)
             if publish is not None:
                 publishing.publish(each.table, each.manifest, publish)
+            if add is not None:
+                publishing.publish_rows(each, add)
 
 
 data = typer.Typer(help="What data a profile needs.", no_args_is_help=True)

@@ -176,6 +176,12 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
         status == 0 and err == "" and [line.split("|")[2].strip(" :-") for line in out.splitlines()] == ["n", "", "4"]
     )
     assert {path.name for path in (tmp_path / "published").iterdir()} == {"localization.json", "localization.parquet"}
+    (tmp_path / "published" / "localization.parquet").unlink()
+    status, _, err = experiment("results", "--add", tmp_path / "published")
+    assert status == 2 and "there are no results of localization in" in err
+    (tmp_path / "published" / "localization.json").unlink()
+    assert experiment("results", "--add", tmp_path / "published")[::2] == (0, "")
+    assert len(list((tmp_path / "published").iterdir())) == 2
     status, out, err = experiment("results", "--limit", 1)
     assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
 

@@ -17,6 +17,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.settings import Settings
 from perceptual_lib.evaluation.games import GAMES, STORE
 from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.publishing import failures
 from perceptual_lib.evaluation.rows import Row, check_layers, draw_subset, layer_ranges
 from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.methods import find_method
@@ -253,8 +254,6 @@ class Experiment(ABC):
     @property
     def manifest(self) -> dict[str, Any]:
         """What made the table, as JSON; seconds are those of workers, maps that other experiments share included."""
-        failed = self.table[self.table.failure != ""]
-        failed = failed.drop_duplicates(failed.columns.intersection(["method", "settings", "scale", "seed", self.unit]))
         images = [(picture.name, digest(picture)) for picture in self.pictures]
         return {
             "experiment": self.name,
@@ -265,7 +264,7 @@ class Experiment(ABC):
             "code": code_digest(type(self).__module__, self.kind, "perceptual_lib.methods"),
             f"{self.unit}s": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
             "seeds": {"subsets": 0, "methods": 0},
-            "failures": failed[["method", "settings", self.unit, "failure"]].to_dict("records"),
+            "failures": failures(self.table, self.unit),
             "unfinished": len(self.unfinished),
             "seconds": round(sum(float(each["seconds"].sum()) for each in map(self.run.load, self.shards) if each)),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,15 +1,19 @@
 """Tables of experiments and their manifests: as files, and as what a page shows."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.games import GAMES
+
+if TYPE_CHECKING:  # which imports this
+    from perceptual_lib.evaluation.experiment import Experiment
 
 
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
@@ -35,6 +39,63 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
             half.replace(half.with_suffix(""))
     except OSError as error:
         raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
+
+
+def publish_rows(experiment: "Experiment", folder: Path) -> None:
+    """Publish the rows of an experiment that are finished on all their pictures, beside what is published of others.
+
+    So a run may be computed row by row, on many machines. The manifest's "parts" say what made which. Raises InputError
+    where no row is finished, and as `publish`; where what is there is of other pictures, or has a method with other
+    settings.
+    """
+    left = [about for about, shard in experiment.pieces if experiment.run.unfinished([shard])]
+    part = copy(experiment)
+    part.pieces = [piece for piece in experiment.pieces if piece[0] not in left]
+    part.__dict__.pop("table", None)  # of all pieces
+    if part.table.empty:
+        raise InputError(f"no row of {experiment.name} is finished on all its pictures yet: run it first.")
+    publish(*_joined(part.table, part.manifest, folder), folder)
+
+
+def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, Mapping[str, Any]]:
+    """With what is published of other rows; raises InputError where they cannot be one table."""
+    if not (folder / f"{manifest['experiment']}.json").exists():
+        return table, manifest
+    before = load_results(folder, manifest["experiment"])
+    there, here = (each | each["network"] for each in (before.manifest, manifest))
+    for what in ("weights", "device", "precision", f"{before.unit}s"):
+        if there[what] != here.get(what):
+            raise InputError(f"what is in {folder} is of other {what}: publish into another folder.")
+    row = [name for name in ("role", "method", "scale", "seed") if name in table]
+    new, old = (pd.MultiIndex.from_frame(each[[*row, "settings"]]) for each in (table, before.table))
+    kept = before.table[~old.isin(new)]
+    both = pd.concat([kept, table], ignore_index=True)
+    ways = both[both.role == "table"].groupby(row).settings.nunique()
+    if (twice := ways[ways > 1]).size:
+        raise InputError(f"{folder} has {twice.index[0][1]} with other settings: publish into another folder.")
+    named = set(_rows(kept, row))
+    earlier = before.manifest.get("parts", [_part(before.manifest, before.table, row)])
+    earlier = [part | {"rows": [each for each in part["rows"] if each in named]} for part in earlier]
+    parts = [*(part for part in earlier if part["rows"]), _part(manifest, table, row)]
+    whole = {"failures": failures(both, before.unit), "seconds": sum(part["seconds"] or 0 for part in parts)}
+    return both, {**manifest, **whole, "parts": parts}
+
+
+def _part(manifest: Mapping[str, Any], table: pd.DataFrame, row: Sequence[str]) -> dict[str, Any]:
+    """What a manifest says that may differ from part to part, and the rows of the table that it is said of."""
+    about = {name: manifest[name] for name in ("machine", "versions", "code", "seconds", "made")}
+    return about | {"rows": _rows(table, row)}
+
+
+def _rows(table: pd.DataFrame, row: Sequence[str]) -> list[str]:
+    return [" ".join(map(str, each)) for each in table[row].drop_duplicates().itertuples(index=False)]
+
+
+def failures(table: pd.DataFrame, unit: str) -> list[dict[str, str]]:
+    """What failed, and why: once for each picture of a row."""
+    failed = table[table.failure != ""]
+    told = failed.columns.intersection(["method", "settings", "scale", "seed", unit])
+    return failed.drop_duplicates(told)[["method", "settings", unit, "failure"]].to_dict("records")
 
 
 def _check_owner(file: Path, manifest: Mapping[str, Any], same_game: bool) -> None:
@@ -68,15 +129,23 @@ class Results:
 
     def describe(self) -> str:
         """The run in two sentences for readers: which it is, and what it was."""
-        made, failures = self.manifest, len(self.manifest["failures"])
+        made, failed = self.manifest, len(self.manifest["failures"])
         minutes = made["seconds"] and made["seconds"] / 60  # None where the run was stopped on the way: nobody knows
         time = "" if minutes is None else f"{minutes:.0f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
+        parts = made.get("parts", [made])
+        days = sorted({part["made"][:10] for part in parts})
         return (
             f"This is {self.title}. {made['network']['name']} on {self.n} {self.unit}{'s' * (self.n != 1)}, "
-            f"{time and time + ' of one worker, '}{made['machine']}; "
+            f"{time and time + ' of one worker, '}{_all('machine', parts)}; "
             f"weights {made['network']['weights'][:12]}, pictures {made[f'{self.unit}s']['sha256'][:12]}, "
-            f"{failures} failure{'s' * (failures != 1)}, torch {made['versions']['torch']}, {made['made'][:10]}."
+            f"{failed} failure{'s' * (failed != 1)}, torch {_all('torch', [part['versions'] for part in parts])}, "
+            f"{' to '.join(dict.fromkeys((days[0], days[-1])))}{f', in {len(parts)} parts' * (len(parts) > 1)}."
         )
+
+
+def _all(name: str, parts: Sequence[Mapping[str, Any]]) -> str:
+    """What parts say, each once."""
+    return " and ".join(dict.fromkeys(part[name] for part in parts))
 
 
 def load_results(folder: Path, experiment: str) -> Results:

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
 
@@ -54,3 +54,26 @@ class _Lines:
 def distinct(work: Work) -> dict[str, tuple[Run, Shard]]:
     """The shards by key: two experiments may score the same maps, which are computed once."""
     return {run.key(shard): (run, shard) for run, shards in work for shard in shards}
+
+
+def estimate(work: Work, batch: int) -> Iterator[str]:
+    """Lines that say what unfinished shards are, and how long they take here, from passes of so many images."""
+    unfinished = distinct(work).values()
+    if not unfinished:
+        yield "Everything is finished."
+        return
+    yield f"To compute: {len(unfinished):,} shards"
+    expected = 0.0
+    for network, run in {run.network["name"]: run for run, _ in unfinished}.items():
+        shards = [shard for owner, shard in unfinished if owner.network["name"] == network]
+        forward, backward = (sum(len(shard.photographs) * shard.passes[i] for shard in shards) for i in range(2))
+        seconds = run.ask("pass_seconds", batch)
+        expected += (forward * seconds[0] + backward * seconds[1]) / run.executor.capacity
+        yield f"Passes:     {forward:,} forward, {backward:,} backward of {network}"
+        yield (
+            f"Measured:   {seconds[0]:.3f} s forward, {seconds[1]:.3f} s backward for an image of a batch of {batch} "
+            f"({run.network['device']})"
+        )
+    workers = f"{run.executor.capacity} worker{'s' * (run.executor.capacity > 1)}"
+    time = f"{expected / 86400:.1f} days" if expected > 2 * 86400 else tqdm.format_interval(expected)
+    yield f"Expected:   {time} with {workers}, what is not the network's not counted"

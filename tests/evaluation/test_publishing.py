@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from stand_ins import finished, small_profile
+from stand_ins import Layered, finished, small_profile
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation import experiments
 from perceptual_lib.evaluation.experiments import play
 from perceptual_lib.evaluation.localization.experiment import Localization
-from perceptual_lib.evaluation.publishing import Results, load_all, load_results, publish
+from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.publishing import Results, load_all, load_results, publish, publish_rows
 from perceptual_lib.runs.executors import Local
 
 
@@ -47,6 +48,69 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="results cannot be written into"):
         publish(table, manifest, tmp_path / "file")
+
+
+def by_row(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns="seconds").sort_values(["method", "settings", "photograph", "sigma"], ignore_index=True)
+
+
+def test_a_run_is_published_row_by_row(tmp_path, of_profiles) -> None:
+    Image.new("RGB", (5, 5)).save(of_profiles[0].path)
+    of_profiles[1].path.unlink()
+    settings = small_profile(
+        localization={"methods": ["gradient", "center", "perceptual"], "ranges": 2, "granularity": "activation"}
+    )
+    whole = finished(Localization, tmp_path / "at once", settings)
+    folder = tmp_path / "published"
+
+    def run(at: str, *only: str) -> Localization:
+        return Localization(settings, tmp_path / at, Local({"model": Layered()}), only=only)
+
+    with pytest.raises(InputError, match="no row of localization is finished on all its pictures yet"):
+        publish_rows(run("here"), folder)
+    [scores] = run("here", "gradient").shards[-1:]
+    run("here").run.complete([scores])  # the last pictures of one method
+    run("here", "center").complete()
+    publish_rows(run("here"), folder)
+    assert set(load_results(folder, "localization").table.method) == {"center"}
+    assert "parts" not in load_results(folder, "localization").manifest
+    (other := run("elsewhere", "gradient", "perceptual", "perceptual_guided")).complete()  # its store lacks the first
+    publish_rows(other, folder)
+    found = load_results(folder, "localization")
+    pd.testing.assert_frame_equal(by_row(found.table.drop(columns="hits")), by_row(whole.table.drop(columns="hits")))
+    parts = found.manifest["parts"]
+    rows = ["table center", "table gradient", "table perceptual", "range perceptual", "range perceptual_guided"]
+    assert [part["rows"] for part in parts] == [rows[:1], rows[1:]]
+    assert found.manifest["seconds"] == sum(part["seconds"] for part in parts) and ", in 2 parts." in found.describe()
+    assert by_failure(found.manifest) == by_failure(whole.manifest) and len(by_failure(whole.manifest)) > 3
+    publish_rows(run("here", "center"), folder)  # again, in place of its rows
+    assert [part["rows"] for part in load_results(folder, "localization").manifest["parts"]] == [rows[1:], rows[:1]]
+    assert len(load_results(folder, "localization").table) == len(whole.table)
+
+
+def by_failure(manifest: dict) -> list[str]:
+    return sorted(map(repr, manifest["failures"]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"perturbation": {"layer_weight": 2.0, "layers": "0-0"}}, "has perceptual with other settings"),
+        ({"limit": 2}, "is of other photographs"),
+        ({"network": 1}, "is of other weights"),
+        ({"name": "another"}, "is of the profile mine"),
+    ],
+)
+def test_rows_of_something_else_are_not_added(changed, message, tmp_path, of_profiles) -> None:
+    settings = small_profile(localization={"methods": ["perceptual"], "sigmas": [0.0]})
+    folder = tmp_path / "published"
+    publish_rows(finished(Localization, tmp_path, settings), folder)
+    before = load_results(folder, "localization").manifest
+    arguments = {"limit": changed.pop("limit", None), "network": Layered(changed.pop("network", 0))}
+    other = Profile(**settings.model_dump(exclude_defaults=True) | changed)
+    with pytest.raises(InputError, match=message):
+        publish_rows(finished(Localization, tmp_path / "other", other, **arguments), folder)
+    assert load_results(folder, "localization").manifest == before
 
 
 def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypatch) -> None:
