@@ -186,6 +186,16 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
 
 
+def test_a_method_that_fails_on_every_picture_is_no_success(run, tmp_path) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(
+        "base: smoke\nmethods: {rise: {samples: -5}}\nlocalization: {methods: [rise, center], ranges: 0}"
+    )
+    status, out, err = run("run", profile, "--experiment", "localization", "--store", tmp_path / "store")
+    assert status == 1 and out.startswith("Finished, 4 failures.") and err.count("rise failed on imagenet_") == 4
+    assert err.splitlines()[-1] == "perceptual-ball: rise failed on every picture: there are no maps to compare."
+
+
 def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     chosen = ["smoke", "--only", "gradient", "--store", tmp_path / "store"]
     status, out, _ = run("run", *chosen, "--dry-run")
