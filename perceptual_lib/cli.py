@@ -197,6 +197,8 @@ def results(
     from perceptual_lib.evaluation import publishing
     from perceptual_lib.evaluation.tables import format_table
 
+    if only and publish:
+        raise InputError("--publish is of whole runs: leave out --only, or --add rows to what is there.")
     width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     with _experiments(profile, experiment, limit, only, store) as experiments:
         if all(each.table.empty for each in experiments):
@@ -210,8 +212,8 @@ def results(
                 typer.echo(f"{each.name}: {left} shards are not computed yet: this is a table of what is.", err=True)
             if publish is not None:
                 publishing.publish(each.table, each.manifest, publish)
-            if add is not None:
-                publishing.publish_rows(each, add)
+        if add is not None and not any([publishing.publish_rows(each, add) for each in experiments]):
+            raise InputError(f"no row of {profile} is finished on all its pictures yet: perceptual-ball run {profile}")
 
 
 data = typer.Typer(help="What data a profile needs.", no_args_is_help=True)

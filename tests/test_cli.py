@@ -171,7 +171,7 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     assert all(len(line) < 100 and "\r" not in line for line in err.splitlines())  # no terminal
     assert experiment("run", "--dry-run")[1] == "Everything is finished.\n"
     assert experiment("status")[1].split() == "gradient 1 of 1 localization of gradient 1 of 1".split()
-    status, out, err = experiment("results", "--format", "markdown", "--publish", tmp_path / "published")
+    status, out, err = experiment("results", "--format", "markdown", "--add", tmp_path / "published")
     assert (
         status == 0 and err == "" and [line.split("|")[2].strip(" :-") for line in out.splitlines()] == ["n", "", "4"]
     )
@@ -179,9 +179,8 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     (tmp_path / "published" / "localization.parquet").unlink()
     status, _, err = experiment("results", "--add", tmp_path / "published")
     assert status == 2 and "there are no results of localization in" in err
-    (tmp_path / "published" / "localization.json").unlink()
-    assert experiment("results", "--add", tmp_path / "published")[::2] == (0, "")
-    assert len(list((tmp_path / "published").iterdir())) == 2
+    status, _, err = experiment("results", "--publish", tmp_path / "published")
+    assert status == 2 and "--publish is of whole runs: leave out --only" in err
     status, out, err = experiment("results", "--limit", 1)
     assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
 
@@ -194,6 +193,10 @@ def test_a_method_that_fails_on_every_picture_is_no_success(run, tmp_path) -> No
     status, out, err = run("run", profile, "--experiment", "localization", "--store", tmp_path / "store")
     assert status == 1 and out.startswith("Finished, 4 failures.") and err.count("rise failed on imagenet_") == 4
     assert err.splitlines()[-1] == "perceptual-ball: rise failed on every picture: there are no maps to compare."
+    published = tmp_path / "published"
+    chosen = ["results", profile, "--experiment", "localization", "--store", tmp_path / "store"]
+    assert run(*chosen, "--publish", published)[0] == 0
+    assert {path.name for path in published.iterdir()} == {"localization.json", "localization.parquet"}
 
 
 def test_all_experiments_of_a_profile(run, tmp_path) -> None:
@@ -202,7 +205,7 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     # Maps of the photographs, of a scene at two scales, and of random networks; scores of all but the last.
     assert status == 0 and "To compute: 8 shards" in out
     assert run("run", *chosen)[0] == 0
-    status, out, err = run("results", *chosen, "--publish", tmp_path / "published")
+    status, out, err = run("results", *chosen, "--add", tmp_path / "published")
     titles = [line for line in out.splitlines() if line.startswith("#")]
     assert status == 0 and err == ""
     assert [title[:9] for title in titles[:4]] == ["# Table 1", "# Table 2", "# Table 3", "# Table 3"]

@@ -16,6 +16,13 @@ if TYPE_CHECKING:  # which imports this
     from perceptual_lib.evaluation.experiment import Experiment
 
 
+ROW = ("role", "method", "scale", "seed")
+"""Columns that tell a row of a table; the ranges of layers of a method are one."""
+
+OWN = ("methods", "ranges", "scales", "range_scales")
+"""What a profile says of a game and the lines of a row say for themselves."""
+
+
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
     """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json, in place of an earlier state of both.
 
@@ -41,54 +48,63 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
         raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
 
 
-def publish_rows(experiment: "Experiment", folder: Path) -> None:
-    """Publish the rows of an experiment that are finished on all their pictures, beside what is published of others.
+def publish_rows(experiment: "Experiment", folder: Path) -> bool:
+    """Publish what is finished on all its pictures, in place of the same rows there and beside all others.
 
-    So a run may be computed row by row, on many machines. The manifest's "parts" say what made which. Raises InputError
-    where no row is finished, and as `publish`; where what is there is of other pictures, or has a method with other
-    settings.
+    So a run may be computed bit by bit, on several machines. A row is a method in its role, at a scale, with a seed;
+    its ranges of layers are one. The manifest's "parts" say what made which. Returns whether there was any; raises
+    InputError as `publish`, and where other pictures, weights or settings made what is there.
     """
-    left = [about for about, shard in experiment.pieces if experiment.run.unfinished([shard])]
+    pieces = list(zip(_rows(pd.DataFrame([about for about, _ in experiment.pieces])), experiment.pieces, strict=True))
+    left = {row for row, (_, shard) in pieces if experiment.run.unfinished([shard])}
     part = copy(experiment)
-    part.pieces = [piece for piece in experiment.pieces if piece[0] not in left]
+    part.pieces = [piece for row, piece in pieces if row not in left]
     part.__dict__.pop("table", None)  # of all pieces
     if part.table.empty:
-        raise InputError(f"no row of {experiment.name} is finished on all its pictures yet: run it first.")
+        return False
     publish(*_joined(part.table, part.manifest, folder), folder)
+    return True
 
 
 def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, Mapping[str, Any]]:
     """With what is published of other rows; raises InputError where they cannot be one table."""
-    if not (folder / f"{manifest['experiment']}.json").exists():
-        return table, manifest
-    before = load_results(folder, manifest["experiment"])
-    there, here = (each | each["network"] for each in (before.manifest, manifest))
-    for what in ("weights", "device", "precision", f"{before.unit}s"):
-        if there[what] != here.get(what):
-            raise InputError(f"what is in {folder} is of other {what}: publish into another folder.")
-    row = [name for name in ("role", "method", "scale", "seed") if name in table]
-    new, old = (pd.MultiIndex.from_frame(each[[*row, "settings"]]) for each in (table, before.table))
-    kept = before.table[~old.isin(new)]
-    both = pd.concat([kept, table], ignore_index=True)
-    ways = both[both.role == "table"].groupby(row).settings.nunique()
-    if (twice := ways[ways > 1]).size:
-        raise InputError(f"{folder} has {twice.index[0][1]} with other settings: publish into another folder.")
-    named = set(_rows(kept, row))
-    earlier = before.manifest.get("parts", [_part(before.manifest, before.table, row)])
-    earlier = [part | {"rows": [each for each in part["rows"] if each in named]} for part in earlier]
-    parts = [*(part for part in earlier if part["rows"]), _part(manifest, table, row)]
-    whole = {"failures": failures(both, before.unit), "seconds": sum(part["seconds"] or 0 for part in parts)}
-    return both, {**manifest, **whole, "parts": parts}
+    parts, game = [_part(manifest, table)], manifest["experiment"]
+    if (folder / f"{game}.json").exists():
+        before = load_results(folder, game)
+        made, making = (_settings(each, before.unit) for each in (before.manifest, manifest))
+        if differ := [name for name in made.keys() & making.keys() if made[name] != making[name]]:
+            raise InputError(f"{folder} has {game} with other {min(differ)}: publish into another folder.")
+        rows = _rows(before.table)
+        kept = before.table[~rows.isin(parts[0]["rows"])]
+        left = set(rows[kept.index])
+        earlier = before.manifest.get("parts", [_part(before.manifest, before.table)])
+        earlier = [part | {"rows": [each for each in part["rows"] if each in left]} for part in earlier]
+        parts = [*(part for part in earlier if part["rows"]), *parts]
+        table = pd.concat([kept, table], ignore_index=True)
+        manifest = {**manifest, "failures": failures(table, before.unit)}
+    seconds = [part["seconds"] for part in parts]
+    return table, {**manifest, "seconds": None if None in seconds else sum(seconds), "parts": parts}
 
 
-def _part(manifest: Mapping[str, Any], table: pd.DataFrame, row: Sequence[str]) -> dict[str, Any]:
-    """What a manifest says that may differ from part to part, and the rows of the table that it is said of."""
+def _part(manifest: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """What a manifest says that may differ from part to part, and the rows that it is said of."""
     about = {name: manifest[name] for name in ("machine", "versions", "code", "seconds", "made")}
-    return about | {"rows": _rows(table, row)}
+    return about | {"rows": _rows(table).unique().tolist()}
 
 
-def _rows(table: pd.DataFrame, row: Sequence[str]) -> list[str]:
-    return [" ".join(map(str, each)) for each in table[row].drop_duplicates().itertuples(index=False)]
+def _rows(table: pd.DataFrame) -> pd.Series:
+    """(lines,) what parts call the row of each."""
+    first, *others = (table[name].astype(str) for name in ROW if name in table)
+    return first.str.cat(others, sep=" ")
+
+
+def _settings(manifest: Mapping[str, Any], unit: str) -> dict[str, Any]:
+    """By name what all rows of a table must share."""
+    profile, network = manifest["profile"], manifest["network"]
+    game = {name: value for name, value in profile[manifest["experiment"]].items() if name not in OWN}
+    shared = {name: profile[name] for name in ("perturbation", "methods")}
+    computed = {name: network[name] for name in ("weights", "device", "precision")}
+    return shared | game | computed | {f"{unit}s": manifest.get(f"{unit}s")}
 
 
 def failures(table: pd.DataFrame, unit: str) -> list[dict[str, str]]:

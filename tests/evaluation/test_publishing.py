@@ -66,14 +66,13 @@ def test_a_run_is_published_row_by_row(tmp_path, of_profiles) -> None:
     def run(at: str, *only: str) -> Localization:
         return Localization(settings, tmp_path / at, Local({"model": Layered()}), only=only)
 
-    with pytest.raises(InputError, match="no row of localization is finished on all its pictures yet"):
-        publish_rows(run("here"), folder)
+    assert not publish_rows(run("here"), folder) and not folder.exists()
     [scores] = run("here", "gradient").shards[-1:]
     run("here").run.complete([scores])  # the last pictures of one method
     run("here", "center").complete()
-    publish_rows(run("here"), folder)
+    assert publish_rows(run("here"), folder)
     assert set(load_results(folder, "localization").table.method) == {"center"}
-    assert "parts" not in load_results(folder, "localization").manifest
+    assert [part["rows"] for part in load_results(folder, "localization").manifest["parts"]] == [["table center"]]
     (other := run("elsewhere", "gradient", "perceptual", "perceptual_guided")).complete()  # its store lacks the first
     publish_rows(other, folder)
     found = load_results(folder, "localization")
@@ -95,9 +94,10 @@ def by_failure(manifest: dict) -> list[str]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"perturbation": {"layer_weight": 2.0, "layers": "0-0"}}, "has perceptual with other settings"),
-        ({"limit": 2}, "is of other photographs"),
-        ({"network": 1}, "is of other weights"),
+        ({"perturbation": {"layer_weight": 2.0, "layers": "0-0"}}, "with other perturbation"),
+        ({"localization": {"methods": ["perceptual"], "sigmas": [1.0]}}, "with other sigmas"),
+        ({"limit": 2}, "with other photographs"),
+        ({"network": 1}, "with other weights"),
         ({"name": "another"}, "is of the profile mine"),
     ],
 )
