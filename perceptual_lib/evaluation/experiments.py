@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +63,10 @@ def play(
 ) -> list[tuple[Experiment, list[Results]]]:
     """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
 
-    Those are the profile's own and, of the published ones that it names as `beside`, the first that has lines of the
-    game in this role, or the first that has the game. The one with more pictures comes first: what a page finds, it
-    finds there. Without names, all games of the profile. Raises InputError as `experiments_of`, and where no such run
-    has a game.
+    Those are the profile's own and, of the published ones that it names as `beside`, the first that has most of the
+    methods that they have in this role, or the first that has the game: a run may be published row by row. The one with
+    more pictures comes first: what a page finds, it finds there. Without names, all games of the profile. Raises
+    InputError as `experiments_of`, and where no such run has a game.
     """
     title, played = f"this book's own run, of the profile {profile.name}", []
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
@@ -77,8 +76,9 @@ def play(
             runs = [Results(title, experiment.table, experiment.manifest)]
             if folders := [Path(root, "results", name) for name in profile.beside or ()]:
                 with_it = [folder for folder in folders if (folder / f"{experiment.name}.json").exists()]
-                published = (load_results(folder, experiment.name) for folder in with_it or folders[-1:])
-                first = next(published)
-                runs.append(next((run for run in chain([first], published) if role in set(run.table.role)), first))
+                published = [load_results(folder, experiment.name) for folder in with_it or folders[-1:]]
+                methods = [set(run.table.method[run.table.role == role]) for run in published]
+                most = [2 * len(each) > len(set.union(*methods)) for each in methods]
+                runs.append(published[most.index(True) if any(most) else 0])
             played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))
     return played

@@ -105,7 +105,8 @@ def test_torchvisions_segmentation_and_an_embedding_as_the_book_shows(images: Te
 
     def at_the_middle(output: dict[str, Tensor]) -> Tensor:
         scores = output["out"][:, :, 32, 32]
-        return scores[:, 12] - scores[:, :12].amax(1)
+        others = torch.cat([scores[:, :12], scores[:, 13:]], 1)
+        return scores[:, 12] - others.amax(1)
 
     for method, settings in {"perceptual": {"max_iter": 3}, "gradient": {}}.items():
         maps = explain(network, image, method=method, objective=at_the_middle, **settings)

@@ -132,5 +132,10 @@ def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypat
     for role, shown in {"range": "other", "sweep": "first"}.items():
         [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change", role=role)
         assert {run.title for run in runs} == {alone[0].title, f"the published run {shown}"}
+    publish(experiment.table, manifest, tmp_path / "results" / "other")
+    one_row = experiment.table[experiment.table.method == "perceptual"]
+    publish(one_row, experiment.manifest, tmp_path / "results" / "first")
+    [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")
+    assert {run.title for run in runs} == {alone[0].title, "the published run other"}  # the first has half of the rows
     with pytest.raises(InputError, match="no results of change in .*none"):
         play(settings.model_copy(update={"beside": ["none"]}), tmp_path, "change")
