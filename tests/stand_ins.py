@@ -128,11 +128,17 @@ def local_run(folder: Path, report=lambda *_: None, network: nn.Module | None = 
     return Run(Store(folder), Local({"model": network or Small()}), report)
 
 
-def run_beside(folder: Path, photographs, states) -> None:
-    """A run in a process of its own, which tells of its states: (process, state, key)."""
+def run_beside(folder: Path, photographs, states, together=None) -> None:
+    """A run in a process of its own, which tells of its states: (process, state, key).
+
+    It computes its first shard when all that share the barrier `together` have begun one.
+    """
+    begun = []
 
     def report(shard: Shard, state: str) -> None:
         states.put((os.getpid(), state, run.key(shard)))
+        if together and state == "started" and not begun:
+            begun.append(together.wait(120))
 
     run = local_run(folder, report)
     run.complete(work(photographs, 1))

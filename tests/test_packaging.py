@@ -64,11 +64,6 @@ def test_a_dependency_is_bounded_on_both_sides_and_locked_within(requirement: Re
     assert locked()[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-def test_each_bound_has_its_reason() -> None:
-    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
-    assert [line for line in lines if re.match(r'  "[\w-]+[=<>]', line) and "# " not in line] == []
-
-
 def test_the_lock_covers_what_the_dependencies_need() -> None:
     lock = locked()
     for name, reasons in needed({canonicalize_name(requirement.name) for requirement in requirements()}).items():

@@ -28,13 +28,13 @@ PAGE = """<!doctype html>
 </article></html>"""
 
 
-@pytest.fixture(params=["server", "disk"])
+@pytest.fixture
 def tab(request: pytest.FixtureRequest, tmp_path: Path, browser: Browser) -> Iterator[Page]:
     (tmp_path / "page.html").write_text(PAGE, encoding="utf-8")
     for name in ("book.css", "tables.js"):
         (tmp_path / name).write_text((STATIC / name).read_text(encoding="utf-8"), encoding="utf-8")
     with served(tmp_path) as address, new_tab(browser, viewport={"width": 390, "height": 800}) as tab:
-        tab.goto(f"{address if request.param == 'server' else tmp_path.as_uri()}/page.html")
+        tab.goto(f"{address if getattr(request, 'param', '') == 'server' else tmp_path.as_uri()}/page.html")
         yield tab
 
 
@@ -83,6 +83,7 @@ def test_the_first_column_of_a_table_in_groups_stays(tab: Page) -> None:
     assert abs(first - left) <= 1 and second < left + 150
 
 
+@pytest.mark.parametrize("tab", ["server", "disk"], indirect=True)
 def test_a_table_can_be_copied(tab: Page) -> None:
     tab.evaluate("document.addEventListener('copy', () => (window.copied = String(getSelection())))")
     tab.evaluate("navigator.clipboard && (navigator.clipboard.writeText = async text => (window.copied = text))")

@@ -82,6 +82,8 @@ def test_a_pixel_of_a_segmentation_is_explained_by_what_it_sees(method: str) -> 
     assert maps.shape == (1, 16, 16) and maps.std() > 0
     if method in ("gradient", "smoothgrad"):  # two convolutions of 3 x 3 see 5 x 5
         assert maps[0, 2:7, 3:8].sum() > 0 and maps.sum() == pytest.approx(maps[0, 2:7, 3:8].sum())
+    elif method == "perceptual":
+        assert maps.max() == maps[0, 2:7, 3:8].max()
 
 
 def test_what_does_not_fit_is_one_sentence(network: TinyNetwork, images: Tensor) -> None:

@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,9 +81,17 @@ def assert_worker_may_die(executor: Executor, folder: Path, photographs) -> None
     assert kept(folder / "store") == before and leftovers(folder / "store") == []
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Numbers must not depend on it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
-def test_processes_give_the_same_bits_also_when_workers_die(tmp_path, photographs) -> None:
-    torch.set_num_threads(2)  # numbers must not depend on it
+def test_processes_give_the_same_bits_also_when_workers_die(tmp_path, photographs, two_threads) -> None:
     with closing(Processes({"model": Small()}, 2)) as executor:
         assert_worker_may_die(executor, tmp_path, photographs[:4])
         run = Run(Store(tmp_path / "store"), executor)  # after it, workers are there again
@@ -95,7 +104,6 @@ def test_processes_give_the_same_bits_also_when_workers_die(tmp_path, photograph
         with pytest.raises(ModuleNotFoundError) as raised:
             run.ask("compute", "nowhere", {}, [""], None)
         assert "import_module" in raised.value.__notes__[0]  # where it was raised
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ def test_workers_end_with_a_run_that_is_killed(server) -> None:
 def test_two_runs_at_once_share_the_work(tmp_path, server) -> None:
     photographs = make_photographs(tmp_path / "photographs", 6)
     folder, states = tmp_path / "store", server.Queue()
-    processes = [server.Process(target=run_beside, args=(folder, photographs, states)) for _ in range(2)]
+    about = folder, photographs, states, server.Barrier(2)
+    processes = [server.Process(target=run_beside, args=about) for _ in range(2)]
     for process in processes:
         process.start()
     reports = []

@@ -18,6 +18,9 @@ FAILURES = {
     "torch's memory": RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
     "a GPU": RuntimeError("CUDA error: out of memory"),
     "a library": RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    "linear algebra": RuntimeError("CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    "no GPU": RuntimeError("No CUDA GPUs are available"),
+    "no driver": RuntimeError("Found no NVIDIA driver on your system."),
     "threads": RuntimeError("can't start new thread"),
     "said by a method": MachineError("it needs abacus: pip install abacus."),
 }

@@ -18,7 +18,7 @@ const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [460, 220, 60, 40, 12];
  */
 export function chart(curves, { title, x, y, low, high, level, steps, mark }) {
   const last = curves[0].values.length - 1;
-  const values = curves.flatMap((curve) => curve.values);
+  const values = [...curves.flatMap((curve) => curve.values), ...(level ? [level.value] : [])];
   const ticks = roundTicks(low ?? Math.min(...values), high ?? Math.max(...values));
   [low, high] = [ticks[0], ticks.at(-1)];
   const across = (index) => LEFT + ((WIDTH - LEFT - MARGIN) * index) / Math.max(1, last);

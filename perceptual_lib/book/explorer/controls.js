@@ -39,6 +39,7 @@ export function controlsOf(model, state, own, ranges, shown) {
   });
   const set = (trait) => (value) => put(model, trait, value);
   const hold = (layers) => {
+    if (!layers) return put(model, "method", RELEASED);
     if (state().method.name === RELEASED) put(model, "method", "perceptual");
     put(model, "layers", layers);
   };
@@ -55,6 +56,7 @@ export function controlsOf(model, state, own, ranges, shown) {
   const named = (name) => ({ value: name, text: name });
   const setPhotograph = (name) => {
     model.set("target", ""); // what another picture shows
+    model.set("aim", "away");
     put(model, "photograph", name);
   };
   const setAim = (aim) => {

@@ -11,13 +11,19 @@ export function load(model, key) {
   const kept = (model.loaded ??= new Map());
   if (!kept.has(key)) {
     const waiting = new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error("no answer from the kernel")), TIMEOUT);
+      let timer = 0;
+      const wait = () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => listen({ key, error: "no answer for ten minutes" }), TIMEOUT);
+      };
       const listen = (message, buffers) => {
-        if (message.key !== key || !("format" in message || "error" in message)) return; // but how far it is
+        if (message.key !== key) return;
+        if (!("format" in message || "error" in message)) return wait(); // how far it is
         clearTimeout(timer);
         model.off("msg:custom", listen);
         message.error ? reject(new Error(message.error)) : resolve(decoded(message, buffers[0]));
       };
+      wait();
       model.on("msg:custom", listen);
       model.send({ need: key });
     });

@@ -43,8 +43,11 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
     Raises InputError for a network that is not covered.
     """
     image = images[:1]
-    with torch.no_grad(), freeze(classifier), Graph(image) as graph:
-        file = graph.file(network_of(classifier)(image))
+    try:
+        with torch.no_grad(), freeze(classifier), Graph(image) as graph:
+            file = graph.file(network_of(classifier)(image))
+    except (KeyError, TypeError, ValueError, NotImplementedError) as error:  # a call that no rule of the graph foresees
+        raise InputError(f"the graph for pages does not cover this network: {error}.") from error
     tried = [images[[draw % len(images)]] for draw in range(DRAWS)]
     differences = np.array([differences_of(classifier, file, image, draw) for draw, image in enumerate(tried)])
     # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every
@@ -289,9 +292,9 @@ class Graph(TorchFunctionMode):
         self.tape.append(lambda: self.flow(input, self.add("Reshape", self.gradients[output], shape)))
         return output if (start_dim, end_dim) == (1, -1) else None
 
-    def _linear(self, input: str, weight: Tensor, bias: Tensor) -> str:
+    def _linear(self, input: str, weight: Tensor, bias: Tensor | None = None) -> str:
         own = self.constant(weight)
-        output = self.add("Gemm", input, own, bias, transB=1)
+        output = self.add("Gemm", input, own, *([] if bias is None else [bias]), transB=1)
         self.tape.append(lambda: self.flow(input, self.add("Gemm", self.gradients[output], own)))
         return output
 

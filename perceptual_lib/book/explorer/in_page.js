@@ -30,13 +30,13 @@ export function explainInPage(model) {
     if (looked === name) return call;
     leave();
     const { shown, probabilities } = await call("look", photographs.get(name));
-    Object.assign(photographs.get(name), { shown, probabilities });
+    const { size } = photographs.get(name); // as the network sees it: a photograph may have a hundred times as many pixels
+    Object.assign(photographs.get(name), { shown, probabilities, pixels: shown, from: size });
     looked = name;
     return call;
   };
 
   const add = async (file, bytes) => {
-    asked = null;
     const picture = await opened(file, bytes);
     opening ??= openWorker(model, emit);
     opening.catch(() => (opening = null)); // with the next picture it is tried again
@@ -51,6 +51,7 @@ export function explainInPage(model) {
     const told = { name, title: classes[ranked[0]], boxes: [], classes: likely, target: ranked[0], own: true };
     model.set("about", { ...model.get("about"), photographs: [...others, told] });
     model.set("target", "");
+    model.set("aim", "away");
     model.set("photograph", name);
   };
 
@@ -65,29 +66,33 @@ export function explainInPage(model) {
     if (asked !== key) throw new Error("cancelled");
     const call = await look(name);
     if (begun?.key !== key) leave();
-    const { kernel, photographs: told, size } = model.get("about");
+    const { kernel, photographs: told } = model.get("about");
     const about = { ...kernel.settings, target: Number(target || told.find((each) => each.name === name).target) };
     if (!SEARCHES.includes(method)) {
       const map = await call(method, about);
-      return emit({ key, format: "uint16", raw: true, shape: size }, [map]);
+      return emit({ key, format: "uint16", raw: true }, [map]);
     }
     const held = method === "perceptual" ? layers.split("-").map(Number) : null;
     if (!begun) await call("begin", { ...about, held, towards: aim === "towards" });
     begun ??= { key };
-    for (let found; asked === key && (found = await call("step")); ) {
+    const ended = (error) => {
+      begun = null; // asked again, it begins again
+      throw error;
+    };
+    for (let found; asked === key && (found = await call("step").catch(ended)); ) {
       const { map, seen, ...step } = found;
       begun.map = map;
       emit({ key, progress: step.step / step.steps, ...step }, [map, seen]);
     }
     if (asked !== key) return; // stopped
-    emit({ key, format: "uint16", raw: true, shape: size }, [begun.map]);
+    emit({ key, format: "uint16", raw: true }, [begun.map]);
     begun = null;
   };
 
   model.send = (message, callbacks, buffers) => {
     const parts = message.need?.split("/") ?? [];
+    if (message.upload || message.stop || message.cancel) asked = null;
     if (message.upload) return queue(() => add(message.upload, buffers[0]));
-    if (message.stop || message.cancel) asked = null;
     if (message.cancel) queue(leave);
     if (!photographs.has(parts[1])) return send(message);
     const key = message.need;
@@ -116,6 +121,7 @@ async function opened(name, bytes) {
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0);
+  bitmap.close();
   return { pixels: context.getImageData(0, 0, width, height).data, from: [height, width] };
 }
 

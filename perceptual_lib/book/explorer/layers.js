@@ -15,12 +15,12 @@ const TRAITS = ["photograph", "target", "aim", "method", "layers", "sigma", "str
 
 /**
  * The reader's choices, as far as they can be shown.
- * @typedef {{photograph: object, target: string, towards: boolean, live: boolean, method: object, layers: string, sigma: number, strategy: string, alpha: number,
+ * @typedef {{photograph: object, target: string, towards: boolean, live: boolean, method: object, held: string, layers: string, sigma: number, strategy: string, alpha: number,
  *   opacity: number, picture: string, maps: string, map: string, tried: object, chosen: object}} State photograph and
  *   method are those of `about`; target is the class explained, towards whether it is to be
- *   reached and not to be left, live whether maps are computed; picture and map are keys,
- *   maps is what the keys of the maps with other layers begin with, tried are other settings, and chosen are the traits
- *   that led to them.
+ *   reached and not to be left, live whether maps are computed; held are the layers that methods with layers hold, layers
+ *   what this one does; picture and map are keys, maps is what the keys of the maps with other layers begin with, tried
+ *   are other settings, and chosen are the traits that led to them.
  *
  * A photograph with its map.
  * @typedef {{state: State, pixels: Uint8ClampedArray, values: Float32Array,
@@ -29,7 +29,8 @@ const TRAITS = ["photograph", "target", "aim", "method", "layers", "sigma", "str
 
 function render({ model, el }) {
   el.classList.add("explorer");
-  const { activations, kernel, notice, size, tried } = model.get("about");
+  const { activations, kernel, methods, notice, size, tried } = model.get("about");
+  if (!methods.length) return void el.append("No map was computed here before this page was made, and a page computes none.");
   if (model.isStatic && kernel?.pieces) explainInPage(model);
   const traits = [...TRAITS, ...Object.keys(tried ?? {})];
   const own = parsedRange(model.get("layers")) ?? parsedRange(`0-${Math.max(0, activations - 1)}`);
@@ -38,6 +39,7 @@ function render({ model, el }) {
   const state = () => stateOf(model, own, ranges);
   /** @type {Shown | null} */
   let shown = null;
+  let settled; // the key of the map that is shown, unless that is still on its way
   const searches = new Map(); // by key of a map: the margins on the way, and what is known at its end
 
   const views = panelsOf(size);
@@ -66,7 +68,10 @@ function render({ model, el }) {
     shown = { state, pixels, values: map, sigma: null, blurred: null };
     redraw();
   };
-  const receive = (state, picture, { values }) => show(state, pixelsOf(picture, ...size), values);
+  const receive = (state, picture, { values }) => {
+    settled = state.map;
+    show(state, pixelsOf(picture, ...size), values);
+  };
   const hear = (message, buffers) => {
     work.hear(message);
     if (!("margin" in message)) return;
@@ -75,19 +80,21 @@ function render({ model, el }) {
     searches.set(message.key, { ...message, margins });
     if (message.key !== work.awaited() || !buffers.length) return;
     el.removeAttribute("data-waiting");
+    settled = undefined;
     const [map, seen] = buffers.map(({ buffer, byteOffset, byteLength }) => buffer.slice(byteOffset, byteOffset + byteLength));
     show(state(), new Uint8ClampedArray(seen), new Uint16Array(map));
   };
   const fail = (error) => {
+    settled = shown?.state.map;
     for (const [trait, value] of Object.entries(shown?.state.chosen ?? {})) put(model, trait, value);
     work.say(error.message === "cancelled" ? "Cancelled." : error.message);
   };
-  const request = requests(model, work.wait, receive, fail);
+  const request = requests(model, work, receive, fail);
   const settle = () => {
     const now = state();
     controls.set(now);
     box.show(now);
-    request(now, shown?.state.map);
+    request(now, settled);
     redraw();
   };
   const fill = () => {
@@ -106,14 +113,17 @@ function render({ model, el }) {
   const result = element("div", { class: "result" }, known, controls.held);
   el.append(
     controls.strip,
-    columnsOf(views, controls, pictures),
+    columnsOf(views, controls, pictures?.root),
     element("div", { class: "tools" }, controls.target.root, controls.aim.root, box.root, ...toolbox.buttons),
     work.root,
     toolbox.root,
     result,
   );
   fill();
-  return () => heard.forEach(([event, listener]) => model.off(event, listener));
+  return () => {
+    pictures?.close();
+    heard.forEach(([event, listener]) => model.off(event, listener));
+  };
 }
 
 /** The panels side by side, each above what changes it: a choice, and what is moved or pressed. */
@@ -133,11 +143,11 @@ function columnsOf(views, { photograph, method, handles, sigma, opacity, strateg
 /** @returns {State} */
 function stateOf(model, own, ranges) {
   const about = model.get("about");
-  const named = (all, name) => all.find((each) => each.name === name) ?? all[0];
-  const photograph = named(about.photographs, model.get("photograph"));
-  const method = named(methodsFor(model, photograph), model.get("method"));
+  const found = (all, name) => all.find((each) => each.name === name) ?? all[0];
+  const photograph = found(about.photographs, model.get("photograph"));
+  const method = found(methodsFor(model, photograph), model.get("method"));
   const live = model.get("live") || Boolean(photograph.own);
-  const known = (index) => about.classes?.[index] || photograph.classes?.some(([each]) => `${each}` === index);
+  const known = (index) => (Object.hasOwn(about.classes ?? [], index) && index !== "length") || photograph.classes?.some(([each]) => `${each}` === index);
   const target = live && known(model.get("target")) ? model.get("target") : `${photograph.target ?? ""}`;
   const towards = live && model.get("aim") === "towards";
   const asked = ({ ours }) => {
@@ -145,9 +155,11 @@ function stateOf(model, own, ranges) {
     return target === `${photograph.target ?? ""}` ? "" : `/${target}`;
   };
   const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
-  const settings = method.layered ? tried.map(([, value]) => ` ${value}`).join("") : "";
-  const maps = `map/${photograph.name}/${method.layered ? method.name : "perceptual"}${settings}/`;
-  const layers = method.layered ? layersAtHand(model, own, ranges(maps, live)) : "";
+  const settings = tried.map(([, value]) => ` ${value}`).join("");
+  const named = ({ name, layered }) => `map/${photograph.name}/${name}${layered ? settings : ""}/`;
+  const maps = method.layered ? named(method) : `map/${photograph.name}/perceptual${settings}/`;
+  const held = layersAtHand(model, own, ranges(maps, live));
+  const keyOf = (one) => `${named(one)}${one.layered ? held : ""}${asked(one)}`;
   const strategy = oneOf(strategies, model.get("strategy"));
   return {
     photograph,
@@ -155,15 +167,16 @@ function stateOf(model, own, ranges) {
     towards: towards && method.ours,
     live,
     method,
-    layers,
+    held,
+    layers: method.layered ? held : "",
     strategy,
     sigma: onGrid(model.get("sigma"), [0, 30, 0.1]),
     alpha: onGrid(model.get("alpha"), about.alphas[strategy]),
     opacity: onGrid(model.get("opacity"), [0, 1, 0.01]),
     picture: `picture/${photograph.name}`,
     maps,
-    map: `map/${photograph.name}/${method.name}${settings}/${layers}${asked(method)}`,
-    keyOf: (one, held) => `map/${photograph.name}/${one.name}/${held}${asked(one)}`,
+    map: keyOf(method),
+    keyOf,
     tried: Object.fromEntries(tried),
     chosen: Object.fromEntries(
       ["photograph", "target", "aim", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),

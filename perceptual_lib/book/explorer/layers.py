@@ -214,6 +214,7 @@ class Explorer(Widget):
 
     def _answer(self, widget: Any, content: dict, buffers: list[bytes]) -> None:
         if "upload" in content:
+            self._stop()  # a search has the network, and only this thread can end it
             try:
                 self.add(str(content["upload"]), bytes(buffers[0]) if buffers else b"")
             except InputError as error:
@@ -294,5 +295,6 @@ class Explorer(Widget):
             raise InputError(f"{name} is not a picture that can be read here; give a JPEG or PNG file.") from error
         name = unused(name.replace("/", "_"), self.subjects)
         self.subjects[name] = subject
-        self.about = {**self.about, "photographs": self._photographs()}
-        self.target, self.photograph = "", name
+        others = self.about["photographs"]  # with the reader's boxes
+        self.about = self.about | {"photographs": [*others, told_of(subject, name, self.classifier)]}
+        self.target, self.aim, self.photograph = "", "away", name

@@ -20,8 +20,6 @@ export function whatWasFound(search, { classes }, { target, towards, layers }) {
     title: `Margin over the steps of the search; ${level}`,
     x: "step",
     y: "margin",
-    low: Math.min(0, ...values) - 0.2,
-    high: Math.max(0, ...values) + 0.2,
     level: { value: 0, text: level },
     mark: step,
   });
@@ -41,17 +39,28 @@ export function whatWasFound(search, { classes }, { target, towards, layers }) {
   return [element("p", {}, words), curve];
 }
 
+/** Two places on a picture of so many pixels, the smaller one first. */
+function ordered(one, other, length) {
+  return [one, other].map((each) => Math.min(Math.max(0, each), length - 1)).sort((a, b) => a - b);
+}
+
 /** A box of the reader's for the fit, drawn over the photograph or written: left, top, right, bottom. */
 export function ownBox(model, state, canvas) {
   const keep = (box) => {
+    const wrong = ![0, 4].includes(box.length) || box.some(Number.isNaN); // none takes it away
+    input.setCustomValidity(wrong ? "Four numbers: left, top, right, bottom, in pixels of the picture." : "");
+    if (wrong) return input.reportValidity();
+    const [height, width] = model.get("about").size;
+    const [left, right] = ordered(box[0], box[2], width);
+    const [top, bottom] = ordered(box[1], box[3], height);
     const about = model.get("about");
     const { name } = state().photograph;
-    const boxes = box.length === 4 && box.every(Number.isFinite) ? [box] : [];
+    const boxes = box.length ? [[left, top, right, bottom]] : [];
     const photographs = about.photographs.map((each) => (each.name === name ? { ...each, boxes } : each));
     put(model, "about", { ...about, photographs });
   };
   const input = element("input", { type: "text", placeholder: "left, top, right, bottom", size: 18 });
-  input.addEventListener("change", () => keep(input.value.match(/[\d.]+/g)?.map(Number) ?? []));
+  input.addEventListener("change", () => keep(input.value.match(/-?\d+(\.\d+)?|[^\s,;]+/g)?.map(Number) ?? []));
   let start = null;
   const place = (event) => placeOn(canvas, event).map(Math.round);
   canvas.addEventListener("pointerdown", (event) => {
@@ -61,8 +70,7 @@ export function ownBox(model, state, canvas) {
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!start) return;
-    const end = place(event);
-    keep([...start.map((each, side) => Math.min(each, end[side])), ...start.map((each, side) => Math.max(each, end[side]))]);
+    keep([...start, ...place(event)]);
   });
   for (const event of ["pointerup", "pointercancel"]) canvas.addEventListener(event, () => (start = null));
   const root = element("label", { class: "box" }, "Your box: drawn over the photograph, or", input);
@@ -79,21 +87,21 @@ export function tools(model, state, size, views, found) {
   const root = element("div", { class: "panels" });
   let compared = []; // {view, key, title, values}
   const compare = async () => {
-    const { keyOf, layers } = state();
-    const held = layers || model.get("layers");
-    const { methods } = model.get("about");
-    compared = COMPUTED.flatMap((name) => methods.filter((each) => each.name === name)).map((method) => {
+    const { keyOf, held } = state();
+    const list = (compared = COMPUTED.flatMap((name) => model.get("about").methods.filter((each) => each.name === name)).map((method) => {
       const { title, layered } = method;
       const words = layered ? `${title}, layers ${held}` : title;
-      return { view: panel(`${words} …`, ...size), key: keyOf(method, layered ? held : ""), title: words };
-    });
+      return { view: panel(`${words} …`, ...size), key: keyOf(method), title: words };
+    }));
     root.replaceChildren(...compared.map(({ view }) => view.root));
-    for (const each of compared) {
+    for (const each of list) {
+      if (compared !== list) return; // another photograph
       try {
         each.values = Float32Array.from((await load(model, each.key)).values, (value) => value / 65535);
         redraw(state());
       } catch (error) {
         each.view.text.textContent = `${each.title}: ${error.message}`;
+        if (error.message === "cancelled") return; // for what the reader has chosen meanwhile
       }
     }
   };

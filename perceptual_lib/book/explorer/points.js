@@ -19,6 +19,7 @@ function render({ model, el }) {
   const names = { [YOU]: "You", ...methods };
   const given = new Map(); // by question, where the reader has pointed
   let cross = null; // where the keys have moved it
+  let seen = null; // the question whose picture is there
 
   const { root, canvas, text, describe } = panel("", 1, 1);
   const boxes = boxesOver(canvas);
@@ -36,7 +37,7 @@ function render({ model, el }) {
     return [boxes.some((box) => distance(given.get(index), box) < tolerance), ...hits];
   };
   const answer = (point) => {
-    if (given.has(asked())) return;
+    if (given.has(asked()) || seen !== asked()) return;
     given.set(asked(), point.map(Math.round));
     cross = null;
     show();
@@ -83,6 +84,7 @@ function render({ model, el }) {
       if (index !== asked()) return;
       [canvas.width, canvas.height] = questions[index].size;
       drawPicture(canvas, picture);
+      seen = index;
       show();
     } catch (error) {
       status.say(error.message);
@@ -92,7 +94,7 @@ function render({ model, el }) {
 
   canvas.addEventListener("click", (event) => answer(placeOn(canvas, event)));
   canvas.addEventListener("keydown", (event) => {
-    if (given.has(asked()) || !(event.key in ARROWS || event.key === "Enter")) return;
+    if (given.has(asked()) || seen !== asked() || !(event.key in ARROWS || event.key === "Enter")) return;
     event.preventDefault();
     const { width, height } = canvas;
     cross ??= [width / 2, height / 2];

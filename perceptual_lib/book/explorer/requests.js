@@ -7,32 +7,37 @@ const PATIENCE = 250; // ms: nothing is computed for what the reader only passes
 
 /**
  * Asks for photographs and maps, of which only the newest is handed on.
- * @param {(key: string | null) => void} wait for the map of a key, or no longer.
- * @returns {(state: State, current: string | undefined) => void} current is the key of the map that is shown.
+ * @param work see `workLine`.
+ * @returns {(state: State, settled: string | undefined) => void} settled is the key of the map that is shown.
  */
-export function requests(model, wait, receive, fail) {
+export function requests(model, work, receive, fail) {
   let wanted = null;
+  let begun = null; // the key that was last asked for
   let timer = 0;
   const end = (state, then) => {
     if (wanted !== state.map) return;
     wanted = null;
-    wait(null);
+    work.wait(null);
     then();
   };
   const begin = async (state) => {
+    begun = state.map;
     try {
       const [picture, map] = await Promise.all([load(model, state.picture), load(model, state.map)]);
       end(state, () => receive(state, picture, map));
     } catch (error) {
+      const byNewer = error.message === "cancelled" && !work.dropped(); // and asked for again before that was heard
+      if (byNewer && wanted === state.map) return begin(state);
       end(state, () => fail(error));
     }
   };
-  return (state, current) => {
-    if (state.map === (wanted ?? current)) return;
+  return (state, settled) => {
+    if (state.map === (wanted ?? settled)) return;
     clearTimeout(timer);
-    wanted = state.map === current ? null : state.map;
-    wait(wanted, state.live);
-    if (wanted) timer = setTimeout(begin, state.live && current ? PATIENCE : 0, state);
+    if (state.map === settled && wanted === begun && state.live) model.send({ cancel: wanted });
+    wanted = state.map === settled ? null : state.map;
+    work.wait(wanted, state.live);
+    if (wanted) timer = setTimeout(begin, state.live && begun ? PATIENCE : 0, state);
   };
 }
 
@@ -46,7 +51,10 @@ export function workLine(model, el) {
   const status = statusLine();
   const bar = element("progress", { max: 1, "aria-label": "How much of the map is computed" });
   const presses = {
-    Cancel: () => model.send({ cancel: key }),
+    Cancel: () => {
+      dropped = true;
+      model.send({ cancel: key });
+    },
     Stop: () => {
       model.send({ stop: key });
       clearTimeout(timer);
@@ -62,6 +70,7 @@ export function workLine(model, el) {
   };
   const stop = element("button", { type: "button", onclick: () => presses[stop.textContent]() });
   let key = null;
+  let dropped = false; // by the reader
   let timer = 0;
   const tell = (live) => {
     status.say(live ? "Computing the map …" : "Loading the map …");
@@ -70,6 +79,7 @@ export function workLine(model, el) {
   const wait = (wanted, live) => {
     if (key && stop.textContent === "Go on") model.send({ cancel: key }); // nobody will say so
     key = wanted;
+    dropped = false;
     clearTimeout(timer);
     status.say("");
     stop.textContent = "Cancel";
@@ -92,22 +102,29 @@ export function workLine(model, el) {
       if ("margin" in message && stop.textContent === "Cancel") stop.textContent = "Stop";
       if (stop.textContent === "Stop" && el.ownerDocument.hidden) status.say("Computing in the background, which may be slower …");
     }
-    if ("error" in message && !("key" in message)) status.say(message.error);
+    if ("error" in message && !("key" in message)) {
+      status.say(message.error);
+      bar.hidden ||= key === null; // of what was loaded
+    }
   };
   const root = element("div", { class: "work" }, status.root, bar, stop);
-  return { root, say: status.say, wait, hear, awaited: () => key };
+  return { root, say: status.say, wait, hear, awaited: () => key, dropped: () => dropped };
 }
 
-/** The reader's own pictures: chosen, dropped, pasted or taken. */
+/** The reader's own pictures: chosen, dropped, pasted or taken; `close` ends the listening. */
 export function takePictures(model, el, say) {
   const send = async ([file]) => {
     if (!file) return;
     say(`Reading ${file.name} …`);
-    model.send({ upload: file.name }, undefined, [await file.arrayBuffer()]);
+    const bytes = await file.arrayBuffer().catch(() => null); // as of a folder
+    if (bytes) model.send({ upload: file.name }, undefined, [bytes]);
+    else say(`${file.name} cannot be read; give a JPEG or PNG file.`);
   };
   const { kernel } = model.get("about");
   const isStatic = !model.get("live");
-  if (isStatic && kernel.missing) return element("p", { class: "facts" }, `No picture of yours here: ${kernel.missing}`);
+  if (isStatic && kernel.missing) {
+    return { root: element("p", { class: "facts" }, `No picture of yours here: ${kernel.missing}`), close() {} };
+  }
   const opener = (words, more) => {
     const input = element("input", { type: "file", accept: "image/*", hidden: true, ...more });
     input.addEventListener("change", () => {
@@ -122,9 +139,14 @@ export function takePictures(model, el, say) {
   };
   for (const event of ["dragover", "dragleave", "drop"]) el.addEventListener(event, over);
   el.addEventListener("drop", (event) => send(event.dataTransfer.files));
-  el.ownerDocument.addEventListener("paste", (event) => el.isConnected && send(event.clipboardData.files));
+  const paste = (event) => {
+    const taken = event.defaultPrevented || event.target.closest?.("input, textarea, [contenteditable]");
+    if (el.isConnected && !taken) send(event.clipboardData.files);
+  };
+  el.ownerDocument.addEventListener("paste", paste);
+  const close = () => el.ownerDocument.removeEventListener("paste", paste);
   const camera = matchMedia("(pointer: coarse)").matches ? opener("Camera …", { capture: "environment" }) : [];
-  const words = () => `Loads ${inMegabytes(kernel.bytes)} MB, once. Your photograph never leaves this page.`;
-  const about = isStatic ? element("p", { class: "facts" }, words()) : null;
-  return element("div", {}, ...opener(isStatic ? "Your photograph …" : "Open a picture …"), ...camera, about);
+  const cost = isStatic ? `Loads ${inMegabytes(kernel.bytes)} MB, once. Your photograph never leaves this page.` : "";
+  const about = isStatic ? element("p", { class: "facts" }, cost) : null;
+  return { root: element("div", {}, ...opener(isStatic ? "Your photograph …" : "Open a picture …"), ...camera, about), close };
 }

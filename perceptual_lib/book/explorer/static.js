@@ -60,8 +60,9 @@ async function fromCache(address, kept) {
   for (const { url } of await cache.keys()) if (!kept.some((name) => url.includes(name))) await cache.delete(url);
   let found = await cache.match(address);
   if (!found) {
-    found = await fetch(address);
-    if (found.ok) await cache.put(address, found.clone()).catch(() => {});
+    found = await fetch(address).catch(() => null);
+    if (!found?.ok) throw new Error("a part of this page could not be loaded");
+    await cache.put(address, found.clone()).catch(() => {});
   }
   return URL.createObjectURL(await found.blob());
 }

@@ -185,6 +185,36 @@ def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None
     assert sent[-1][0]["format"] == "uint16" and sent[-2][0]["step"] > 3
 
 
+def test_a_picture_that_is_given_ends_a_stopped_search(explorer, sent, monkeypatch) -> None:
+    """It is opened by the thread that alone could let the search go on, and needs the network that the search has."""
+    key, reached = "map/0/perceptual/0-0", Event()
+
+    def stop_once(_, content, buffers=None) -> None:
+        sent.append((content, buffers))
+        if content.get("step") == 3 and not reached.is_set():
+            explorer._answer(explorer, {"stop": key}, [])
+            reached.set()
+
+    monkeypatch.setattr(Explorer, "send", stop_once)
+    explorer._answer(explorer, {"need": key}, [])
+    assert reached.wait(120)
+    start = time.perf_counter()
+    explorer._answer(explorer, {"upload": "cat.png"}, [png()])
+    assert explorer.photograph == "cat.png" and time.perf_counter() - start < 100  # not the ten minutes of patience
+    explorer._executor.submit(int).result()
+    assert sent[-1][0] == {"key": key, "error": "cancelled"}
+
+
+def test_the_readers_boxes_stay_with_the_next_picture(explorer, sent) -> None:
+    ask(explorer, png(), upload="a.png")
+    *others, mine = explorer.about["photographs"]
+    explorer.about = explorer.about | {"photographs": [*others, mine | {"boxes": [[1, 2, 3, 4]]}]}
+    explorer.aim = "towards"
+    ask(explorer, png(), upload="b.png")
+    assert [each["boxes"] for each in explorer.about["photographs"][-2:]] == [[[1, 2, 3, 4]], []]
+    assert explorer.aim == "away"
+
+
 def test_an_upload_is_shown(explorer, sent) -> None:
     for _ in range(2):
         ask(explorer, png(), upload="my/cat.png")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from perceptual_lib import load_classifier
-from perceptual_lib.book.explorer.graph import differences_of, equation_5
+from perceptual_lib.book.explorer.graph import Graph, differences_of, equation_5
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.methods import explain
 from perceptual_lib.networks.classifier import Classifier
@@ -27,7 +27,7 @@ class Covered(nn.Module):
         self.multiplied = nn.Conv2d(8, 16, 3, groups=8)
         self.mixed = nn.Conv2d(16, 8, 3, padding=2, bias=False)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 12), nn.ReLU())
-        self.last = nn.Linear(12, 5)
+        self.last = nn.Linear(12, 5, bias=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         first = self.norm(self.first(nn.functional.pad(images, (1, 2, 0, 3)))).relu_()
@@ -76,7 +76,16 @@ def test_every_rule_is_autograds() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [nn.MaxPool2d(2), nn.SiLU(), nn.Conv2d(3, 3, 3, dilation=2), nn.BatchNorm2d(3), nn.ReflectionPad2d(1)]
+    "part",
+    [
+        nn.MaxPool2d(2),
+        nn.SiLU(),
+        nn.Conv2d(3, 3, 3, dilation=2),
+        nn.BatchNorm2d(3),
+        nn.ReflectionPad2d(1),
+        nn.Sequential(nn.ZeroPad2d(1), nn.ReLU()),
+        nn.ZeroPad1d(1),
+    ],
 )
 def test_what_is_not_covered_is_refused(part: nn.Module) -> None:
     def network() -> nn.Module:
@@ -86,3 +95,14 @@ def test_what_is_not_covered_is_refused(part: nn.Module) -> None:
 
     with pytest.raises(InputError, match="does not cover"):
         equation_5(classifier_of(network), torch.rand(1, 3, 32, 41))
+
+
+def test_a_graph_with_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear = Graph._linear
+
+    def without_bias(graph: Graph, input: str, weight: torch.Tensor, bias: torch.Tensor | None = None) -> str:
+        return linear(graph, input, weight)
+
+    monkeypatch.setattr(Graph, "_linear", without_bias)
+    with pytest.raises(InputError, match="gives other numbers than the network"):
+        equation_5(classifier_of(Covered), torch.rand(1, 3, 32, 41))

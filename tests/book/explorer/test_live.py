@@ -90,11 +90,8 @@ def test_progress_is_shown_and_can_be_cancelled(working: SimpleNamespace) -> Non
     assert tab.locator(".status").inner_text() == "Cancelled." and not tab.locator("progress").is_visible()
 
 
-def test_a_search_shows_its_maps_and_is_stopped_and_goes_on(working: SimpleNamespace) -> None:
-    tab, key = working.tab, "map/cat/perceptual/0-5"
-    before = seen(tab)
-    slide(tab.get_by_label("last layer held"), 2)
-    assert working.asked() == [{"need": key}]
+def take_a_step(tab: Page, key: str) -> None:
+    """Of a search, as Python tells it."""
     step = {
         "key": key,
         "progress": 0.1,
@@ -114,6 +111,14 @@ def test_a_search_shows_its_maps_and_is_stopped_and_goes_on(working: SimpleNames
         }""",
         step,
     )
+
+
+def test_a_search_shows_its_maps_and_is_stopped_and_goes_on(working: SimpleNamespace) -> None:
+    tab, key = working.tab, "map/cat/perceptual/0-5"
+    before = seen(tab)
+    slide(tab.get_by_label("last layer held"), 2)
+    assert working.asked() == [{"need": key}]
+    take_a_step(tab, key)
     assert changed(before, seen(tab)) == {"photograph", "map", "overlay", "cut"}
     words = "Why class 0? Because of this: with layers 0 to 5 held, 1 steps take its margin from 1.50 to -0.50."
     assert tab.locator(".result .chart circle").count() == 1 and words in tab.locator(".result").inner_text()
@@ -126,11 +131,52 @@ def test_a_search_shows_its_maps_and_is_stopped_and_goes_on(working: SimpleNames
     assert not tab.locator("progress").is_visible() and tab.locator(".result .chart").count() == 1
 
 
+def test_a_search_that_is_left_for_a_moment_is_drawn_at_its_end(working: SimpleNamespace) -> None:
+    tab, key = working.tab, "map/cat/perceptual/0-5"
+    last = tab.get_by_label("last layer held")
+    slide(last, 2)
+    assert working.asked() == [{"need": key}]
+    take_a_step(tab, key)
+    half_way = seen(tab)
+    slide(last, 0)
+    slide(last, 2)
+    assert tab.locator(".explorer").get_attribute("aria-busy") == "true"
+    working.answer(key)
+    tab.wait_for_function("document.querySelector('.explorer').ariaBusy === 'false'")
+    assert "map" in changed(half_way, seen(tab))
+
+
+def test_what_is_asked_for_again_after_something_else_is_computed(working: SimpleNamespace) -> None:
+    tab = working.tab
+    last, first, second = tab.get_by_label("last layer held"), "map/cat/perceptual/0-5", "map/cat/perceptual/0-1"
+    for value, key in (2, first), (0, second):
+        slide(last, value)
+        assert working.asked() == [{"need": key}]
+    slide(last, 2)
+    tab.wait_for_timeout(400)
+    tab.evaluate("key => emit('msg:custom', { key, error: 'cancelled' }, [])", first)  # by the second, heard only now
+    assert working.asked() == [{"need": first}]
+    tab.evaluate("key => emit('msg:custom', { key, error: 'cancelled' }, [])", second)
+    working.answer(first)
+    drawn(tab)
+    assert last.input_value() == "2" and tab.locator(".status").inner_text() == ""
+    slide(last, 0)
+    assert working.asked() == [{"need": second}]
+    slide(last, 2)  # what is here needs nothing more
+    assert working.asked() == [{"cancel": second}]
+
+
 def test_only_the_newest_request_is_drawn(working: SimpleNamespace) -> None:
     tab = working.tab
     last = tab.get_by_label("last layer held")
-    for value in (0, 1, 2):
-        slide(last, value)
+    last.evaluate(  # within a moment
+        """(input) => {
+          for (const value of [0, 1, 2]) {
+            input.value = value;
+            input.dispatchEvent(new Event("input"));
+          }
+        }"""
+    )
     assert working.asked() == [{"need": "map/cat/perceptual/0-5"}]  # and nothing for what was passed by
     slide(last, 0)
     assert working.asked() == [{"need": "map/cat/perceptual/0-1"}]
@@ -173,5 +219,18 @@ def test_a_picture_is_sent_and_what_is_wrong_with_it_is_said(working: SimpleName
 
 
 def test_a_closed_view_listens_no_longer(working: SimpleNamespace) -> None:
+    paste = """() => {
+      const clipboardData = new DataTransfer();
+      clipboardData.items.add(new File(["12345"], "a.png"));
+      const pasted = (at) => at.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+      const other = document.body.appendChild(document.createElement("textarea"));
+      pasted(other); // into another cell: not ours
+      pasted(document.body);
+    }"""
+    working.tab.evaluate(paste)
+    assert working.asked() == [{"upload": "a.png", "bytes": 5}]
     working.tab.evaluate("() => close()")
     assert working.tab.evaluate("listeners.length") == 0
+    working.tab.evaluate(paste)
+    working.tab.wait_for_timeout(100)
+    assert working.tab.evaluate("sent.length") == 0

@@ -94,6 +94,10 @@ def test_no_layer_is_held_by_a_press_and_the_default_again(tab: Page, tmp_path: 
         drawn(other)
         assert held.inner_text() == "no layer" and none.get_attribute("aria-pressed") == "true"
         assert "cat → kite" in other.locator(".result").inner_text() and "map" in changed(before, seen(other))
+        other.get_by_role("radio").nth(4).hover()
+        assert held.inner_text() != "no layer"
+        other.mouse.move(0, 0)  # only looked at
+        assert held.inner_text() == "no layer" and other.get_by_label("Method").input_value() == "no_perceptual"
         slide(other.get_by_label("last layer held"), 0)
         drawn(other)
         assert held.inner_text() == "layers 0 to 1" and other.get_by_label("Method").input_value() == "perceptual"

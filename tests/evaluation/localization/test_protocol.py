@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from stand_ins import Layered
@@ -83,7 +83,7 @@ def test_boxes_of_a_map_mostly_zero() -> None:
     assert_same_as_loop(np.where(np.random.default_rng(1).random(maps.shape) < 0.1, maps, 0))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     height=st.integers(1, 12), width=st.integers(1, 12), levels=st.sampled_from([2, 3, 5, 20]), seed=st.integers(0, 999)
 )

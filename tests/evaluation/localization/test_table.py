@@ -56,7 +56,10 @@ def table() -> pd.DataFrame:
 def test_settings_are_chosen_on_the_selection(table) -> None:
     scores = table_scores(table)
     assert list(scores) == ["perceptual", "gradient", "rise"]
-    assert scores["perceptual"].choose() == (1, 7)  # both of a and b, which sigma 0 never is
+    ours = scores["perceptual"]
+    assert ours.choose() == (1, 7)  # both of a and b, which sigma 0 never is
+    assert ours.by_sigma("value").value.tolist() == [1 / 4, 1 / 4]  # 3 hits all but b; 7 all but d
+    assert ours.by_alpha("value").value[[3, 7]].tolist() == [1, 1 / 4]
     assert scores["gradient"].choose() == (0, 50)  # a alone decides: b failed
     reversed_roles = table.assign(selection=~table.selection)  # c and d choose: of equals the first
     assert table_scores(reversed_roles)["perceptual"].choose() == (0, 3)
