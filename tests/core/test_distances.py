@@ -4,6 +4,7 @@ import gc
 
 import pytest
 import torch
+from torch import nn
 
 from perceptual_lib import perceptual_ball
 from perceptual_lib.core.checks import ready
@@ -62,3 +63,20 @@ def test_kept_problems_are_the_same_problems(tiny, images) -> None:
             expected = [each[rows] for each in objective.evaluate(points)]
             objective.keep(rows)
             torch.testing.assert_close(list(objective.evaluate(points[rows])), expected)
+
+
+def test_a_layer_that_is_zero_all_over_is_compared_as_it_is(tiny, images) -> None:
+    class Dead(nn.Module):
+        """A network with another activation that nothing reaches, whatever the image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = tiny
+            self.dead = nn.ReLU()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.network(images) + self.dead(0 * images - 1).mean((1, 2, 3))[:, None]
+
+    options = {"normalize_layers": True, "max_iter": 5}
+    found = perceptual_ball(Dead(), images, layers=["0", "dead"], **options)
+    assert torch.allclose(found.delta, perceptual_ball(tiny, images, layers=["0"], **options).delta)

@@ -213,23 +213,6 @@ def test_path_ends_at_the_result(tiny: TinyNetwork, images: torch.Tensor) -> Non
     assert torch.allclose(path[4], perceptual_ball(tiny, images, layers=0, max_iter=4).delta, atol=1e-12)
 
 
-def test_a_layer_that_is_zero_all_over_is_compared_as_it_is(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    class Dead(nn.Module):
-        """A network with another activation that nothing reaches, whatever the image."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = tiny
-            self.dead = nn.ReLU()
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.network(images) + self.dead(0 * images - 1).mean((1, 2, 3))[:, None]
-
-    options = {"normalize_layers": True, "max_iter": 5}
-    found = perceptual_ball(Dead(), images, layers=["0", "dead"], **options)
-    assert torch.allclose(found.delta, perceptual_ball(tiny, images, layers=["0"], **options).delta)
-
-
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cuda_finds_what_the_cpu_finds(tiny: TinyNetwork, images: torch.Tensor) -> None:
