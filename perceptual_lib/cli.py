@@ -155,9 +155,9 @@ def _complete(experiments, profile: str) -> None:
     for each in failures[:10]:
         typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
     typer.echo(f"Finished, {len(failures) or 'no'} failures. The tables: perceptual-ball results {profile}")
-    lines = (each for one in experiments for each in one.table.groupby("method", observed=True))
-    if without := sorted({method for method, of_method in lines if (of_method.failure != "").all()}):
-        raise typer.Exit(_say(f"{' and '.join(without)} failed on every picture: there are no maps to compare.", 1))
+    rows = ((one.name, *row) for one in experiments for row in one.table.groupby(["role", "method"], observed=True))
+    if without := [f"{name} on all of {game}" for game, (_, name), lines in rows if (lines.failure != "").all()]:
+        raise typer.Exit(_say(f"there is nothing to compare: {', '.join(dict.fromkeys(without))} failed.", 1))
 
 
 @app.command()

@@ -192,7 +192,7 @@ def test_a_method_that_fails_on_every_picture_is_no_success(run, tmp_path) -> No
     )
     status, out, err = run("run", profile, "--experiment", "localization", "--store", tmp_path / "store")
     assert status == 1 and out.startswith("Finished, 4 failures.") and err.count("rise failed on imagenet_") == 4
-    assert err.splitlines()[-1] == "perceptual-ball: rise failed on every picture: there are no maps to compare."
+    assert err.splitlines()[-1] == "perceptual-ball: there is nothing to compare: rise on all of localization failed."
     published = tmp_path / "published"
     chosen = ["results", profile, "--experiment", "localization", "--store", tmp_path / "store"]
     assert run(*chosen, "--publish", published)[0] == 0

@@ -11,6 +11,7 @@ import pandas as pd
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.games import GAMES
+from perceptual_lib.methods import METHODS
 
 if TYPE_CHECKING:  # which imports this
     from perceptual_lib.evaluation.experiment import Experiment
@@ -56,7 +57,8 @@ def publish_rows(experiment: "Experiment", folder: Path) -> bool:
     InputError as `publish`, and where other pictures, weights or settings made what is there.
     """
     pieces = list(zip(_rows(pd.DataFrame([about for about, _ in experiment.pieces])), experiment.pieces, strict=True))
-    left = {row for row, (_, shard) in pieces if experiment.run.unfinished([shard])}
+    needed = [(row, [each for each in (shard.needs, shard) if each]) for row, (_, shard) in pieces]
+    left = {row for row, shards in needed if experiment.run.unfinished(shards)}
     part = copy(experiment)
     part.pieces = [piece for row, piece in pieces if row not in left]
     part.__dict__.pop("table", None)  # of all pieces
@@ -67,16 +69,19 @@ def publish_rows(experiment: "Experiment", folder: Path) -> bool:
 
 
 def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-    """With what is published of other rows; raises InputError where they cannot be one table."""
+    """With what is published of other rows; raises InputError where they cannot be one table.
+
+    Its seconds are those of all that was computed for it, rows that were replaced included.
+    """
     parts, game = [_part(manifest, table)], manifest["experiment"]
     if (folder / f"{game}.json").exists():
         before = load_results(folder, game)
-        made, making = (_settings(each, before.unit) for each in (before.manifest, manifest))
+        made, making = _shared(before.table, before.manifest), _shared(table, manifest)
         if differ := [name for name in made.keys() & making.keys() if made[name] != making[name]]:
             raise InputError(f"{folder} has {game} with other {min(differ)}: publish into another folder.")
         rows = _rows(before.table)
         kept = before.table[~rows.isin(parts[0]["rows"])]
-        left = set(rows[kept.index])
+        left = set(rows[kept.index].unique())
         earlier = before.manifest.get("parts", [_part(before.manifest, before.table)])
         earlier = [part | {"rows": [each for each in part["rows"] if each in left]} for part in earlier]
         parts = [*(part for part in earlier if part["rows"]), *parts]
@@ -94,17 +99,24 @@ def _part(manifest: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
 
 def _rows(table: pd.DataFrame) -> pd.Series:
     """(lines,) what parts call the row of each."""
-    first, *others = (table[name].astype(str) for name in ROW if name in table)
-    return first.str.cat(others, sep=" ")
+    told = [name for name in ROW if name in table]
+    codes = table.groupby(told, sort=False, observed=True).ngroup()
+    words = [" ".join(map(str, row)) for row in table[told].drop_duplicates().itertuples(index=False)]
+    return pd.Series(pd.Categorical.from_codes(codes, words), table.index)  # of up to twenty million lines
 
 
-def _settings(manifest: Mapping[str, Any], unit: str) -> dict[str, Any]:
-    """By name what all rows of a table must share."""
+def _shared(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """By name what all rows of a table must have in common."""
     profile, network = manifest["profile"], manifest["network"]
     game = {name: value for name, value in profile[manifest["experiment"]].items() if name not in OWN}
-    shared = {name: profile[name] for name in ("perturbation", "methods")}
+    of_methods = {"settings of methods": profile["methods"], "settings": game.get("settings", {})}
+    current = {
+        what: {name: METHODS[name].current(given) for name, given in of_all.items()}
+        for what, of_all in of_methods.items()
+    }
+    named = {name: manifest.get(name) for name in ("photographs", "scenes", "hard")}
     computed = {name: network[name] for name in ("weights", "device", "precision")}
-    return shared | game | computed | {f"{unit}s": manifest.get(f"{unit}s")}
+    return game | current | named | computed | {"perturbation": profile["perturbation"], "columns": set(table)}
 
 
 def failures(table: pd.DataFrame, unit: str) -> list[dict[str, str]]:

@@ -82,6 +82,10 @@ def test_a_run_is_published_row_by_row(tmp_path, of_profiles) -> None:
     assert [part["rows"] for part in parts] == [rows[:1], rows[1:]]
     assert found.manifest["seconds"] == sum(part["seconds"] for part in parts) and ", in 2 parts." in found.describe()
     assert by_failure(found.manifest) == by_failure(whole.manifest) and len(by_failure(whole.manifest)) > 3
+    lost = run("here", "center")
+    lost.run.store.path(lost.run.key(lost.shards[0])).unlink()  # maps of some pictures, of which the scores are there
+    assert not publish_rows(run("here", "center"), folder)
+    run("here", "center").run.complete(lost.shards)
     publish_rows(run("here", "center"), folder)  # again, in place of its rows
     assert [part["rows"] for part in load_results(folder, "localization").manifest["parts"]] == [rows[1:], rows[:1]]
     assert len(load_results(folder, "localization").table) == len(whole.table)

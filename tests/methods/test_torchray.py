@@ -1,4 +1,4 @@
-"""Excitation backprop against TorchRay; the other methods that it has are compared with captum."""
+"""Excitation backprop against TorchRay; methods that both have are compared with captum."""
 
 import pytest
 from agreement import TARGETS, assert_agree, out_of_place

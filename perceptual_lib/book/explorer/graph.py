@@ -46,8 +46,10 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
     try:
         with torch.no_grad(), freeze(classifier), Graph(image) as graph:
             file = graph.file(network_of(classifier)(image))
-    except (KeyError, TypeError, ValueError, NotImplementedError) as error:  # a call that no rule of the graph foresees
-        raise InputError(f"the graph for pages does not cover this network: {error}.") from error
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, NotImplementedError) as error:  # that a rule did not foresee
+        raise InputError("the graph for pages does not cover the way in which this network calls torch.") from error
     tried = [images[[draw % len(images)]] for draw in range(DRAWS)]
     differences = np.array([differences_of(classifier, file, image, draw) for draw, image in enumerate(tried)])
     # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every

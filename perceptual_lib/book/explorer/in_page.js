@@ -36,8 +36,7 @@ export function explainInPage(model) {
     return call;
   };
 
-  const add = async (file, bytes) => {
-    const picture = await opened(file, bytes);
+  const add = async (picture) => {
     opening ??= openWorker(model, emit);
     opening.catch(() => (opening = null)); // with the next picture it is tried again
     await opening;
@@ -91,9 +90,13 @@ export function explainInPage(model) {
 
   model.send = (message, callbacks, buffers) => {
     const parts = message.need?.split("/") ?? [];
-    if (message.upload || message.stop || message.cancel) asked = null;
-    if (message.upload) return queue(() => add(message.upload, buffers[0]));
-    if (message.cancel) queue(leave);
+    if (message.upload) {
+      const picture = opened(message.upload, buffers[0]);
+      picture.then(() => (asked = null), () => {}); // a search goes on where it is none
+      return queue(async () => add(await picture));
+    }
+    if (asked && asked === (message.stop ?? message.cancel)) asked = null;
+    if (message.cancel) queue(() => begun?.key === message.cancel && leave());
     if (!photographs.has(parts[1])) return send(message);
     const key = message.need;
     if (parts[0] === "picture") return show(key, parts[1]);

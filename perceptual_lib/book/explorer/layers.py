@@ -222,7 +222,8 @@ class Explorer(Widget):
         elif "stop" in content:
             self._going.clear()
         elif "cancel" in content:
-            self._stop()
+            if content["cancel"] == self._searched:  # and no newer one
+                self._stop()
         else:
             super()._answer(widget, content, buffers)
 

@@ -11,33 +11,34 @@ const PATIENCE = 250; // ms: nothing is computed for what the reader only passes
  * @returns {(state: State, settled: string | undefined) => void} settled is the key of the map that is shown.
  */
 export function requests(model, work, receive, fail) {
-  let wanted = null;
-  let begun = null; // the key that was last asked for
+  let wanted = null; // the state that is waited for
+  let begun = null; // the key that was last asked for, while it is not here
   let timer = 0;
   const end = (state, then) => {
-    if (wanted !== state.map) return;
-    wanted = null;
+    if (wanted !== state) return;
+    wanted = begun = null;
     work.wait(null);
     then();
   };
   const begin = async (state) => {
     begun = state.map;
+    const joined = model.loaded?.has(state.map); // an earlier request, which may have been cancelled by one in between
     try {
       const [picture, map] = await Promise.all([load(model, state.picture), load(model, state.map)]);
       end(state, () => receive(state, picture, map));
     } catch (error) {
-      const byNewer = error.message === "cancelled" && !work.dropped(); // and asked for again before that was heard
-      if (byNewer && wanted === state.map) return begin(state);
+      if (joined && wanted === state && error.message === "cancelled" && !work.dropped()) return begin(state);
       end(state, () => fail(error));
     }
   };
   return (state, settled) => {
-    if (state.map === (wanted ?? settled)) return;
+    if (state.map === (wanted?.map ?? settled)) return;
     clearTimeout(timer);
-    if (state.map === settled && wanted === begun && state.live) model.send({ cancel: wanted });
-    wanted = state.map === settled ? null : state.map;
-    work.wait(wanted, state.live);
-    if (wanted) timer = setTimeout(begin, state.live && begun ? PATIENCE : 0, state);
+    const patience = state.live && (settled || begun) ? PATIENCE : 0;
+    wanted = state.map === settled ? null : state;
+    work.wait(wanted?.map ?? null, state.live);
+    if (wanted) timer = setTimeout(begin, patience, state);
+    else if (begun && state.live) model.send({ cancel: begun });
   };
 }
 

@@ -168,10 +168,10 @@ def test_a_box_gives_an_iou_written_or_drawn(explained: Page) -> None:
     explained.mouse.up()
     explained.wait_for_function("document.querySelector('.box input').value.includes('63')")
     assert [float(side) for side in box.input_value().split(",")] == pytest.approx([16, 0, 63, 12], abs=1)
-    for written, message in {"63 47 0 -5": "", "to the left": "Four numbers"}.items():
+    for written, wrong in {"63 47 0 -5": False, "to the left": True}.items():
         box.fill(written)
         box.press("Tab")
-        assert box.evaluate("input => input.validationMessage").startswith(message)
+        assert box.evaluate("input => input.validationMessage.startsWith('Four numbers')") == wrong
         assert fitted(explained) == "0, 0, 64, 48"  # to the end of the last pixel
 
 
@@ -197,6 +197,34 @@ def test_methods_are_compared_and_saved(explained: Page, tmp_path: Path) -> None
     download.value.save_as(tmp_path / "saved.png")
     with Image.open(tmp_path / "saved.png") as saved:
         assert saved.size == (4 * 74 + 10, 48 + 60) and len(set(saved.convert("RGB").getdata())) > 500
+
+
+def test_methods_are_compared_while_a_search_is_stopped(tab: Page, picture: Image.Image) -> None:
+    stop_at_once(tab, picture)
+    tab.get_by_role("button", name="Compare methods").click()
+    words = "() => [...document.querySelectorAll('figcaption')].every((each) => !each.textContent.endsWith('…'))"
+    tab.wait_for_function(f"() => document.querySelectorAll('figcaption').length > 4 && ({words})()")
+    captions = tab.locator("figcaption").all_inner_texts()[4:]
+    assert captions == ["NoPer", "perceptual, layers 0-0", "gradient", "Grad-CAM"]
+    assert tab.locator(".explorer").get_attribute("aria-busy") == "false"
+
+
+def test_a_search_goes_on_beside_what_is_no_picture(tab: Page, picture: Image.Image) -> None:
+    press = """() => {
+      const input = document.querySelector("input[type=file]"), files = new DataTransfer();
+      files.items.add(new File(["no picture"], "words.png", { type: "image/png" }));
+      const give = (_, observer) => {
+        if (document.querySelector(".work button").textContent !== "Stop") return;
+        observer.disconnect();
+        input.files = files.files;
+        input.dispatchEvent(new Event("change"));
+      };
+      new MutationObserver(give).observe(document.querySelector(".work button"), { childList: true });
+    }"""
+    tab.evaluate(press)
+    give(tab, picture)
+    done(tab)
+    assert tab.evaluate("found.length") == 41  # all of its steps
 
 
 def test_what_is_no_picture_is_one_sentence_and_the_page_goes_on(explained: Page) -> None:
