@@ -98,7 +98,7 @@ def by_failure(manifest: dict) -> list[str]:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"perturbation": {"layer_weight": 2.0, "layers": "0-0"}}, "with other perturbation"),
+        ({"perturbation": {"layer_weight": 2.0, "layers": "0-0", "max_iter": 2}}, "with other perturbation"),
         ({"localization": {"methods": ["perceptual"], "sigmas": [1.0]}}, "with other sigmas"),
         ({"limit": 2}, "with other photographs"),
         ({"network": 1}, "with other weights"),
