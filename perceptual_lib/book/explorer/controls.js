@@ -38,9 +38,16 @@ export function controlsOf(model, state, own, ranges, shown) {
     return { name, values, ...slider(SETTINGS[name], [0, values.length - 1, 1], (index) => values[index], moved) };
   });
   const set = (trait) => (value) => put(model, trait, value);
+  let before = ""; // the layers, when none was held
   const hold = (layers) => {
-    if (!layers) return put(model, "method", RELEASED);
-    if (state().method.name === RELEASED) put(model, "method", "perceptual");
+    if (!layers) {
+      model.set("layers", before);
+      return put(model, "method", RELEASED);
+    }
+    if (state().method.name === RELEASED) {
+      before = model.get("layers");
+      model.set("method", "perceptual");
+    }
     put(model, "layers", layers);
   };
   const setLayers = (first, last, moved) => {

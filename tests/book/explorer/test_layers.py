@@ -112,6 +112,8 @@ def test_the_fit_is_heard_at_most_twice_a_second(tab: Page) -> None:
         slide(tab.get_by_label("Level α"), 0.05 + step / 20)
         drawn(tab)
     tab.wait_for_function("document.querySelector('[aria-live]').innerText === 'IoU 0.000 miss'")
+    slide(tab.get_by_label("Level α"), 0.05)
+    tab.wait_for_function("document.querySelector('[aria-live]').innerText !== 'IoU 0.000 miss'")
     heard = tab.evaluate("window.heard")
     assert len(heard) > 1 and all(later - earlier > 450 for earlier, later in pairwise(heard))
 

@@ -98,6 +98,11 @@ def test_no_layer_is_held_by_a_press_and_the_default_again(tab: Page, tmp_path: 
         assert held.inner_text() != "no layer"
         other.mouse.move(0, 0)  # only looked at
         assert held.inner_text() == "no layer" and other.get_by_label("Method").input_value() == "no_perceptual"
+        other.get_by_label("Method").select_option("perceptual")
+        drawn(other)
+        assert changed(before, seen(other)) == set()  # the layers are those of before
+        none.click()
+        drawn(other)
         slide(other.get_by_label("last layer held"), 0)
         drawn(other)
         assert held.inner_text() == "layers 0 to 1" and other.get_by_label("Method").input_value() == "perceptual"
