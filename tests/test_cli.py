@@ -18,6 +18,7 @@ from perceptual_lib import cli, load_photographs
 from perceptual_lib.core.settings import SCALE_FREE
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.profile import load_profile
+from perceptual_lib.runs.store import Store
 
 
 @pytest.fixture
@@ -288,4 +289,4 @@ def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every
     left = re.fullmatch(r"perceptual-ball: interrupted, (\d+) shards are left; .* from here\.", err.splitlines()[-1])
     assert 0 <= int(left[1]) + finished - every <= 1  # one may have been written and not been counted
-    assert leftovers(tmp_path) == []
+    assert Store(tmp_path).running() == {} and leftovers(tmp_path) == []  # a lock that is no more held is swept away
