@@ -13,6 +13,7 @@ with zeros padded before and batch norms behind them, ReLU and ReLU6, sums, a gl
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,8 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
     Raises InputError for a network that is not covered.
     """
     image = images[:1]
-    try:
-        with torch.no_grad(), freeze(classifier), Graph(image) as graph:
-            file = graph.file(network_of(classifier)(image))
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, NotImplementedError) as error:  # that a rule did not foresee
-        raise InputError("the graph for pages does not cover the way in which this network calls torch.") from error
+    with torch.no_grad(), freeze(classifier), Graph(image) as graph:
+        file = graph.file(network_of(classifier)(image))
     tried = [images[[draw % len(images)]] for draw in range(DRAWS)]
     differences = np.array([differences_of(classifier, file, image, draw) for draw, image in enumerate(tried)])
     # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every
@@ -123,8 +119,11 @@ class Graph(TorchFunctionMode):
         output = func(*args, **kwargs)
         given = [self.values.get(id(each), (each,))[0] for each in args]
         if isinstance(output, Tensor) and any(name is not each for name, each in zip(given, args, strict=True)):
-            answer = getattr(self, f"_{function_name(func)}", None)
-            name = answer and answer(*given, **kwargs)
+            rule, name = getattr(self, f"_{function_name(func)}", None), None
+            padded = any(isinstance(each, str) and each in self.padded for each in given)
+            if rule and (rule == self._conv2d or not padded):  # which alone pads
+                with suppress(LookupError, TypeError, ValueError):  # arguments that a rule does not foresee
+                    name = rule(*given, **kwargs)
             if name is None:
                 raise InputError(f"the graph for pages does not cover this call of {function_name(func)}.")
             self._know(output, name)

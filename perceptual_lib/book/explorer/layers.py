@@ -221,9 +221,8 @@ class Explorer(Widget):
                 self.send({"error": str(error)})
         elif "stop" in content:
             self._going.clear()
-        elif "cancel" in content:
-            if content["cancel"] == self._searched:  # and no newer one
-                self._stop()
+        elif content.get("cancel") == self._searched:  # and no newer one
+            self._stop()
         else:
             super()._answer(widget, content, buffers)
 

@@ -167,7 +167,8 @@ def test_a_search_tells_where_it_is(explorer, sent, of_profiles) -> None:
     assert np.abs(seen[..., :3] / 255 - network.pixels(images)[0].numpy()).max() < 0.01 and (seen[..., 3] == 255).all()
 
 
-def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None:
+def stop_at_the_third_step(explorer, sent, monkeypatch) -> str:
+    """The key of a search that has been stopped."""
     key, reached = "map/0/perceptual/0-0", Event()
 
     def stop_once(_, content, buffers=None) -> None:
@@ -179,6 +180,11 @@ def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None
     monkeypatch.setattr(Explorer, "send", stop_once)
     explorer._answer(explorer, {"need": key}, [])
     assert reached.wait(120)
+    return key
+
+
+def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None:
+    key = stop_at_the_third_step(explorer, sent, monkeypatch)
     time.sleep(0.3)
     assert sent[-1][0]["step"] == 3
     ask(explorer, need=key)
@@ -187,17 +193,7 @@ def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None
 
 def test_a_picture_that_is_given_ends_a_stopped_search(explorer, sent, monkeypatch) -> None:
     """It is opened by the thread that alone could let the search go on, and needs the network that the search has."""
-    key, reached = "map/0/perceptual/0-0", Event()
-
-    def stop_once(_, content, buffers=None) -> None:
-        sent.append((content, buffers))
-        if content.get("step") == 3 and not reached.is_set():
-            explorer._answer(explorer, {"stop": key}, [])
-            reached.set()
-
-    monkeypatch.setattr(Explorer, "send", stop_once)
-    explorer._answer(explorer, {"need": key}, [])
-    assert reached.wait(120)
+    key = stop_at_the_third_step(explorer, sent, monkeypatch)
     start = time.perf_counter()
     explorer._answer(explorer, {"upload": "cat.png"}, [png()])
     assert explorer.photograph == "cat.png" and time.perf_counter() - start < 100  # not the ten minutes of patience
