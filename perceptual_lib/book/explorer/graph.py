@@ -43,11 +43,10 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
 
     Raises InputError for a network that is not covered.
     """
-    image = images[:1]
-    with torch.no_grad(), freeze(classifier), Graph(image) as graph:
+    with torch.no_grad(), freeze(classifier), Graph(image := images[:1]) as graph:
         file = graph.file(network_of(classifier)(image))
-    tried = [images[[draw % len(images)]] for draw in range(DRAWS)]
-    differences = np.array([differences_of(classifier, file, image, draw) for draw, image in enumerate(tried)])
+    draws = [(images[[draw % len(images)]], draw) for draw in range(DRAWS)]
+    differences = np.array([differences_of(classifier, file, *draw) for draw in draws])
     # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every
     # third image, and everywhere if a rule were wrong.
     if not (differences[:, :2].max() < TOLERANCE and differences[:, 2].min() < TOLERANCE):
@@ -174,15 +173,13 @@ class Graph(TorchFunctionMode):
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in values.items()]
             for values in (self.inputs, self.outputs)
         )
-        model = helper.make_model(
-            helper.make_graph(self.nodes, "equation_5", *ends, [*self.weights.values()]), **VERSIONS
-        )
+        graph = helper.make_graph(self.nodes, "equation_5", *ends, [*self.weights.values()])
+        model = helper.make_model(graph, **VERSIONS)
         onnx.checker.check_model(model)
         return model.SerializeToString()
 
     def _pad(self, input: str, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> str | None:
-        left, right, top, bottom = pad
-        name = f"padded_{len(self.padded)}"
+        (left, right, top, bottom), name = pad, f"padded_{len(self.padded)}"
         self.padded[name] = input, [top, left, bottom, right]
         return name if mode == "constant" and not value else None
 
@@ -294,8 +291,8 @@ class Graph(TorchFunctionMode):
         return output if (start_dim, end_dim) == (1, -1) else None
 
     def _linear(self, input: str, weight: Tensor, bias: Tensor | None = None) -> str:
-        own = self.constant(weight)
-        output = self.add("Gemm", input, own, *([] if bias is None else [bias]), transB=1)
+        own, shift = self.constant(weight), [] if bias is None else [bias]
+        output = self.add("Gemm", input, own, *shift, transB=1)
         self.tape.append(lambda: self.flow(input, self.add("Gemm", self.gradients[output], own)))
         return output
 
