@@ -154,7 +154,8 @@ def _complete(experiments, profile: str) -> None:
     failures = [each | {"on": each[one.unit]} for one in experiments for each in one.manifest["failures"]]
     for each in failures[:10]:
         typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
-    typer.echo(f"Finished, {len(failures) or 'no'} failures. The tables: perceptual-ball results {profile}")
+    tables = f"The tables, with the same options: perceptual-ball results {profile}"
+    typer.echo(f"Finished, {len(failures) or 'no'} failures. {tables}")
     rows = ((one.name, *row) for one in experiments for row in one.table.groupby(["role", "method"], observed=True))
     if without := [f"{name} on all of {game}" for game, (_, name), lines in rows if (lines.failure != "").all()]:
         raise typer.Exit(_say(f"there is nothing to compare: {', '.join(dict.fromkeys(without))} failed.", 1))
@@ -197,15 +198,16 @@ def results(
     from perceptual_lib.evaluation import publishing
     from perceptual_lib.evaluation.tables import format_table
 
-    if only and publish:
-        raise InputError("--publish is of whole runs: leave out --only, or --add rows to what is there.")
+    if publish and (only or limit):
+        raise InputError("--publish is of whole runs: leave out --only and --limit, or --add rows to what is there.")
     width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     with _experiments(profile, experiment, limit, only, store) as experiments:
         if all(each.table.empty for each in experiments):
             raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
         for each in experiments:
-            for title, table in (each.overview() if len(each.table) else {}).items():
-                if len(experiments) > 1:
+            tables = each.overview() if len(each.table) else {}
+            for title, table in tables.items():
+                if len(experiments) > 1 or len(tables) > 1:
                     typer.echo(f"# {title}")
                 typer.echo(format_table(table, format, width))
             if left := len(each.unfinished):

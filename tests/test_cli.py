@@ -181,7 +181,7 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     status, _, err = experiment("results", "--add", tmp_path / "published")
     assert status == 2 and "there are no results of localization in" in err
     status, _, err = experiment("results", "--publish", tmp_path / "published")
-    assert status == 2 and "--publish is of whole runs: leave out --only" in err
+    assert status == 2 and "--publish is of whole runs: leave out --only and --limit" in err
     status, out, err = experiment("results", "--limit", 1)
     assert status == 2 and "nothing of smoke is finished" in err  # one photograph is another shard
 
@@ -210,6 +210,10 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     titles = [line for line in out.splitlines() if line.startswith("#")]
     assert status == 0 and err == ""
     assert [title[:9] for title in titles[:4]] == ["# Table 1", "# Table 2", "# Table 3", "# Table 3"]
+    alone = run("results", *chosen, "--experiment", "pointing")[1].splitlines()
+    assert [line[:29] for line in alone if line.startswith("#")] == [f"# Table 3, pointing game at {x}" for x in "11"]
+    status, _, err = run("results", "smoke", "--limit", 2, "--publish", tmp_path / "published")
+    assert status == 2 and "--publish is of whole runs: leave out --only and --limit" in err
     names = {path.name for path in (tmp_path / "published").glob("*.parquet")}
     assert names == {f"{name}.parquet" for name in ("localization", "insertion_deletion", "pointing", "randomization")}
     status, _, err = run("run", "smoke", "--experiment", "pionting")

@@ -67,8 +67,9 @@ class Experiment(ABC):
             self.settings(method)  # raises what is wrong with one, before anything is loaded
         self.kind = f"{__package__}.{self.name}.protocol"  # whose `compute` scores maps, or makes and scores them
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
-        for method in filter(lambda name: find_method(name).ours, section.methods):
-            check_layers(self.settings(method)["layers"], self.run.ask("activations"))
+        ours = [self.settings(name)["layers"] for name in section.methods if find_method(name).ours]
+        for layers in (*ours, *getattr(section, "layers", {}).values()):
+            check_layers(layers, self.run.ask("activations"))
 
     @classmethod
     def classifier(cls, profile: Profile) -> ClassifierSection:

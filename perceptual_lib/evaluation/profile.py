@@ -73,7 +73,7 @@ class Profile(sections.Section):
             return load_photographs(source, limit=limit)
         path = self.folder / self.photographs.names
         try:
-            names = path.read_text(encoding="utf-8").split()
+            names = [*dict.fromkeys(path.read_text(encoding="utf-8").split())]  # a photograph counts once
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"profile {self.name} lists its photographs in {path}, which cannot be read.") from error
         return self._pick(load_photographs(source), names, source or "the package")[:limit]

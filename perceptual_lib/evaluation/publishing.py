@@ -57,8 +57,7 @@ def publish_rows(experiment: "Experiment", folder: Path) -> bool:
     InputError as `publish`, and where other pictures, weights or settings made what is there.
     """
     pieces = list(zip(_rows(pd.DataFrame([about for about, _ in experiment.pieces])), experiment.pieces, strict=True))
-    needed = [(row, [each for each in (shard.needs, shard) if each]) for row, (_, shard) in pieces]
-    left = {row for row, shards in needed if experiment.run.unfinished(shards)}
+    left = {row for row, (_, shard) in pieces if experiment.run.unfinished([shard])}
     part = copy(experiment)
     part.pieces = [piece for row, piece in pieces if row not in left]
     part.__dict__.pop("table", None)  # of all pieces
@@ -71,7 +70,7 @@ def publish_rows(experiment: "Experiment", folder: Path) -> bool:
 def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, Mapping[str, Any]]:
     """With what is published of other rows; raises InputError where they cannot be one table.
 
-    Its seconds are those of all that was computed for it, rows that were replaced included.
+    Its seconds are those of its parts; what was replaced of a part counts as long as some of its rows are there.
     """
     parts, game = [_part(manifest, table)], manifest["experiment"]
     if (folder / f"{game}.json").exists():
@@ -85,7 +84,9 @@ def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> t
         earlier = before.manifest.get("parts", [_part(before.manifest, before.table)])
         earlier = [part | {"rows": [each for each in part["rows"] if each in left]} for part in earlier]
         parts = [*(part for part in earlier if part["rows"]), *parts]
+        methods = [*dict.fromkeys([*manifest["profile"][game]["methods"], *kept.method, *table.method])]
         table = pd.concat([kept, table], ignore_index=True)
+        table = table.sort_values("method", key=lambda names: names.map(methods.index), kind="stable")
         manifest = {**manifest, "failures": failures(table, before.unit)}
     seconds = [part["seconds"] for part in parts]
     return table, {**manifest, "seconds": None if None in seconds else sum(seconds), "parts": parts}

@@ -1,5 +1,6 @@
 """The sections of profiles: what may stand in them, and of which type and range."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
@@ -113,13 +114,18 @@ class RowsSection(ExperimentSection):
     granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; stages change the resolution
 
 
+def _check_tried(pinned: Iterable[float], sigmas: list[float]) -> None:
+    if other := {*pinned} - {*sigmas}:
+        raise ValueError(f"pinned is {min(other):g}, which is none of the sigmas.")
+
+
 # One for each game. Blurs are in pixels of the network's input.
 
 
 class Change(RowsSection):
     """Where the change goes (Secs. 1, 3 and 4): of the paper's own methods alone."""
 
-    methods: list[Literal["no_perceptual", "perceptual"]] = ["no_perceptual", "perceptual"]
+    methods: Annotated[list[Literal["no_perceptual", "perceptual"]], Once] = ["no_perceptual", "perceptual"]
 
 
 class Localization(RowsSection):
@@ -129,7 +135,13 @@ class Localization(RowsSection):
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
     pinned: NonNegativeFloat | None = None  #: one of them, at which the table has every method, too
     grey: list[str] = []  #: methods whose maps are clipped at their 99th percentile, as PyTorch CNN Visualizations does
-    layer_weights: list[NonNegativeFloat] = []  #: other values of lambda', tried on the pictures of the ranges
+    layer_weights: Annotated[list[NonNegativeFloat], Once] = []  #: other values of lambda', tried where ranges are
+
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Raise an error for a pinned blur that is not tried."""
+        _check_tried([] if self.pinned is None else [self.pinned], self.sigmas)
+        return self
 
 
 class InsertionDeletion(RowsSection):
@@ -179,6 +191,7 @@ class Pointing(RowsSection):
         for name in ("pinned", "layers"):
             if other := getattr(self, name).keys() - {*self.scales}:
                 raise ValueError(f"{name} is said of {min(other):g}, which is none of the scales.")
+        _check_tried(self.pinned.values(), self.sigmas)
         return self
 
 

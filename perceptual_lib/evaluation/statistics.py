@@ -66,20 +66,6 @@ def bootstrap(
     return _estimate(statistic(values.mean(0, keepdims=True))[0], statistic(means), len(values), confidence)
 
 
-def paired_difference(first: ArrayLike, second: ArrayLike, statistic: Statistic = plain) -> Estimate:
-    """The statistic of one method less that of another on the same images, with its interval.
-
-    Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
-    is left out of both. Takes values (N, ...), row i for image i in both. Raises InputError for two shapes, and as
-    `bootstrap`.
-    """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if first.shape != second.shape:
-        raise InputError(f"the values to compare have the shapes {first.shape} and {second.shape}; give one shape.")
-    both = np.stack([first, second], axis=1)
-    return bootstrap(both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]))
-
-
 def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
     """The mean (...) over images and random seeds, each image with each seed, and an interval for others of both.
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.selection import parse_span
-from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, paired_difference, plain, whole_rows
+from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, plain, whole_rows
 from perceptual_lib.methods import find_method
 
 OURS = "perceptual"  # what the other methods of a table are compared with
@@ -23,9 +23,13 @@ def estimate(values: ArrayLike, statistic: Statistic = plain) -> Estimate | None
 
 
 def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
-    """As `statistics.paired_difference`, but None where fewer than two rows are without nan in both."""
-    enough = len(whole_rows(np.subtract(first, second))) > 1
-    return paired_difference(first, second, statistic) if enough else None
+    """The statistic of one method less that of another on the same images, with its interval.
+
+    Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
+    is left out of both; None where fewer than two are left. Takes values (N, ...), row i for image i in both.
+    """
+    both = np.stack([first, second], axis=1)
+    return estimate(both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]))
 
 
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
@@ -77,9 +81,10 @@ def paper_table(name: str) -> pd.DataFrame:
 
 
 def format_cell(value: object) -> str:
-    """A cell: "0.41 (0.36 to 0.47)" for an estimate, "" for nothing."""
+    """A cell: "0.41 (0.36 to 0.47)" for an estimate, three digits where the interval is narrow; "" for nothing."""
     if isinstance(value, Estimate):
-        return f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+        digits = 3 if 0 < value.high - value.low < 0.03 else 2
+        return f"{value.value:.{digits}f} ({value.low:.{digits}f} to {value.high:.{digits}f})"
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)

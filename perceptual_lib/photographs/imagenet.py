@@ -44,7 +44,7 @@ def read_annotation(path: Path) -> tuple[tuple[int, int], list[Object]]:
         for each in content["object"]:
             box = tuple(float(each["bndbox"][edge]) for edge in ("xmin", "ymin", "xmax", "ymax"))
             objects.append(Object(each["name"], box, each.get("difficult") == "1"))
-    except (ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
+    except (OSError, ElementTree.ParseError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} is not an annotation of a picture ({type(error).__name__}: {error}); restore the original."
         ) from error
@@ -110,7 +110,7 @@ def _read_solution(path: Path) -> dict[str, list[Object]]:
             name: [Object(wnid, tuple(map(float, box))) for wnid, *box in zip(*[words] * 5, strict=True)]
             for name, words in rows.items()
         }
-    except (KeyError, AttributeError, ValueError, csv.Error) as error:
+    except (OSError, KeyError, AttributeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} is not Kaggle's table of boxes ({error}); restore the original.") from error
 
 

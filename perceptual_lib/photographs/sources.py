@@ -77,7 +77,9 @@ def _distinct(photographs: list[Photograph]) -> list[Photograph]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files directly in a folder, in order of their names. Raises InputError where there are none."""
+    """The picture files directly in a folder, in order of their names. InputError where none can be read."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be read; give a folder that you may read.")
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     visible = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
     pictures = [path for path in visible if path.suffix.lower() in suffixes]

@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, closing
+from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -66,10 +67,9 @@ class Run:
         return self.key(shard) in self.verified or self.load(shard) is not None
 
     def unfinished(self, shards: Iterable[Shard]) -> list[Shard]:
-        """Those of the shards that are not finished, behind those that they need and are not finished either."""
-        missing = [shard for shard in shards if not self.is_finished(shard)]
-        needed = list(dict.fromkeys(shard.needs for shard in missing if shard.needs is not None))
-        return (self.unfinished(needed) if needed else []) + missing
+        """Of the shards and those that they need, the ones that are not finished; what is needed comes first."""
+        both = ((shard.needs for shard in shards if shard.needs is not None), shards)
+        return [each for each in dict.fromkeys(chain(*both)) if not self.is_finished(each)]
 
     def complete(self, shards: Sequence[Shard]) -> None:
         """Compute what is not finished, and what that needs.

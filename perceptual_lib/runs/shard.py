@@ -163,9 +163,13 @@ def check_code() -> None:
     """Raise InputError where a module does something else than when its digest was taken: workers that start later
     compute by what its file says then, and results would be kept under keys of what it was."""
     for (name, path), (changed, does) in _read.items():
-        if path.stat().st_mtime_ns == changed:
-            continue
-        if ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8")))) != does:
+        try:
+            if path.stat().st_mtime_ns == changed:
+                continue
+            now = ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8"))))
+        except (OSError, SyntaxError):  # half written, or being replaced
+            now = None
+        if now != does:
             raise InputError(f"{name} was changed while this run went on; run the same command again.")
 
 

@@ -132,6 +132,10 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             "description: x\npointing: {pinned: {1.2: 3}}",
             "pointing: pinned is said of 1.2, which is none of the scales",
         ),
+        ("description: x\npointing: {pinned: {1.5: 7}}", "pointing: pinned is 7, which is none of the sigmas"),
+        ("description: x\nlocalization: {pinned: 17.5}", "localization: pinned is 17.5, which is none of the sigmas"),
+        ("description: x\nlocalization: {layer_weights: [3.0, 3]}", "localization.layer_weights: 3.0 is said twice"),
+        ("description: x\nchange: {methods: [perceptual, perceptual]}", "change.methods: perceptual is said twice"),
         ("base: demo\nphotographs: 5", "photographs is 5"),
         ("base: false", "there is no profile 'False'"),
         ("name: other\ndescription: x", "must not set its name"),
@@ -189,7 +193,7 @@ def test_shown_photographs_in_the_profiles_order() -> None:
 
 
 def test_a_list_of_names_picks_photographs_in_its_order(tmp_path) -> None:
-    (tmp_path / "few.txt").write_text("b\na\n")
+    (tmp_path / "few.txt").write_text("b\na\nb\n")  # one that is named twice counts once
     (tmp_path / "own.yaml").write_text(f"description: x\nphotographs: {{source: {tmp_path}, names: few.txt}}")
     for name in "abc":
         Image.new("RGB", (4, 4)).save(tmp_path / f"{name}.png")

@@ -85,10 +85,12 @@ def test_a_run_is_published_row_by_row(tmp_path, of_profiles) -> None:
     lost = run("here", "center")
     lost.run.store.path(lost.run.key(lost.shards[0])).unlink()  # maps of some pictures, of which the scores are there
     assert not publish_rows(run("here", "center"), folder)
-    run("here", "center").run.complete(lost.shards)
+    run("here", "center").complete()
     publish_rows(run("here", "center"), folder)  # again, in place of its rows
     assert [part["rows"] for part in load_results(folder, "localization").manifest["parts"]] == [rows[1:], rows[:1]]
-    assert len(load_results(folder, "localization").table) == len(whole.table)
+    found = load_results(folder, "localization").table
+    assert len(found) == len(whole.table)
+    assert found.method.unique().tolist() == [*settings.localization.methods, "perceptual_guided"]  # the table's order
 
 
 def by_failure(manifest: dict) -> list[str]:

@@ -55,3 +55,9 @@ def test_markdown_latex_and_text(written_table) -> None:
 @pytest.mark.parametrize(("value", "cell"), [(None, ""), (np.nan, ""), (3, "3"), (2.5, "2.5"), (20.0, "20")])
 def test_cells(value, cell) -> None:
     assert format_cell(value) == cell
+
+
+def test_a_narrow_interval_is_worth_three_digits() -> None:
+    assert format_cell(Estimate(0.8514, 0.8418, 0.8606, 4952)) == "0.851 (0.842 to 0.861)"  # the paper's has 0.851
+    assert format_cell(Estimate(0.8514, 0.83, 0.87, 900)) == "0.85 (0.83 to 0.87)"
+    assert format_cell(Estimate(1.0, 1.0, 1.0, 20)) == "1.00 (1.00 to 1.00)"

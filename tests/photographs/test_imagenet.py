@@ -106,6 +106,17 @@ def test_bad_annotation(tmp_path, text):
         load_photographs(tmp_path)
 
 
+def test_files_that_are_links_to_nothing(tmp_path):
+    add_image(tmp_path, 1)
+    (tmp_path / f"{stem(1)}.xml").symlink_to(tmp_path / "unplugged.xml")
+    with pytest.raises(InputError, match=f"{stem(1)}.xml is not an annotation.*FileNotFoundError"):
+        load_photographs(tmp_path)
+    (tmp_path / f"{stem(1)}.xml").unlink()
+    (tmp_path / "LOC_val_solution.csv").symlink_to(tmp_path / "unplugged.csv")
+    with pytest.raises(InputError, match="LOC_val_solution.csv is not Kaggle's table"):
+        load_photographs(tmp_path)
+
+
 def test_unknown_class(tmp_path):
     add_image(tmp_path, 1)
     add_annotation(tmp_path, 1, "n00000000")

@@ -105,7 +105,7 @@ def test_without_foolbox(monkeypatch):
 # --- the user's photographs --------------------------------------------------------------------------------
 
 
-def test_files_and_folders(tmp_path):
+def test_files_and_folders(tmp_path, monkeypatch):
     for name in ("b.png", "a.JPG", ".hidden.png"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("none")
@@ -121,6 +121,9 @@ def test_files_and_folders(tmp_path):
     with pytest.raises(InputError, match=r"c\.png is not an existing file"):
         load_photographs(tmp_path / "c.png")
     with pytest.raises(InputError, match="has no pictures"):
+        load_photographs(tmp_path / "sub")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot be read; give a folder that you may read"):
         load_photographs(tmp_path / "sub")
 
 

@@ -140,10 +140,14 @@ def test_code_that_is_changed_while_a_run_goes_on(module, tmp_path) -> None:
         (source, False),
         (source.replace("More", "Less"), False),
         (source.replace("2 *", "3 *"), True),
+        (source + "(", True),  # half written
     ):
         (tmp_path / "written_module.py").write_text(text)
         with pytest.raises(InputError, match="written_module was changed while") if raises else nullcontext():
             check_code()
+    (tmp_path / "written_module.py").unlink()  # being replaced
+    with pytest.raises(InputError, match="written_module was changed while"):
+        check_code()
 
 
 def test_code_digest_sees_what_is_imported_in_the_package(module, monkeypatch) -> None:

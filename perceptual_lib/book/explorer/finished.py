@@ -116,7 +116,7 @@ def table_errors(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
     """By method n, and by strategy its error with the interval."""
     found = {}
     for method, one in scores.items():
-        if one.can_choose:
+        if one.can_choose and len(one.names) > 1:  # one has no interval
             estimates = {strategy: one.in_sample(strategy) for strategy in ALPHAS}
             found[method] = {"n": estimates["value"].n} | {
                 strategy: [round(float(value), 4) for value in (each.value, each.low, each.high)]

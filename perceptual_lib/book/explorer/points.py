@@ -25,7 +25,7 @@ class PointingPlayer(Widget):
 
     def __init__(self, experiment: Pointing, classifier: Classifier, scale: float = 1.0) -> None:
         table = experiment.table
-        sigmas = pointing_table(table, scale, among=experiment.classes).sigma.dropna()
+        sigmas = pointing_table(table, scale, among=experiment.classes_of(experiment.section.source)).sigma.dropna()
         asked = (table.role == "table") & (table.scale == scale) & table.method.isin(sigmas.index)
         shown = explained_by_all(experiment, table[asked])  # by the table: VOC's maps are many gigabytes
         scenes = [scene for scene in experiment.pictures if scene.name in shown]

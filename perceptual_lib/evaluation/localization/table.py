@@ -44,14 +44,14 @@ class Scores:
         blur = self.choose()[0] if sigma is None else self.sigmas.index(sigma)
         return self.hits[:, blur, STRATEGY_COLUMNS[strategy]]
 
-    def in_sample(self, strategy: str, sigma: float | None = None) -> Estimate:
+    def in_sample(self, strategy: str, sigma: float | None = None) -> Estimate | None:
         """Error on all photographs at the strategy's threshold that is best for them: the paper's way.
 
         At one of the `sigmas`, or the one chosen on the selection. The interval does not know that the threshold was
         chosen; `cross_validated` does.
         """
         hits = self._at_blur(strategy, sigma)
-        return bootstrap(~hits[:, best_column(hits)])
+        return tables.estimate(~hits[:, best_column(hits)])
 
     def by_sigma(self, strategy: str) -> Estimate:
         """(S,) error on all photographs at each blur's best threshold; the intervals are those of that threshold."""

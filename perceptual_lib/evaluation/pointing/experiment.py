@@ -46,14 +46,10 @@ class Pointing(Experiment):
             return [f"the pointing game's pictures: {error}"]
         return []
 
-    @property
-    def classes(self) -> range | None:
-        """That a mean goes over."""
-        return self.classes_of(self.section.source)
-
     @staticmethod
     def classes_of(source: str | None) -> range | None:
-        """Where a section has this source: all of VOC's, as TorchRay has it; None for those that occur in mosaics."""
+        """That a mean goes over, where a section has this source: all of VOC's, as TorchRay has it; None for those that
+        occur in mosaics."""
         return None if source is None else range(len(VOC_CLASSES))
 
     def load(self) -> list[Mosaic] | list[Scene]:
@@ -106,9 +102,10 @@ class Pointing(Experiment):
         ]
 
     def overview(self) -> dict[str, pd.DataFrame]:
+        among = self.classes_of(self.section.source)
         return {
             f"Table 3, pointing game at {scale:g} x: accuracy": pointing_table(
-                self.table, scale, among=self.classes, pinned=self.section.pinned.get(scale)
+                self.table, scale, among=among, pinned=self.section.pinned.get(scale)
             )
             for scale in sorted(self.table.scale.unique())
         }

@@ -41,6 +41,12 @@ def test_the_distances_are_the_protocols(tmp_path, of_profiles, scale) -> None:
             assert np.allclose(own.distance, distances(point, question.boxes), atol=1e-3)
 
 
+def test_layers_that_the_network_has_not_are_refused_before_anything_is_computed(tmp_path, of_profiles) -> None:
+    settings = pointing(layers={1.5: "99"})
+    with pytest.raises(InputError, match="99 is out of range"):
+        Pointing(settings, tmp_path, Local({"model": Regions()}))
+
+
 def test_some_methods_are_smoothed_in_place_of_blurred(tmp_path, of_profiles) -> None:
     experiment = finished(Pointing, tmp_path, pointing(smooth={"gradient": 0.1}, scales=[1.0]), Regions())
     table = experiment.table

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from perceptual_lib import InputError
 from perceptual_lib.evaluation.pointing.protocol import TOLERANCE, class_mean, count_hits, distances, maxima
-from perceptual_lib.evaluation.statistics import bootstrap, paired_difference
+from perceptual_lib.evaluation.statistics import bootstrap
+from perceptual_lib.evaluation.tables import difference_estimate
 
 HEIGHT, WIDTH = 40, 60
 
@@ -169,7 +170,7 @@ def test_each_blur_has_its_own_mean() -> None:
     alone = [bootstrap(table[:, column], class_mean) for column in range(3)]
     assert together.value == pytest.approx([each.value for each in alone])
     assert together.low == pytest.approx([each.low for each in alone])
-    difference = paired_difference(table[:, 2], table[:, 0], class_mean)
+    difference = difference_estimate(table[:, 2], table[:, 0], class_mean)
     assert difference.value == pytest.approx(1 - alone[0].value)
 
 

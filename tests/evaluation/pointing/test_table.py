@@ -8,7 +8,7 @@ import pytest
 
 from perceptual_lib.evaluation.pointing.protocol import class_mean, count_hits
 from perceptual_lib.evaluation.pointing.table import pointing_by_sigma, pointing_table, success_rates
-from perceptual_lib.evaluation.statistics import paired_difference
+from perceptual_lib.evaluation.tables import difference_estimate
 
 # Scene, class, hard. Settings are chosen on s1 and s2.
 QUESTIONS = [("s1", 0, False), ("s1", 1, True), ("s2", 0, True), ("s3", 0, False), ("s3", 1, True), ("s4", 0, True)]
@@ -92,7 +92,7 @@ def test_the_difference_is_paired_over_the_scenes_held_out(table) -> None:
     assert difference.value == pytest.approx(0.75 - 0.25) and difference.n == 2
     scenes, classes = ["s3", "s3", "s4"], [0, 1, 0]
     by_hand = [count_hits(hits, scenes, classes) for hits in ([1, 1, 0], [0, 0, 1])]
-    assert difference == paired_difference(*by_hand, class_mean)
+    assert difference == difference_estimate(*by_hand, class_mean)
 
 
 def test_what_cannot_be_computed_is_empty(table) -> None:
