@@ -109,7 +109,7 @@ def test_a_folder_is_its_photos_without_earlier_overlays(run, tmp_path, eagle) -
         (["--target", "1000"], "1000 classes"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--precision", "half"], "no precision 'half'; there are full, tf32, bf16"),
-        (["--out", "/dev/null/folder"], "cannot be made"),
+        (["--out", "/dev/null/folder"], "/dev/null/folder cannot be written: Not a directory"),
     ],
 )
 def test_bad_input_is_one_sentence(run, tmp_path, eagle, arguments, message) -> None:

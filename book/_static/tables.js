@@ -12,7 +12,7 @@
     return found ? Number(found[1].replaceAll(",", "")) : NaN;
   }
 
-  const isEmpty = (text) => !/[\p{L}\p{N}]/u.test(text) || /^(nan|none)$/i.test(text);
+  const isEmpty = (text) => /^(–|nan|none)?$/i.test(text);
 
   /** The rows in the order of a column; cells with nothing in them come last, whatever the direction. */
   function sorted(rows, column, direction) {

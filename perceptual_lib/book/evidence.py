@@ -16,7 +16,6 @@ from perceptual_lib.book.overlays import (
     Numbers,
     explain_batch,
     in_words,
-    make_folder,
     overlay,
     overlay_paths,
     ready_for,
@@ -43,7 +42,8 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
     Raises InputError for a folder that has something in it.
     """
     worker = ready_for(asked)
-    make_folder(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; evidence is kept in a new folder.")
     kept, made_with = [], _made_with(worker, asked)

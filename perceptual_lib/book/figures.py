@@ -5,6 +5,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from io import BytesIO
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,7 +28,7 @@ from perceptual_lib.methods import METHODS
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL = "#D55E00", "#0072B2", "#767676"
 SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73", "#E69F00", "#56B4E9", "#000000")
 NAMED = 6  # points of `two_scores`
-DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":")  # colours have a second sign beside them
+DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":", "--")  # nine: the colours that come again have another sign
 STYLE = {
     "figure.dpi": 110,  # pixels of the page, per inch
     "savefig.dpi": 220,  # twice as many, for dense screens
@@ -139,7 +140,7 @@ Panels = Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]]
 
 
 def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
-    """Curves with their intervals, one panel beside the other (Fig. 6), the same curves in each, eight at most.
+    """Curves with their intervals, one panel beside the other (Fig. 6), the same curves in each.
 
     A curve far above all others is not drawn but named, with its values: beside it they would look alike.
     """
@@ -147,7 +148,7 @@ def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
     size = 3.0 * len(panels), 2.5 + 0.1 * max(map(len, panels.values()))  # with a legend of two names a row
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
     for panel, (title, curves) in zip(axes[0], panels.items(), strict=True):
-        for (name, (places, estimate)), colour, dash in zip(curves.items(), SERIES, DASHES, strict=False):
+        for (name, (places, estimate)), colour, dash in zip(curves.items(), cycle(SERIES), cycle(DASHES), strict=False):
             if (title, name) == far:
                 words = f"↑ {name}: {np.min(estimate.value):.2f} to {np.max(estimate.value):.2f}"
                 panel.text(0.5, 1, words, color=colour, ha="center", va="top", transform=panel.transAxes)
@@ -169,9 +170,9 @@ def _far_above(panels: Panels) -> tuple[str, str] | None:
     """
     curves = {(title, name): estimate for title, own in panels.items() for name, (_, estimate) in own.items()}
     high = {key: np.max(estimate.high) for key, estimate in curves.items()}
-    top = max(high, key=high.__getitem__)
+    top = max(high, key=high.__getitem__, default=None)
     others = max((value for key, value in high.items() if key != top), default=np.inf)
-    return top if len(panels[top[0]]) > 1 < len(panels) and np.min(curves[top].low) > 1.5 * others else None
+    return top if top and len(panels[top[0]]) > 1 < len(panels) and np.min(curves[top].low) > 1.5 * others else None
 
 
 def fits(axes: Mapping[str, ArrayLike]) -> Figure:

@@ -18,6 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 from perceptual_lib.book.pages import environment
+from perceptual_lib.core.errors import InputError
 
 
 class Kernels(ExitStack):
@@ -86,7 +87,9 @@ class _Fork:
     stdin = stdout = stderr = returncode = None
 
     def __init__(self, channel: socket.socket) -> None:
-        self.channel, self.pid = channel, int(channel.recv(16))
+        if not (told := channel.recv(16)):
+            raise InputError("the process that kernels are forked from has ended; it may need more memory.")
+        self.channel, self.pid = channel, int(told)
 
     def poll(self) -> int | None:
         """Not None when it has ended, and with it its end of the channel; nobody asks how."""

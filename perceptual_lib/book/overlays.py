@@ -65,7 +65,8 @@ def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterat
     """Explain photos in batches, write their overlays, and say in a line each what was found, or what is wrong with it:
     one bad photo does not cost the others. Raises InputError where nothing can be explained or written."""
     classifier = ready_for(asked).classifier
-    make_folder(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     pairs = list(zip(photos, overlay_paths(photos, folder), strict=True))
     size = full_batch(classifier, classifier.device)
     for start in range(0, len(pairs), size):
@@ -150,17 +151,9 @@ def in_words(photo: Path, numbers: Numbers, written: Path) -> str:
     return f"{words}; {written}"
 
 
-def make_folder(folder: Path) -> None:
-    """Raises InputError where it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {folder} cannot be made: {error.strerror}.") from error
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Context in which a file is written. Raises InputError where it cannot be."""
+    """Context in which a file or folder is made. Raises InputError where it cannot be."""
     try:
         yield
     except OSError as error:

@@ -19,6 +19,7 @@ from contextlib import ExitStack, suppress
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import ModuleTaskLoader
@@ -100,6 +101,7 @@ class Book:
         self.photographs = [_digest(os.path.expandvars(source)) for source in sources if source]
         self.games = settings.games
         self.store = self.out / "store"
+        self.rendering = Lock()  # previews write into the same folders
         self.workers = ExitStack()  # that compute its games and notebooks, and end with it
         self.kernels = self.workers.enter_context(Kernels(self.root))
 
@@ -139,7 +141,8 @@ class Book:
     def render(self, make: Callable[..., None], strict: bool) -> None:
         """Make the site or the files of what there is so far; they say what is still to come. Raises InputError."""
         shown, waiting = [self.page(source) for source in self.sources], [source.stem for source in self.waiting]
-        make(self.root, self.out, shown, waiting, strict)
+        with self.rendering:
+            make(self.root, self.out, shown, waiting, strict)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -248,7 +251,8 @@ def _make(book: Book, progress: Progress, steps: Sequence[dict[str, Any]]) -> No
     database = {"dep_file": str(book.out / "doit.json"), "backend": "json"}
     ways = {"continue": True, "reporter": progress, "num_process": AT_ONCE, "par_type": "thread"}
     namespace = {"task_steps": lambda: tasks, "DOIT_CONFIG": database | ways}
-    DoitMain(ModuleTaskLoader(namespace), config_filenames=()).run(["run"])
+    if DoitMain(ModuleTaskLoader(namespace), config_filenames=()).run(["run"]) == 3:  # it raised, and has said what
+        raise InputError(f"the build cannot go on; if {database['dep_file']} is damaged, delete it.")
 
 
 def _act(step: Callable[..., None], *arguments: Any) -> dict[str, str] | None:

@@ -13,6 +13,7 @@ from perceptual_lib.evaluation.games import GAMES, STORE
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.publishing import Results, load_results
 from perceptual_lib.evaluation.sections import ClassifierSection
+from perceptual_lib.evaluation.tables import OURS
 from perceptual_lib.runs.executors import Executor, Local, all_of_this_machine
 
 
@@ -63,10 +64,10 @@ def play(
 ) -> list[tuple[Experiment, list[Results]]]:
     """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
 
-    Those are the profile's own and, of the published ones that it names as `beside`, the first that has most of the
-    methods that they have in this role, or the first that has the game: a run may be published row by row. The one with
-    more pictures comes first: what a page finds, it finds there. Without names, all games of the profile. Raises
-    InputError as `experiments_of`, and where no such run has a game.
+    Those are the profile's own and, of the published ones that it names as `beside`, the first that has ours and
+    most of the methods that they have in this role, or else the first that has ours: a run may be published row by row.
+    The one with more pictures comes first: what a page finds, it finds there. Without names, all games of the profile.
+    Raises InputError as `experiments_of`, and where no such run has a game.
     """
     title, played = f"this book's own run, of the profile {profile.name}", []
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
@@ -78,7 +79,7 @@ def play(
                 with_it = [folder for folder in folders if (folder / f"{experiment.name}.json").exists()]
                 published = [load_results(folder, experiment.name) for folder in with_it or folders[-1:]]
                 methods = [set(run.table.method[run.table.role == role]) for run in published]
-                most = [2 * len(each) > len(set.union(*methods)) for each in methods]
-                runs.append(published[most.index(True) if any(most) else 0])
+                fit = [OURS in each and 1 + (2 * len(each) > len(set.union(*methods))) for each in methods]
+                runs.append(published[fit.index(max(fit))])
             played.append((experiment, sorted(runs, key=lambda run: run.n, reverse=True)))
     return played

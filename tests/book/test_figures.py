@@ -141,13 +141,13 @@ def test_a_grid_has_a_row_for_each_picture_and_a_range_of_colours_for_each_map()
 
 
 def test_bands_draw_every_curve() -> None:
-    names = [f"method {n}" for n in range(8)]
+    names = [f"method {n}" for n in range(17)]  # all that there are
     stages = ["trained", "classifier.6", "stem"]
     curves = {name: (stages, Estimate(*np.array([[0.5] * 3, [0.4] * 3, [0.6] * 3]), 10)) for name in names}
     figure = figures.bands({"correlation": curves}, "stage", "correlation")
-    assert len(figure.axes[0].lines) == 8
+    assert len(figure.axes[0].lines) == 17
     assert [text.get_text() for text in figure.legends[0].get_texts()] == names
-    assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 8
+    assert len({(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines}) == 17
 
 
 def test_a_curve_far_above_the_others_is_named_and_not_drawn() -> None:

@@ -15,7 +15,8 @@ from jupyter_client.connect import LocalPortCache  # noqa: E402
 from test_pipeline import write_notebook  # noqa: E402
 
 from perceptual_lib.book import pages  # noqa: E402
-from perceptual_lib.book.kernels import Kernels  # noqa: E402
+from perceptual_lib.book.kernels import Kernels, _Fork  # noqa: E402
+from perceptual_lib.core.errors import InputError  # noqa: E402
 
 FINDS = """
 import os, platform, resource, sys
@@ -60,6 +61,14 @@ def test_a_kernel_is_as_one_of_its_own_and_its_end_is_seen(tmp_path: Path) -> No
     if parent != os.getpid():
         with pytest.raises(ProcessLookupError):
             os.kill(parent, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
+def test_a_forking_process_that_ended_is_one_sentence() -> None:
+    ours, its = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    its.close()
+    with ours, pytest.raises(InputError, match="that kernels are forked from has ended"):
+        _Fork(ours)
 
 
 @pytest.mark.slow

@@ -214,6 +214,17 @@ def test_bad_input_is_one_sentence(clone: Path, tmp_path_factory: pytest.TempPat
         build("dmeo", clone)
 
 
+def test_a_damaged_record_of_builds_is_one_sentence(clone: Path, made: list[str]) -> None:
+    rebuild(clone, made)
+    record = clone / "_build" / "doit.json"
+    record.write_text(record.read_text()[:-40])  # killed while it was written
+    edit(clone / "notebooks" / "2-second.ipynb", "# Second", "# The second")
+    with pytest.raises(InputError, match=r"doit\.json is damaged, delete it"):
+        build("demo", clone)
+    record.unlink()
+    assert rebuild(clone, made) == ["1-first", "2-second", "site"]
+
+
 def test_games_are_computed_once_and_before_the_notebooks_that_play_them(
     clone: Path, made: list[str], experiments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,9 @@ PAGE = """<!doctype html>
 </tbody></table>
 <table><thead><tr><th>a</th><th>b</th></tr></thead>
 <tbody><tr><th rowspan="2">1</th><td>2</td></tr><tr><td>3</td></tr></tbody></table>
+<table id="signs"><thead><tr><th>claim</th><th>holds</th></tr></thead><tbody>
+<tr><td>a</td><td>✗</td></tr><tr><td>b</td><td>–</td></tr><tr><td>c</td><td>✓</td></tr><tr><td>d</td><td>✗</td></tr>
+</tbody></table>
 <table><tbody><tr><td>no heads, no data</td></tr></tbody></table>
 <div style="overflow-x: auto; width: 200px"><table class="grouped">
 <thead><tr><th>one group</th><th>here</th></tr></thead>
@@ -69,8 +72,14 @@ def test_numbers_are_numbers_and_empty_cells_last(tab: Page) -> None:
     assert tab.locator("[aria-sort]").count() == 1
 
 
+def test_signs_are_sorted_and_a_dash_is_nothing(tab: Page) -> None:
+    tab.locator("#signs").get_by_role("button", name="holds").click()
+    signs = "".join(tab.locator("#signs tbody td:last-child").all_inner_texts())
+    assert signs in ("✗✗✓–", "✓✗✗–")
+
+
 def test_merged_cells_stay_where_they_are(tab: Page) -> None:
-    assert tab.locator(".table-sort").count() == 3 and tab.locator(".table-tools").count() == 3
+    assert tab.locator(".table-sort").count() == 5 and tab.locator(".table-tools").count() == 4
 
 
 def test_the_first_column_of_a_table_in_groups_stays(tab: Page) -> None:

@@ -143,5 +143,12 @@ def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypat
     publish(one_row, experiment.manifest, tmp_path / "results" / "first")
     [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")
     assert {run.title for run in runs} == {alone[0].title, "the published run other"}  # the first has half of the rows
+    # Pages compare others with ours: a run that lacks it is not shown, however many others it has.
+    rivals = experiment.table.assign(method=experiment.table.method.replace("perceptual", "rival"))
+    many = pd.concat([rivals, *(rivals.assign(method=f"rival {n}") for n in range(5))])
+    for published in (rivals, many):
+        publish(published, experiment.manifest, tmp_path / "results" / "first")
+        [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")
+        assert {run.title for run in runs} == {alone[0].title, "the published run other"}
     with pytest.raises(InputError, match="no results of change in .*none"):
         play(settings.model_copy(update={"beside": ["none"]}), tmp_path, "change")
