@@ -6,7 +6,7 @@ functions and methods alike, and leaves nothing on the network.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
@@ -28,7 +28,8 @@ ACTIVATION_FUNCTIONS = frozenset(
 )
 OUTPUT = "output"  # in the place of a function's name: what a module returns, held because it was named
 # What activations are written out with. On maps of features they may be a gate, too: see `say_what_is_hidden`.
-PARTS = frozenset("clamp clamp_min erf maximum sigmoid where".split())
+PARTS = frozenset("clamp clamp_min erf maximum pow sigmoid where".split())
+PARTS_OF_TOKENS = frozenset("erf pow sigmoid".split())  # which are masked and bounded for other reasons
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,12 @@ class watch(TorchFunctionMode):
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.see(name, output)
             return output if replacement is None else replacement
-        if name in PARTS and output.requires_grad and output.ndim == 4 and min(output.shape[1:]) > 1:
-            self.parts[name] += 1
+        wide = isinstance(output, Tensor) and output.ndim in (3, 4) and min(output.shape[1:]) > 1
+        if name in PARTS and wide and (output.ndim == 4 or name in PARTS_OF_TOKENS):
+            # Inside a function of autograd, as some have for SiLU, what is computed has no gradient, but its inputs do.
+            grows = any(isinstance(each, Tensor) and each.requires_grad for each in (output, *args))
+            numbers = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, (int, float))]
+            self.parts[name] += grows and (name != "pow" or numbers == [3])
         return output
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -79,7 +84,7 @@ class watch(TorchFunctionMode):
 def module_paths(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
     """The stack of modules, with their paths, that this thread is calling, outermost first."""
     paths = {module: path for path, module in network.named_modules()}
-    stack: list[tuple[str, nn.Module]] = []
+    stack: list[tuple[str, nn.Module]] = [("", network)]  # also where a `__call__` of its own passes the hooks by
     thread = get_ident()
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -157,7 +162,7 @@ def trace(
     with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
         output = ask(network, inputs.detach().requires_grad_())
     if found:
-        say_what_is_hidden(network, len(found), seen.parts)
+        say_what_is_hidden(network, Counter(each.function for each in found), seen.parts)
     return output.detach().to(inputs.dtype), found, values
 
 
@@ -171,13 +176,16 @@ def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
     return value if value.shape[0] == batch else value.unflatten(0, (batch, -1))
 
 
-def say_what_is_hidden(network: nn.Module, seen: int, parts: Mapping[str, int]) -> None:
+def say_what_is_hidden(network: nn.Module, seen: Counter[str], parts: Counter[str]) -> None:
     """Warn of activations that cannot be seen, beside those that are: in TorchScript, or more of them written out."""
-    what = ""
+    what, cubes = "", parts.pop("pow", 0)
     if scripted := [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]:
         what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"
-    elif sum(parts.values()) > seen:
-        what = f"beside {seen} activations, calls of {', '.join(parts)} may be others, written out, which are not seen"
+    elif 0 < seen["tanh"] <= cubes:
+        what = "tanh beside cubes is GELU written out (use F.gelu(x, approximate='tanh')): its tanh alone is seen"
+    elif sum(parts.values()) > seen.total():
+        words = ", ".join(parts)
+        what = f"beside {seen.total()} activations, calls of {words} may be others, written out, which are not seen"
     if what:
         warn(f"{what}, and stay as they are{see('Nothing is seen')}.")
 

@@ -20,7 +20,7 @@ def full_batch(network: nn.Module, device: torch.device, asked: int | None = Non
     glibc gives their memory back and asks for it again each time. One alone, where it must be."""
     if findings(network).depends:
         return 1
-    return asked or (6 if device.type == "cpu" else 64)
+    return int(asked or (6 if device.type == "cpu" else 64))
 
 
 def portions(network: nn.Module, images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:

@@ -136,13 +136,18 @@ def _called_eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
+def _is_of_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
 @contextmanager
 def freeze(network: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients for the weights, half precision in float32, between whose numbers a small change
     of an image would vanish; on leaving all is put back as it was, also by an error.
 
-    Other threads that want to freeze some of the same weights wait. The network's own `train` is called both ways, and
-    what one that is not PyTorch's does to weights (LoRA adds its product to them) is undone to the bit.
+    So are buffers that networks write, as observers and counters do. Other threads that want to freeze some of the same
+    weights wait. The network's own `train` is called both ways, and what one that is not PyTorch's does to weights
+    (LoRA adds its product to them) is undone to the bit. Raises InputError for weights that can have no gradients.
     """
     with ExitStack() as held:
         modules = list(network.modules())
@@ -157,7 +162,14 @@ def freeze(network: nn.Module) -> Iterator[None]:
         modes = [(module, getattr(module, "training", False)) for module in modules]
         training = any(mode for _, mode in modes)
         theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
+        if any(each.is_inference() for each in weights + buffers):
+            raise InputError(
+                "the network was made inside torch.inference_mode, where nothing has a gradient; make it outside."
+            )
         values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
+        # In evaluation mode PyTorch's own layers leave their buffers alone; observers and counters of others do not.
+        counted = [each for module in modules if not _is_of_torch(module) for each in module._buffers.values()]
+        written = [(each, each.clone(), each._version) for each in counted if each is not None]
         halves = [(each, each.data) for each in weights + buffers if each.dtype in HALF]
         wanting = [weight for weight in weights if weight.requires_grad]
         try:
@@ -177,6 +189,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
                     with suppress(NotImplementedError):  # see above
                         module.train(mode)
             with torch.no_grad():
+                values += [(each, value) for each, value, version in written if each._version != version]
                 for each, value in values:
                     if not (each.is_meta or torch.equal(each, value)):
                         each.copy_(value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def ready(
     None for the predictions; their range is not known yet. Raises InputError for what does not fit, and for a network
     without a gradient in the image where it needs one.
     """
-    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
         raise InputError(f"batch_size must be a whole number, at least 1, not {batch_size}.")
     check_inputs(model, inputs)
     # Inference tensors take no gradient.
@@ -43,11 +44,11 @@ def check_inputs(network: nn.Module, inputs: Tensor) -> None:
         raise InputError(
             f"inputs must be a tensor (B, C, H, W), not {type(inputs).__name__}; preprocess pictures first."
         )
-    if inputs.ndim != 4 or 0 in inputs.shape or (inputs.shape[3] == 3 != inputs.shape[1]):
+    if inputs.ndim != 4 or 0 in inputs.shape or (inputs.shape[3] == 3 and inputs.shape[1] not in (1, 3)):
         raise InputError(f"inputs must have shape (B, C, H, W), not {tuple(inputs.shape)}.")
     if not inputs.is_floating_point():
         raise InputError(f"inputs must be normalized floating-point images, not {inputs.dtype}.")
-    weight = next(network.parameters(), inputs)
+    weight = next(filter(torch.is_floating_point, network.parameters()), inputs)
     alike = weight.dtype == inputs.dtype or (weight.dtype in HALF and inputs.dtype == torch.float32)
     if not alike or weight.device != inputs.device:
         raise InputError(

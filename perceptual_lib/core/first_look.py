@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
+from perceptual_lib.core.graphs import HOOKS
 
 
 @dataclass(frozen=True)
@@ -23,28 +24,32 @@ class Findings:
     no_gradient: str = ""  # why they have none in the image; "" where they have one
 
 
-_found: WeakKeyDictionary[nn.Module, tuple[list[Any], Findings]] = WeakKeyDictionary()  # with its state then
+SIZES = 4  # of images, that are remembered: the pointing game has two in turn
+_found: WeakKeyDictionary[nn.Module, list[tuple[Any, Findings]]] = WeakKeyDictionary()  # with its states, the last last
 
 
 def findings(model: nn.Module) -> Findings:
-    """What was found out so far."""
-    return _found.get(network_of(model), ([], Findings()))[1]
+    """What was found out the last time."""
+    return _found.get(network_of(model), [(None, Findings())])[-1][1]
 
 
 def look_at(model: nn.Module, images: Tensor) -> Findings:
     """What is found out about a frozen network; what users should know of it is said the first time, and again when it
-    has other modules, buffers or plain attributes."""
+    has other modules, hooks, buffers or plain attributes, or gets images of another size."""
     network = network_of(model)
-    state = [(weakref.ref(each), _switches(each)) for each in network.modules()]
-    if (network not in _found or _found[network][0] != state) and (found := _look(network, images[:1])) is not None:
-        _found[network] = state, found
+    state = images.shape[1:], [(weakref.ref(each), _switches(each)) for each in network.modules()]
+    known = _found.get(network, [])
+    found = next((found for then, found in known if then == state), None) or _look(network, images[:1])
+    if found is not None:
+        _found[network] = [*(each for each in known if each[0] != state), (state, found)][-SIZES:]
     return findings(network)
 
 
 def _switches(module: nn.Module) -> list[object]:
-    """Attributes that its forward may ask for (numbers may be counters), and which buffers it has."""
+    """Attributes that its forward may ask for (numbers may be counters), and which buffers and hooks it has."""
     plain: list[object] = [value for value in vars(module).values() if value is None or isinstance(value, (bool, str))]
-    return plain + [value is None for value in module._buffers.values()]
+    hooks = [tuple(getattr(module, name)) for name in HOOKS]
+    return plain + [value is None for value in module._buffers.values()] + hooks
 
 
 def _look(network: nn.Module, image: Tensor) -> Findings | None:
@@ -97,10 +102,10 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, b
             "a batch; give its batch norms running statistics, or export it for any batch"
             f"{see('Neighbours that matter')}."
         ) from error
-    if _near(beside.scores, torch.cat([each.scores for each in alone])):
+    if near(beside.scores, torch.cat([each.scores for each in alone])):
         apart = list(zip(*(each.activations for each in alone), strict=False))
         if len(apart) == len(beside.activations) and all(
-            _near(both, torch.cat(each)) for both, each in zip(beside.activations, apart, strict=True)
+            near(both, torch.cat(each)) for both, each in zip(beside.activations, apart, strict=True)
         ):
             return False, False
         warn(
@@ -108,7 +113,7 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, b
             f"each image is explained alone, which is right and slow{see('Neighbours that matter')}."
         )
         return False, True
-    depends = _near(_ask(network, pair[:1]).scores, alone[0].scores)
+    depends = near(_ask(network, pair[:1]).scores, alone[0].scores)
     warn(
         "the network's answer for an image depends on the others in the batch (batch norm without running statistics?)"
         f": each image is passed alone, which is right and slow{see('Neighbours that matter')}."
@@ -119,7 +124,7 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, b
     return depends, False
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
+def near(one: Tensor, other: Tensor) -> bool:
     """But for rounding, which is that of half precision in an autocast, too."""
     if one.shape != other.shape:
         return False

@@ -9,7 +9,7 @@ alone: its calls are answered otherwise, as `activations.watch` sees them, and r
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -41,6 +41,7 @@ class Fold:
     norm: bool = False  # whether these do the work of a batch norm behind it
     amounts: tuple[int, ...] | None = None  # of a call of padding before it, which is left out
     padding: tuple[int, int] | None = None  # in its place: above and below, left and right
+    calls: int = 0  # of any function by the network, in all: another number is of another path
 
 
 Folds = tuple[Fold, ...]
@@ -59,11 +60,11 @@ def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
         folds = finder.folds()
         try:
             with fold(folds):
-                distance = (ask(network, image) - answer).detach().abs().max() if folds else 0.0
+                again = ask(network, image) if folds else answer
         except PathChanged:
             return ()
     # A part that does not show itself, as a function of autograd, may make the answer another.
-    return folds if distance <= TOLERANCE * answer.detach().abs().max() else ()
+    return folds if (again - answer).detach().abs().max() <= TOLERANCE * answer.detach().abs().max() else ()
 
 
 @dataclass(eq=False)
@@ -88,9 +89,11 @@ class Finder(TorchFunctionMode):
         super().__init__()
         self.calls: dict[int, Call] = {}  # by the ids of their outputs
         self.answerable = True  # in a way that the backward pass agrees with
+        self.count = 0  # of calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        self.count += counts(func)
         self.answerable &= func not in ANSWERS or (torch.is_grad_enabled() and not _is_saving_hooked())
         output, call = func(*args, **kwargs), None
         if func in NAMES:
@@ -106,6 +109,7 @@ class Finder(TorchFunctionMode):
     def folds(self) -> Folds:
         calls = [None, *(call for call in self.calls.values() if call.func is not F.batch_norm)]
         folds = [_fold(call, before) for before, call in pairwise(calls) if call and call.func is torch.conv2d]
+        folds = [replace(each, calls=self.count) for each in folds]
         return tuple(folds) if self.answerable and any(each.norm for each in folds) else ()
 
 
@@ -137,6 +141,11 @@ def _is_of_zeros(input: Tensor, pad: Sequence[int], mode: str, value: float | No
     return mode == "constant" and not value and len(pad) == 4 and min(pad) >= 0
 
 
+def counts(func: Callable[..., Any]) -> bool:
+    """Whether a call of it tells of a network's path: questions about tensors do not, nor the copy that `ask` makes."""
+    return func.__name__ not in ("__get__", "clone")
+
+
 def _is_saving_hooked() -> bool:
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks("they are only asked for"):
@@ -154,12 +163,14 @@ class fold(watch):
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
         self.folds = list(reversed(folds))  # of the calls to come, the next one last
+        self.calls = folds[0].calls if folds else 0  # that are still to come
         self.is_folded = bool(folds)
         self.normalized: Tensor | None = None  # the output of a convolution on its way to its batch norm
         self.padded: Tensor | None = None  # what should have been padded, on its way to its convolution
         self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.calls -= counts(func)
         answer = ANSWERS.get(func) if self.is_folded else None
         return func(*args, **kwargs) if answer is None else answer(self, *args, **kwargs)
 
@@ -205,7 +216,8 @@ class fold(watch):
     def __exit__(self, kind: Any, *rest: Any) -> None:
         super().__exit__(kind, *rest)  # type: ignore[no-untyped-call]
         written = any(value._version != version for value, version in self.fixed)
-        if kind is None and (written or self.normalized is not None or self.padded is not None):
+        left = self.is_folded and self.calls != 0
+        if kind is None and (written or left or self.normalized is not None or self.padded is not None):
             raise PathChanged
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from perceptual_lib.core.calling import ask, with_gradient
 from perceptual_lib.core.checks import resolve_targets
-from perceptual_lib.core.errors import see, warn
-from perceptual_lib.core.first_look import say_what_is_flat
+from perceptual_lib.core.errors import InputError, see, warn
+from perceptual_lib.core.first_look import near, say_what_is_flat
 from perceptual_lib.core.graphs import Branches, records
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes, WeightedDistance
@@ -98,6 +98,10 @@ class Objective:
         self.modules = held_modules(choices, [activation.name for activation in activations], passes.network)
         if self.modules:
             logits, activations, values = passes.trace(images, self.modules)
+            first = passes.trace(images[:1], self.modules)[2] if len(images) > 1 else []
+            if not all(near(value[:1], alone) for value, alone in zip(values, first, strict=False)):
+                paths = ", ".join(self.modules)
+                raise InputError(f"what {paths} returns is not of one image after the other; give batch_size=1.")
         targets = resolve_targets(logits, len(images), targets, settings.multilabel)
         problems = max(len(images), len(choices))
         self.targets = targets.expand(problems)
@@ -115,7 +119,7 @@ class Objective:
         scales = holds.new_tensor([self.settings.layer_weight / each[0].numel() for each in self.references])
         scales = scales[:, None] * holds
         if self.settings.normalize_layers and self.references:
-            mean_square = torch.stack([each.square().flatten(1).mean(1) for each in self.references])
+            mean_square = torch.stack([each.square().reshape(len(each), -1).mean(1) for each in self.references])
             # A layer that is zero all over has no scale of its own: it is compared as it is.
             scales = scales / torch.where(mean_square > 0, mean_square, 1)
         return scales
@@ -135,6 +139,12 @@ class Objective:
 
     def _distance(self, layer: int, reference: Tensor, scale: Tensor, value: Tensor, branches: Branches) -> Tensor:
         """On a CPU by way of memory that is kept: new memory is cleared by the system, which takes longer."""
+        if value.shape[1:] != reference.shape[1:]:
+            shapes = " and ".join(str(tuple(each.shape[1:])) for each in (value, reference))
+            raise InputError(
+                f"layer {layer} has shapes {shapes} for the changed image and the original: only networks that take "
+                f"the same path for both can be held in their activations{see('Another path')}."
+            )
         room = self.rooms.setdefault(layer, reference.new_empty(0)) if value.device.type == "cpu" else None
         distance: Tensor = WeightedDistance.apply(value, reference, scale, room, branches)
         return distance

@@ -9,6 +9,7 @@ from perceptual_lib.core.batches import portions
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.selection import held_layers
 
 
 def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradient: Tensor | None = None) -> Tensor:
@@ -72,13 +73,15 @@ def relative_changes(model: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
     """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
 
     model as for `perceptual_ball`; inputs, delta: (B, C, H, W). 0 where nothing moves.
+    InputError where no activation is seen.
     """
     found = []
     with ready(model, inputs, None, gradient=False) as (images, _):
         for each in portions(model, torch.stack([images, images + delta], 1), None):
-            before, after = (trace(network_of(model), some)[2] for some in each[0].unbind(1))
+            (_, seen, before), (_, _, after) = (trace(network_of(model), some) for some in each[0].unbind(1))
+            held_layers(None, seen)  # raises where there are none
             sizes, moves = (
-                torch.stack([each.flatten(1).norm(dim=1) for each in values])
+                torch.stack([each.reshape(len(each), -1).norm(dim=1) for each in values])
                 for values in (before, [b - a for a, b in zip(before, after, strict=True)])
             )
             found.append(torch.where(moves > 0, moves / sizes, 0))

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS
+from perceptual_lib.core.calling import network_of
+from perceptual_lib.core.errors import see, warn
 from perceptual_lib.methods.gradients import Operation, is_open, pass_on, rules, zero
 from perceptual_lib.methods.layers import Layer, enlarge, layer_gradient, layer_passes
 from perceptual_lib.methods.registry import explainer
-from perceptual_lib.networks.special import special
+from perceptual_lib.networks.special import place, special
 
 
 @explainer("excitation_backprop", source="Zhang et al. 2018", passes=layer_passes, predicts=True)
@@ -33,9 +35,14 @@ def excitation_backprop(network: nn.Module, images: Tensor, targets: Tensor | No
     layer: a module by its path, or an activation by index or name; None for pool4 of VGG16 and VGG19bn, and on other
         networks for the last activation of a sixteenth of the image's height.
     """
-    layer = special(network).excitation_layer if layer is None else layer
+    layer = place(network_of(network), special(network).excitation_layer) if layer is None else layer
     with rules(WINNING):
         _, excitation = layer_gradient(network, images, targets, layer, stride=16)
+    if (most := float(excitation.sum((1, 2, 3)).max())) > 1.01:
+        warn(
+            f"{most:.2g} times the winning probability arrives: something on the way has no rule, as attention, and "
+            f"passes its plain gradient{see('No spatial map')}."
+        )
     return enlarge(excitation.sum(1).relu(), images)
 
 

@@ -1,5 +1,6 @@
 """Methods that read the gradient of the class's logit in the image, as it is or with other rules for its way back."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -70,8 +71,8 @@ def smoothgrad(
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
         # The same draws for all images of the batch: an image's map does not depend on its neighbours.
-        draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype).to(images.device)
-        noisy = (images[None] + spread * draws[:, None]).flatten(0, 1)  # (count B, C, H, W)
+        draws = torch.randn(count, *images.shape[1:], generator=generator, dtype=images.dtype, device="cpu")
+        noisy = (images[None] + spread * draws[:, None].to(images.device)).flatten(0, 1)  # (count B, C, H, W)
         total += passes.gradient(noisy, targets.repeat(count)).reshape(count, *images.shape).sum(0)
     return one_channel(total / samples, reduction)
 
@@ -151,7 +152,7 @@ def changed_gradient(
     """Gradient (B, C, H, W) with a rule for activations; without one that is seen it would silently be the gradient."""
     with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, rule)) as seen:
         gradient = input_gradient(network, images, targets)
-    if seen.answered == 0:
+    if not seen.answered:
         raise InputError(
             f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method"
             f"{see('Nothing is seen')}."
@@ -169,13 +170,13 @@ class rules(watch):
     def __init__(self, table: Mapping[str, Operation]) -> None:
         super().__init__(lambda *_: None)
         self.table = table
-        self.answered = 0  # calls
+        self.answered: Counter[str] = Counter()  # calls, by the names of functions
 
     def run(self, func: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        rule = self.table.get(function_name(func))
+        rule = self.table.get(name := function_name(func))
         if rule is None or not any(map(is_open, (*args, *kwargs.values()))):
             return func(*args, **kwargs)
-        self.answered += 1
+        self.answered[name] += 1
         if args and _writes(func, kwargs):  # and others may go on with what it was given
             return args[0].copy_(rule(func, args[0].clone(), *args[1:], **kwargs))
         return rule(func, *args, **kwargs)

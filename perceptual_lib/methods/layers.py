@@ -16,7 +16,7 @@ from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see, warn
 from perceptual_lib.core.selection import select_layers
 from perceptual_lib.methods.grids import Grid, channels_first, find_grid, maps_of, written
-from perceptual_lib.networks.special import special
+from perceptual_lib.networks.special import place, special
 
 Layer = None | int | str
 """A module by its path, an activation by index or name, or None for the `default_layer`."""
@@ -72,7 +72,8 @@ def layer_gradient(
             f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
         )
     if reshape is None:
-        reshape = _arranged(tuple(caught[0].shape), images, set() if stride else maps_of(shapes.values(), images))
+        maps = set() if stride else maps_of(shapes.values(), images)
+        reshape = _arranged(tuple(caught[0].shape), images, maps, _convolved(network, shapes))
     activation, gradient = (reshape(value.detach().to(images.dtype)) for value in (caught[0], gradient))
     if activation.ndim != 4 or len(activation) != len(images):
         raise InputError(
@@ -82,9 +83,11 @@ def layer_gradient(
     return activation, gradient
 
 
-def _arranged(shape: tuple[int, ...], images: Tensor, maps: set[Grid]) -> Callable[[Tensor], Tensor]:
+def _arranged(
+    shape: tuple[int, ...], images: Tensor, maps: set[Grid], convolved: set[tuple[int, ...]]
+) -> Callable[[Tensor], Tensor]:
     """What makes (B, channels, h, w) of a layer's output of this shape (B, ...)."""
-    grid = find_grid(shape[1:], images, maps) if shape[0] == len(images) else None
+    grid = _grid(shape[1:], images, maps, convolved) if shape[0] == len(images) else None
     if grid is None:
         tokens = f", nor tokens of one ({written(maps)})" if maps else ""
         raise InputError(
@@ -122,12 +125,13 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     which, and the grid. With a stride it is the last map whose height is at least the image's divided by that, and no
     tokens. Raises InputError where there is none.
     """
-    known = special(network).last_map
-    if stride is None and known is not None and known in dict(network_of(network).named_modules()):
+    known = place(network_of(network), special(network).last_map)
+    if stride is None and known is not None:
         return known
     height = images.shape[2]
     activations, shapes = _look(network, images)
-    grids = {index: grid for index, each in enumerate(activations) if (grid := find_grid(each.shape, images))}
+    found = (_grid(each.shape, images, set(), _convolved(network, shapes)) for each in activations)
+    grids = {index: grid for index, grid in enumerate(found) if grid}
     maps = set() if stride else maps_of(shapes.values(), images)
     behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*shapes.values()])
     if any(len(each) == 2 and find_grid(each, images, maps) for each in behind):
@@ -150,6 +154,12 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
         )
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
     index = (fine or list(grids))[-1]
+    later = [each.shape for each in activations[list(grids)[-1] + 1 :] if len(each.shape) == 3 and min(each.shape) > 1]
+    if stride is None and later:
+        warn(
+            f"looked at is {activations[index].name}, the last map of the image's proportions; others are behind it, "
+            f"as {later[-1]}, that strides have drawn out: layer= and reshape= name one of them{see('No spatial map')}."
+        )
     path = activations[index].name
     while path := path.rpartition(".")[0]:
         around = shapes.get(path, ())
@@ -191,6 +201,17 @@ def _last_read(network: nn.Module, images: Tensor, maps: set[Grid]) -> tuple[str
             f"a layer, or use a method that needs none{see('No spatial map')}."
         )
     return path, grids[path]
+
+
+def _convolved(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> set[tuple[int, ...]]:
+    """Those of what modules return that are a convolution's: their channels are first, whatever the sides look like."""
+    modules = dict(network_of(network).named_modules())
+    return {shape for path, shape in shapes.items() if isinstance(modules[path], nn.Conv2d)}
+
+
+def _grid(shape: tuple[int, ...], images: Tensor, maps: set[Grid], convolved: set[tuple[int, ...]]) -> Grid | None:
+    grid = find_grid(shape, images, maps)
+    return grid if shape not in convolved or grid == shape[1:] else None
 
 
 def enlarge(maps: Tensor, images: Tensor) -> Tensor:

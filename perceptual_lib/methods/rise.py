@@ -127,7 +127,8 @@ def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, count, batch_size):
         # One row of numbers for each mask: the same masks however they are divided into blocks.
-        draws = torch.rand(min(batch_size, count - start), cells**2 + 2, generator=generator, dtype=torch.double)
+        shape = min(batch_size, count - start), cells**2 + 2
+        draws = torch.rand(shape, generator=generator, dtype=torch.double, device="cpu")
         grids = on(images.device, draws[:, 2:] < share).to(precise).view(-1, 1, cells, cells)
         rows, columns = (
             on(images.device, _places(length, (shift * side).long(), cells, side).to(precise))
@@ -144,5 +145,5 @@ def _places(length: int, shift: Tensor, cells: int, side: int) -> Tensor:
     They are those from `shift` (n,) on of an enlargement to cells + 1 times `side`.
     """
     last = max(1, cells - 1)
-    places = (shift[:, None] + torch.arange(length) + 0.5) * cells / ((cells + 1) * side) - 0.5
+    places = (shift[:, None] + torch.arange(length, device="cpu") + 0.5) * cells / ((cells + 1) * side) - 0.5
     return 2 * (last - (last - places.abs()).abs()) / last - 1

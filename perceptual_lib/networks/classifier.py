@@ -17,7 +17,7 @@ from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.selection import held_layers
 from perceptual_lib.core.settings import SCALE_FREE, architecture, suited
 from perceptual_lib.networks.pictures import PictureLike, list_pictures, open_picture
-from perceptual_lib.networks.special import special
+from perceptual_lib.networks.special import place, special
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 
@@ -57,8 +57,8 @@ class Classifier(Wrapper):
         self.name = own["name"] if name is None else name
         self.class_names = tuple(own["class_names"] if class_names is None else class_names)
         self.input_size = tuple(own["input_size"] if input_size is None else input_size)
-        self.mean = torch.tensor(own["mean"] if mean is None else mean, dtype=torch.float32).view(-1, 1, 1)
-        self.std = torch.tensor(own["std"] if std is None else std, dtype=torch.float32).view(-1, 1, 1)
+        scales = (own["mean"] if mean is None else mean), (own["std"] if std is None else std)
+        self.mean, self.std = (torch.tensor(each, dtype=torch.float32, device="cpu").view(-1, 1, 1) for each in scales)
         if len(self.mean) != len(self.std):
             raise InputError(f"mean and std are for {len(self.mean)} and {len(self.std)} channels; give one each.")
         self.interpolation = own["interpolation"] if interpolation is None else interpolation
@@ -104,7 +104,7 @@ class Classifier(Wrapper):
         """The activations in the order in which a forward pass at the input size computes them."""
         shape = len(self.mean), *self.input_size
         try:
-            with freeze(self):  # half precision is in float32 here
+            with torch.inference_mode(False), freeze(self):  # half precision is in float32 here
                 weight = next(self.network.parameters(), torch.empty(0))
                 return tuple(trace(network_of(self), weight.new_zeros(1, *shape))[1])
         except InputError:
@@ -179,6 +179,8 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
             "std": config["std"],
             "interpolation": Image.Resampling[config["interpolation"].upper()],
         }
+    if any(type(each).__name__ == "Normalize" and hasattr(each, "std") for each in network.modules()):
+        found |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # torchvision's, which does it in the network
     if first is not None and first.in_channels == 1:
         found |= {key: (sum(found[key]) / len(found[key]),) for key in ("mean", "std")}
     return found
@@ -192,8 +194,9 @@ def stages(model: nn.Module) -> tuple[str, ...]:
     weights, and without batch norms, which go with the layer before them.
     """
     network, known = network_of(model), special(model).stages
-    if known and set(known) <= {path for path, _ in network.named_modules()}:
-        return known
+    there = [path for each in known if (path := place(network, each))]
+    if known and len(there) == len(known):
+        return tuple(there)
     found = []
     for path, child in network.named_children():
         parts = [(f"{path}.{name}", part) for name, part in child.named_children()]

@@ -31,7 +31,7 @@ def load_classifier(
     model: str | nn.Module = EMBEDDED,
     weights: Source = "default",
     device: str | torch.device = "auto",
-    precision: str = "full",
+    precision: str | None = None,
     seed: int = 0,
 ) -> Classifier:
     """A network by name, or one's own, ready to be explained: in evaluation mode, on the device.
@@ -44,20 +44,21 @@ def load_classifier(
         weights: "default" downloads the published ones; "random" is the network as its library initializes it before
             training, the same in every process; otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
-        precision: what it is explained in, "full", "tf32" or "bf16": see `Classifier`.
+        precision: what it is explained in, "full", "tf32" or "bf16": see `Classifier`; None for the module's
+            own, which is "full" where it has none.
         seed: of "random". Torch's own random numbers go on as if none had been drawn.
 
     Raises InputError for an unknown name, weights that cannot be had or belong to another network, no such device, an
     unknown precision.
     """
-    check_precision(precision)  # before anything is downloaded
+    if precision is not None:
+        check_precision(precision)  # before anything is downloaded
     if isinstance(model, nn.Module):
         if weights == "random":
             raise InputError("weights='random' is for networks by name; initialize a module of your own yourself.")
         classifier = model if isinstance(model, Classifier) else Classifier(model)
-        precision = classifier.precision if precision == "full" else precision
     else:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
             classifier = _by_name(model, published=weights == "default")
     if weights not in ("default", "random"):
@@ -74,7 +75,7 @@ def load_classifier(
         classifier.network.to(device)
     if isinstance(model, str) and classifier.device.type == "cpu":
         classifier.network.to(memory_format=torch.channels_last)  # a third faster there, same results
-    classifier.precision = precision
+    classifier.precision = precision or classifier.precision
     return classifier.eval()
 
 

@@ -39,6 +39,12 @@ SPECIAL = {
 """By the architecture; a network that is not here has nothing special."""
 
 
+def place(network: Any, path: str | None) -> str | None:
+    """The path in a network, which may be wrapped, of what has this path in the known one; None where nothing has."""
+    paths = [each for each, _ in network.named_modules()]
+    return next((each for each in paths if path and f".{each}".endswith(f".{path}")), None)
+
+
 def special(network: Any) -> Special:
     """What is special about a network, which is known by its modules, whatever it is called and wrapped in."""
     return SPECIAL.get(architecture(network), Special())

@@ -90,3 +90,46 @@ def test_the_sentence_says_what_to_do(images) -> None:
     own = Classifier(network, input_size=(12, 12))
     with pytest.raises(InputError, match="name modules as layers"):
         _ = own.settings
+
+
+class Sequences(nn.Module):
+    """Tokens, of all images the first ones first, or images first."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.stem, self.mix, self.head = first, nn.Conv2d(3, 6, 4, 4), nn.Linear(6, 6), nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.stem(images).relu().flatten(2)[..., :4]  # as many as images
+        tokens = tokens.permute(2, 0, 1) if self.first else tokens.permute(0, 2, 1)
+        return self.head(self.mix(tokens).mean(0 if self.first else 1))
+
+
+def test_what_a_held_module_returns_must_be_of_one_image_after_the_other(images) -> None:
+    settings = {"layers": ["mix"], "max_iter": 4}
+    with pytest.raises(InputError, match="what mix returns is not of one image after the other; give batch_size=1"):
+        perceptual_ball(Sequences(True).double(), images, 1, **settings)
+    expected = perceptual_ball(Sequences(False).double(), images, 1, **settings).delta
+    found = perceptual_ball(Sequences(True).double(), images, 1, batch_size=1, **settings).delta
+    torch.testing.assert_close(found, expected)
+
+
+class Routed(nn.Module):
+    """As many activations for each image, of other shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images)
+        step = 1 + int(images[0].std() > 0)
+        return self.head(features[..., ::step].relu().mean((2, 3)))
+
+
+def test_activations_whose_shape_changes_are_one_sentence() -> None:
+    images = torch.full((1, 3, 8, 8), 0.5).double()
+    with pytest.raises(InputError, match=r"layer 0 has shapes .*only networks that take the same path"):
+        perceptual_ball(Routed().double(), images, 1, layers=0, max_iter=5)

@@ -13,8 +13,9 @@ from perceptual_lib.core.passes import Passes
 
 def padded(network: nn.Module, images: torch.Tensor) -> int:
     """How often a folded pass pads."""
+    leaf = images.clone().requires_grad_()
     with torch.enable_grad(), fold(find_folds(network, images)):
-        nodes, met = [network(images.clone().requires_grad_()).grad_fn], set()
+        nodes, met = [network(leaf).grad_fn], set()
     while nodes:
         node = nodes.pop()
         nodes += [each for each, _ in node.next_functions if each is not None and each not in met]

@@ -82,6 +82,29 @@ def test_a_network_that_takes_another_way_is_called_plainly() -> None:
             assert torch.allclose(passes(other), network(other), rtol=0, atol=1e-12)
 
 
+class Skipping(nn.Module):
+    """Adds what its convolution gave, before the norm, where the image is bright."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        before = self.conv(images)
+        value = self.norm(before)
+        return (value + before if images.mean() > 0.5 else value).mean((2, 3))
+
+
+def test_a_way_that_takes_more_of_a_folded_convolution_is_another() -> None:
+    network = unsettled(Skipping())
+    dark, bright = torch.zeros(1, 3, 8, 8).double(), torch.ones(1, 3, 8, 8).double()
+    with freeze(network):
+        assert folded(network, dark) == 1
+        passes = Passes(network)
+        passes(dark)
+        assert torch.equal(passes(bright), network(bright))
+
+
 def test_a_network_with_folds_is_called_as_it_is() -> None:
     network = nn.Conv2d(3, 2, 3)
     images = torch.randn(1, 3, 8, 8)

@@ -78,9 +78,10 @@ def test_memory_does_not_grow_with_the_masks(tiny: TinyNetwork, images: torch.Te
 
 
 def test_full_batches(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    explain(tiny, images, method="center")  # the first call of all looks at the network
     sizes = []
     handle = tiny.register_forward_hook(lambda _, inputs, output: sizes.append(len(inputs[0])))
+    explain(tiny, images, method="center")  # the first call looks at the network, and at its hooks
+    sizes.clear()
     explain(tiny, images[:3], 0, method="rise", samples=20, batch_size=8)
     handle.remove()
     assert sizes == [1, 1, 1, 8, 8, 8, 8, 8, 8, 4, 4, 4]  # one checks the network, two find what can be folded
@@ -96,6 +97,8 @@ def test_classes_of_one_image_share_its_passes(tiny: TinyNetwork, images: torch.
     alone = torch.cat([explain(tiny, image, target, **settings) for image, target in each])
     passed = []
     handle = tiny.register_forward_hook(lambda _, inputs, output: passed.append(len(inputs[0])))
+    explain(tiny, images, method="center")  # looks at the hook
+    passed.clear()
     maps = explain(tiny, *asked, **settings)
     handle.remove()
     assert torch.equal(maps, alone)

@@ -1,5 +1,7 @@
 """An activation that is not seen must not make another method of one, silently."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,3 +88,66 @@ def test_a_part_that_is_hidden_is_said(images, method) -> None:
     more = {"max_iter": 2} if method == "perceptual" else {}
     with pytest.warns(UserWarning, match="2 is compiled to TorchScript: its activations are not seen"):
         explain(partly, images, 1, method=method, **more)
+
+
+class Remembered(torch.autograd.Function):
+    """SiLU as efficientnet_pytorch has it: what is computed in it has no gradient."""
+
+    @staticmethod
+    def forward(context, values: Tensor) -> Tensor:
+        context.save_for_backward(values)
+        return values * torch.sigmoid(values)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        share = torch.sigmoid(context.saved_tensors[0])
+        return gradient * (share * (1 + context.saved_tensors[0] * (1 - share)))
+
+
+class Called(nn.Module):
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.function(values)
+
+
+def gelu(values: Tensor) -> Tensor:
+    return 0.5 * values * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (values + 0.044715 * torch.pow(values, 3.0))))
+
+
+def tokens(values: Tensor) -> Tensor:
+    return values.flatten(2).transpose(1, 2)
+
+
+WRITTEN = {
+    "tokens": ((Called(tokens), nn.Linear(4, 4), WrittenOut(), nn.Linear(4, 4), WrittenOut()), "calls of sigmoid may"),
+    "a function of autograd": (
+        (Called(Remembered.apply), nn.Conv2d(4, 4, 1), Called(Remembered.apply)),
+        "calls of sigm",
+    ),
+    "GELU": ((Called(gelu), nn.Conv2d(4, 4, 1)), "tanh beside cubes is GELU written out"),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_what_is_written_out_otherwise_is_said(images, case) -> None:
+    body, words = WRITTEN[case]
+    torch.manual_seed(0)
+    head = [nn.Flatten(), nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 5)]
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), *body, *head).double()
+    network(images)
+    with pytest.warns(UserWarning, match=words):
+        explain(network, images, 1, method="guided_backprop")
+
+
+def test_cubes_and_tanh_alone_are_themselves(images) -> None:
+    """An RMS norm has squares; tanh may be the activation that it looks like."""
+    torch.manual_seed(0)
+    norm = Called(lambda values: values * (values.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt())
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.LazyLinear(5)).double()
+    network(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(network, images, 1, method="guided_backprop")
