@@ -64,7 +64,7 @@ def check_targets(targets: Targets, inputs: Tensor) -> Tensor | None:
     if targets is None:
         return None
     try:
-        classes = torch.as_tensor(targets)
+        classes = targets if isinstance(targets, Tensor) else torch.as_tensor(targets, device="cpu")
     except (TypeError, ValueError, RuntimeError):  # words, lists of unequal lengths
         classes = torch.empty(0)
     whole = not (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool)

@@ -3,12 +3,13 @@
 from collections import namedtuple
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball
-from perceptual_lib.core.saliency import class_gradient
+from perceptual_lib.core.saliency import class_gradient, relative_changes
 from perceptual_lib.evaluation.insertion_deletion.protocol import insertion_deletion
 
 
@@ -92,3 +93,89 @@ def test_properties_say_what_is_wrong_with_the_network(tiny) -> None:
         _ = Classifier(Broken()).activations
     with pytest.raises(InputError, match="fails on a blank image"):
         _ = Classifier(Broken()).settings
+
+
+# ---- what people do to networks
+
+
+def small(*more: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *more, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+def test_weights_made_in_inference_mode_are_one_sentence_and_left_alone() -> None:
+    with torch.inference_mode():
+        network = small()
+    with pytest.raises(InputError, match="made inside torch.inference_mode.*make it outside"):
+        explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+    assert all(each.requires_grad for each in network.parameters())
+
+
+def test_buffers_that_a_network_writes_are_put_back() -> None:
+    class Observer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("largest", torch.zeros(()))
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            self.largest.copy_(torch.maximum(self.largest, values.detach().abs().max()))
+            return values
+
+    network = small(Observer())
+    explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+    assert network[2].largest == 0
+
+
+def test_a_gate_of_one_number_an_image_is_an_activation() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.gate = small(), nn.Linear(5, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            scores = self.inner(images)
+            return scores * nn.functional.softplus(self.gate(scores).squeeze(1))[:, None]
+
+    network, images = Gated(), torch.rand(2, 3, 8, 8)
+    assert perceptual_ball(network, images, 1, layers=(0, 1), max_iter=3).delta.isfinite().all()
+    assert relative_changes(network, images, 0.1 * images).shape == (2, 2)
+
+
+def test_a_module_whose_call_passes_hooks_by_is_traced() -> None:
+    class Direct(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small()
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            return self.forward(images)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.inner[2:](self.inner[0](images).relu())
+
+    assert perceptual_ball(Direct(), torch.rand(1, 3, 8, 8), 1, layers=0, max_iter=2).delta.isfinite().all()
+
+
+def test_changes_of_a_network_without_activations_are_one_sentence() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    with pytest.raises(InputError, match="no activation of the network is seen"):
+        relative_changes(network, torch.rand(1, 3, 2, 2), torch.rand(1, 3, 2, 2))
+
+
+def test_a_first_parameter_of_integers_a_narrow_grey_image_and_numbers_of_numpy() -> None:
+    network = small()
+    network[0] = nn.Conv2d(1, 4, 3)
+    network.order = nn.Parameter(torch.arange(5), requires_grad=False)
+    assert next(network.parameters()).dtype == torch.int64
+    images = torch.rand(4, 1, 8, 3)
+    settings = {"layers": 0, "max_iter": 2}
+    found = perceptual_ball(network, images, 1, batch_size=np.int64(3), **settings).delta
+    torch.testing.assert_close(found, perceptual_ball(network, images, 1, batch_size=3, **settings).delta)
+
+
+def test_torchs_default_device_is_not_ours() -> None:
+    network, images = small(), torch.rand(1, 3, 8, 8)
+    for method, settings in {"rise": {"samples": 4}, "smoothgrad": {"samples": 2}}.items():
+        expected = explain(network, images, 1, method=method, **settings)
+        with torch.device("meta"):
+            assert torch.equal(explain(network, images, 1, method=method, **settings), expected)

@@ -11,6 +11,7 @@ from torch import nn
 
 from perceptual_lib import InputError, explain
 from perceptual_lib.core.activations import trace
+from perceptual_lib.core.calling import Scored
 from perceptual_lib.evaluation.pointing.regions import SummedRegions
 from perceptual_lib.methods.layers import default_layer, layer_gradient
 from perceptual_lib.networks.special import special
@@ -144,3 +145,59 @@ def test_layers_that_the_score_does_not_depend_on(images: torch.Tensor, method: 
 
     with pytest.raises(InputError, match="(does not depend on the layer|gets no tensor from its layer) .*name another"):
         explain(Network().double(), images, 1, method=method, layer=layer)
+
+
+class DrawnOut(nn.Module):
+    """For spectrograms: later strides go down alone. It has as many channels as rows, so that a map could be read as one
+    that has them last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(1, 8, 3, 2, 1)
+        self.second, self.third = (nn.Conv2d(before, after, 3, (2, 1), 1) for before, after in ((8, 8), (8, 6)))
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.third(self.second(self.first(images).relu()).relu()).relu().mean((2, 3)))
+
+
+def test_maps_that_strides_have_drawn_out_are_not_read_askew() -> None:
+    network, images = DrawnOut(), torch.rand(2, 1, 32, 32)
+    with pytest.warns(UserWarning, match=r"looked at is 0|looked at is first.relu|looked at is relu") as caught:
+        explain(network, images, 1, method="grad_cam")
+    assert "others are behind it, as (6, 4, 16)" in str(caught[0].message)
+    with pytest.raises(InputError, match=r"\(2, 8, 8, 16\) is no spatial map"):  # 8 x 8 of 16 channels, it seems
+        explain(network, images, 1, method="grad_cam", layer=1)
+    maps = explain(network, images, 1, method="grad_cam", layer=2, reshape=lambda value: value)
+    assert maps.shape == (2, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.Sequential, nn.DataParallel, lambda network: Scored(network, lambda out: out[:, 3])]
+)
+def test_a_known_network_is_known_inside_of_others(wrap) -> None:
+    torch.manual_seed(0)
+    network, images = torchvision.models.vgg16(num_classes=5).eval(), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for each in network.classifier.parameters():
+            each.abs_()  # so that something arrives
+    target = 0 if isinstance(wrapped := wrap(network), Scored) else 3
+    expected = explain(network, images, 3, method="excitation_backprop", layer="features.23")
+    torch.testing.assert_close(explain(wrapped, images, target, method="excitation_backprop"), expected)
+
+
+def test_more_than_the_winning_probability_is_said(images: torch.Tensor) -> None:
+    class Squared(nn.Module):
+        """A product of features, which has no rule: its gradient is twice of what should arrive, and more."""
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return values.flatten(2) @ values.flatten(2).transpose(1, 2)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Squared(), nn.Flatten(), nn.Linear(16, 5)).double()
+    with torch.no_grad():
+        network[-1].weight.abs_()
+        network[-1].bias.zero_()
+    with pytest.warns(UserWarning, match="times the winning probability arrives: something on the way has no rule"):
+        explain(network, images, 1, method="excitation_backprop", layer="1")

@@ -61,6 +61,7 @@ def test_a_classifier_is_one_already(tiny: TinyNetwork) -> None:
     own = Classifier(tiny, mean=[0.5] * 3, std=[0.25] * 3, precision="bf16")
     assert load_classifier(own) is own and own.precision == "bf16"
     assert load_classifier(own, precision="tf32").precision == "tf32"
+    assert load_classifier(own, precision="full").precision == "full"
 
 
 def test_calls_are_of_one_mind(tiny: TinyNetwork, images: Tensor) -> None:

@@ -190,3 +190,23 @@ def test_cuda_without_a_gpu() -> None:
 def test_unknown_class_is_answered_with_the_nearest(embedded) -> None:
     with pytest.raises(InputError, match="knows no class 'bold eagle' .nearest: bald eagle"):
         embedded.class_index("bold eagle")
+
+
+def test_activations_are_the_same_inside_inference_mode(tiny) -> None:
+    with torch.inference_mode():
+        inside = Classifier(tiny, input_size=(12, 12)).activations
+    assert len(inside) == 3 and inside == Classifier(tiny, input_size=(12, 12)).activations
+
+
+def test_what_a_network_normalizes_itself_is_not_normalized_twice(tiny) -> None:
+    own = torchvision.transforms.Normalize((0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+    black = Image.new("RGB", (12, 12))
+    classifier = Classifier(nn.Sequential(own, tiny), input_size=(12, 12))
+    assert (classifier.preprocess(black) == 0).all() and (Classifier(tiny).preprocess(black) < -1).all()
+
+
+def test_random_weights_do_not_depend_on_torchs_default_device() -> None:
+    with torch.device("meta"):
+        found = load_classifier("timm/test_byobnet", "random")
+    expected = load_classifier("timm/test_byobnet", "random").state_dict()
+    assert all(torch.equal(each, expected[name]) for name, each in found.state_dict().items())
