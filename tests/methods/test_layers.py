@@ -148,8 +148,8 @@ def test_layers_that_the_score_does_not_depend_on(images: torch.Tensor, method: 
 
 
 class DrawnOut(nn.Module):
-    """For spectrograms: later strides go down alone. It has as many channels as rows, so that a map could be read as one
-    that has them last."""
+    """For spectrograms: later strides go down alone. As many channels as rows, so that a map could be read as one that
+    has them last."""
 
     def __init__(self) -> None:
         super().__init__()

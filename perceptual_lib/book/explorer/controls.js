@@ -52,8 +52,9 @@ export function controlsOf(model, state, own, ranges, shown) {
   };
   const setLayers = (first, last, moved) => {
     const known = ranges(state().maps, state().live);
-    const weight = { first: 1, last: 1, [moved]: 1000 }; // the handle that was moved counts first
-    hold(known ? nearestRange(known, first, last, weight).layers : `${first}-${last}`);
+    const weight = { first: 1, last: 1, [moved]: 1000 }; // the one that was moved counts first, and pushes the other
+    const free = moved === "first" ? `${first}-${Math.max(first, last)}` : `${Math.min(first, last)}-${last}`;
+    hold(known ? nearestRange(known, first, last, weight).layers : free);
   };
   const release = about.methods.some(({ name }) => name === RELEASED) ? () => put(model, "method", RELEASED) : null;
   const setStrategy = (strategy) => {

@@ -119,7 +119,7 @@ def table_errors(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
         if one.can_choose and len(one.names) > 1:  # one has no interval
             estimates = {strategy: one.in_sample(strategy) for strategy in ALPHAS}
             found[method] = {"n": estimates["value"].n} | {
-                strategy: [round(float(value), 4) for value in (each.value, each.low, each.high)]
+                strategy: [round(float(value), 2) for value in (each.value, each.low, each.high)]
                 for strategy, each in estimates.items()
             }
     return found

@@ -5,8 +5,8 @@ Eq. 1, 0 for the class's logit alone (Eq. 2); `margin_target` (1,), T; `scale` (
 of each activation, 0 where it is not held; `reference_l`, C_l(x), or any one number where it is not held.
 
 Outputs: `logits` (1, K); `margin` (1, 1); `perceptual` (1,), the sum over the layers; `gradient` (1, C, H, W) of
-(margin - T)^2 and that sum; `cam` (1, h, w), Grad-CAM of what flows back, at the last activation that is a map;
-`activation_l`, C_l.
+(margin - T)^2 and that sum; `cam` (1, 1, H, W), Grad-CAM of what flows back, at the last activation that is a map,
+enlarged; `activation_l`, C_l.
 
 One graph serves every class, choice of layers, lambda' and T. Covered are networks of convolutions without dilation,
 with zeros padded before and batch norms behind them, ReLU and ReLU6, sums, a global average and linear layers.
@@ -248,8 +248,8 @@ class Graph(TorchFunctionMode):
             gradient = self.gradients[output]
             if len(shape) == 4 and "cam" not in self.outputs:
                 weighted = self.add("Mul", output, self.add("ReduceMean", gradient, axes=[2, 3]))
-                self.add("Relu", self.add("ReduceSum", weighted, [1], keepdims=0), name="cam")
-                self.outputs["cam"] = 1, *shape[2:]
+                cam, size = self.add("Relu", self.add("ReduceSum", weighted, [1])), self.inputs["image"][2:]
+                self.outputs[self.add("Resize", cam, "", "", [1, 1, *size], name="cam", mode="linear")] = 1, 1, *size
             moved = self.add("Sub", output, f"reference_{layer}")
             self.squares.append(self.add("Reshape", self.add("ReduceSumSquare", moved), [1]))
             gradient = self.add("Add", gradient, self.add("Mul", moved, f"twice_{layer}"))

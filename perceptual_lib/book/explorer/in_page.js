@@ -29,6 +29,7 @@ export function explainInPage(model) {
     const call = await opening;
     if (looked === name) return call;
     leave();
+    looked = null; // should it fail, the worker has neither
     const { shown, probabilities } = await call("look", photographs.get(name));
     const { size } = photographs.get(name); // as the network sees it: a photograph may have a hundred times as many pixels
     Object.assign(photographs.get(name), { shown, probabilities, pixels: shown, from: size });
@@ -44,7 +45,10 @@ export function explainInPage(model) {
     const name = photographs.size ? `yours ${photographs.size + 1}` : "yours"; // not the file's, which is private
     photographs.set(name, { ...picture, size, mean: kernel.mean, std: kernel.std });
     await look(name);
-    const { probabilities } = photographs.get(name);
+    const { probabilities, shown } = photographs.get(name);
+    const canvas = new OffscreenCanvas(size[1], size[0]);
+    canvas.getContext("2d").putImageData(new ImageData(shown, size[1]), 0, 0);
+    model.loaded.set(`picture/${name}`, canvas); // nobody asks for it then
     const ranked = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
     const likely = ranked.slice(0, 5).map((index) => [index, probabilities[index]]);
     const told = { name, title: classes[ranked[0]], boxes: [], classes: likely, target: ranked[0], own: true };
@@ -52,13 +56,6 @@ export function explainInPage(model) {
     model.set("target", "");
     model.set("aim", "away");
     model.set("photograph", name);
-  };
-
-  const show = async (key, name) => {
-    const { shown, size } = photographs.get(name);
-    const canvas = new OffscreenCanvas(size[1], size[0]);
-    canvas.getContext("2d").putImageData(new ImageData(shown, size[1]), 0, 0);
-    emit({ key, format: "image/png" }, [{ buffer: await (await canvas.convertToBlob()).arrayBuffer() }]);
   };
 
   const compute = async (key, [, name, method, layers, target, aim]) => {
@@ -99,7 +96,6 @@ export function explainInPage(model) {
     if (message.cancel) queue(() => begun?.key === message.cancel && leave());
     if (!photographs.has(parts[1])) return send(message);
     const key = message.need;
-    if (parts[0] === "picture") return show(key, parts[1]);
     asked = key;
     queue(() => compute(key, parts), { key });
   };
@@ -147,18 +143,11 @@ async function openWorker(model, emit) {
   );
   // A classic one: file:// allows no worker that is a module.
   const worker = new Worker(URL.createObjectURL(new Blob([files.search], { type: "text/javascript" })));
-  const waiting = new Map();
-  worker.onmessage = ({ data: { id, found, error } }) => {
-    const [resolve, reject] = waiting.get(id);
-    waiting.delete(id);
-    error ? reject(new Error(error)) : resolve(found);
-  };
-  worker.onerror = ({ message }) => waiting.forEach(([, reject]) => reject(new Error(message)));
-  let count = 0;
   const call = (task, given, moved = []) =>
     new Promise((resolve, reject) => {
-      waiting.set(++count, [resolve, reject]);
-      worker.postMessage({ id: count, task, given }, moved);
+      worker.onmessage = ({ data: { found, error } }) => (error ? reject(new Error(error)) : resolve(found));
+      worker.onerror = ({ message }) => reject(new Error(message));
+      worker.postMessage({ task, given }, moved);
     });
   await call("open", files, [all]).catch(({ message }) => {
     worker.terminate();

@@ -3,7 +3,6 @@
 import lzma
 import zlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -49,8 +48,6 @@ def page_kernel(
         "std": classifier.std.flatten().tolist(),
         "settings": {name: getattr(own, name) for name in names},
     }
-    return about, {f"kernel/{index}": partial(_chunk, piece) for index, piece in enumerate(pieces)}
-
-
-def _chunk(piece: bytes) -> Chunk:
-    return {"format": "bytes"}, piece
+    return about, {
+        f"kernel/{index}": lambda piece=piece: ({"format": "bytes"}, piece) for index, piece in enumerate(pieces)
+    }

@@ -13,21 +13,7 @@ import { drawPanels, factsOf, panelsOf, verdict } from "./views.js";
 
 const TRAITS = ["photograph", "target", "aim", "method", "layers", "sigma", "strategy", "alpha", "opacity"];
 
-/**
- * The reader's choices, as far as they can be shown.
- * @typedef {{photograph: object, target: string, towards: boolean, live: boolean, method: object, held: string, layers: string, sigma: number, strategy: string, alpha: number,
- *   opacity: number, picture: string, maps: string, map: string, tried: object, chosen: object}} State photograph and
- *   method are those of `about`; target is the class explained, towards whether it is to be
- *   reached and not to be left, live whether maps are computed; held are the layers that methods with layers hold, layers
- *   what this one does; picture and map are keys, maps is what the keys of the maps with other layers begin with, tried
- *   are other settings, and chosen are the traits that led to them.
- *
- * A photograph with its map.
- * @typedef {{state: State, pixels: Uint8ClampedArray, values: Float32Array,
- *   sigma: number | null, blurred: Float32Array | null}} Shown state is the one that asked for them.
- */
-
-function render({ model, el }) {
+function render({ model, el, signal }) {
   el.classList.add("explorer");
   const { activations, kernel, methods, notice, size, tried } = model.get("about");
   if (!methods.length) return void el.append("No map was computed here before this page was made, and a page computes none.");
@@ -37,7 +23,6 @@ function render({ model, el }) {
   keepInAddress(model, model.get("address"), traits);
   const ranges = (maps, live) => rangesAtHand(model, maps, live, own);
   const state = () => stateOf(model, own, ranges);
-  /** @type {Shown | null} */
   let shown = null;
   let settled; // the key of the map that is shown, unless that is still on its way
   const searches = new Map(); // by key of a map: the margins on the way, and what is known at its end
@@ -85,7 +70,6 @@ function render({ model, el }) {
     show(state(), new Uint8ClampedArray(seen), new Uint16Array(map));
   };
   const fail = (error) => {
-    settled = shown?.state.map;
     for (const [trait, value] of Object.entries(shown?.state.chosen ?? {})) put(model, trait, value);
     work.say(error.message === "cancelled" ? "Cancelled." : error.message);
   };
@@ -102,28 +86,24 @@ function render({ model, el }) {
     settle();
   };
 
-  const heard = traits.map((trait) => [`change:${trait}`, settle]);
-  heard.push(["change:about", fill], ["msg:custom", hear]);
-  for (const [event, listener] of heard) model.on(event, listener);
+  for (const trait of traits) model.on(`change:${trait}`, settle);
+  model.on("change:about", fill);
+  model.on("msg:custom", hear);
   const found = element("div");
   const known = element("div", {}, outcome.root, found, facts, notice ? element("p", { class: "facts" }, notice) : null);
-  const pictures = model.get("live") || kernel ? takePictures(model, el, work.say) : null;
+  const pictures = model.get("live") || kernel ? takePictures(model, el, work.say, signal) : null;
   const box = ownBox(model, state, views.photograph.canvas);
-  const toolbox = tools(model, state, size, views, found);
+  const toolbox = tools(model, state, size, views, found, settle);
   const result = element("div", { class: "result" }, known, controls.held);
   el.append(
     controls.strip,
-    columnsOf(views, controls, pictures?.root),
+    columnsOf(views, controls, pictures),
     element("div", { class: "tools" }, controls.target.root, controls.aim.root, box.root, ...toolbox.buttons),
     work.root,
     toolbox.root,
     result,
   );
   fill();
-  return () => {
-    pictures?.close();
-    heard.forEach(([event, listener]) => model.off(event, listener));
-  };
 }
 
 /** The panels side by side, each above what changes it: a choice, and what is moved or pressed. */
@@ -140,7 +120,7 @@ function columnsOf(views, { photograph, method, handles, sigma, opacity, strateg
   return element("div", { class: "panels" }, ...columns);
 }
 
-/** @returns {State} */
+/** The reader's choices, as far as they can be shown. */
 function stateOf(model, own, ranges) {
   const about = model.get("about");
   const found = (all, name) => all.find((each) => each.name === name) ?? all[0];
@@ -164,10 +144,10 @@ function stateOf(model, own, ranges) {
   return {
     photograph,
     target,
-    towards: towards && method.ours,
-    live,
+    towards: towards && method.ours, // whether the class is to be reached, and not to be left
+    live, // whether maps are computed
     method,
-    held,
+    held, // the layers that methods with layers hold
     layers: method.layered ? held : "",
     strategy,
     sigma: onGrid(model.get("sigma"), [0, 30, 0.1]),
@@ -176,8 +156,9 @@ function stateOf(model, own, ranges) {
     picture: `picture/${photograph.name}`,
     maps,
     map: keyOf(method),
-    keyOf,
+    keyOf, // of another method's map
     tried: Object.fromEntries(tried),
+    // The traits that led to it.
     chosen: Object.fromEntries(
       ["photograph", "target", "aim", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
     ),

@@ -98,7 +98,7 @@ class Explorer(Widget):
         held = len(self.classifier.activations)
         layers = f"0-{max(0, held * 4 // 5 - 1)}" if held else ""
         about = {
-            "photographs": self._photographs(),
+            "photographs": [told_of(subject, name, self.classifier) for name, subject in self.subjects.items()],
             "methods": [
                 {"name": name, "title": method.title, "note": method.cost(), "ours": method.ours}
                 | {"layered": finished.holds_layers(name) and held > 0}
@@ -182,9 +182,6 @@ class Explorer(Widget):
         self.about = self.about | {"kernel": about}
         return self
 
-    def _photographs(self) -> list[dict[str, Any]]:
-        return [told_of(subject, name, self.classifier) for name, subject in self.subjects.items()]
-
     @property
     def arrays(self) -> dict[str, Callable[[], Chunk]]:
         """The pictures, and the maps that are there."""
@@ -202,19 +199,8 @@ class Explorer(Widget):
         about = self.about | {"methods": methods, "classes": self.about["classes"] if self.kernel else []}
         return super().static_traits() | {"live": False, "about": about}
 
-    def chunk(self, key: str) -> Chunk:
-        if key not in self.kernel:
-            self._known(key.partition("/")[2].partition("/")[0])
-        return super().chunk(key)
-
-    def _known(self, name: str) -> Subject:
-        if name not in self.subjects:
-            raise InputError(f"there is no photograph {name!r}; there are {', '.join(self.subjects)}.")
-        return self.subjects[name]
-
     def _answer(self, widget: Any, content: dict, buffers: list[bytes]) -> None:
         if "upload" in content:
-            self._stop()  # a search has the network, and only this thread can end it
             try:
                 self.add(str(content["upload"]), bytes(buffers[0]) if buffers else b"")
             except InputError as error:
@@ -256,6 +242,9 @@ class Explorer(Widget):
             self.send({"key": key, "error": str(error) or type(error).__name__})
         else:
             super().reply(key)
+        finally:
+            if self._cancelled is cancelled:
+                self._searched = ""  # what comes too late stops nothing
 
     def compute(self, key: str, report: Report = lambda told, drawn: None) -> np.ndarray:
         """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`, behind it `/CLASS`, if not its own, and
@@ -267,7 +256,9 @@ class Explorer(Widget):
         """
         _, name, method, layers, *other = key.split("/")
         method, *tried = method.split()
-        subject, known = self._known(name), find_method(method)
+        if name not in self.subjects:
+            raise InputError(f"there is no photograph {name!r}; there are {', '.join(self.subjects)}.")
+        subject, known = self.subjects[name], find_method(method)
         settings: dict[str, Any] = {"sigma": 0.0} if known.ours else {}
         settings |= zip(("layer_weight", "margin_target"), map(float, tried), strict=False)
         if layers or (known.ours and not self.classifier.activations):  # of which the notice speaks
@@ -290,9 +281,11 @@ class Explorer(Widget):
         if len(data) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES // 10**6} MB; give a smaller picture.")
         try:
-            subject = subject_of(self.classifier, open_picture(Image.open(BytesIO(data))), own=True)
+            picture = open_picture(Image.open(BytesIO(data)))
         except (UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InputError(f"{name} is not a picture that can be read here; give a JPEG or PNG file.") from error
+        self._stop()  # a search has the network, and only this thread can end it
+        subject = subject_of(self.classifier, picture, own=True)
         name = unused(name.replace("/", "_"), self.subjects)
         self.subjects[name] = subject
         others = self.about["photographs"]  # with the reader's boxes

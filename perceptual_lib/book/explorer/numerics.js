@@ -81,7 +81,7 @@ export function threshold(values, strategy, alpha) {
   const mask = new Uint8Array(values.length);
   let count = 0;
   if (strategy === "percent") {
-    const level = largest(values, Math.max(1, roundHalfEven(alpha * values.length)));
+    const level = values.toSorted().at(-Math.max(1, roundHalfEven(alpha * values.length)));
     for (let index = 0; index < values.length; index++) count += mask[index] = values[index] >= level ? 1 : 0;
     return { mask, level, count };
   }
@@ -101,25 +101,6 @@ function roundHalfEven(value) {
   const below = Math.floor(value);
   if (value - below !== 0.5) return Math.round(value);
   return below % 2 ? below + 1 : below;
-}
-
-/** The value of a rank from the top, 1 for the largest. The bits of numbers of at least 0 rank as the numbers do. */
-function largest(values, rank) {
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const upper = new Uint32Array(65536);
-  for (let index = 0; index < bits.length; index++) upper[bits[index] >>> 16]++;
-  const [high, left] = fromTheTop(upper, rank);
-  const lower = new Uint32Array(65536);
-  for (let index = 0; index < bits.length; index++) if (bits[index] >>> 16 === high) lower[bits[index] & 65535]++;
-  const [low] = fromTheTop(lower, left);
-  return new Float32Array(Uint32Array.of(high * 65536 + low).buffer)[0];
-}
-
-/** The place of a histogram where a rank from the top falls, and the rank within that place. */
-function fromTheTop(histogram, rank) {
-  let place = histogram.length - 1;
-  while (histogram[place] < rank) rank -= histogram[place--];
-  return [place, rank];
 }
 
 // Component

@@ -62,7 +62,7 @@ export function ownBox(model, state, canvas) {
   const input = element("input", { type: "text", placeholder: "left, top, right, bottom", size: 18 });
   input.addEventListener("change", () => keep(input.value.match(/-?\d+(\.\d+)?|[^\s,;]+/g)?.map(Number) ?? []));
   let start = null;
-  const place = (event) => placeOn(canvas, event).map(Math.round);
+  const place = (event) => placeOn(canvas, event).map(Math.floor);
   canvas.addEventListener("pointerdown", (event) => {
     if (!state().photograph.own) return;
     start = place(event);
@@ -82,16 +82,19 @@ export function ownBox(model, state, canvas) {
   return { root, show };
 }
 
+/** Of a map's key, photograph, method, class and aim: of the layers a caption speaks. */
+const withoutLayers = (key) => key.split("/").toSpliced(3, 1).join("/");
+
 /** Buttons that compare methods on the photograph, and that save what is seen. */
-export function tools(model, state, size, views, found) {
+export function tools(model, state, size, views, found, settle) {
   const root = element("div", { class: "panels" });
-  let compared = []; // {view, key, title, values}
+  let compared = []; // {method, view, key, title, values}
   const compare = async () => {
     const { keyOf, held } = state();
     const list = (compared = COMPUTED.flatMap((name) => model.get("about").methods.filter((each) => each.name === name)).map((method) => {
       const { title, layered } = method;
       const words = layered ? `${title}, layers ${held}` : title;
-      return { view: panel(`${words} …`, ...size), key: keyOf(method), title: words };
+      return { method, view: panel(`${words} …`, ...size), key: keyOf(method), title: words };
     }));
     root.replaceChildren(...compared.map(({ view }) => view.root));
     for (const each of list) {
@@ -104,10 +107,10 @@ export function tools(model, state, size, views, found) {
         if (error.message === "cancelled") return; // for what the reader has chosen meanwhile
       }
     }
+    settle(); // a search that this has ended is shown whole
   };
   const redraw = (now) => {
-    const own = `map/${now.photograph.name}/`;
-    if (compared.some(({ key }) => !key.startsWith(own))) root.replaceChildren(...(compared = []));
+    if (compared.some(({ method, key }) => withoutLayers(now.keyOf(method)) !== withoutLayers(key))) root.replaceChildren(...(compared = []));
     for (const { view, title, values } of compared.filter((each) => each.values)) {
       const blurred = blur(values, ...size, now.sigma);
       drawMap(view.canvas, blurred);

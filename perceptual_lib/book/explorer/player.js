@@ -17,11 +17,11 @@ export const setter = (model) => (trait) => (value) => put(model, trait, value);
  *   has the traits' values, as far as they can be shown.
  */
 export function player({ model, el }, name, controls, { panels, below, keys, show }) {
-  const texts = model.get("about").photographs.map(({ name, title }) => ({
+  const texts = (model.get("about").photographs ?? []).map(({ name, title }) => ({
     value: name,
     text: title ? `${name} (${title})` : name,
   }));
-  controls = { photograph: choice("Photograph", texts, setter(model)("photograph")), ...controls };
+  if (texts.length) controls = { photograph: choice("Photograph", texts, setter(model)("photograph")), ...controls };
   const traits = Object.keys(controls);
   const status = statusLine();
 
@@ -36,7 +36,7 @@ export function player({ model, el }, name, controls, { panels, below, keys, sho
   keepInAddress(model, name, traits);
   for (const trait of traits) model.on(`change:${trait}`, refresh);
   if (texts.length === 1) controls.photograph.root.hidden = true;
-  const moved = Object.values(controls).flatMap(({ root, button }) => (button ? [root, button] : [root]));
+  const moved = Object.values(controls).flatMap(({ root, button }) => [root, button].filter(Boolean));
   el.replaceChildren(
     element("div", { class: "controls" }, ...moved),
     element("div", { class: "panels" }, ...panels.map(({ root }) => root)),

@@ -1,10 +1,10 @@
 // The pointing game (Sec. 4.4): the reader points first, then the methods.
 
 import { boxesOver } from "./cuts.js";
-import { load } from "./data.js";
 import { drawPicture } from "./drawing.js";
-import { element, panel, placeOn, statusLine } from "./elements.js";
-import { keepInAddress, onGrid, put } from "./state.js";
+import { element, panel, placeOn } from "./elements.js";
+import { player } from "./player.js";
+import { onGrid, put } from "./state.js";
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const STRIDE = 14; // pixels of the scene that an arrow key moves the cross by
@@ -14,7 +14,8 @@ const YOU = "you";
 const distance = ([x, y], [left, top, right, bottom]) =>
   Math.hypot(Math.max(0, left - x, x - right), Math.max(0, top - y, y - bottom));
 
-function render({ model, el }) {
+function render(view) {
+  const { model } = view;
   const { questions, methods, tolerance } = model.get("about");
   const names = { [YOU]: "You", ...methods };
   const given = new Map(); // by question, where the reader has pointed
@@ -24,12 +25,14 @@ function render({ model, el }) {
   const { root, canvas, text, describe } = panel("", 1, 1);
   const boxes = boxesOver(canvas);
   const points = element("svg", { class: "boxes", "aria-hidden": "true" });
-  const status = statusLine();
+  const hint = element("p", { role: "status" });
   const answers = element("ol", { class: "answers" });
-  const asked = () => onGrid(model.get("question"), [0, questions.length - 1, 1]);
+  const valid = (question) => onGrid(question, [0, questions.length - 1, 1]);
+  const asked = () => valid(model.get("question"));
   const ask = () => put(model, "question", (asked() + 1) % questions.length);
   const next = element("button", { type: "button", onclick: ask }, "Next question");
   canvas.tabIndex = 0;
+  canvas.setAttribute("role", "application"); // else screen readers keep the arrow keys for themselves
 
   /** Whether each of those who point hits; the reader comes first. */
   const hits = (index) => {
@@ -38,7 +41,7 @@ function render({ model, el }) {
   };
   const answer = (point) => {
     if (given.has(asked()) || seen !== asked()) return;
-    given.set(asked(), point.map(Math.round));
+    given.set(asked(), point.map(Math.floor));
     cross = null;
     show();
   };
@@ -60,7 +63,8 @@ function render({ model, el }) {
     points.replaceChildren(...(!known && cross ? mark(cross, "+", true) : []));
     answers.replaceChildren();
     const over = given.size === questions.length ? "That was the last question." : "";
-    status.say(known ? over : "First you; then the methods.");
+    const at = cross ? `The cross is at ${cross.map(Math.floor).join(", ")}.` : "First you; then the methods.";
+    hint.textContent = known ? `You ${hits(index)[0] ? "hit" : "miss"} it. ${over}` : at;
     if (!known) return;
     const places = [given.get(index), ...Object.values(theirs)];
     // The reader's is on top, and each number on its disc.
@@ -75,21 +79,12 @@ function render({ model, el }) {
       }),
     );
   };
-  const open = async () => {
-    const index = asked();
+  const open = ({ question }, picture) => {
     cross = null;
-    el.setAttribute("aria-busy", true);
-    try {
-      const picture = await load(model, `picture/${questions[index].scene}`);
-      if (index !== asked()) return;
-      [canvas.width, canvas.height] = questions[index].size;
-      drawPicture(canvas, picture);
-      seen = index;
-      show();
-    } catch (error) {
-      status.say(error.message);
-    }
-    el.setAttribute("aria-busy", false);
+    [canvas.width, canvas.height] = questions[question].size;
+    drawPicture(canvas, picture);
+    seen = question;
+    show();
   };
 
   canvas.addEventListener("click", (event) => answer(placeOn(canvas, event)));
@@ -104,11 +99,9 @@ function render({ model, el }) {
     show();
   });
   canvas.after(points);
-  el.classList.add("explorer");
-  keepInAddress(model, "pointing", ["question"]);
-  model.on("change:question", open);
-  el.replaceChildren(element("div", { class: "pointing" }, root, element("div", {}, answers, status.root, next)));
-  open();
+  const game = { root: element("div", { class: "pointing" }, root, element("div", {}, answers, hint, next)) };
+  const keys = ({ question }) => [`picture/${questions[question].scene}`];
+  player(view, "pointing", { question: { set() {}, valid } }, { panels: [game], below: [], keys, show: open });
 }
 
 export default { render };

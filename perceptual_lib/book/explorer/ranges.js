@@ -1,7 +1,7 @@
 // Ranges of layers: two handles over the activations, and the triangle of the ranges that were tried (Fig. 5).
 
 import { COLOURS } from "./drawing.js";
-import { element } from "./elements.js";
+import { element, slider } from "./elements.js";
 
 /** @typedef {{layers: string, first: number, last: number, error?: number | null}} Range */
 
@@ -39,51 +39,37 @@ function placeOf(numbers, wanted) {
  */
 export function rangeHandles(ranges, count, own, changed, release) {
   const all = Array.from({ length: count }, (_, index) => index);
-  const stops = (end) => ascending(ranges.map((range) => range[end]));
+  const stops = (end) => (ranges.length ? ascending(ranges.map((range) => range[end])) : all);
   const [free, tried] = [{ first: all, last: all }, { first: stops("first"), last: stops("last") }];
-  let grids = ranges.length ? tried : free;
+  let grids = tried;
   const output = element("output");
-  const handle = (moved) => {
-    return element("input", { type: "range", "aria-label": `${moved} layer held`, oninput: () => move(moved) });
+  const layer = (end) => grids[end][Number(ends[end].input.value)];
+  const handle = (end) => {
+    const moved = () => changed(layer("first"), layer("last"), end);
+    return slider(`${end} layer held`, [0, count - 1, 1], (place) => `${grids[end][place]}`, moved);
   };
   const ends = { first: handle("first"), last: handle("last") };
-  const layer = (end) => grids[end][Number(ends[end].value)];
 
-  const move = (moved) => {
-    const [first, last] = [layer("first"), layer("last")];
-    if (first > last) {
-      // One pushes the other along.
-      if (moved === "first") ends.last.value = grids.last.findIndex((stop) => stop >= first);
-      else ends.first.value = grids.first.findLastIndex((stop) => stop <= last);
-    }
-    changed(layer("first"), layer("last"), moved);
-  };
-
-  /** Of null, no layer, where the handles stay as they were. */
+  /** Of null, no layer, where the sliders stay as they were. */
   const set = (range, any) => {
     none?.setAttribute("aria-pressed", !range);
     profile.setAttribute("aria-pressed", range?.layers === own.layers);
     output.textContent = range ? inWords(range) : "no layer";
-    track.toggleAttribute("data-released", !range);
     if (!range) return;
-    grids = any || !ranges.length ? free : tried;
-    for (const [end, input] of Object.entries(ends)) {
-      input.max = grids[end].length - 1;
-      input.hidden = grids[end].length < 2; // nowhere to go: the words above say where it stands
-      const place = placeOf(grids[end], range[end]);
-      input.value = place;
-      input.setAttribute("aria-valuetext", `${range[end]}`);
-      track.style.setProperty(`--${end}`, place / Math.max(1, grids[end].length - 1));
+    grids = any ? free : tried;
+    for (const [end, { root, set, setGrid }] of Object.entries(ends)) {
+      setGrid([0, grids[end].length - 1, 1]);
+      set(placeOf(grids[end], range[end]));
+      root.hidden = grids[end].length < 2; // nowhere to go: the words above say where it stands
     }
   };
   const button = (words, onclick) => element("button", { type: "button", onclick }, words);
   const none = release && button("None", release);
   const profile = button("Default", () => changed(own.first, own.last));
   profile.title = `The profile's: ${inWords(own)}`;
-  const track = element("div", { class: "track" }, ends.first, ends.last);
   const label = element("span", { class: "label", "aria-hidden": "true" }, "Layers held");
-  const root = element("div", { class: "control", role: "group", "aria-label": "Layers held" }, label, output, track, element("div", { class: "quick" }, none, profile));
-  return { root, set };
+  const parts = [label, output, ends.first.root, ends.last.root, element("div", { class: "quick" }, none, profile)];
+  return { root: element("div", { class: "control", role: "group", "aria-label": "Layers held" }, ...parts), set };
 }
 
 const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };

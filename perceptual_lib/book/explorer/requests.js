@@ -8,7 +8,7 @@ const PATIENCE = 250; // ms: nothing is computed for what the reader only passes
 /**
  * Asks for photographs and maps, of which only the newest is handed on.
  * @param work see `workLine`.
- * @returns {(state: State, settled: string | undefined) => void} settled is the key of the map that is shown.
+ * @returns {(state: object, settled: string | undefined) => void} settled is the key of the map that is shown.
  */
 export function requests(model, work, receive, fail) {
   let wanted = null; // the state that is waited for
@@ -112,8 +112,8 @@ export function workLine(model, el) {
   return { root, say: status.say, wait, hear, awaited: () => key, dropped: () => dropped };
 }
 
-/** The reader's own pictures: chosen, dropped, pasted or taken; `close` ends the listening. */
-export function takePictures(model, el, say) {
+/** The reader's own pictures: chosen, dropped, pasted or taken. */
+export function takePictures(model, el, say, signal) {
   const send = async ([file]) => {
     if (!file) return;
     say(`Reading ${file.name} …`);
@@ -124,7 +124,7 @@ export function takePictures(model, el, say) {
   const { kernel } = model.get("about");
   const isStatic = !model.get("live");
   if (isStatic && kernel.missing) {
-    return { root: element("p", { class: "facts" }, `No picture of yours here: ${kernel.missing}`), close() {} };
+    return element("p", { class: "facts" }, `No picture of yours here: ${kernel.missing}`);
   }
   const opener = (words, more) => {
     const input = element("input", { type: "file", accept: "image/*", hidden: true, ...more });
@@ -144,10 +144,9 @@ export function takePictures(model, el, say) {
     const taken = event.defaultPrevented || event.target.closest?.("input, textarea, [contenteditable]");
     if (el.isConnected && !taken) send(event.clipboardData.files);
   };
-  el.ownerDocument.addEventListener("paste", paste);
-  const close = () => el.ownerDocument.removeEventListener("paste", paste);
+  el.ownerDocument.addEventListener("paste", paste, { signal });
   const camera = matchMedia("(pointer: coarse)").matches ? opener("Camera …", { capture: "environment" }) : [];
   const cost = isStatic ? `Loads ${inMegabytes(kernel.bytes)} MB, once. Your photograph never leaves this page.` : "";
   const about = isStatic ? element("p", { class: "facts" }, cost) : null;
-  return { root: element("div", {}, ...opener(isStatic ? "Your photograph …" : "Open a picture …"), ...camera, about), close };
+  return element("div", {}, ...opener(isStatic ? "Your photograph …" : "Open a picture …"), ...camera, about);
 }

@@ -90,30 +90,10 @@ const tasks = {
     return whole(Float32Array.from({ length: count }, (_, place) => largest(place)));
   },
 
-  /** Grad-CAM, enlarged as `interpolate` does it. */
   async grad_cam({ target }) {
-    const { cam, dims } = await pass(subject.image, { target, outputs: ["cam"] });
-    const [height, width] = subject.size;
-    const [[rows, first], [columns, second]] = [ends(height, dims.cam[1]), ends(width, dims.cam[2])];
-    const at = (row, column) => cam[row * dims.cam[2] + column];
-    return whole(
-      Float32Array.from({ length: height * width }, (_, place) => {
-        const [y, x] = [Math.floor(place / width), place % width];
-        const [top, left, down, across] = [rows[y], columns[x], first[y], second[x]];
-        const [bottom, right] = [Math.min(top + 1, dims.cam[1] - 1), Math.min(left + 1, dims.cam[2] - 1)];
-        const upper = at(top, left) + across * (at(top, right) - at(top, left));
-        return upper + down * (at(bottom, left) + across * (at(bottom, right) - at(bottom, left)) - upper);
-      }),
-    );
+    return whole((await pass(subject.image, { target, outputs: ["cam"] })).cam);
   },
 };
-
-/** For each of `size` places, the last of `count` pixels before it, and how far it is beyond that one. */
-function ends(size, count) {
-  const places = Float32Array.from({ length: size }, (_, place) => Math.max(0, ((place + 0.5) * count) / size - 0.5));
-  const before = places.map((place) => Math.min(Math.floor(place), count - 1));
-  return [before, places.map((place, index) => place - before[index])];
-}
 
 const activations = () => session.outputNames.filter((name) => name.startsWith("activation_"));
 
@@ -135,8 +115,7 @@ async function pass(image, { target = 0, rival = 0, margin_target = -1e3, scale 
     feeds[`reference_${layer}`] = share ? kept : tensor(new Float32Array(1), 1, 1, 1, 1);
   });
   const tensors = await session.run(feeds, outputs);
-  const named = (part) => Object.fromEntries(outputs.map((name) => [name, tensors[name][part]]));
-  return { ...named("data"), dims: named("dims"), tensors };
+  return { ...Object.fromEntries(outputs.map((name) => [name, tensors[name].data])), tensors };
 }
 
 function softmax(logits) {
@@ -161,10 +140,10 @@ function whole(values) {
   return new Uint16Array(values.map((value) => Math.round(((value - low) / range) * 65535)));
 }
 
-onmessage = async ({ data: { id, task, given } }) => {
+onmessage = async ({ data: { task, given } }) => {
   try {
-    postMessage({ id, found: await tasks[task](given) });
+    postMessage({ found: await tasks[task](given) });
   } catch (error) {
-    postMessage({ id, error: error.message ?? String(error) });
+    postMessage({ error: error.message ?? String(error) });
   }
 };

@@ -18,13 +18,6 @@ export function keepInAddress(model, name, traits) {
   };
   read();
   addEventListener("hashchange", read);
-  document.addEventListener("click", (event) => {
-    const link = event.target.closest("[data-state]");
-    if (!link) return;
-    event.preventDefault();
-    location.hash = link.dataset.state;
-    document.querySelector(".explorer").scrollIntoView(); // what it changes may lie above
-  });
   const write = () => {
     const given = new URLSearchParams(location.hash.slice(1));
     for (const trait of traits) given.set(`${name}.${trait}`, model.get(trait));

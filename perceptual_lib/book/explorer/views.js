@@ -80,7 +80,7 @@ export function verdict() {
   let words = "";
   const announce = () => {
     timer = 0;
-    heard.textContent = words;
+    if (heard.textContent !== words) heard.textContent = words;
   };
   /** @param {number | null} fit intersection over union; null where no box is known. */
   const show = (fit) => {

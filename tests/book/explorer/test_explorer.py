@@ -14,7 +14,7 @@ from stand_ins import Layered
 from torch import nn
 
 from perceptual_lib import explain, load_classifier
-from perceptual_lib.book.explorer import Explorer
+from perceptual_lib.book.explorer import Explorer, layers
 from perceptual_lib.book.explorer.widget import array_chunk, module, picture_chunk
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
@@ -136,7 +136,7 @@ def test_cancelling_leaves_the_network_as_it_was(explorer, sent, monkeypatch) ->
         ("map/nobody/gradient/", "there is no photograph 'nobody'; there are 0, 1"),
         ("map/0/gradiant/", r"there is no method 'gradiant' \(nearest: gradient"),
         ("map/0/perceptual/0-99", "layer 2 is out of range|layer 99 is out of range"),
-        ("picture/nobody", "there is no photograph 'nobody'"),
+        ("picture/nobody", "there is no picture 'nobody'"),
     ],
 )
 def test_a_wrong_key_is_one_sentence(explorer, sent, key, message) -> None:
@@ -189,6 +189,23 @@ def test_a_stopped_search_waits_and_goes_on(explorer, sent, monkeypatch) -> None
     assert sent[-1][0]["step"] == 3
     ask(explorer, need=key)
     assert sent[-1][0]["format"] == "uint16" and sent[-2][0]["step"] > 3
+
+
+def test_a_search_that_was_stopped_for_too_long_can_be_asked_for_again(explorer, sent, monkeypatch) -> None:
+    monkeypatch.setattr(layers, "PATIENCE", 0.2)
+    key = stop_at_the_third_step(explorer, sent, monkeypatch)
+    explorer._executor.submit(int).result()
+    assert sent[-1][0] == {"key": key, "error": "cancelled"}
+    ask(explorer, need=key)
+    assert sent[-1][0]["format"] == "uint16"
+
+
+def test_what_is_no_picture_leaves_a_stopped_search_alone(explorer, sent, monkeypatch) -> None:
+    key = stop_at_the_third_step(explorer, sent, monkeypatch)
+    explorer._answer(explorer, {"upload": "cat.png"}, [b"no picture"])
+    assert "is not a picture" in sent[-1][0]["error"]
+    ask(explorer, need=key)
+    assert sent[-1][0]["format"] == "uint16"
 
 
 def test_a_picture_that_is_given_ends_a_stopped_search(explorer, sent, monkeypatch) -> None:

@@ -62,8 +62,7 @@ def test_the_embedded_network_gives_pytorchs_numbers_and_maps() -> None:
     given["image"], given["target"][0, target] = images[:1].numpy(), 1
     cam, gradient = session.run(["cam", "gradient"], given)
     expected = explain(classifier, images[:1], target, method="grad_cam")[0]
-    enlarged = nn.functional.interpolate(torch.from_numpy(cam)[None], (224, 224), mode="bilinear")[0, 0]
-    assert np.corrcoef(enlarged.flatten(), expected.flatten())[0, 1] > 0.9999
+    assert np.corrcoef(cam.flatten(), expected.flatten())[0, 1] > 0.9999
     expected = explain(classifier, images[:1], target, method="gradient")[0]
     assert np.corrcoef(np.abs(gradient[0]).max(0).ravel(), expected.flatten())[0, 1] > 0.999
 

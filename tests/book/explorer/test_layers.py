@@ -160,9 +160,21 @@ def test_a_link_of_the_page_moves_the_widget(tab: Page) -> None:
         "location.hash.includes('layers.sigma=7') && location.hash.includes('layers.method=perceptual')"
     )
     drawn(tab)
-    assert tab.locator("[aria-label='Layers held'] output").inner_text() == "layers 2 to 3"
+    assert tab.locator("[aria-label='Layers held'] > output").inner_text() == "layers 2 to 3"
     assert float(tab.get_by_label("Blur σ").input_value()) == 7
     tab.evaluate("() => document.querySelector('main > a').remove()")
+
+
+def test_a_link_moves_an_explorer_that_is_not_seen_yet(browser: Browser, tmp_path: Path) -> None:
+    above = '<a href="#" data-state="layers.sigma=7">there</a><div style="height: 9000px"></div>'
+    page = f"<!doctype html><main>{above}{Layers(sigma=2.0).html()}</main>"
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    with new_tab(browser) as tab:
+        tab.goto((tmp_path / "page.html").as_uri())
+        assert tab.locator("canvas").count() == 0
+        tab.get_by_role("link", name="there").click()
+        tab.locator(".explorer[data-redraw]").wait_for()
+        assert float(tab.get_by_label("Blur σ").input_value()) == 7
 
 
 def test_an_address_may_say_anything(tab: Page) -> None:

@@ -29,7 +29,6 @@ const model = {
   send: (message, _, buffers) => window.sent.push({ ...message, bytes: buffers?.[0].byteLength }),
 };
 window.model = model;
-window.listeners = listeners;
 window.answer = (head, letters) => {
   const bytes = Uint8Array.from(atob(letters), (letter) => letter.charCodeAt(0));
   emit("msg:custom", head, [new DataView(bytes.buffer)]);
@@ -49,7 +48,8 @@ def live(browser: Browser) -> Iterator[SimpleNamespace]:
         tab.set_content(f"<style>{(HERE / 'explorer.css').read_text()}</style><div id=here></div>")
         tab.add_script_tag(content=f"{script}\n{code}", type="module")
         tab.wait_for_function("window.explorer")
-        tab.evaluate("() => { window.close = explorer.render({ model, el: document.getElementById('here') }); }")
+        tab.evaluate("() => { window.view = new AbortController(); }")
+        tab.evaluate("() => explorer.render({ model, el: document.getElementById('here'), signal: view.signal })")
 
         def asked() -> list[dict]:
             tab.wait_for_function("() => sent.length")
@@ -129,6 +129,14 @@ def test_a_search_shows_its_maps_and_is_stopped_and_goes_on(working: SimpleNames
     working.answer(key)
     drawn(tab)
     assert not tab.locator("progress").is_visible() and tab.locator(".result .chart").count() == 1
+
+
+def test_a_comparison_ends_with_the_class_that_it_is_of(working: SimpleNamespace) -> None:
+    tab = working.tab
+    tab.get_by_role("button", name="Compare methods").click()
+    assert tab.locator(".panel").count() > 4
+    tab.evaluate("() => model.set('aim', 'towards')")
+    tab.wait_for_function("() => document.querySelectorAll('.panel').length === 4")
 
 
 def test_a_search_that_is_left_for_a_moment_is_drawn_at_its_end(working: SimpleNamespace) -> None:
@@ -229,8 +237,7 @@ def test_a_closed_view_listens_no_longer(working: SimpleNamespace) -> None:
     }"""
     working.tab.evaluate(paste)
     assert working.asked() == [{"upload": "a.png", "bytes": 5}]
-    working.tab.evaluate("() => close()")
-    assert working.tab.evaluate("listeners.length") == 0
+    working.tab.evaluate("() => view.abort()")
     working.tab.evaluate(paste)
     working.tab.wait_for_timeout(100)
     assert working.tab.evaluate("sent.length") == 0

@@ -12,7 +12,7 @@ from perceptual_lib.book.explorer.widget import array_chunk
 
 def test_the_handles_push_each_other_and_snap(tab: Page) -> None:
     first, last = tab.get_by_label("first layer held"), tab.get_by_label("last layer held")
-    shown = tab.locator("[aria-label='Layers held'] output")
+    shown = tab.locator("[aria-label='Layers held'] > output")
     assert shown.inner_text() == "layers 0 to 3"
     first.focus()
     tab.keyboard.press("ArrowRight")
@@ -38,12 +38,12 @@ def test_the_handles_have_stops_of_their_own(browser: Browser, tmp_path: Path) -
         before = seen(tab)
         slide(last, 0)
         assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
-        assert tab.locator("[aria-label='Layers held'] output").inner_text() == "layers 0 to 1"
+        assert tab.locator("[aria-label='Layers held'] > output").inner_text() == "layers 0 to 1"
 
 
 def test_arrow_keys_walk_through_the_ranges(tab: Page) -> None:
     tab.locator(".ranges [tabindex='0']").focus()
-    shown = tab.locator("[aria-label='Layers held'] output")
+    shown = tab.locator("[aria-label='Layers held'] > output")
     for key, words in [
         ("ArrowRight", "layers 0 to 5"),
         ("ArrowRight", "layers 0 to 5"),
@@ -62,7 +62,7 @@ def test_a_range_is_looked_at_in_passing_and_chosen_by_a_click(tab: Page) -> Non
     assert [each.strip() for each in cells.all_inner_texts()] == ["", "0.45", "0.50", "0.55", "0.60", "0.65"]
     cells.nth(4).hover()
     assert changed(before, seen(tab)) == {"map", "overlay", "cut"}
-    assert tab.locator("[aria-label='Layers held'] output").inner_text() == f"layers {RANGES[4].replace('-', ' to ')}"
+    assert tab.locator("[aria-label='Layers held'] > output").inner_text() == f"layers {RANGES[4].replace('-', ' to ')}"
     tab.mouse.move(0, 0)
     assert changed(before, seen(tab)) == set()
     cells.nth(4).click()
@@ -87,7 +87,7 @@ def test_no_layer_is_held_by_a_press_and_the_default_again(tab: Page, tmp_path: 
     with new_tab(browser) as other:
         other.goto(written(page, tmp_path))
         drawn(other)
-        before, held = seen(other), other.locator("[aria-label='Layers held'] output")
+        before, held = seen(other), other.locator("[aria-label='Layers held'] > output")
         none, default = (other.get_by_role("button", name=name, exact=True) for name in ("None", "Default"))
         assert default.get_attribute("aria-pressed") == "true" != none.get_attribute("aria-pressed")
         none.click()
@@ -134,4 +134,4 @@ def test_layers_are_not_asked_of_a_method_without_them(tab: Page) -> None:
     assert not tab.locator(".held").is_visible()
     tab.get_by_label("Method").select_option("perceptual")
     drawn(tab)
-    assert tab.locator("[aria-label='Layers held'] output").inner_text() == "layers 0 to 3"
+    assert tab.locator("[aria-label='Layers held'] > output").inner_text() == "layers 0 to 3"
