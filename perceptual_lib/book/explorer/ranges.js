@@ -1,7 +1,7 @@
 // Ranges of layers: two handles over the activations, and the triangle of the ranges that were tried (Fig. 5).
 
 import { COLOURS } from "./drawing.js";
-import { element, slider } from "./elements.js";
+import { element } from "./elements.js";
 
 /** @typedef {{layers: string, first: number, last: number, error?: number | null}} Range */
 
@@ -43,10 +43,10 @@ export function rangeHandles(ranges, count, own, changed, release) {
   const [free, tried] = [{ first: all, last: all }, { first: stops("first"), last: stops("last") }];
   let grids = tried;
   const output = element("output");
-  const layer = (end) => grids[end][Number(ends[end].input.value)];
+  const layer = (end) => grids[end][Number(ends[end].value)];
   const handle = (end) => {
-    const moved = () => changed(layer("first"), layer("last"), end);
-    return slider(`${end} layer held`, [0, count - 1, 1], (place) => `${grids[end][place]}`, moved);
+    const oninput = () => changed(layer("first"), layer("last"), end);
+    return element("input", { type: "range", "aria-label": `${end} layer held`, oninput });
   };
   const ends = { first: handle("first"), last: handle("last") };
 
@@ -57,10 +57,11 @@ export function rangeHandles(ranges, count, own, changed, release) {
     output.textContent = range ? inWords(range) : "no layer";
     if (!range) return;
     grids = any ? free : tried;
-    for (const [end, { root, set, setGrid }] of Object.entries(ends)) {
-      setGrid([0, grids[end].length - 1, 1]);
-      set(placeOf(grids[end], range[end]));
-      root.hidden = grids[end].length < 2; // nowhere to go: the words above say where it stands
+    for (const [end, input] of Object.entries(ends)) {
+      input.max = grids[end].length - 1;
+      input.value = placeOf(grids[end], range[end]);
+      input.setAttribute("aria-valuetext", `${range[end]}`); // which may lie between two stops
+      input.parentElement.hidden = grids[end].length < 2; // nowhere to go: the words above say where it stands
     }
   };
   const button = (words, onclick) => element("button", { type: "button", onclick }, words);
@@ -68,7 +69,8 @@ export function rangeHandles(ranges, count, own, changed, release) {
   const profile = button("Default", () => changed(own.first, own.last));
   profile.title = `The profile's: ${inWords(own)}`;
   const label = element("span", { class: "label", "aria-hidden": "true" }, "Layers held");
-  const parts = [label, output, ends.first.root, ends.last.root, element("div", { class: "quick" }, none, profile)];
+  const rows = Object.entries(ends).map(([end, input]) => element("label", { class: "end" }, end, input));
+  const parts = [label, output, ...rows, element("div", { class: "quick" }, none, profile)];
   return { root: element("div", { class: "control", role: "group", "aria-label": "Layers held" }, ...parts), set };
 }
 
