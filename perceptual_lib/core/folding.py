@@ -143,7 +143,7 @@ def _is_of_zeros(input: Tensor, pad: Sequence[int], mode: str, value: float | No
 
 def counts(func: Callable[..., Any]) -> bool:
     """Whether a call of it tells of a network's path: questions about tensors do not, nor the copy that `ask` makes."""
-    return func.__name__ not in ("__get__", "clone")
+    return getattr(func, "__name__", "") not in ("__get__", "clone")
 
 
 def _is_saving_hooked() -> bool:
