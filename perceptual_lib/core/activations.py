@@ -68,16 +68,21 @@ class watch(TorchFunctionMode):
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.see(name, output)
             return output if replacement is None else replacement
-        wide = isinstance(output, Tensor) and output.ndim in (3, 4) and min(output.shape[1:]) > 1
-        if name in PARTS and wide and (output.ndim == 4 or name in PARTS_OF_TOKENS):
+        if name in PARTS and _is_wide(output) and (output.ndim == 4 or name in PARTS_OF_TOKENS):
             # Inside a function of autograd, as some have for SiLU, what is computed has no gradient, but its inputs do.
             grows = any(isinstance(each, Tensor) and each.requires_grad for each in (output, *args))
             numbers = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, (int, float))]
-            self.parts[name] += grows and (name != "pow" or numbers == [3])
+            if grows and (name != "pow" or numbers == [3]):
+                self.parts[name] += 1
         return output
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
+
+
+def _is_wide(output: object) -> bool:
+    """Whether it may be features: maps or tokens of several places."""
+    return isinstance(output, Tensor) and output.ndim in (3, 4) and min(output.shape[1:]) > 1
 
 
 @contextmanager

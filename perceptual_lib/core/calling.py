@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.weak import WeakIdKeyDictionary
 
 from perceptual_lib.core.errors import InputError, see
@@ -67,7 +68,7 @@ def precision_of(model: nn.Module) -> str:
 def ask(network: nn.Module, images: Tensor) -> Tensor:
     """The logits of images (B, C, H, W); a network of half precision gets them in its own type. Of images that are not
     computed on the way it gets a copy: some write over what they are given."""
-    weight = next(network.parameters(), images)
+    weight = first_weight(network, images)
     images = images.clone() if images.grad_fn is None else images
     return logits_of(network(images.to(weight.dtype) if weight.dtype in HALF else images))
 
@@ -136,8 +137,14 @@ def _called_eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _is_of_torch(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.")
+def _leaves_buffers(module: nn.Module) -> bool:
+    """In evaluation mode PyTorch's own layers do, and batch norms of others; observers and counters do not."""
+    return type(module).__module__.startswith("torch.nn.") or isinstance(module, _BatchNorm)
+
+
+def first_weight(network: nn.Module, otherwise: Tensor) -> Tensor:
+    """The first parameter that is a number with a fraction: others are of no image's type."""
+    return next(filter(torch.is_floating_point, network.parameters()), otherwise)
 
 
 @contextmanager
@@ -167,9 +174,10 @@ def freeze(network: nn.Module) -> Iterator[None]:
                 "the network was made inside torch.inference_mode, where nothing has a gradient; make it outside."
             )
         values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
-        # In evaluation mode PyTorch's own layers leave their buffers alone; observers and counters of others do not.
-        counted = [each for module in modules if not _is_of_torch(module) for each in module._buffers.values()]
-        written = [(each, each.clone(), each._version) for each in counted if each is not None]
+        counters = [module._buffers for module in modules if not _leaves_buffers(module)]
+        counted = [
+            (own, name, each, each.clone()) for own in counters for name, each in own.items() if each is not None
+        ]
         halves = [(each, each.data) for each in weights + buffers if each.dtype in HALF]
         wanting = [weight for weight in weights if weight.requires_grad]
         try:
@@ -188,10 +196,13 @@ def freeze(network: nn.Module) -> Iterator[None]:
                 if training and module.training != mode:
                     with suppress(NotImplementedError):  # see above
                         module.train(mode)
-            with torch.no_grad():
-                values += [(each, value) for each, value, version in written if each._version != version]
-                for each, value in values:
-                    if not (each.is_meta or torch.equal(each, value)):
-                        each.copy_(value)
             for parameter in wanting:
                 parameter.requires_grad = True
+            with torch.no_grad():
+                for own, name, each, value in counted:
+                    own[name] = each
+                    if each.shape != value.shape:  # observers find out how many channels there are
+                        each.data = value
+                for each, value in (*values, *((each, value) for *_, each, value in counted)):
+                    if not (each.is_meta or torch.equal(each, value)):
+                        each.copy_(value)

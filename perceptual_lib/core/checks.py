@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import HALF, freeze, precision_of
+from perceptual_lib.core.calling import HALF, first_weight, freeze, precision_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import look_at
 from perceptual_lib.core.precision import computing
@@ -48,7 +48,7 @@ def check_inputs(network: nn.Module, inputs: Tensor) -> None:
         raise InputError(f"inputs must have shape (B, C, H, W), not {tuple(inputs.shape)}.")
     if not inputs.is_floating_point():
         raise InputError(f"inputs must be normalized floating-point images, not {inputs.dtype}.")
-    weight = next(filter(torch.is_floating_point, network.parameters()), inputs)
+    weight = first_weight(network, inputs)
     alike = weight.dtype == inputs.dtype or (weight.dtype in HALF and inputs.dtype == torch.float32)
     if not alike or weight.device != inputs.device:
         raise InputError(

@@ -24,25 +24,42 @@ class Findings:
     no_gradient: str = ""  # why they have none in the image; "" where they have one
 
 
-SIZES = 4  # of images, that are remembered: the pointing game has two in turn
-_found: WeakKeyDictionary[nn.Module, list[tuple[Any, Findings]]] = WeakKeyDictionary()  # with its states, the last last
+class _Known(NamedTuple):
+    """Of a network in a state."""
+
+    state: list[Any]
+    of_sizes: dict[torch.Size, Findings]  # by the shape of an image, what was asked for last at the end
+    said: set[str]
+
+
+_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
 
 
 def findings(model: nn.Module) -> Findings:
     """What was found out the last time."""
-    return _found.get(network_of(model), [(None, Findings())])[-1][1]
+    known = _known.get(network_of(model))
+    return next(reversed(known.of_sizes.values())) if known else Findings()
 
 
 def look_at(model: nn.Module, images: Tensor) -> Findings:
-    """What is found out about a frozen network; what users should know of it is said the first time, and again when it
-    has other modules, hooks, buffers or plain attributes, or gets images of another size."""
+    """What is found out about a frozen network with images of this size; what users should know of it is said the first
+    time, and again when it has other modules, hooks, buffers or plain attributes."""
     network = network_of(model)
-    state = images.shape[1:], [(weakref.ref(each), _switches(each)) for each in network.modules()]
-    known = _found.get(network, [])
-    found = next((found for then, found in known if then == state), None) or _look(network, images[:1])
-    if found is not None:
-        _found[network] = [*(each for each in known if each[0] != state), (state, found)][-SIZES:]
+    state = [(weakref.ref(each), _switches(each)) for each in network.modules()]
+    known = _known.get(network)
+    if known is None or known.state != state:
+        known = _Known(state, {}, set())
+    if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1], known.said)) is not None:
+        known.of_sizes[images.shape[1:]] = found
+        _known[network] = known
     return findings(network)
+
+
+def _say(message: str, said: set[str]) -> None:
+    """Once of a network."""
+    if message not in said:
+        said.add(message)
+        warn(message)
 
 
 def _switches(module: nn.Module) -> list[object]:
@@ -52,7 +69,7 @@ def _switches(module: nn.Module) -> list[object]:
     return plain + [value is None for value in module._buffers.values()] + hooks
 
 
-def _look(network: nn.Module, image: Tensor) -> Findings | None:
+def _look(network: nn.Module, image: Tensor, said: set[str]) -> Findings | None:
     """Ask for one image (1, C, H, W) beside another, and alone; None where memory is too small for that."""
     pair = torch.cat([image, 1 - 2 * image])
     for images in (pair, image):  # some take no two images: exported ones
@@ -70,12 +87,13 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
                 f"({words}); let it cast to the type of its weights{see('Half precision')}."
             ) from cause
         return Findings()  # what else is wrong with it is said where it is asked next
-    depends, mixed = (len(asked.scores) == 1, False) if len(images) == 1 else _compared(network, pair, asked)
+    depends, mixed = (len(asked.scores) == 1, False) if len(images) == 1 else _compared(network, pair, asked, said)
     found = Findings(depends, mixed, _are_probabilities(asked.scores), _why_no_gradient(asked.scores, asked.leaf))
     if found.probabilities:
-        warn(
+        _say(
             "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
-            f"-2 is never reached; explain it without its last softmax or sigmoid{see('Probabilities')}."
+            f"-2 is never reached; explain it without its last softmax or sigmoid{see('Probabilities')}.",
+            said,
         )
     return found
 
@@ -92,7 +110,7 @@ def _ask(network: nn.Module, images: Tensor) -> _Asked:
         return _Asked(leaf, ask(network, leaf), activations)
 
 
-def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, bool]:
+def _compared(network: nn.Module, pair: Tensor, beside: _Asked, said: set[str]) -> tuple[bool, bool]:
     """Whether what the network says of two images, (2, ...), is not what it says of each alone; and its activations."""
     try:
         alone = [_ask(network, each) for each in pair.split(1)]
@@ -108,28 +126,30 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> tuple[bool, b
             near(both, torch.cat(each)) for both, each in zip(beside.activations, apart, strict=True)
         ):
             return False, False
-        warn(
+        _say(
             "the network's activations are not of one image after the other (sequences first, several views of each?): "
-            f"each image is explained alone, which is right and slow{see('Neighbours that matter')}."
+            f"each image is explained alone, which is right and slow{see('Neighbours that matter')}.",
+            said,
         )
         return False, True
     depends = near(_ask(network, pair[:1]).scores, alone[0].scores)
-    warn(
+    _say(
         "the network's answer for an image depends on the others in the batch (batch norm without running statistics?)"
         f": each image is passed alone, which is right and slow{see('Neighbours that matter')}."
         if depends
         else "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
-        f"what explains it is as random{see('Answers at random')}."
+        f"what explains it is as random{see('Answers at random')}.",
+        said,
     )
     return depends, False
 
 
-def near(one: Tensor, other: Tensor) -> bool:
-    """But for rounding, which is that of half precision in an autocast, too."""
+def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
+    """But for rounding, which is that of half precision in an autocast, too: for this share of the differences."""
     if one.shape != other.shape:
         return False
     finite = other.detach()[other.isfinite()]
-    share = 0.05 if one.dtype in HALF else 0.01  # of the differences; or a tenth of it of the values themselves
+    share = 0.05 if one.dtype in HALF else share  # or a tenth of it of the values themselves
     tolerance = (
         max(share * (finite - finite.mean()).abs().amax(), share / 10 * finite.abs().amax()) if len(finite) else 0
     )

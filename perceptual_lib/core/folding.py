@@ -28,7 +28,8 @@ TOLERANCE = 1e-3  # of the largest logit, between folded and plain
 
 
 class PathChanged(Exception):
-    """The network calls other convolutions than when its folds were found, or writes over what was counted on."""
+    """The network calls other functions than when its folds were found, as one may whose calls grow with the batch, or
+    writes over what was counted on."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class Finder(TorchFunctionMode):
         output, call = func(*args, **kwargs), None
         if func in NAMES:
             call = Call(func, dict(zip(NAMES[func], args, strict=False)) | kwargs, output)
-        if isinstance(output, (Tensor, tuple, list)) and func.__name__ != "__get__":  # its shape may be asked for
+        asked = getattr(func, "__name__", "") == "__get__"  # as for its shape
+        if isinstance(output, (Tensor, tuple, list)) and not asked:
             for value in tree_leaves([args, kwargs]):
                 if id(value) in self.calls:
                     self.calls[id(value)].takers.append(call)

@@ -130,7 +130,8 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
         return known
     height = images.shape[2]
     activations, shapes = _look(network, images)
-    found = (_grid(each.shape, images, set(), _convolved(network, shapes)) for each in activations)
+    convolved = _convolved(network, shapes)
+    found = (_grid(each.shape, images, set(), convolved) for each in activations)
     grids = {index: grid for index, grid in enumerate(found) if grid}
     maps = set() if stride else maps_of(shapes.values(), images)
     behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*shapes.values()])
@@ -154,7 +155,8 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
         )
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
     index = (fine or list(grids))[-1]
-    later = [each.shape for each in activations[list(grids)[-1] + 1 :] if len(each.shape) == 3 and min(each.shape) > 1]
+    rest = [each.shape for each in activations[list(grids)[-1] + 1 :]]
+    later = [shape for shape in rest if shape in convolved and min(shape) > 1]
     if stride is None and later:
         warn(
             f"looked at is {activations[index].name}, the last map of the image's proportions; others are behind it, "

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ def rise(
             masks so far and their maps: the last one with an image says after how many its map was at rest.
     """
     numbers = samples, cells, 1 if batch_size is None else batch_size
-    if not all(isinstance(each, int) and each >= 1 for each in numbers):
+    if not all(isinstance(each, Integral) and each >= 1 for each in numbers):
         raise InputError("samples, cells and batch_size must be whole numbers, at least 1.")
     batch_size = full_batch(network, images.device, batch_size)
     if not 0 < share <= 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptual_lib.core.activations import Activation, trace
-from perceptual_lib.core.calling import Wrapper, freeze, network_of
+from perceptual_lib.core.calling import Wrapper, first_weight, freeze, network_of
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.selection import held_layers
@@ -105,7 +105,7 @@ class Classifier(Wrapper):
         shape = len(self.mean), *self.input_size
         try:
             with torch.inference_mode(False), freeze(self):  # half precision is in float32 here
-                weight = next(self.network.parameters(), torch.empty(0))
+                weight = first_weight(self.network, torch.empty(0))
                 return tuple(trace(network_of(self), weight.new_zeros(1, *shape))[1])
         except InputError:
             raise

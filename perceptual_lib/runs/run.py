@@ -7,7 +7,7 @@ The run reads the pictures and writes the files; workers only compute.
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, closing
 from itertools import chain
@@ -66,7 +66,7 @@ class Run:
         """Whether its file is there and whole; read once in a run."""
         return self.key(shard) in self.verified or self.load(shard) is not None
 
-    def unfinished(self, shards: Iterable[Shard]) -> list[Shard]:
+    def unfinished(self, shards: Sequence[Shard]) -> list[Shard]:
         """Of the shards and those that they need, the ones that are not finished; what is needed comes first."""
         both = ((shard.needs for shard in shards if shard.needs is not None), shards)
         return [each for each in dict.fromkeys(chain(*both)) if not self.is_finished(each)]

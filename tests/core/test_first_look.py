@@ -319,6 +319,15 @@ def test_what_is_found_out_is_of_a_size_of_images() -> None:
     torch.testing.assert_close(together, alone)
 
 
+def test_what_is_said_of_a_network_is_said_once_whatever_the_sizes() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for side in (*range(6, 12), *range(6, 12)):
+            explain(body, torch.rand(1, 3, side, side), 1, method="gradient")
+    assert sum("returns probabilities" in str(each.message) for each in caught) == 1
+
+
 def test_a_hook_that_comes_later_is_looked_at() -> None:
     network, images = (
         nn.Sequential(nn.Conv2d(3, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),

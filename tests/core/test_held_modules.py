@@ -133,3 +133,13 @@ def test_activations_whose_shape_changes_are_one_sentence() -> None:
     images = torch.full((1, 3, 8, 8), 0.5).double()
     with pytest.raises(InputError, match=r"layer 0 has shapes .*only networks that take the same path"):
         perceptual_ball(Routed().double(), images, 1, layers=0, max_iter=5)
+
+
+def test_networks_that_answer_at_random_are_held_in_modules_with_a_warning(images) -> None:
+    class Noisy(Unseen):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(nn.functional.dropout(images, 0.5, training=True))
+
+    with pytest.warns(UserWarning, match="answers otherwise each time"):
+        found = perceptual_ball(Noisy(nn.SiLU()).double(), images, 1, layers=["second"], max_iter=2)
+    assert found.delta.isfinite().all()

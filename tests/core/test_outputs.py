@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import PerChannelMinMaxObserver
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball
 from perceptual_lib.core.saliency import class_gradient, relative_changes
@@ -126,6 +127,28 @@ def test_buffers_that_a_network_writes_are_put_back() -> None:
     assert network[2].largest == 0
 
 
+class Rebinding(nn.Module):
+    """Counts as some do, with a new tensor each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        return values
+
+
+@pytest.mark.parametrize("counter", [Rebinding, PerChannelMinMaxObserver])
+def test_buffers_that_a_network_replaces_or_lets_grow_are_put_back(counter) -> None:
+    network = small(counter())
+    before = {name: (each, each.clone()) for name, each in network.named_buffers()}
+    explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+    after = dict(network.named_buffers())
+    assert before.keys() == after.keys() and all(each.requires_grad for each in network.parameters())
+    assert all(after[name] is each and torch.equal(each, value) for name, (each, value) in before.items())
+
+
 def test_a_gate_of_one_number_an_image_is_an_activation() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
@@ -171,6 +194,8 @@ def test_a_first_parameter_of_integers_a_narrow_grey_image_and_numbers_of_numpy(
     settings = {"layers": 0, "max_iter": 2}
     found = perceptual_ball(network, images, 1, batch_size=np.int64(3), **settings).delta
     torch.testing.assert_close(found, perceptual_ball(network, images, 1, batch_size=3, **settings).delta)
+    assert explain(network, images, 1, method="rise", samples=3, batch_size=np.int64(2)).shape == (4, 8, 3)
+    assert len(Classifier(network, input_size=(8, 3), mean=[0.5], std=[0.5]).activations) == 1
 
 
 def test_torchs_default_device_is_not_ours() -> None:

@@ -1,5 +1,6 @@
 """Which layer a method reads: the default one, and by index, name or module."""
 
+import warnings
 from threading import Thread
 
 import pytest
@@ -171,6 +172,15 @@ def test_maps_that_strides_have_drawn_out_are_not_read_askew() -> None:
         explain(network, images, 1, method="grad_cam", layer=1)
     maps = explain(network, images, 1, method="grad_cam", layer=2, reshape=lambda value: value)
     assert maps.shape == (2, 32, 32)
+
+
+def test_patches_are_not_maps_that_strides_have_drawn_out() -> None:
+    """MobileViTv2 unfolds a map of 8 x 8 into patches of 4 at 16 places."""
+    torch.manual_seed(0)
+    network = timm.create_model("mobilevitv2_050", pretrained=False).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        default_layer(network, torch.zeros(1, 3, 256, 256))
 
 
 @pytest.mark.parametrize(

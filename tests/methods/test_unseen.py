@@ -151,3 +151,21 @@ def test_cubes_and_tanh_alone_are_themselves(images) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explain(network, images, 1, method="guided_backprop")
+
+
+def test_only_calls_that_may_be_activations_are_named(images) -> None:
+    """A buffer may be clamped, too."""
+    torch.manual_seed(0)
+
+    class Clamped(WrittenOut):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("gain", torch.ones(1, 4, 2, 2).double())
+
+        def forward(self, values: Tensor) -> Tensor:
+            return super().forward(values * self.gain.clamp(0, 1).mean())
+
+    body = nn.Conv2d(3, 4, 3), nn.ReLU(), Clamped(), Clamped()
+    network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
+    with pytest.warns(UserWarning, match="calls of sigmoid may be others"):
+        explain(network, images, 1, method="guided_backprop")

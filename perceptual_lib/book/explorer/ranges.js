@@ -1,4 +1,4 @@
-// Ranges of layers: two handles over the activations, and the triangle of the ranges that were tried (Fig. 5).
+// Ranges of layers: a slider for either end, and the triangle of the ranges that were tried (Fig. 5).
 
 import { COLOURS } from "./drawing.js";
 import { element } from "./elements.js";
@@ -29,7 +29,7 @@ function placeOf(numbers, wanted) {
 }
 
 /**
- * Two handles over the activations, which snap to where a range can begin and where one can end; beside them buttons
+ * A slider for either end, which snap to where a range can begin and where one can end; beside them buttons
  * that hold the profile's layers, and none.
  * @param {Range[]} ranges that were tried; none where all can be had, as by `set(range, true)`.
  * @param {number} count of activations.
