@@ -144,7 +144,7 @@ def _leaves_buffers(module: nn.Module) -> bool:
 
 def first_weight(network: nn.Module, otherwise: Tensor) -> Tensor:
     """The first parameter that is a number with a fraction: others are of no image's type."""
-    return next(filter(torch.is_floating_point, network.parameters()), otherwise)
+    return next((each for each in network.parameters() if each.dtype.is_floating_point), otherwise)
 
 
 @contextmanager
