@@ -156,7 +156,8 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
     index = (fine or list(grids))[-1]
     rest = [each.shape for each in activations[list(grids)[-1] + 1 :]]
-    later = [shape for shape in rest if shape in convolved and min(shape) > 1]
+    fewer = math.prod(list(grids.values())[-1])  # places: as many of them are the map again, in patches
+    later = [shape for shape in rest if shape in convolved and min(shape) > 1 and math.prod(shape[1:]) < fewer]
     if stride is None and later:
         warn(
             f"looked at is {activations[index].name}, the last map of the image's proportions; others are behind it, "
