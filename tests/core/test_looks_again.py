@@ -1,0 +1,56 @@
+"""What is found out about a network is of its state and of the size of its images; what is said of it is said once."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from perceptual_lib import explain, perceptual_ball
+
+
+class Tiles(nn.Module):
+    """Cuts images into tiles of 8 x 8, of all images the first ones first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tiles = torch.cat([tile for row in images.split(8, 2) for tile in row.split(8, 3)])
+        return self.head(self.conv(tiles).relu().mean((2, 3)).unflatten(0, (-1, len(images))).mean(0))
+
+
+def test_what_is_found_out_is_of_a_size_of_images() -> None:
+    """One tile is not mixed with others; the warning comes with the size that is, and not again."""
+    network, large = Tiles().double(), torch.rand(3, 3, 16, 16).double()
+    settings = {"layers": 0, "max_iter": 4}
+    perceptual_ball(network, large[:, :, :8, :8], 1, **settings)
+    with pytest.warns(UserWarning, match="not of one image after the other"):
+        together = perceptual_ball(network, large, 1, **settings).delta
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        perceptual_ball(network, large[:, :, :8, :8], 1, **settings)
+        alone = torch.cat([perceptual_ball(network, each, 1, **settings).delta for each in large.split(1)])
+    torch.testing.assert_close(together, alone)
+
+
+def test_what_is_said_of_a_network_is_said_once_whatever_the_sizes() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for side in (*range(6, 12), *range(6, 12)):
+            explain(body, torch.rand(1, 3, side, side), 1, method="gradient")
+    assert sum("returns probabilities" in str(each.message) for each in caught) == 1
+
+
+def test_a_hook_that_comes_later_is_looked_at() -> None:
+    network, images = (
+        nn.Sequential(nn.Conv2d(3, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        torch.rand(1, 3, 8, 8),
+    )
+    explain(network, images, 1, method="gradient")
+    network.register_forward_hook(lambda module, given, scores: scores.softmax(1))
+    with pytest.warns(UserWarning, match="returns probabilities, not logits"):
+        explain(network, images, 1, method="gradient")
