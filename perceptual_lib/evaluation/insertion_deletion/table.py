@@ -75,9 +75,10 @@ def average_curves(table: pd.DataFrame) -> dict[tuple[str, float], dict[str, Est
 
 
 def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple[np.ndarray, Estimate]]:
-    """The areas over the blur, those of Table 2 and those of the sweep, on the photographs that have all of them.
+    """What a blur adds to the areas at the least one: those of Table 2 and of the sweep, where a photograph has all.
 
-    For "insertion" and "deletion", sigmas (S,) and the mean areas (S,); nothing for fewer than two photographs.
+    For "insertion" and "deletion", sigmas (S,) and the mean paired differences (S,); nothing for fewer than two
+    photographs.
     """
     rows = _areas(table[table.role.isin(["table", "sweep"]) & (table.method == method)])
     rows = rows.drop_duplicates(["photograph", "sigma"])
@@ -85,7 +86,7 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
     for game in GAMES:
         areas = rows.pivot(index="photograph", columns="sigma", values=game).dropna()
         if len(areas) > 1:
-            curves[game] = areas.columns.to_numpy(), tables.estimate(areas)
+            curves[game] = areas.columns.to_numpy(), tables.estimate(areas.sub(areas.iloc[:, 0], axis=0))
     return curves
 
 

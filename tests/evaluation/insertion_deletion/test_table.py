@@ -111,8 +111,9 @@ def test_blurs_are_compared_on_the_photographs_that_have_all(table) -> None:
     assert set(curves) == {"insertion", "deletion"}
     sigmas, insertion = curves["insertion"]
     assert sigmas.tolist() == [0, 5, 9] and insertion.n == 2  # c has no sigma 9
-    assert insertion.value == pytest.approx([0.25, 0.35, 0.55])
-    assert curves["deletion"][1].value == pytest.approx([0.075, 0.15, 0.25])
+    assert insertion.value == pytest.approx([0, 0.1, 0.3])
+    assert (insertion.low[0], insertion.high[0]) == (0, 0)  # nothing is added to itself, on no photograph
+    assert curves["deletion"][1].value == pytest.approx([0, 0.075, 0.175])
     assert by_sigma(table[table.photograph == "a"]) == {} and by_sigma(table, "lost") == {}
 
 
