@@ -1,6 +1,6 @@
 // The controls of the explorer of layers.
 
-import { choice, element, slider } from "./elements.js";
+import { choice, element, inPercent, slider } from "./elements.js";
 import { methodsFor } from "./in_page.js";
 import { mean, threshold } from "./numerics.js";
 import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges.js";
@@ -154,8 +154,6 @@ function classOptions(names, { classes = [] }) {
 
 /** As `Classifier.class_name` has it. */
 export const classOf = (names, index) => names?.[index] ?? `class ${index}`;
-
-export const inPercent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 /** Photographs by their class; with their names where a class comes twice. */
 function photographOptions(photographs) {
