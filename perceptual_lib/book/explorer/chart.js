@@ -1,7 +1,6 @@
 // Curves over steps.
 
 import { element } from "./elements.js";
-import { roundTicks } from "./numerics.js";
 
 /** Two curves that are compared, ours first; dashes are a second sign beside the colours. */
 export const COMPARED = [{ colour: "var(--ours)" }, { colour: "var(--other)", dashes: "6 3" }];
@@ -58,6 +57,15 @@ export function chart(curves, { title, x, y, low, high, level, steps, mark }) {
   }
   const about = { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title };
   return element("svg", about, ...parts);
+}
+
+/** Multiples of 1, 2 or 5 and a power of ten, five or fewer steps of them, around what is between low and high. */
+function roundTicks(low, high) {
+  const least = (high - low || 1) / 4;
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = power * [1, 2, 5, 10].find((each) => each * power >= least);
+  const first = Math.floor(low / step + 1e-9);
+  return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, index) => (first + index) * step);
 }
 
 /** The sign of a curve, beside its name. */

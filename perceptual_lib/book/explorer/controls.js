@@ -1,6 +1,6 @@
 // The controls of the explorer of layers.
 
-import { choice, element, slider } from "./elements.js";
+import { choice, element, inPercent, slider } from "./elements.js";
 import { methodsFor } from "./in_page.js";
 import { mean, threshold } from "./numerics.js";
 import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges.js";
@@ -82,7 +82,7 @@ export function controlsOf(model, state, own, ranges, shown) {
     strategy: choice("Cut by", strategies.map(named), setStrategy),
     alpha: slider("Level α", [0, 1, 0.05], (alpha) => KEPT[state().strategy](alpha), set("alpha")),
   };
-  const { photograph, target, aim, method, strategy, alpha } = controls;
+  const { photograph, target, aim, method, alpha } = controls;
   const handles = rangeHandles(tried, about.activations, own, setLayers, release);
   const triangle = tried.some(({ error }) => error !== null) ? rangeTriangle(tried, () => !state().live, hold) : null;
   const held = element("div", { class: "held" }, ...settings.map(({ root }) => root), triangle?.root);
@@ -96,16 +96,12 @@ export function controlsOf(model, state, own, ranges, shown) {
       method.fill(methodOptions(methodsFor(model, filled)));
       target.fill(classOptions(about.classes ?? [], filled));
     }
-    photograph.set(now.photograph.name);
-    strip.set(now.photograph.name);
-    method.set(now.method.name);
     target.root.hidden = !now.live || !now.photograph.classes;
-    target.set(now.target);
     aim.root.hidden = target.root.hidden || !now.method.ours;
-    aim.set(now.towards ? "towards" : "away");
-    strategy.set(now.strategy);
     alpha.setGrid(about.alphas[now.strategy]);
-    for (const name of ["alpha", "sigma", "opacity"]) controls[name].set(now[name]);
+    const names = { photograph: now.photograph.name, method: now.method.name, aim: now.towards ? "towards" : "away" };
+    for (const [trait, { set }] of Object.entries(controls)) set(names[trait] ?? now[trait]);
+    strip.set(names.photograph);
     const holds = now.method.layered || now.method.name === RELEASED;
     for (const root of [held, handles.root]) root.style.visibility = holds ? "" : "hidden"; // their place is kept
     if (!holds) return;
@@ -154,8 +150,6 @@ function classOptions(names, { classes = [] }) {
 
 /** As `Classifier.class_name` has it. */
 export const classOf = (names, index) => names?.[index] ?? `class ${index}`;
-
-export const inPercent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 /** Photographs by their class; with their names where a class comes twice. */
 function photographOptions(photographs) {

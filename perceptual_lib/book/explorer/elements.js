@@ -104,6 +104,8 @@ export function panel(caption, height, width) {
   return { root: element("figure", { class: "panel" }, canvas, text), canvas, text, describe };
 }
 
+export const inPercent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
 /** Where a pointer is, in pixels of a canvas. */
 export function placeOn(canvas, { clientX, clientY }) {
   const { left, top, width, height } = canvas.getBoundingClientRect();

@@ -14,7 +14,6 @@ from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS, THRESHOLDS
 from perceptual_lib.evaluation.localization.table import Scores, trials
-from perceptual_lib.evaluation.rows import Row
 from perceptual_lib.methods import find_method
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
@@ -61,8 +60,8 @@ def maps_by_settings(
     """
     found = {}
     for layers, weight, target in product(*(choices[name] for name in ("layers", "layer_weight", "margin_target"))):
-        values = {"layers": layers, "layer_weight": weight, "margin_target": target}
-        row = Row("tried", "perceptual", experiment.settings("perceptual") | values, tuple(photographs))
+        settings = {"layers": layers, "layer_weight": weight, "margin_target": target}
+        row = experiment.tried("tried", "perceptual", tuple(photographs), **settings)
         for shard in row.map_shards(len(photographs)):
             maps = experiment.explained(shard, "maps").items()
             found |= {f"map/{name}/perceptual {weight:g} {target:g}/{layers}": each for name, each in maps}

@@ -1,8 +1,7 @@
 // More and more layers held (Fig. 1): the map, and what the network takes the changed picture to be.
 
-import { inPercent } from "./controls.js";
 import { drawPicture, drawTile } from "./drawing.js";
-import { element, panel, playButton, slider } from "./elements.js";
+import { element, inPercent, panel, playButton, slider } from "./elements.js";
 import { player, setter } from "./player.js";
 
 function render(view) {

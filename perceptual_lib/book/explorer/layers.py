@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
-from io import BytesIO
 from threading import Event
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 import traitlets
-from PIL import Image, UnidentifiedImageError
 from torch import nn
 
 from perceptual_lib.book.explorer import finished
@@ -281,9 +279,9 @@ class Explorer(Widget):
         if len(data) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES // 10**6} MB; give a smaller picture.")
         try:
-            picture = open_picture(Image.open(BytesIO(data)))
-        except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-            raise InputError(f"{name} is not a picture that can be read here; give a JPEG or PNG file.") from error
+            picture = open_picture(data)
+        except InputError as error:
+            raise InputError(str(error).replace("the picture", name, 1)) from error
         self._stop()  # a search has the network, and only this thread can end it
         subject = subject_of(self.classifier, picture, own=True)
         name = unused(name.replace("/", "_"), self.subjects)

@@ -164,14 +164,3 @@ export function iou(box, boxes) {
   });
   return Math.max(0, ...fits);
 }
-
-// Ticks
-
-/** Multiples of 1, 2 or 5 and a power of ten, five or fewer steps of them, around what is between low and high. */
-export function roundTicks(low, high) {
-  const least = (high - low || 1) / 4;
-  const power = 10 ** Math.floor(Math.log10(least));
-  const step = power * [1, 2, 5, 10].find((each) => each * power >= least);
-  const first = Math.floor(low / step + 1e-9);
-  return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, index) => (first + index) * step);
-}

@@ -1,10 +1,10 @@
 // What one does with a map of a picture of one's own: why, and what instead; a box, other methods beside it, a file.
 
 import { chart } from "./chart.js";
-import { classOf, inPercent } from "./controls.js";
+import { classOf } from "./controls.js";
 import { load } from "./data.js";
 import { drawMap } from "./drawing.js";
-import { element, panel, placeOn } from "./elements.js";
+import { element, inPercent, panel, placeOn } from "./elements.js";
 import { COMPUTED } from "./in_page.js";
 import { blur, iou, largestComponent, threshold } from "./numerics.js";
 import { put } from "./state.js";

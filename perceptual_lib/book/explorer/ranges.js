@@ -74,7 +74,7 @@ export function rangeHandles(ranges, count, own, changed, release) {
   return { root: element("div", { class: "control", role: "group", "aria-label": "Layers held" }, ...parts), set };
 }
 
-const MOVES = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+const MOVES = { ArrowLeft: ["last", -1], ArrowRight: ["last", 1], ArrowUp: ["first", -1], ArrowDown: ["first", 1] };
 const ROOM = 8; // so many columns leave room for the errors in numbers
 
 /**
@@ -117,20 +117,17 @@ export function rangeTriangle(ranges, preview, changed) {
 
   /** To the next range in the direction of an arrow key. */
   function step(event) {
-    const way = MOVES[event.key];
+    const [end, way] = MOVES[event.key] ?? [];
     const from = ranges.find((range) => cells.get(range.layers) === event.target);
-    if (!way || !from) return;
+    if (!end || !from) return;
     event.preventDefault();
-    let [row, column] = [rows.indexOf(from.first), columns.indexOf(from.last)];
-    for (;;) {
-      row += way[0];
-      column += way[1];
-      if (!(row in rows && column in columns)) return;
-      const next = ranges.find((range) => range.first === rows[row] && range.last === columns[column]);
-      if (!next || cells.get(next.layers).disabled) continue;
-      choose(next.layers);
-      return cells.get(next.layers).focus();
-    }
+    const other = end === "first" ? "last" : "first";
+    const ahead = ranges.filter((range) => range[other] === from[other] && way * (range[end] - from[end]) > 0);
+    const there = ahead.filter(({ layers }) => !cells.get(layers).disabled);
+    if (!there.length) return;
+    const next = nearestRange(there, from.first, from.last);
+    choose(next.layers);
+    cells.get(next.layers).focus();
   }
 
   /** @param {string} layers the range that is shown; @param {(layers: string) => boolean} there whether it has a map. */

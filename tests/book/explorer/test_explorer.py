@@ -56,9 +56,9 @@ def as_map(head: dict, data: bytes) -> np.ndarray:
     return head["low"][0] + values / 65535 * (head["high"][0] - head["low"][0])
 
 
-def png(size=(50, 80), colour="red") -> bytes:
+def png(size=(50, 80), colour="red", mode="RGB") -> bytes:
     stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, "PNG")
+    Image.new(mode, size, colour).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -240,13 +240,14 @@ def test_an_upload_is_shown(explorer, sent) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "cat.png is not a picture that can be read here; give a JPEG or PNG file."),
-        (b"no picture", "cat.png is not a picture that can be read here; give a JPEG or PNG file."),
-        (png()[:60], "cat.png is not a picture|the picture cannot be decoded"),
-        (png((20000, 6000)), "the picture has more than 100,000,000 pixels; give a smaller one."),
+        (b"", "cat.png is not a picture that Pillow can read; give a JPEG or PNG file."),
+        (b"no picture", "cat.png is not a picture that Pillow can read; give a JPEG or PNG file."),
+        (png()[:60], "cat.png is not a picture|cat.png cannot be decoded"),
+        (png((20000, 6000), 1, "1"), "cat.png has more than 100,000,000 pixels; give a smaller one."),
+        (png((20000, 10000), 1, "1"), "cat.png has more than 100,000,000 pixels; give a smaller one."),
         (bytes(64_000_001), "cat.png has more than 64 MB; give a smaller picture."),
     ],
-    ids=["empty", "text", "cut off", "many pixels", "many bytes"],
+    ids=["empty", "text", "cut off", "many pixels", "more than Pillow opens", "many bytes"],
 )
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bad_upload_is_one_sentence(explorer, sent, data, message) -> None:

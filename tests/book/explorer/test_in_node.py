@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from perceptual_lib.book.explorer.widget import HERE
+from perceptual_lib.book.explorer.widget import module
 from perceptual_lib.core.lbfgs import minimize
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
@@ -42,15 +42,14 @@ console.log(JSON.stringify(points));
 """
 
 
-def node(module: str, code: str, **given: object) -> list:
+def node(name: str, code: str, **given: object) -> list:
     """What code prints that follows a module; it finds `given` as JSON in `process.argv[1]`."""
-    code = (HERE / module).read_text(encoding="utf-8") + code
-    command = ["node", "--input-type=module", "--eval", code, json.dumps(given)]
+    command = ["node", "--input-type=module", "--eval", module(name) + code, json.dumps(given)]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def iterates(term: str, **given: object) -> list:
-    return node("lbfgs.js", RUN.replace("TERM", term), **given)
+    return node("lbfgs", RUN.replace("TERM", term), **given)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -86,14 +85,14 @@ def test_a_picture_is_shrunk_to_the_bits_of_pillow(size: tuple[int, int]) -> Non
 const { pixels, from, to } = JSON.parse(process.argv[1]);
 console.log(JSON.stringify([...resized(Uint8ClampedArray.from(pixels), from, to)]));
 """
-    found = node("pictures.js", code, pixels=opaque.ravel().tolist(), to=[12, 12], **{"from": size})
+    found = node("pictures", code, pixels=opaque.ravel().tolist(), to=[12, 12], **{"from": size})
     truth = Image.fromarray(pixels).resize((12, 12), Image.Resampling.BICUBIC)
     assert np.array_equal(np.reshape(found, (12, 12, 4))[..., :3], truth)
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (-0.065, 1), (-2, 1.5), (0, 0.0123), (-0.2, 7.3), (40, 61), (3, 3)])
 def test_ticks_are_round_and_around_what_is_drawn(low: float, high: float) -> None:
-    ticks = np.array(node("numerics.js", f"\nconsole.log(JSON.stringify(roundTicks({low}, {high})))"))
+    ticks = np.array(node("chart", f"\nconsole.log(JSON.stringify(roundTicks({low}, {high})))"))
     steps = np.diff(ticks)
     assert ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9 and len(steps) <= 5
     counts = ticks / (steps[0] if len(steps) else 1)

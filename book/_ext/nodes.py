@@ -1,6 +1,8 @@
-"""Images are fetched when the reader comes near them, and their place is kept until then: nothing jumps.
+"""What Sphinx's writer of HTML writes otherwise.
 
-On a dark page what stands around the photographs and maps of a figure can be turned over, and they stay as they are.
+Images are fetched when the reader comes near them, and their place is kept until then: nothing jumps. On a dark page
+what stands around the photographs and maps of a figure can be turned over, and they stay as they are. References are a
+list of items, also for a screen reader: no list may hold what Docutils calls their entries.
 """
 
 import json
@@ -53,7 +55,14 @@ def _around_panels(path: Path) -> str:
     return ", ".join(corners)
 
 
+def visit_citation(self: HTML5Translator, node: nodes.citation) -> None:
+    """Docutils' own, with a role that ARIA has not given up."""
+    HTML5Translator.visit_citation(self, node)
+    self.body[-1] = self.body[-1].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Write images of pages so."""
+    """Write these nodes so."""
     app.add_node(nodes.image, override=True, html=(visit_image, HTML5Translator.depart_image))
+    app.add_node(nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
