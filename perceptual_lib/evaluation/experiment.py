@@ -26,6 +26,7 @@ from perceptual_lib.runs.executors import Executor, Local
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
 from perceptual_lib.runs.store import Store
+from perceptual_lib.runs.worker import ALWAYS
 
 Piece = tuple[dict[str, Any], Shard]
 """A shard of scores, and the columns that its lines in the table begin with."""
@@ -150,9 +151,9 @@ class Experiment(ABC):
         label = f"{self.name} of {maps.label}"
         return Shard(self.kind, arguments, maps.photographs, self.looks, maps, label, passes)
 
-    def cases(self, shard: Shard, picture: Any) -> list[dict[str, Any]]:
-        """What tells a picture's lines in the table apart, beside what a piece says: the blurs, where it has some."""
-        return [{"sigma": sigma} for sigma in shard.arguments["sigmas"]] if "sigmas" in shard.arguments else [{}]
+    def cases(self, shard: Shard, picture: Any) -> dict[str, Sequence[Any]]:
+        """The columns (cases,) that tell a picture's lines in the table apart, beside what a piece says: the blurs."""
+        return {"sigma": shard.arguments["sigmas"]}
 
     @abstractmethod
     def overview(self) -> dict[str, pd.DataFrame]:
@@ -193,34 +194,31 @@ class Experiment(ABC):
         long its maps took.
         """
         chosen = {picture.name for picture in self.first(self.section.selection)}
-        parts = [part for about, shard in self.pieces if (part := self._part(about, shard, chosen))]
-        if not parts:
+        rows, cases, results = [], [], []  # of each picture of each shard
+        for about, shard in self.pieces:
+            arrays = self.run.load(shard)
+            maps = arrays if shard.needs is None else self.run.load(shard.needs)
+            if arrays is None or maps is None:
+                continue
+            scores = {name: iter(arrays[name]) for name in {*self.columns} & arrays.keys() - {*ALWAYS}}
+            facts = zip(shard.photographs, arrays["failure"].tolist(), maps["seconds"].tolist(), strict=True)
+            for picture, failure, seconds in facts:
+                own = {"selection": picture.name in chosen, "failure": failure, "seconds": round(seconds, 3)}
+                rows.append(about | {self.unit: picture.name} | own)
+                cases.append(self.cases(shard, picture))
+                results.append({} if failure else {name: next(each) for name, each in scores.items()})
+        if not rows:
             return pd.DataFrame(columns=list(self.columns))
-        # A column's parts go before the next is made: there may be twenty million lines.
-        table = pd.DataFrame({name: _joined([part.pop(name) for part in parts]) for name in self.columns}, copy=False)
-        nothing = [name for name in table if table[name].isna().all()]  # all failed, whatever it holds
-        return table.astype(dict.fromkeys(nothing, float))
-
-    def _part(self, about: Mapping[str, Any], shard: Shard, chosen: Collection[str]) -> dict[str, np.ndarray]:
-        """The columns (lines,) of a shard; nothing of one that is not finished."""
-        arrays = self.run.load(shard)
-        maps = arrays if shard.needs is None else self.run.load(shard.needs)
-        if arrays is None or maps is None:
-            return {}
-        names = [picture.name for picture in shard.photographs]
-        cases = [self.cases(shard, picture) for picture in shard.photographs]
-        counts = [len(each) for each in cases]
-        by_picture = {
-            self.unit: names,
-            "selection": [name in chosen for name in names],
-            "failure": arrays["failure"].tolist(),
-            "seconds": [round(seconds, 3) for seconds in maps["seconds"].tolist()],
-        }
-        part = {name: np.repeat(_array([value]), sum(counts)) for name, value in about.items()}
-        part |= {name: np.repeat(_array(values), counts) for name, values in by_picture.items()}
-        part |= {name: _array([case[name] for each in cases for case in each]) for name in next(chain(*cases), ())}
-        done = part["failure"] == ""
-        return {name: part[name] if name in part else _results(arrays.get(name), done) for name in self.columns}
+        by_picture, counts = pd.DataFrame(rows), [len(next(iter(case.values()))) for case in cases]
+        table: dict[str, Any] = {}  # by columns, whose parts are not copied: there may be twenty million lines
+        for name in self.columns:
+            if name in by_picture:
+                table[name] = by_picture[name].array.repeat(counts)
+            elif name in cases[0]:
+                table[name] = [*chain.from_iterable(case[name] for case in cases)]
+            else:
+                table[name] = _joined([result.get(name) for result in results], counts)
+        return pd.DataFrame(table, copy=False)
 
     def maps(
         self, method: str, names: Collection[str] | None = None, array: str | None = None, **about: Any
@@ -272,29 +270,11 @@ class Experiment(ABC):
         }
 
 
-def _array(values: Sequence[Any]) -> np.ndarray:
-    """Values (N,) of a column; strings as references, which lines share."""
-    return np.array(values, dtype=object if isinstance(values[0], str) else None)
-
-
-def _results(array: np.ndarray | None, done: np.ndarray) -> np.ndarray:
-    """Of a shard's array (B, cases, ...): floats or arrays (lines,), nan or None in the lines that are not `done`."""
-    if array is None:
-        return np.full(len(done), None)
-    cells = array.reshape(-1, *array.shape[2:])
-    if cells.ndim > 1:
-        rest = iter(cells)
-        return np.fromiter((next(rest) if each else None for each in done), object, len(done))
-    numbers = np.full(len(done), np.nan)
-    numbers[done] = cells
-    return numbers
-
-
-def _joined(parts: Sequence[np.ndarray]) -> pd.Series:
-    """A column; where some parts hold numbers, a part of objects holds None for nan."""
-    numbers = any(part.dtype != object for part in parts)
-    column = np.concatenate([part.astype(float) if numbers and part.dtype == object else part for part in parts])
-    if len(column) and isinstance(column[0], str):  # Arrow grows by doubling, unless it knows how much comes
-        codes, strings = pd.factorize(column)
-        return pd.Series(pd.Series(strings).array.take(codes))
-    return pd.Series(column, copy=False).infer_objects()
+def _joined(parts: Sequence[np.ndarray | None], counts: Sequence[int]) -> np.ndarray | list[np.ndarray | None]:
+    """A column (lines,) of each picture's results (cases,), or (cases, n) as arrays; nan or None where it has none."""
+    if any(np.ndim(part) > 1 for part in parts):
+        missing = ([None] * count for count in counts)
+        return [*chain.from_iterable(none if part is None else part for part, none in zip(parts, missing, strict=True))]
+    numbers = (np.nan if part is None else part for part in parts)
+    filled = [np.broadcast_to(part, count) for part, count in zip(numbers, counts, strict=True)]
+    return np.concatenate(filled, dtype=float)

@@ -1,7 +1,8 @@
 """The pointing game (Sec. 4.4): Table 3 and Fig. 5, bottom."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -94,12 +95,13 @@ class Pointing(Experiment):
             by_image = {"size": [scene.size[::-1]], "boxes": [boxes]}
             yield row.about | {"scale": scale}, self.score(maps, {**scored, "by_image": by_image})
 
-    def cases(self, shard: Shard, picture: Mosaic | Scene) -> list[dict[str, Any]]:
-        return [
-            {"target": question.target, "hard": question.hard, "sigma": sigma}
-            for question in picture.questions
-            for sigma in shard.arguments["sigmas"]
-        ]
+    def cases(self, shard: Shard, picture: Mosaic | Scene) -> dict[str, Sequence[Any]]:
+        questions, sigmas = zip(*product(picture.questions, shard.arguments["sigmas"]), strict=True)
+        return {
+            "target": [question.target for question in questions],
+            "hard": [question.hard for question in questions],
+            "sigma": sigmas,
+        }
 
     def overview(self) -> dict[str, pd.DataFrame]:
         among = self.classes_of(self.section.source)

@@ -1,6 +1,6 @@
 """Sanity checks (Sec. 4.5): what Fig. 7 shows, in numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -46,8 +46,8 @@ class Randomization(Experiment):
         """What is randomized, in order."""
         return self.run.ask("stages")
 
-    def cases(self, shard: Shard, picture: Photograph) -> list[dict[str, Any]]:
-        return [{"stage": stage, "layer": layer} for stage, layer in enumerate(["", *self.layers])]
+    def cases(self, shard: Shard, picture: Photograph) -> dict[str, Sequence[Any]]:
+        return {"stage": range(1 + len(self.layers)), "layer": ["", *self.layers]}
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {
