@@ -3,7 +3,6 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
@@ -134,11 +133,10 @@ class Experiment(ABC):
         Settings(**held)  # raises what is out of range
         return held
 
-    def all_pieces(self) -> Iterator[Piece]:
-        """The shards of all rows."""
-        for row in self.rows:
-            for maps in row.map_shards(self.profile.batch_size):
-                yield row.about, self.score(maps, self.arguments(row, maps.photographs))
+    def shards_of(self, row: Row) -> Iterator[Shard]:
+        """What scores a row, a few pictures in each."""
+        for maps in row.map_shards(self.profile.batch_size):
+            yield self.score(maps, self.arguments(row, maps.photographs))
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
         """What the maps of a row are scored with; `by_image`, the boxes of each photograph in the frame of its map."""
@@ -162,20 +160,16 @@ class Experiment(ABC):
     @cached_property
     def pieces(self) -> list[Piece]:
         """Everything that is compared. Raises InputError where that is nothing."""
-        pieces = [piece for piece in self.all_pieces() if not self.only or piece[0]["method"] in self.only]
+        rows = [row for row in self.rows if not self.only or row.method in self.only]
+        pieces = [(row.about, shard) for row in rows for shard in self.shards_of(row)]
         if not pieces:
             raise InputError(f"profile {self.profile.name} has no row of {' or '.join(self.only) or 'any method'}.")
-        maps: dict[str, Shard] = {}  # two pieces share those that have the same key
-        return [
-            (about, replace(shard, needs=shard.needs and maps.setdefault(self.run.key(shard.needs), shard.needs)))
-            for about, shard in pieces
-        ]
+        return pieces
 
     @property
     def shards(self) -> list[Shard]:
         """Maps, then scores."""
-        scores = [shard for _, shard in self.pieces]
-        return [*dict.fromkeys(shard.needs for shard in scores if shard.needs is not None), *scores]
+        return [*self.run.with_needed([shard for _, shard in self.pieces]).values()]
 
     @property
     def unfinished(self) -> list[Shard]:
