@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +24,6 @@ from perceptual_lib.runs.executors import Executor, Local
 from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard, code_digest, digest, versions
 from perceptual_lib.runs.store import Store
-from perceptual_lib.runs.worker import ALWAYS
 
 Piece = tuple[dict[str, Any], Shard]
 """A shard of scores, and the columns that its lines in the table begin with."""
@@ -188,31 +186,28 @@ class Experiment(ABC):
         long its maps took.
         """
         chosen = {picture.name for picture in self.first(self.section.selection)}
-        rows, cases, results = [], [], []  # of each picture of each shard
+        rows = []  # of each picture of each shard; what differs from line to line is a sequence
         for about, shard in self.pieces:
             arrays = self.run.load(shard)
             maps = arrays if shard.needs is None else self.run.load(shard.needs)
             if arrays is None or maps is None:
                 continue
-            scores = {name: iter(arrays[name]) for name in {*self.columns} & arrays.keys() - {*ALWAYS}}
+            scores = {name: iter(array) for name, array in arrays.items()}
             facts = zip(shard.photographs, arrays["failure"].tolist(), maps["seconds"].tolist(), strict=True)
             for picture, failure, seconds in facts:
                 own = {"selection": picture.name in chosen, "failure": failure, "seconds": round(seconds, 3)}
-                rows.append(about | {self.unit: picture.name} | own)
-                cases.append(self.cases(shard, picture))
-                results.append({} if failure else {name: next(each) for name, each in scores.items()})
+                cases = self.cases(shard, picture)
+                row = about | {self.unit: picture.name} | own | cases
+                nothing = [None] * len(next(iter(cases.values())))
+                missing = [name for name in self.columns if name not in row]
+                found = {name: nothing if failure or name not in scores else next(scores[name]) for name in missing}
+                rows.append(row | found)
+        table = pd.DataFrame(rows, columns=list(self.columns))
         if not rows:
-            return pd.DataFrame(columns=list(self.columns))
-        by_picture, counts = pd.DataFrame(rows), [len(next(iter(case.values()))) for case in cases]
-        table: dict[str, Any] = {}  # by columns, whose parts are not copied: there may be twenty million lines
-        for name in self.columns:
-            if name in by_picture:
-                table[name] = by_picture[name].array.repeat(counts)
-            elif name in cases[0]:
-                table[name] = [*chain.from_iterable(case[name] for case in cases)]
-            else:
-                table[name] = _joined([result.get(name) for result in results], counts)
-        return pd.DataFrame(table, copy=False)
+            return table
+        table = table.explode([*cases, *found], ignore_index=True).infer_objects()
+        samples = {name: next(iter(table[name].dropna()), None) for name in found}
+        return table.astype({name: float for name, sample in samples.items() if np.ndim(sample) == 0})
 
     def maps(
         self, method: str, names: Collection[str] | None = None, array: str | None = None, **about: Any
@@ -262,13 +257,3 @@ class Experiment(ABC):
             "seconds": round(sum(float(each["seconds"].sum()) for each in map(self.run.load, self.shards) if each)),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def _joined(parts: Sequence[np.ndarray | None], counts: Sequence[int]) -> np.ndarray | list[np.ndarray | None]:
-    """A column (lines,) of each picture's results (cases,), or (cases, n) as arrays; nan or None where it has none."""
-    if any(np.ndim(part) > 1 for part in parts):
-        missing = ([None] * count for count in counts)
-        return [*chain.from_iterable(none if part is None else part for part, none in zip(parts, missing, strict=True))]
-    numbers = (np.nan if part is None else part for part in parts)
-    filled = [np.broadcast_to(part, count) for part, count in zip(numbers, counts, strict=True)]
-    return np.concatenate(filled, dtype=float)
