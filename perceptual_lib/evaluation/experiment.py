@@ -237,7 +237,8 @@ class Experiment(ABC):
     def seconds(self, method: str) -> float:
         """Mean time that a map of a method's row of the table took, of those that are finished."""
         lines = self.table[(self.table.role == "table") & (self.table.method == method)]
-        return float(lines.drop_duplicates([self.unit, "settings"]).seconds.mean())
+        row = lines.columns.intersection([self.unit, "settings", "scale", "seed"])
+        return float(lines.drop_duplicates(row).seconds.mean())
 
     @property
     def manifest(self) -> dict[str, Any]:
