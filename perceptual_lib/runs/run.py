@@ -71,7 +71,8 @@ class Run:
 
     def unfinished(self, shards: Sequence[Shard]) -> list[Shard]:
         """Of the shards and those that they need, the ones that are not finished; what is needed comes first."""
-        return [each for each in self.with_needed(shards).values() if not self.is_finished(each)]
+        both = self.with_needed(shards).items()
+        return [each for key, each in both if key not in self.verified and self.load(each) is None]
 
     def complete(self, shards: Sequence[Shard]) -> None:
         """Compute what is not finished, and what that needs.
