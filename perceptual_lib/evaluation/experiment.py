@@ -3,10 +3,8 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -133,11 +131,10 @@ class Experiment(ABC):
         Settings(**held)  # raises what is out of range
         return held
 
-    def all_pieces(self) -> Iterator[Piece]:
-        """The shards of all rows."""
-        for row in self.rows:
-            for maps in row.map_shards(self.profile.batch_size):
-                yield row.about, self.score(maps, self.arguments(row, maps.photographs))
+    def shards_of(self, row: Row) -> Iterator[Shard]:
+        """What scores a row, a few pictures in each."""
+        for maps in row.map_shards(self.profile.batch_size):
+            yield self.score(maps, self.arguments(row, maps.photographs))
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
         """What the maps of a row are scored with; `by_image`, the boxes of each photograph in the frame of its map."""
@@ -150,9 +147,9 @@ class Experiment(ABC):
         label = f"{self.name} of {maps.label}"
         return Shard(self.kind, arguments, maps.photographs, self.looks, maps, label, passes)
 
-    def cases(self, shard: Shard, picture: Any) -> list[dict[str, Any]]:
-        """What tells a picture's lines in the table apart, beside what a piece says: the blurs, where it has some."""
-        return [{"sigma": sigma} for sigma in shard.arguments["sigmas"]] if "sigmas" in shard.arguments else [{}]
+    def cases(self, shard: Shard, picture: Any) -> dict[str, Sequence[Any]]:
+        """The columns (cases,) that tell a picture's lines in the table apart, beside what a piece says: the blurs."""
+        return {"sigma": shard.arguments["sigmas"]}
 
     @abstractmethod
     def overview(self) -> dict[str, pd.DataFrame]:
@@ -161,20 +158,16 @@ class Experiment(ABC):
     @cached_property
     def pieces(self) -> list[Piece]:
         """Everything that is compared. Raises InputError where that is nothing."""
-        pieces = [piece for piece in self.all_pieces() if not self.only or piece[0]["method"] in self.only]
+        rows = [row for row in self.rows if not self.only or row.method in self.only]
+        pieces = [(row.about, shard) for row in rows for shard in self.shards_of(row)]
         if not pieces:
             raise InputError(f"profile {self.profile.name} has no row of {' or '.join(self.only) or 'any method'}.")
-        maps: dict[str, Shard] = {}  # two pieces share those that have the same key
-        return [
-            (about, replace(shard, needs=shard.needs and maps.setdefault(self.run.key(shard.needs), shard.needs)))
-            for about, shard in pieces
-        ]
+        return pieces
 
     @property
     def shards(self) -> list[Shard]:
         """Maps, then scores."""
-        scores = [shard for _, shard in self.pieces]
-        return [*dict.fromkeys(shard.needs for shard in scores if shard.needs is not None), *scores]
+        return [*self.run.with_needed([shard for _, shard in self.pieces]).values()]
 
     @property
     def unfinished(self) -> list[Shard]:
@@ -193,34 +186,28 @@ class Experiment(ABC):
         long its maps took.
         """
         chosen = {picture.name for picture in self.first(self.section.selection)}
-        parts = [part for about, shard in self.pieces if (part := self._part(about, shard, chosen))]
-        if not parts:
-            return pd.DataFrame(columns=list(self.columns))
-        # A column's parts go before the next is made: there may be twenty million lines.
-        table = pd.DataFrame({name: _joined([part.pop(name) for part in parts]) for name in self.columns}, copy=False)
-        nothing = [name for name in table if table[name].isna().all()]  # all failed, whatever it holds
-        return table.astype(dict.fromkeys(nothing, float))
-
-    def _part(self, about: Mapping[str, Any], shard: Shard, chosen: Collection[str]) -> dict[str, np.ndarray]:
-        """The columns (lines,) of a shard; nothing of one that is not finished."""
-        arrays = self.run.load(shard)
-        maps = arrays if shard.needs is None else self.run.load(shard.needs)
-        if arrays is None or maps is None:
-            return {}
-        names = [picture.name for picture in shard.photographs]
-        cases = [self.cases(shard, picture) for picture in shard.photographs]
-        counts = [len(each) for each in cases]
-        by_picture = {
-            self.unit: names,
-            "selection": [name in chosen for name in names],
-            "failure": arrays["failure"].tolist(),
-            "seconds": [round(seconds, 3) for seconds in maps["seconds"].tolist()],
-        }
-        part = {name: np.repeat(_array([value]), sum(counts)) for name, value in about.items()}
-        part |= {name: np.repeat(_array(values), counts) for name, values in by_picture.items()}
-        part |= {name: _array([case[name] for each in cases for case in each]) for name in next(chain(*cases), ())}
-        done = part["failure"] == ""
-        return {name: part[name] if name in part else _results(arrays.get(name), done) for name in self.columns}
+        rows = []  # of each picture of each shard; what differs from line to line is a sequence
+        for about, shard in self.pieces:
+            arrays = self.run.load(shard)
+            maps = arrays if shard.needs is None else self.run.load(shard.needs)
+            if arrays is None or maps is None:
+                continue
+            scores = {name: iter(array) for name, array in arrays.items()}
+            facts = zip(shard.photographs, arrays["failure"].tolist(), maps["seconds"].tolist(), strict=True)
+            for picture, failure, seconds in facts:
+                own = {"selection": picture.name in chosen, "failure": failure, "seconds": round(seconds, 3)}
+                cases = self.cases(shard, picture)
+                row = about | {self.unit: picture.name} | own | cases
+                nothing = [None] * len(next(iter(cases.values())))
+                missing = [name for name in self.columns if name not in row]
+                found = {name: nothing if failure or name not in scores else next(scores[name]) for name in missing}
+                rows.append(row | found)
+        table = pd.DataFrame(rows, columns=list(self.columns))
+        if not rows:
+            return table
+        table = table.explode([*cases, *found], ignore_index=True).infer_objects()
+        samples = {name: next(iter(table[name].dropna()), None) for name in found}
+        return table.astype({name: float for name, sample in samples.items() if np.ndim(sample) == 0})
 
     def maps(
         self, method: str, names: Collection[str] | None = None, array: str | None = None, **about: Any
@@ -250,7 +237,8 @@ class Experiment(ABC):
     def seconds(self, method: str) -> float:
         """Mean time that a map of a method's row of the table took, of those that are finished."""
         lines = self.table[(self.table.role == "table") & (self.table.method == method)]
-        return float(lines.drop_duplicates([self.unit, "settings"]).seconds.mean())
+        row = lines.columns.intersection([self.unit, "settings", "scale", "seed"])
+        return float(lines.drop_duplicates(row).seconds.mean())
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -270,31 +258,3 @@ class Experiment(ABC):
             "seconds": round(sum(float(each["seconds"].sum()) for each in map(self.run.load, self.shards) if each)),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-
-
-def _array(values: Sequence[Any]) -> np.ndarray:
-    """Values (N,) of a column; strings as references, which lines share."""
-    return np.array(values, dtype=object if isinstance(values[0], str) else None)
-
-
-def _results(array: np.ndarray | None, done: np.ndarray) -> np.ndarray:
-    """Of a shard's array (B, cases, ...): floats or arrays (lines,), nan or None in the lines that are not `done`."""
-    if array is None:
-        return np.full(len(done), None)
-    cells = array.reshape(-1, *array.shape[2:])
-    if cells.ndim > 1:
-        rest = iter(cells)
-        return np.fromiter((next(rest) if each else None for each in done), object, len(done))
-    numbers = np.full(len(done), np.nan)
-    numbers[done] = cells
-    return numbers
-
-
-def _joined(parts: Sequence[np.ndarray]) -> pd.Series:
-    """A column; where some parts hold numbers, a part of objects holds None for nan."""
-    numbers = any(part.dtype != object for part in parts)
-    column = np.concatenate([part.astype(float) if numbers and part.dtype == object else part for part in parts])
-    if len(column) and isinstance(column[0], str):  # Arrow grows by doubling, unless it knows how much comes
-        codes, strings = pd.factorize(column)
-        return pd.Series(pd.Series(strings).array.take(codes))
-    return pd.Series(column, copy=False).infer_objects()

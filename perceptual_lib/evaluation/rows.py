@@ -8,7 +8,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from perceptual_lib.core.activations import Activation
@@ -28,11 +28,13 @@ class Row:
     method: str
     settings: Mapping[str, Any]  # its keyword arguments, of our own methods all that `perceptual_ball` takes
     photographs: tuple[Photograph, ...]
+    more: Mapping[str, Any] = field(default_factory=dict)  # columns of its lines: a scale, or a seed
 
     @property
-    def about(self) -> dict[str, str]:
+    def about(self) -> dict[str, Any]:
         """What its lines in the table begin with."""
-        return {"role": self.role, "method": self.method, "settings": json.dumps(self.settings, sort_keys=True)}
+        settings = json.dumps(self.settings, sort_keys=True)
+        return {"role": self.role, "method": self.method, "settings": settings, **self.more}
 
     @property
     def passes(self) -> tuple[int, int]:

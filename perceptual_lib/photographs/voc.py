@@ -6,6 +6,7 @@ another class in the picture.
 """
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import accumulate
@@ -42,17 +43,19 @@ def load_voc(root: Source) -> list[Scene]:
     picture or annotation that is missing or cannot be read.
     """
     folders = [Path(root), Path(root, "VOC2007"), Path(root, "VOCdevkit/VOC2007")]
-    folder = next((folder for folder in folders if (folder / "ImageSets/Main/test.txt").is_file()), None)
-    if folder is None:
+    listed = next(filter(Path.is_file, (folder / "ImageSets/Main/test.txt" for folder in folders)), None)
+    if listed is None:
         raise InputError(
             f"{root} has no VOCdevkit/VOC2007/ImageSets/Main/test.txt: download {ADDRESS} and unpack it into that "
             "folder."
         )
-    names = (folder / "ImageSets/Main/test.txt").read_text("utf-8").split()
+    names: list[str] = []
+    with suppress(OSError, UnicodeDecodeError):
+        names = listed.read_text("utf-8").split()
     if not names:
-        raise InputError(f"{folder}/ImageSets/Main/test.txt names no picture; unpack {ADDRESS} again.")
+        raise InputError(f"{listed} names no picture; unpack {ADDRESS} again.")
     hard_pairs = load_hard_pairs()
-    scenes, classes = zip(*(_read_scene(folder, name, hard_pairs) for name in names), strict=True)
+    scenes, classes = zip(*(_read_scene(listed.parents[2], name, hard_pairs) for name in names), strict=True)
     return [replace(scene, before=before) for scene, before in zip(scenes, accumulate((0, *classes)), strict=False)]
 
 

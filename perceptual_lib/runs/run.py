@@ -10,7 +10,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, closing
-from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -66,10 +65,14 @@ class Run:
         """Whether its file is there and whole; read once in a run."""
         return self.key(shard) in self.verified or self.load(shard) is not None
 
+    def with_needed(self, shards: Sequence[Shard]) -> dict[str, Shard]:
+        """The shards that some need, then these, by key: two that have the same are one."""
+        return {self.key(each): each for each in (*(shard.needs for shard in shards if shard.needs), *shards)}
+
     def unfinished(self, shards: Sequence[Shard]) -> list[Shard]:
         """Of the shards and those that they need, the ones that are not finished; what is needed comes first."""
-        both = ((shard.needs for shard in shards if shard.needs is not None), shards)
-        return [each for each in dict.fromkeys(chain(*both)) if not self.is_finished(each)]
+        both = self.with_needed(shards).items()
+        return [each for key, each in both if key not in self.verified and self.load(each) is None]
 
     def complete(self, shards: Sequence[Shard]) -> None:
         """Compute what is not finished, and what that needs.
@@ -87,9 +90,9 @@ class Run:
     def _complete(self, unfinished: list[Shard], flights: ExitStack) -> None:
         """The dearest first, so that workers end together; what needs another shard as soon as that is finished."""
         waiting: deque[Shard] = deque()
-        behind: defaultdict[Shard, list[Shard]] = defaultdict(list)
+        behind: defaultdict[str, list[Shard]] = defaultdict(list)
         for shard in sorted(unfinished, key=lambda shard: shard.cost, reverse=True):
-            (waiting if self._can_start(shard) else behind[shard.needs]).append(shard)
+            (waiting if self._can_start(shard) else behind[self.key(shard.needs)]).append(shard)
         flying: dict[Future, tuple[Flight, Shard]] = {}
         while waiting or flying:
             ended = self._fill(flying, waiting, flights)
@@ -102,7 +105,7 @@ class Run:
                 else:
                     flying[again] = flight, shard
             for shard in ended:
-                waiting.extendleft(behind.pop(shard, ()))
+                waiting.extendleft(behind.pop(self.key(shard), ()))
 
     def _fill(
         self, flying: dict[Future, tuple[Flight, Shard]], waiting: deque[Shard], flights: ExitStack

@@ -116,9 +116,10 @@ def test_what_is_missing_is_said(tree: Path) -> None:
     (folder / "JPEGImages/000004.jpg").unlink()
     with pytest.raises(InputError, match=r"000004.jpg is missing; unpack https"):
         load_voc(tree)
-    (folder / "ImageSets/Main/test.txt").write_text("\n")
-    with pytest.raises(InputError, match="names no picture"):
-        load_voc(tree)
+    for content in (b"\n", b"\xff"):
+        (folder / "ImageSets/Main/test.txt").write_bytes(content)
+        with pytest.raises(InputError, match="names no picture"):
+            load_voc(tree)
 
 
 # --- the difficult subset ------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ class Change(Experiment):
         unit = 255 * float(np.mean(self.run.network["std"]))  # of the network's input, in 0..255
         return super().arguments(row, photographs) | {"unit": unit}
 
-    def cases(self, shard: Shard, picture: Photograph) -> list[dict[str, Any]]:
-        return [{"target": picture.target}]
+    def cases(self, shard: Shard, picture: Photograph) -> dict[str, Sequence[Any]]:
+        return {"target": [picture.target]}
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {"What the changes are like": change_table(self.table)}

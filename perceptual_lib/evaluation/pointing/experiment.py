@@ -1,13 +1,14 @@
 """The pointing game (Sec. 4.4): Table 3 and Fig. 5, bottom."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pandas as pd
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.experiment import Experiment, Piece
+from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.pointing import regions
 from perceptual_lib.evaluation.pointing.table import pointing_table
 from perceptual_lib.evaluation.profile import Profile
@@ -66,21 +67,21 @@ class Pointing(Experiment):
             return super().first(count)
         return tuple(scene for scene in self.pictures if scene.before < count)
 
-    def all_pieces(self) -> Iterator[Piece]:
-        section = self.section
+    @property
+    def rows(self) -> list[Row]:
+        section, rows = self.section, []
         without = {scale: [find_method(name).name for name in names] for scale, names in section.without.items()}
-        for scale in section.scales:
-            for row in self.table_rows():
-                if row.method == "perceptual" and scale in section.layers:
-                    row = replace(row, settings={**row.settings, "layers": section.layers[scale]})
-                if row.method not in without.get(scale, []):
-                    yield from self._questions(row, scale)
-        for scale in section.range_scales:
-            for row in self.range_rows():
-                yield from self._questions(row, scale)
+        for scale, row in product(section.scales, self.table_rows()):
+            if row.method == "perceptual" and scale in section.layers:
+                row = replace(row, settings={**row.settings, "layers": section.layers[scale]})
+            if row.method not in without.get(scale, []):
+                rows.append(replace(row, more={"scale": scale}))
+        ranges = product(section.range_scales, self.range_rows())
+        return rows + [replace(row, more={"scale": scale}) for scale, row in ranges]
 
-    def _questions(self, row: Row, scale: float) -> Iterator[Piece]:
-        """A row at a scale, one scene in a shard: their sizes may differ, and their questions are a batch."""
+    def shards_of(self, row: Row) -> Iterator[Shard]:
+        """One scene in each: their sizes may differ, and their questions are a batch."""
+        scale = row.more["scale"]
         # An answer is of Eq. 2, and the passes are those at the network's usual input size.
         passes = find_method(row.method).passes({**row.settings, "multilabel": True})
         smooth = self.section.smooth.get(row.method, 0.0)
@@ -92,14 +93,15 @@ class Pointing(Experiment):
             cost = tuple(round(count * classes * scale**2) for count in passes)
             maps = Shard(regions.__name__, asked, (scene,), label=f"{row.name} at {scale:g} x", passes=cost)
             by_image = {"size": [scene.size[::-1]], "boxes": [boxes]}
-            yield row.about | {"scale": scale}, self.score(maps, {**scored, "by_image": by_image})
+            yield self.score(maps, {**scored, "by_image": by_image})
 
-    def cases(self, shard: Shard, picture: Mosaic | Scene) -> list[dict[str, Any]]:
-        return [
-            {"target": question.target, "hard": question.hard, "sigma": sigma}
-            for question in picture.questions
-            for sigma in shard.arguments["sigmas"]
-        ]
+    def cases(self, shard: Shard, picture: Mosaic | Scene) -> dict[str, Sequence[Any]]:
+        questions, sigmas = zip(*product(picture.questions, shard.arguments["sigmas"]), strict=True)
+        return {
+            "target": [question.target for question in questions],
+            "hard": [question.hard for question in questions],
+            "sigma": sigmas,
+        }
 
     def overview(self) -> dict[str, pd.DataFrame]:
         among = self.classes_of(self.section.source)

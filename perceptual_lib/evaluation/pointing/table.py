@@ -38,16 +38,16 @@ def pointing_table(
     """
     hits = _hits_by_method(table, scale)
     sigmas = {method: _choose_sigma(one, among) for method, one in hits.items()}
-    held_out = {method: one[~one.selection] for method, one in hits.items()}
+    held_out = {method: one.query("not selection") for method, one in hits.items()}
     lines = {}
     for method, one in hits.items():
         own = table[(table.role == "table") & (table.scale == scale) & (table.method == method)]
         sigma, late = sigmas[method], held_out[method]
-        judged = {"all": one, "hard": one[one.hard], "held_out": late, "held_out_hard": late[late.hard]}
+        judged = {"all": one, "hard": one.query("hard"), "held_out": late, "held_out_hard": late.query("hard")}
         lines[method] = line = {
             "n": len(one),
-            "hard_n": int(one.hard.sum()),
-            "scenes": one.scene.nunique(),
+            "hard_n": len(judged["hard"]),
+            "scenes": one.index.unique("scene").size,
             "failed": len(own[own.distance.isna()].drop_duplicates(["scene", "target"])),
             "passes": tables.forward_passes(own, multilabel=True),
             "sigma": sigma,
@@ -58,10 +58,10 @@ def pointing_table(
             line["pinned_sigma"] = pinned
             line |= {f"pinned_{name}": _accuracy(judged[name], pinned, among) for name in ("all", "hard")}
         if method != tables.OURS and None not in (sigma, sigmas.get(tables.OURS)):
-            answers = [held_out[each].set_index(QUESTION)[sigmas[each]] for each in (tables.OURS, method)]
-            both = pd.concat(answers, axis=1, join="inner", keys=["ours", "other"]).reset_index()
+            answers = [held_out[each][sigmas[each]] for each in (tables.OURS, method)]
+            both = pd.concat(answers, axis=1, join="inner", keys=["ours", "other"])
             if len(both):
-                counts = (_counts(both, whose, among) for whose in ("ours", "other"))
+                counts = (_counts(both[whose], among) for whose in both)
                 line["difference"] = tables.difference_estimate(*counts, class_mean)
     paper = tables.paper_table("table3")
     paper = paper[paper.scale == scale].drop(columns="scale").add_prefix("paper_")
@@ -74,7 +74,7 @@ def pointing_by_sigma(table: pd.DataFrame, scale: float, among: Classes) -> dict
     A method that answered in fewer than two scenes is left out.
     """
     hits = _hits_by_method(table, scale)
-    curves = {method: (_sigmas(one), _accuracy(one, _sigmas(one), among)) for method, one in hits.items()}
+    curves = {method: (one.columns.to_numpy(), _accuracy(one, slice(None), among)) for method, one in hits.items()}
     return {method: curve for method, curve in curves.items() if curve[1] is not None}
 
 
@@ -95,8 +95,9 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
     rows = rows[rows.scene.isin(tried.scene)] if len(tried) else rows
     lines = []
     for setting, of_setting in tables.by_setting(rows):
-        sigmas = _sigmas(hits := _hits(of_setting))
-        rates, pixels = hits[sigmas].mean(), np.arange(np.ceil(sigmas[0]), sigmas[-1] + 1)
+        hits = _hits(of_setting)
+        sigmas, rates = hits.columns, hits.mean()
+        pixels = np.arange(np.ceil(sigmas[0]), sigmas[-1] + 1)
         share = (np.interp(pixels, sigmas, rates) > level).mean()
         found = (rates.max(), rates.idxmax(), share) if len(hits) else (np.nan,) * 3
         lines.append((*setting, len(hits), *found))
@@ -110,27 +111,22 @@ def _hits_by_method(table: pd.DataFrame, scale: float) -> dict[str, pd.DataFrame
 
 
 def _hits(lines: pd.DataFrame) -> pd.DataFrame:
-    """One method's (Q, QUESTION and sigmas), without the scenes in which it failed; bool at each sigma."""
+    """One method's (Q, sigmas) bool by QUESTION, without the scenes in which it failed."""
     distances = lines.pivot(index=QUESTION, columns="sigma", values="distance")
     scenes = distances.index.get_level_values("scene")
-    return (distances[~scenes.isin(scenes[distances.isna().any(axis=1)])] < TOLERANCE).reset_index()
+    return distances[~scenes.isin(scenes[distances.isna().any(axis=1)])] < TOLERANCE
 
 
-def _sigmas(hits: pd.DataFrame) -> np.ndarray:
-    return hits.columns[len(QUESTION) :].to_numpy(dtype=float)
-
-
-def _counts(hits: pd.DataFrame, columns: object, among: Classes) -> np.ndarray:
-    return count_hits(hits[columns], hits.scene, hits.target, among)
+def _counts(hits: pd.DataFrame | pd.Series, among: Classes) -> np.ndarray:
+    return count_hits(hits, *(hits.index.get_level_values(name) for name in ("scene", "target")), among)
 
 
 def _choose_sigma(hits: pd.DataFrame, among: Classes) -> float | None:
-    selected, sigmas = hits[hits.selection], _sigmas(hits)
-    if selected.empty:
+    if (selected := hits.query("selection")).empty:
         return None
-    return float(sigmas[class_mean(_counts(selected, sigmas, among).sum(0, keepdims=True))[0].argmax()])
+    return float(hits.columns[class_mean(_counts(selected, among).sum(0, keepdims=True))[0].argmax()])
 
 
-def _accuracy(hits: pd.DataFrame, sigma: float | np.ndarray | None, among: Classes) -> Estimate | None:
+def _accuracy(hits: pd.DataFrame, sigma: float | slice | None, among: Classes) -> Estimate | None:
     """The mean over classes at a sigma, or at several (S,); None without a question or a sigma."""
-    return None if hits.empty or sigma is None else tables.estimate(_counts(hits, sigma, among), class_mean)
+    return None if hits.empty or sigma is None else tables.estimate(_counts(hits.loc[:, sigma], among), class_mean)

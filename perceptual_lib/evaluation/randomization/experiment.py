@@ -1,13 +1,13 @@
 """Sanity checks (Sec. 4.5): what Fig. 7 shows, in numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from perceptual_lib.evaluation.experiment import Experiment, Piece
+from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.randomization.table import randomization_table
 from perceptual_lib.evaluation.rows import Row, batches
 from perceptual_lib.photographs.photographs import Photograph
@@ -30,24 +30,26 @@ class Randomization(Experiment):
         *"stage layer correlation ssim inside area textured".split(),
     )
 
-    def all_pieces(self) -> Iterator[Piece]:
+    @property
+    def rows(self) -> list[Row]:
+        each = product(self.section.methods, range(self.section.seeds))
+        return [Row("table", name, self.settings(name), tuple(self.pictures), {"seed": seed}) for name, seed in each]
+
+    def shards_of(self, row: Row) -> Iterator[Shard]:
         network = {"model": self.profile.classifier.model, "layers": self.layers, "sigma": self.section.sigma}
-        for method, seed in product(self.section.methods, range(self.section.seeds)):
-            row = Row("table", method, self.settings(method), tuple(self.pictures))
-            shared = {"method": method, "settings": row.settings, "seed": seed} | network
-            passes = tuple(count * (1 + len(self.layers)) for count in row.passes)
-            for few in batches(row.photographs, self.profile.batch_size):
-                arguments = shared | {"by_image": self.arguments(row, few)["by_image"]}
-                label = f"{method} of random networks"
-                yield row.about | {"seed": seed}, Shard(self.kind, arguments, few, label=label, passes=passes)
+        shared = {"method": row.method, "settings": row.settings, **row.more, **network}
+        passes = tuple(count * (1 + len(self.layers)) for count in row.passes)
+        for few in batches(row.photographs, self.profile.batch_size):
+            arguments = shared | {"by_image": self.arguments(row, few)["by_image"]}
+            yield Shard(self.kind, arguments, few, label=f"{row.method} of random networks", passes=passes)
 
     @cached_property
     def layers(self) -> list[str]:
         """What is randomized, in order."""
         return self.run.ask("stages")
 
-    def cases(self, shard: Shard, picture: Photograph) -> list[dict[str, Any]]:
-        return [{"stage": stage, "layer": layer} for stage, layer in enumerate(["", *self.layers])]
+    def cases(self, shard: Shard, picture: Photograph) -> dict[str, Sequence[Any]]:
+        return {"stage": range(1 + len(self.layers)), "layer": ["", *self.layers]}
 
     def overview(self) -> dict[str, pd.DataFrame]:
         return {

@@ -39,6 +39,8 @@ def test_the_likeness_is_the_protocols(tmp_path, of_profiles) -> None:
                 assert line.inside == pytest.approx(float(saliency[mask].sum() / saliency.sum()), abs=1e-3)
                 assert line.area == pytest.approx(float(mask.float().mean()), abs=1e-6)
         assert experiment.maps("gradient", seed=seed)["0"].shape == (len(layers), 224, 224)
+    experiment.table = table.assign(seconds=table.seed)
+    assert experiment.seconds("gradient") == 0.5  # a map of each seed
     last = table[(table.stage == 3) & (table.method == "gradient")].pivot(
         index="photograph", columns="seed", values="correlation"
     )
