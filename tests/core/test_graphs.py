@@ -270,7 +270,7 @@ def test_graphs_go_with_the_folded_weights_that_they_read(recording) -> None:
             own(torch.ones(1, 3, 12, 12))
         kept = own.kept(torch.ones(1, 3, 12, 12))
         assert kept.record.graphs and kept.folds
-        folded = weakref.ref(kept.folds[0].weight)
+        folded = weakref.ref(kept.folds[0].instead["weight"])
         own(torch.ones(1, 3, 16, 16))
         assert not kept.folds and folded() is None and not kept.record.graphs
 
