@@ -111,26 +111,18 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
     return path if is_pure and path else f"{path}.{function}".lstrip(".")
 
 
-def at_modules(network: nn.Module, see: Callable[[str, Any], Any]) -> RemovableHandle:
-    """Context in which `see(path, output)` may replace what a module of the network returns in this thread."""
+def at_modules(
+    network: nn.Module, see: Callable[[str, Any], Any], wanted: Collection[str] | None = None
+) -> RemovableHandle:
+    """Context in which `see(path, output)` may replace what a module of the network returns in this thread; all of
+    them, or those with the paths that are wanted."""
     paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
 
     def look(module: nn.Module, _: Any, output: Any) -> Any:
-        return see(paths[module], output) if module in paths and get_ident() == thread else None
+        path = paths.get(module) if get_ident() == thread else None
+        return None if path is None or (wanted is not None and path not in wanted) else see(path, output)
 
     return register_module_forward_hook(look)
-
-
-def outputs_of(network: nn.Module, wanted: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
-    """Context in which `see(path, output)` is called with what modules return. InputError where that is no tensor."""
-
-    def look(path: str, output: Any) -> None:
-        if path in wanted:
-            if not isinstance(output, Tensor):
-                raise InputError(f"{path} returns no tensor but {type(output).__name__}; hold another module.")
-            see(path, output)
-
-    return at_modules(network, look)
 
 
 def trace(
@@ -141,7 +133,7 @@ def trace(
     Args:
         network: any module; call it inside `freeze`.
         inputs: (B, C, H, W).
-        modules: paths of those whose outputs are kept, too.
+        modules: paths of those whose outputs are kept, too; InputError where one is no tensor.
 
     Returns:
         The network's output, the activations in forward order, and their values (B, ...); output and values in the
@@ -155,7 +147,7 @@ def trace(
     def look(function: str, output: Tensor) -> None:
         keep(call_name(stack, function), function, output)
 
-    def keep(name: str, function: str, output: Tensor) -> None:
+    def keep(name: str, function: str, output: Any) -> None:
         value, own = by_image(output, len(inputs), name), name
         while calls[name] and (own := f"{name}_{calls[name]}") in paths:  # which is another module
             calls[name] += 1
@@ -163,7 +155,7 @@ def trace(
         values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
         calls[name] += 1
 
-    at_outputs = outputs_of(network, modules, lambda path, output: keep(path, OUTPUT, output))
+    at_outputs = at_modules(network, lambda path, output: keep(path, OUTPUT, output), modules)
     with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
         output = ask(network, inputs.detach().requires_grad_())
     if found:
@@ -171,8 +163,10 @@ def trace(
     return output.detach().to(inputs.dtype), found, values
 
 
-def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
+def by_image(value: Any, batch: int, name: str = "an activation") -> Tensor:
     """The activation with its leading dimension split into images: (B n, ...) -> (B, n, ...), n left out when 1."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} returns no tensor but {type(value).__name__}; hold another module.")
     if value.ndim == 0 or value.shape[0] % batch:
         raise InputError(
             f"{name} has shape {tuple(value.shape)}, whose first dimension is not a multiple of the batch's {batch}; "

@@ -94,7 +94,7 @@ def _passing_through(
     inner = network_of(network)
     place = default_layer(network, images, stride) if layer is None else layer
     if isinstance(place, str) and place in dict(inner.named_modules()):
-        return at_modules(inner, lambda path, output: keep(output) if path == place else None)
+        return at_modules(inner, lambda _, output: keep(output), [place])
     if layer is not None:
         places = select_layers(layer, [activation.name for activation in trace(inner, images[:1])[1]])
         if len(places) != 1:
