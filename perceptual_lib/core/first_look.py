@@ -1,8 +1,7 @@
 """What is found out about a network when it is first explained: whether what it says can be taken at its word."""
 
-import weakref
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
-from perceptual_lib.core.graphs import HOOKS
+from perceptual_lib.core.graphs import parts_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Findings:
 class _Known(NamedTuple):
     """Of a network in a state."""
 
-    state: list[Any]
+    state: object
     of_sizes: dict[torch.Size, Findings]  # by the shape of an image, what was asked for last at the end
     said: set[str]
 
@@ -45,8 +44,7 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
     """What is found out about a frozen network with images of this size; what users should know of it is said the first
     time, and again when it has other modules, hooks, buffers or plain attributes."""
     network = network_of(model)
-    state = [(weakref.ref(each), _switches(each)) for each in network.modules()]
-    known = _known.get(network)
+    state, known = parts_of(network), _known.get(network)
     if known is None or known.state != state:
         known = _Known(state, {}, set())
     if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1], known.said)) is not None:
@@ -60,13 +58,6 @@ def _say(message: str, said: set[str]) -> None:
     if message not in said:
         said.add(message)
         warn(message)
-
-
-def _switches(module: nn.Module) -> list[object]:
-    """Attributes that its forward may ask for (numbers may be counters), and which buffers and hooks it has."""
-    plain: list[object] = [value for value in vars(module).values() if value is None or isinstance(value, (bool, str))]
-    hooks = [tuple(getattr(module, name)) for name in HOOKS]
-    return plain + [value is None for value in module._buffers.values()] + hooks
 
 
 def _look(network: nn.Module, image: Tensor, said: set[str]) -> Findings | None:
