@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
 from perceptual_lib.core.calling import ask
 from perceptual_lib.core.errors import InputError, see, warn
@@ -86,19 +85,28 @@ def _is_wide(output: object) -> bool:
 
 
 @contextmanager
-def module_paths(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The stack of modules, with their paths, that this thread is calling, outermost first."""
-    paths = {module: path for path, module in network.named_modules()}
+def at_modules(
+    network: nn.Module, see: Callable[[str, Any], Any], wanted: Collection[str] | None = None
+) -> Iterator[list[tuple[str, nn.Module]]]:
+    """Context in which `see(path, output)` may replace what a module of the network returns in this thread: each of
+    them, or those with the paths that are wanted.
+
+    Yields the stack of modules, with their paths, that this thread is calling, outermost first.
+    """
+    paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
     stack: list[tuple[str, nn.Module]] = [("", network)]  # also where a `__call__` of its own passes the hooks by
-    thread = get_ident()
 
     def enter(module: nn.Module, _: Any) -> None:
         if get_ident() == thread:
             stack.append((paths.get(module, ""), module))
 
-    def leave(*_: Any) -> None:
+    def leave(module: nn.Module, _: Any, output: Any) -> Any:
         if get_ident() == thread:
             stack.pop()
+            path = paths.get(module)
+            if path is not None and (wanted is None or path in wanted) and output is not None:  # as by an error
+                return see(path, output)
+        return None
 
     with register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True):
         yield stack
@@ -109,20 +117,6 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
     path, module = stack[-1]
     is_pure = not any(module.children()) and not any(p.ndim > 1 for p in module.parameters())
     return path if is_pure and path else f"{path}.{function}".lstrip(".")
-
-
-def at_modules(
-    network: nn.Module, see: Callable[[str, Any], Any], wanted: Collection[str] | None = None
-) -> RemovableHandle:
-    """Context in which `see(path, output)` may replace what a module of the network returns in this thread; all of
-    them, or those with the paths that are wanted."""
-    paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
-
-    def look(module: nn.Module, _: Any, output: Any) -> Any:
-        path = paths.get(module) if get_ident() == thread else None
-        return None if path is None or (wanted is not None and path not in wanted) else see(path, output)
-
-    return register_module_forward_hook(look)
 
 
 def trace(
@@ -144,9 +138,6 @@ def trace(
     calls: Counter[str] = Counter()
     paths = {path for path, _ in network.named_modules()}
 
-    def look(function: str, output: Tensor) -> None:
-        keep(call_name(stack, function), function, output)
-
     def keep(name: str, function: str, output: Any) -> None:
         value, own = by_image(output, len(inputs), name), name
         while calls[name] and (own := f"{name}_{calls[name]}") in paths:  # which is another module
@@ -155,11 +146,12 @@ def trace(
         values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
         calls[name] += 1
 
-    at_outputs = at_modules(network, lambda path, output: keep(path, OUTPUT, output), modules)
-    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
+    outputs = at_modules(network, lambda path, output: keep(path, OUTPUT, output), modules)
+    calls_seen = watch(lambda function, output: keep(call_name(stack, function), function, output))
+    with torch.enable_grad(), outputs as stack, calls_seen:
         output = ask(network, inputs.detach().requires_grad_())
     if found:
-        say_what_is_hidden(network, Counter(each.function for each in found), seen.parts)
+        say_what_is_hidden(network, Counter(each.function for each in found), calls_seen.parts)
     return output.detach().to(inputs.dtype), found, values
 
 
