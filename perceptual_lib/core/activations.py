@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
 
 from perceptual_lib.core.calling import ask
 from perceptual_lib.core.errors import InputError, see, warn
@@ -86,19 +85,28 @@ def _is_wide(output: object) -> bool:
 
 
 @contextmanager
-def module_paths(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """The stack of modules, with their paths, that this thread is calling, outermost first."""
-    paths = {module: path for path, module in network.named_modules()}
+def at_modules(
+    network: nn.Module, see: Callable[[str, Any], Any], wanted: Collection[str] | None = None
+) -> Iterator[list[tuple[str, nn.Module]]]:
+    """Context in which `see(path, output)` may replace what a module of the network returns in this thread: each of
+    them, or those with the paths that are wanted.
+
+    Yields the stack of modules, with their paths, that this thread is calling, outermost first.
+    """
+    paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
     stack: list[tuple[str, nn.Module]] = [("", network)]  # also where a `__call__` of its own passes the hooks by
-    thread = get_ident()
 
     def enter(module: nn.Module, _: Any) -> None:
         if get_ident() == thread:
             stack.append((paths.get(module, ""), module))
 
-    def leave(*_: Any) -> None:
+    def leave(module: nn.Module, _: Any, output: Any) -> Any:
         if get_ident() == thread:
             stack.pop()
+            path = paths.get(module)
+            if path is not None and (wanted is None or path in wanted) and output is not None:  # as by an error
+                return see(path, output)
+        return None
 
     with register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True):
         yield stack
@@ -111,28 +119,6 @@ def call_name(stack: Sequence[tuple[str, nn.Module]], function: str) -> str:
     return path if is_pure and path else f"{path}.{function}".lstrip(".")
 
 
-def at_modules(network: nn.Module, see: Callable[[str, Any], Any]) -> RemovableHandle:
-    """Context in which `see(path, output)` may replace what a module of the network returns in this thread."""
-    paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
-
-    def look(module: nn.Module, _: Any, output: Any) -> Any:
-        return see(paths[module], output) if module in paths and get_ident() == thread else None
-
-    return register_module_forward_hook(look)
-
-
-def outputs_of(network: nn.Module, wanted: Collection[str], see: Callable[[str, Tensor], None]) -> RemovableHandle:
-    """Context in which `see(path, output)` is called with what modules return. InputError where that is no tensor."""
-
-    def look(path: str, output: Any) -> None:
-        if path in wanted:
-            if not isinstance(output, Tensor):
-                raise InputError(f"{path} returns no tensor but {type(output).__name__}; hold another module.")
-            see(path, output)
-
-    return at_modules(network, look)
-
-
 def trace(
     network: nn.Module, inputs: Tensor, modules: Collection[str] = ()
 ) -> tuple[Tensor, list[Activation], list[Tensor]]:
@@ -141,7 +127,7 @@ def trace(
     Args:
         network: any module; call it inside `freeze`.
         inputs: (B, C, H, W).
-        modules: paths of those whose outputs are kept, too.
+        modules: paths of those whose outputs are kept, too; InputError where one is no tensor.
 
     Returns:
         The network's output, the activations in forward order, and their values (B, ...); output and values in the
@@ -152,10 +138,7 @@ def trace(
     calls: Counter[str] = Counter()
     paths = {path for path, _ in network.named_modules()}
 
-    def look(function: str, output: Tensor) -> None:
-        keep(call_name(stack, function), function, output)
-
-    def keep(name: str, function: str, output: Tensor) -> None:
+    def keep(name: str, function: str, output: Any) -> None:
         value, own = by_image(output, len(inputs), name), name
         while calls[name] and (own := f"{name}_{calls[name]}") in paths:  # which is another module
             calls[name] += 1
@@ -163,16 +146,19 @@ def trace(
         values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
         calls[name] += 1
 
-    at_outputs = outputs_of(network, modules, lambda path, output: keep(path, OUTPUT, output))
-    with torch.enable_grad(), at_outputs, module_paths(network) as stack, watch(look) as seen:
+    outputs = at_modules(network, lambda path, output: keep(path, OUTPUT, output), modules)
+    calls_seen = watch(lambda function, output: keep(call_name(stack, function), function, output))
+    with torch.enable_grad(), outputs as stack, calls_seen:
         output = ask(network, inputs.detach().requires_grad_())
     if found:
-        say_what_is_hidden(network, Counter(each.function for each in found), seen.parts)
+        say_what_is_hidden(network, Counter(each.function for each in found), calls_seen.parts)
     return output.detach().to(inputs.dtype), found, values
 
 
-def by_image(value: Tensor, batch: int, name: str = "an activation") -> Tensor:
+def by_image(value: Any, batch: int, name: str = "an activation") -> Tensor:
     """The activation with its leading dimension split into images: (B n, ...) -> (B, n, ...), n left out when 1."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} returns no tensor but {type(value).__name__}; hold another module.")
     if value.ndim == 0 or value.shape[0] % batch:
         raise InputError(
             f"{name} has shape {tuple(value.shape)}, whose first dimension is not a multiple of the batch's {batch}; "

@@ -168,16 +168,15 @@ def freeze(network: nn.Module) -> Iterator[None]:
         held.enter_context(_eagerly("eager", _called_eagerly))
         modes = [(module, getattr(module, "training", False)) for module in modules]
         training = any(mode for _, mode in modes)
-        theirs = [module for module, _ in modes if training and type(module).train is not nn.Module.train]
         if any(each.is_inference() for each in weights + buffers):
             raise InputError(
                 "the network was made inside torch.inference_mode, where nothing has a gradient; make it outside."
             )
-        values = [(each, each.clone()) for module in theirs for each in (*module.parameters(), *module.buffers())]
-        counters = [module._buffers for module in modules if not _leaves_buffers(module)]
-        counted = [
-            (own, name, each, each.clone()) for own in counters for name, each in own.items() if each is not None
-        ]
+        written: list[Any] = [module._buffers for module in modules if not _leaves_buffers(module)]
+        for module in modules:
+            if training and type(module).train is not nn.Module.train:
+                written += [own for part in module.modules() for own in (part._parameters, part._buffers)]
+        values = [(own, name, each, each.clone()) for own in written for name, each in own.items() if each is not None]
         halves = [(each, each.data) for each in weights + buffers if each.dtype in HALF]
         wanting = [weight for weight in weights if weight.requires_grad]
         try:
@@ -199,10 +198,9 @@ def freeze(network: nn.Module) -> Iterator[None]:
             for parameter in wanting:
                 parameter.requires_grad = True
             with torch.no_grad():
-                for own, name, each, value in counted:
+                for own, name, each, value in values:
                     own[name] = each
                     if each.shape != value.shape:  # observers find out how many channels there are
                         each.data = value
-                for each, value in (*values, *((each, value) for *_, each, value in counted)):
                     if not (each.is_meta or torch.equal(each, value)):
                         each.copy_(value)

@@ -1,8 +1,7 @@
 """What is found out about a network when it is first explained: whether what it says can be taken at its word."""
 
-import weakref
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
-from perceptual_lib.core.graphs import HOOKS
+from perceptual_lib.core.graphs import parts_of
 
 
 @dataclass(frozen=True)
@@ -22,12 +21,13 @@ class Findings:
     mixed: bool = False  # its activations are not of one image after the other: each is explained alone
     probabilities: bool = False  # its outputs are those of a softmax or sigmoid, no logits
     no_gradient: str = ""  # why they have none in the image; "" where they have one
+    notes: tuple[str, ...] = ()  # what users should know of it
 
 
 class _Known(NamedTuple):
     """Of a network in a state."""
 
-    state: list[Any]
+    state: object
     of_sizes: dict[torch.Size, Findings]  # by the shape of an image, what was asked for last at the end
     said: set[str]
 
@@ -45,31 +45,19 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
     """What is found out about a frozen network with images of this size; what users should know of it is said the first
     time, and again when it has other modules, hooks, buffers or plain attributes."""
     network = network_of(model)
-    state = [(weakref.ref(each), _switches(each)) for each in network.modules()]
-    known = _known.get(network)
+    state, known = parts_of(network), _known.get(network)
     if known is None or known.state != state:
         known = _Known(state, {}, set())
-    if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1], known.said)) is not None:
+    if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1])) is not None:
         known.of_sizes[images.shape[1:]] = found
         _known[network] = known
+        for note in (each for each in found.notes if each not in known.said):
+            warn(note)
+        known.said.update(found.notes)
     return findings(network)
 
 
-def _say(message: str, said: set[str]) -> None:
-    """Once of a network."""
-    if message not in said:
-        said.add(message)
-        warn(message)
-
-
-def _switches(module: nn.Module) -> list[object]:
-    """Attributes that its forward may ask for (numbers may be counters), and which buffers and hooks it has."""
-    plain: list[object] = [value for value in vars(module).values() if value is None or isinstance(value, (bool, str))]
-    hooks = [tuple(getattr(module, name)) for name in HOOKS]
-    return plain + [value is None for value in module._buffers.values()] + hooks
-
-
-def _look(network: nn.Module, image: Tensor, said: set[str]) -> Findings | None:
+def _look(network: nn.Module, image: Tensor) -> Findings | None:
     """Ask for one image (1, C, H, W) beside another, and alone; None where memory is too small for that."""
     pair = torch.cat([image, 1 - 2 * image])
     for images in (pair, image):  # some take no two images: exported ones
@@ -87,15 +75,15 @@ def _look(network: nn.Module, image: Tensor, said: set[str]) -> Findings | None:
                 f"({words}); let it cast to the type of its weights{see('Half precision')}."
             ) from cause
         return Findings()  # what else is wrong with it is said where it is asked next
-    depends, mixed = (len(asked.scores) == 1, False) if len(images) == 1 else _compared(network, pair, asked, said)
-    found = Findings(depends, mixed, _are_probabilities(asked.scores), _why_no_gradient(asked.scores, asked.leaf))
-    if found.probabilities:
-        _say(
-            "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of "
-            f"-2 is never reached; explain it without its last softmax or sigmoid{see('Probabilities')}.",
-            said,
-        )
-    return found
+    found = _compared(network, pair, asked) if len(images) > 1 else Findings(depends=len(asked.scores) == 1)
+    found = replace(found, no_gradient=_why_no_gradient(asked.scores, asked.leaf))
+    if not _are_probabilities(asked.scores):
+        return found
+    note = (
+        "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of -2 is "
+        f"never reached; explain it without its last softmax or sigmoid{see('Probabilities')}."
+    )
+    return replace(found, probabilities=True, notes=(*found.notes, note))
 
 
 class _Asked(NamedTuple):
@@ -110,8 +98,8 @@ def _ask(network: nn.Module, images: Tensor) -> _Asked:
         return _Asked(leaf, ask(network, leaf), activations)
 
 
-def _compared(network: nn.Module, pair: Tensor, beside: _Asked, said: set[str]) -> tuple[bool, bool]:
-    """Whether what the network says of two images, (2, ...), is not what it says of each alone; and its activations."""
+def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> Findings:
+    """What the network says of two images, (2, ...), and its activations, beside what it says of each alone."""
     try:
         alone = [_ask(network, each) for each in pair.split(1)]
     except Exception as error:
@@ -125,23 +113,23 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked, said: set[str]) 
         if len(apart) == len(beside.activations) and all(
             near(both, torch.cat(each)) for both, each in zip(beside.activations, apart, strict=True)
         ):
-            return False, False
-        _say(
+            return Findings()
+        note = (
             "the network's activations are not of one image after the other (sequences first, several views of each?): "
-            f"each image is explained alone, which is right and slow{see('Neighbours that matter')}.",
-            said,
+            f"each image is explained alone, which is right and slow{see('Neighbours that matter')}."
         )
-        return False, True
-    depends = near(_ask(network, pair[:1]).scores, alone[0].scores)
-    _say(
-        "the network's answer for an image depends on the others in the batch (batch norm without running statistics?)"
-        f": each image is passed alone, which is right and slow{see('Neighbours that matter')}."
-        if depends
-        else "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
-        f"what explains it is as random{see('Answers at random')}.",
-        said,
+        return Findings(mixed=True, notes=(note,))
+    if near(_ask(network, pair[:1]).scores, alone[0].scores):
+        note = (
+            "the network's answer for an image depends on the others in the batch (batch norm without running "
+            f"statistics?): each image is passed alone, which is right and slow{see('Neighbours that matter')}."
+        )
+        return Findings(depends=True, notes=(note,))
+    note = (
+        "the network answers otherwise each time it is asked for the same image (dropout that stays on, noise?): "
+        f"what explains it is as random{see('Answers at random')}."
     )
-    return depends, False
+    return Findings(notes=(note,))
 
 
 def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:

@@ -8,9 +8,9 @@ convolution: that answers the same with zeros in its weight, padded on all sides
 alone: its calls are answered otherwise, as `activations.watch` sees them, and rounding differs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,19 +34,24 @@ class PathChanged(Exception):
 
 @dataclass(frozen=True)
 class Fold:
-    """What answers one call of a convolution."""
+    """What answers one call of a convolution, of padding before it, or of a batch norm behind it."""
 
-    original: Tensor  # its weight, which the call is known by
-    weight: Tensor  # what it is called with, and the bias
-    bias: Tensor | None
-    norm: bool = False  # whether these do the work of a batch norm behind it
-    amounts: tuple[int, ...] | None = None  # of a call of padding before it, which is left out
-    padding: tuple[int, int] | None = None  # in its place: above and below, left and right
-    calls: int = 0  # of any function by the network, in all: another number is of another path
+    known: Hashable  # what the call is known by
+    instead: dict[str, Any] | None = None  # of a convolution's arguments; None where the answer is the input
+    takes: bool = False  # whether the input is what another call has left undone
+    leaves: bool = False  # whether in the answer something is left undone
 
 
-Folds = tuple[Fold, ...]
-"""One for each call of a convolution, in order; none for a network that is called as it is."""
+Folds = tuple[Fold | None, ...]
+"""For each call of the network, in order: another number, or other calls in these places, are of another path. None is
+as it is. There are none for a network that is called as it is."""
+
+NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
+    F.pad: ("input", "pad"),
+    torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
+    F.batch_norm: ("input", "running_mean", "running_var"),
+}
+"""Of what is given by position: torch hands on the rest by name where a function is written in Python."""
 
 
 def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
@@ -58,29 +63,29 @@ def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
         image = inputs[:1].detach().requires_grad_()
         with Finder() as finder:
             answer = ask(network, image)
-        folds = finder.folds()
-        try:
+        folds: Folds = finder.folds()
+        with suppress(PathChanged):
             with fold(folds):
                 again = ask(network, image) if folds else answer
-        except PathChanged:
-            return ()
-    # A part that does not show itself, as a function of autograd, may make the answer another.
-    return folds if (again - answer).detach().abs().max() <= TOLERANCE * answer.detach().abs().max() else ()
+            # A part that does not show itself, as a function of autograd, may make the answer another.
+            if (again - answer).detach().abs().max() <= TOLERANCE * answer.detach().abs().max():
+                return folds
+    return ()
 
 
-@dataclass(eq=False)
 class Call:
     """A call that can be answered otherwise."""
 
-    func: Callable[..., Any]
-    given: dict[str, Any]
-    output: Tensor  # kept, so that no other output gets its id
-    takers: list["Call | None"] = field(default_factory=list)  # calls that take the output and return values
+    def __init__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self.func, self.given = func, {**dict(zip(NAMES[func], args, strict=False)), **kwargs}
+        told_by = map(self.given.get, ("weight", "running_mean", "mode", "value"))
+        self.known = func, tuple(self.given.get("pad", ())), *told_by  # of a set's elements, a tensor is itself alone
+        self.takers: list[Call | None] = []  # calls that take the output and return values
 
 
 class Finder(TorchFunctionMode):
     """Context that sees which outputs of convolutions go to a batch norm and nowhere else, in one call of the network;
-    and of padding, directly to a depthwise convolution on the CPU, where this was measured.
+    and of padding, to a depthwise convolution on the CPU, where this was measured.
 
     Nothing is folded if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
     activation checkpointing: these may make it a second time, in the backward pass, unseen.
@@ -88,59 +93,66 @@ class Finder(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: dict[int, Call] = {}  # by the ids of their outputs
+        self.calls: list[Call | None] = []
+        self.makers: dict[int, Call] = {}  # by the ids of their outputs,
+        self.outputs: list[Tensor] = []  # which are kept, so that no other output gets the id of one
         self.answerable = True  # in a way that the backward pass agrees with
-        self.count = 0  # of calls
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        self.count += counts(func)
-        self.answerable &= func not in ANSWERS or (torch.is_grad_enabled() and not _is_saving_hooked())
-        output, call = func(*args, **kwargs), None
-        if func in NAMES:
-            call = Call(func, dict(zip(NAMES[func], args, strict=False)) | kwargs, output)
+        if func in NAMES or func is F.hardtanh:
+            self.answerable &= torch.is_grad_enabled() and not _is_saving_hooked()
+        output = func(*args, **kwargs)
+        call = Call(func, args, kwargs) if func in NAMES else None
         asked = getattr(func, "__name__", "") == "__get__"  # as for its shape
         if isinstance(output, (Tensor, tuple, list)) and not asked:
             for value in tree_leaves([args, kwargs]):
-                if id(value) in self.calls:
-                    self.calls[id(value)].takers.append(call)
+                if id(value) in self.makers:
+                    self.makers[id(value)].takers.append(call)
         if call:
-            self.calls[id(output)] = call
+            self.makers[id(output)] = call
+            self.outputs.append(output)
+        if counts(func):
+            self.calls.append(call)
         return output
 
     def folds(self) -> Folds:
-        calls = [None, *(call for call in self.calls.values() if call.func is not F.batch_norm)]
-        folds = [_fold(call, before) for before, call in pairwise(calls) if call and call.func is torch.conv2d]
-        folds = [replace(each, calls=self.count) for each in folds]
-        return tuple(folds) if self.answerable and any(each.norm for each in folds) else ()
+        found: dict[Call | None, Fold] = {}
+        for call in self.calls:
+            if call and call.func is torch.conv2d:
+                found |= _folds(call, self.makers.get(id(call.given["input"])))
+        is_worth_it = any(call and call.func is F.batch_norm for call in found)
+        return (*map(found.get, self.calls),) if self.answerable and is_worth_it else ()
 
 
-def _fold(call: Call, before: Call | None) -> Fold:
-    """Of a convolution, and of the call of padding or of a convolution that was made before."""
+def _folds(call: Call, before: Call | None) -> dict[Call | None, Fold]:
+    """Of a convolution, and of the calls before and behind it whose work it does."""
     given, norm = call.given, call.takers[0] if len(call.takers) == 1 else None
-    weight, bias = given["weight"], given.get("bias")
-    if norm is not None and (norm.func is not F.batch_norm or norm.given["training"]):
-        norm = None
-    if norm is not None:
+    weight, bias, padding, found = given["weight"], given.get("bias"), {}, dict[Call | None, Fold]()
+    if norm and norm.func is F.batch_norm and not norm.given["training"]:
         names = "running_mean", "running_var", "eps", "weight", "bias"
         fused = fuse_conv_bn_weights(weight, bias, *[norm.given[name] for name in names])
         weight, bias = (each.detach() for each in fused)
-    if before is None or before.takers != [call] or not _can_pad(given, before):
-        return Fold(given["weight"], weight, bias, norm is not None)
-    left, right, top, bottom = amounts = tuple(before.given["pad"])
-    more = right - left, left - right, bottom - top, top - bottom  # zeros where more is padded than was asked for
-    weight = F.pad(weight, tuple(max(0, zeros) for zeros in more))
-    return Fold(given["weight"], weight, bias, norm is not None, amounts, (max(top, bottom), max(left, right)))
+        found[norm] = Fold(norm.known, takes=True)
+    if before and before.takers == [call] and _can_pad(given, before):
+        left, right, top, bottom = before.given["pad"]
+        more = right - left, left - right, bottom - top, top - bottom  # zeros where more is padded than was asked for
+        weight = F.pad(weight, tuple(max(0, zeros) for zeros in more))
+        padding = {"padding": (max(top, bottom), max(left, right))}
+        found[before] = Fold(before.known, leaves=True)
+    if found:
+        instead = {"weight": weight, "bias": bias, **padding}
+        found[call] = Fold(call.known, instead, takes=bool(padding), leaves=norm in found)
+    return found
 
 
 def _can_pad(given: Mapping[str, Any], before: Call) -> bool:
-    input, pads = given["input"], before.func is F.pad and _is_of_zeros(**before.given)
+    """Whether a convolution can do the work of a call before it, which is padding with zeros."""
+    input, amounts = given["input"], before.given.get("pad", ())
+    zeros = before.given.get("mode") == "constant" and not before.given["value"]
     plain = not any(tree_leaves(given.get("padding", 0))) and {*tree_leaves(given.get("dilation", 1))} == {1}
-    return pads and plain and given.get("groups") == input.shape[1] > 1 and input.device.type == "cpu"
-
-
-def _is_of_zeros(input: Tensor, pad: Sequence[int], mode: str, value: float | None) -> bool:
-    return mode == "constant" and not value and len(pad) == 4 and min(pad) >= 0
+    depthwise = given.get("groups") == input.shape[1] > 1 and input.device.type == "cpu"
+    return zeros and len(amounts) == 4 and min(amounts) >= 0 and plain and depthwise
 
 
 def counts(func: Callable[..., Any]) -> bool:
@@ -164,46 +176,28 @@ class fold(watch):
 
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
-        self.folds = list(reversed(folds))  # of the calls to come, the next one last
-        self.calls = folds[0].calls if folds else 0  # that are still to come
         self.is_folded = bool(folds)
-        self.normalized: Tensor | None = None  # the output of a convolution on its way to its batch norm
-        self.padded: Tensor | None = None  # what should have been padded, on its way to its convolution
+        self.folds = list(reversed(folds))  # of the calls to come, the next one last
+        self.undone: dict[int, Tensor] = {}  # what calls have left to others, by id
         self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.calls -= counts(func)
-        answer = ANSWERS.get(func) if self.is_folded else None
-        return func(*args, **kwargs) if answer is None else answer(self, *args, **kwargs)
-
-    def pad(self, input: Tensor, pad: Sequence[int], mode: str, value: float | None) -> Tensor:
-        amounts = self.folds[-1].amounts if self.folds else None
-        if amounts != tuple(pad) or not _is_of_zeros(input, pad, mode, value):
-            return F.pad(input, pad, mode, value)
-        if self.padded is not None:
+        if not self.is_folded:
+            return func(*args, **kwargs)
+        if counts(func) and not self.folds:
             raise PathChanged
-        self.padded = input
-        return self._fix(input)
-
-    def convolution(self, *args: Any, **kwargs: Any) -> Tensor:
-        given = dict(zip(NAMES[torch.conv2d], args, strict=False)) | kwargs
-        own = self.folds.pop() if self.folds else None
-        if own is None or own.original is not given["weight"] or (own.norm and self.normalized is not None):
+        if not (own := self.folds.pop() if counts(func) else None):
+            return self.bounded(*args, **kwargs) if func is F.hardtanh else func(*args, **kwargs)
+        call = Call(func, args, kwargs) if func in NAMES else None
+        if not call or call.known not in {own.known}:
             raise PathChanged
-        if (own.padding is not None) != (given["input"] is self.padded):
+        value = call.given["input"]
+        if own.takes and self.undone.pop(id(value), None) is None:
             raise PathChanged
-        if own.padding is not None:
-            given["padding"], self.padded = own.padding, None
-        output = torch.conv2d(**given | {"weight": own.weight, "bias": own.bias})
-        if own.norm:
-            self.normalized = output
-        return output
-
-    def normalization(self, input: Tensor, *rest: Any, **more: Any) -> Tensor:
-        if input is not self.normalized:
-            return F.batch_norm(input, *rest, **more)
-        self.normalized = None
-        return input
+        answer = value if own.instead is None else func(**call.given | own.instead)
+        if own.leaves:
+            self.undone[id(answer)] = answer
+        return self._fix(answer) if func is F.pad else answer
 
     def bounded(self, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
         if inplace and input.requires_grad and not input.is_leaf:
@@ -218,24 +212,8 @@ class fold(watch):
     def __exit__(self, kind: Any, *rest: Any) -> None:
         super().__exit__(kind, *rest)  # type: ignore[no-untyped-call]
         written = any(value._version != version for value, version in self.fixed)
-        left = self.is_folded and self.calls != 0
-        if kind is None and (written or left or self.normalized is not None or self.padded is not None):
+        if kind is None and (written or self.folds or self.undone):
             raise PathChanged
-
-
-ANSWERS: Mapping[Callable[..., Any], Callable[..., Tensor]] = {
-    F.pad: fold.pad,
-    torch.conv2d: fold.convolution,
-    F.batch_norm: fold.normalization,
-    F.hardtanh: fold.bounded,  # also of nn.ReLU6
-}
-"""What answers calls in a `fold`."""
-NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
-    F.pad: ("input", "pad"),
-    torch.conv2d: ("input", "weight", "bias", "stride", "padding", "dilation", "groups"),
-    F.batch_norm: ("input", "running_mean", "running_var"),
-}
-"""Of what is given by position: torch hands on the rest by name where a function is written in Python."""
 
 
 class Bounded(Function):

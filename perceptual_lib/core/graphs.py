@@ -209,13 +209,20 @@ def mode_of(device: str) -> Hashable:
 HOOKS = "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks".split()
 
 
+def parts_of(network: nn.Module) -> list[object]:
+    """Tells whether a network is made as before: its modules with their hooks, the attributes that their forward may
+    ask for (numbers may be counters), and which buffers they have."""
+    parts: list[object] = []
+    for each in network.modules():
+        plain = [value for value in vars(each).values() if value is None or isinstance(value, (bool, str))]
+        hooks = [tuple(getattr(each, name)) for name in HOOKS]
+        parts.append((weakref.ref(each), type(each), plain, hooks, [value is None for value in each._buffers.values()]))
+    return parts
+
+
 def state_of(network: nn.Module) -> object:
-    """Tells whether a network is the same as before: its modules and their hooks; where its tensors are, also those
-    that are plain attributes, and how often each was written."""
-    modules, tensors = list(network.modules()), []
-    for module in modules:
-        for each in (vars(module), module._parameters, module._buffers):
-            tensors += [value for value in each.values() if isinstance(value, Tensor)]
-    hooks = [tuple(getattr(module, name)) for module in modules for name in HOOKS]
-    places = [(each.data_ptr(), each._version) for each in tensors]
-    return [*map(id, modules)], [*map(type, modules)], hooks, places
+    """Tells whether a network is the same as before: its parts; where its tensors are, also those that are plain
+    attributes, and how often each was written."""
+    owners = [own for each in network.modules() for own in (vars(each), each._parameters, each._buffers)]
+    tensors = [value for own in owners for value in own.values() if isinstance(value, Tensor)]
+    return parts_of(network), [(each.data_ptr(), each._version) for each in tensors]

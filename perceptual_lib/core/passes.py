@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import Activation, by_image, outputs_of, trace
+from perceptual_lib.core.activations import Activation, at_modules, by_image, trace
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.folding import PathChanged, find_folds, fold
@@ -158,7 +158,7 @@ class Passes:
                     taken.append((index, output, output._version))
 
         try:
-            with fold(folds, look), outputs_of(self.network, modules, look) if modules else nullcontext():
+            with fold(folds, look), at_modules(self.network, look, modules) if modules else nullcontext():
                 output = ask(self.network, images)
         except PathChanged:  # a network that looks at its data; from here on it is called as it is
             kept.folds = ()

@@ -30,11 +30,6 @@ def find_grid(shape: tuple[int, ...], images: Tensor, maps: Collection[Grid] = (
     return max(fitting, key=math.prod, default=None)
 
 
-def maps_of(shapes: Iterable[tuple[int, ...]], images: Tensor) -> set[Grid]:
-    """The grids of those that are maps."""
-    return {grid for shape in shapes if (grid := find_grid(shape, images))}
-
-
 def channels_first(value: Tensor, grid: Grid) -> Tensor:
     """(B, channels, h, w) of a map or of tokens (B, ...)."""
     if value.ndim == 4 and value.shape[2:] == grid:

@@ -4,18 +4,19 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.activations import SEEN, Activation, at_modules, trace, watch
+from perceptual_lib.core.activations import SEEN, at_modules, trace, watch
 from perceptual_lib.core.calling import ask, network_of
 from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see, warn
 from perceptual_lib.core.selection import select_layers
-from perceptual_lib.methods.grids import Grid, channels_first, find_grid, maps_of, written
+from perceptual_lib.methods.grids import Grid, channels_first, find_grid, written
 from perceptual_lib.networks.special import place, special
 
 Layer = None | int | str
@@ -47,7 +48,7 @@ def layer_gradient(
     made one by `reshape`, and as `resolve_targets`.
     """
     caught: list[Tensor] = []
-    shapes: dict[str, tuple[int, ...]] = {}
+    seen = Shapes(network, images, tokens=stride is None)
 
     def keep(value: Any) -> Any:
         if not (isinstance(value, Tensor) and value.requires_grad):
@@ -55,11 +56,7 @@ def layer_gradient(
         caught.append(value)
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
-    with (
-        torch.enable_grad(),
-        _passing_through(keep, network, images, layer, stride),
-        _noting(network, len(images), shapes),
-    ):
+    with torch.enable_grad(), _passing_through(keep, network, images, layer, stride), seen.noting(len(images)):
         logits = network(images.detach().requires_grad_())
         if not caught:
             raise InputError(
@@ -71,30 +68,23 @@ def layer_gradient(
         raise InputError(
             f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
         )
+    shape = tuple(caught[0].shape)
     if reshape is None:
-        maps = set() if stride else maps_of(shapes.values(), images)
-        reshape = _arranged(tuple(caught[0].shape), images, maps, _convolved(network, shapes))
+        grid = seen.grid(shape[1:]) if shape[0] == len(images) else None
+        if grid is None:
+            tokens = f", nor tokens of one ({written(seen.maps)})" if seen.maps else ""
+            raise InputError(
+                f"the layer's output {shape} is no spatial map of the image{tokens}; name another layer, or for "
+                f"Grad-CAM and NormGrad give reshape={see('No spatial map')}."
+            )
+        reshape = partial(channels_first, grid=grid)
     activation, gradient = (reshape(value.detach().to(images.dtype)) for value in (caught[0], gradient))
     if activation.ndim != 4 or len(activation) != len(images):
         raise InputError(
             f"reshape must give (B, channels, h, w) of {len(images)} images, and gave {tuple(activation.shape)} of the "
-            f"layer's output {tuple(caught[0].shape)}{see('No spatial map')}."
+            f"layer's output {shape}{see('No spatial map')}."
         )
     return activation, gradient
-
-
-def _arranged(
-    shape: tuple[int, ...], images: Tensor, maps: set[Grid], convolved: set[tuple[int, ...]]
-) -> Callable[[Tensor], Tensor]:
-    """What makes (B, channels, h, w) of a layer's output of this shape (B, ...)."""
-    grid = _grid(shape[1:], images, maps, convolved) if shape[0] == len(images) else None
-    if grid is None:
-        tokens = f", nor tokens of one ({written(maps)})" if maps else ""
-        raise InputError(
-            f"the layer's output {shape} is no spatial map of the image{tokens}; name another layer, or for Grad-CAM "
-            f"and NormGrad give reshape={see('No spatial map')}."
-        )
-    return lambda value: channels_first(value, grid)
 
 
 def _passing_through(
@@ -104,14 +94,51 @@ def _passing_through(
     inner = network_of(network)
     place = default_layer(network, images, stride) if layer is None else layer
     if isinstance(place, str) and place in dict(inner.named_modules()):
-        return at_modules(inner, lambda path, output: keep(output) if path == place else None)
+        return at_modules(inner, lambda _, output: keep(output), [place])
     if layer is not None:
-        places = select_layers(layer, [activation.name for activation in _look(network, images)[0]])
+        places = select_layers(layer, [activation.name for activation in trace(inner, images[:1])[1]])
         if len(places) != 1:
             raise InputError(f"this method looks at one layer, and {layer!r} names {len(places)}; name one.")
         (place,) = places
     calls = itertools.count()
     return watch(lambda _, output: keep(output) if next(calls) == place else None)
+
+
+class Shapes:
+    """The shapes (...), for one image, of what the modules of a network return, and where these have its places.
+
+    tokens: whether they may be tokens of a map; otherwise only maps count.
+    """
+
+    def __init__(self, network: nn.Module, images: Tensor, tokens: bool) -> None:
+        self.network, self.images, self.tokens = network_of(network), images, tokens
+        self.modules = dict(self.network.named_modules())
+        self.of: dict[str, tuple[int, ...]] = {}  # by their paths
+
+    def noting(self, batch: int) -> AbstractContextManager[object]:
+        """Context in which a batch passes, whose shapes are noted."""
+
+        def note(path: str, output: Any) -> None:
+            if isinstance(output, Tensor) and output.shape[:1] == (batch,):
+                self.of[path] = tuple(output.shape[1:])
+
+        return at_modules(self.network, note)
+
+    @cached_property
+    def maps(self) -> set[Grid]:
+        """Those whose tokens are known."""
+        grids = (find_grid(shape, self.images) for shape in self.of.values() if self.tokens)
+        return {grid for grid in grids if grid}
+
+    @cached_property
+    def convolved(self) -> set[tuple[int, ...]]:
+        """Those that a convolution makes: their channels are first, whatever the sides look like."""
+        return {shape for path, shape in self.of.items() if isinstance(self.modules[path], nn.Conv2d)}
+
+    def grid(self, shape: tuple[int, ...]) -> Grid | None:
+        """As `find_grid`."""
+        grid = find_grid(shape, self.images, self.maps)
+        return grid if shape not in self.convolved or grid == shape[1:] else None
 
 
 def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int | str:
@@ -128,15 +155,14 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     known = place(network_of(network), special(network).last_map)
     if stride is None and known is not None:
         return known
-    height = images.shape[2]
-    activations, shapes = _look(network, images)
-    convolved = _convolved(network, shapes)
-    found = (_grid(each.shape, images, set(), convolved) for each in activations)
-    grids = {index: grid for index, grid in enumerate(found) if grid}
-    maps = set() if stride else maps_of(shapes.values(), images)
-    behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*shapes.values()])
-    if any(len(each) == 2 and find_grid(each, images, maps) for each in behind):
-        path, grid = _last_read(network, images, maps)
+    seen = Shapes(network, images, tokens=stride is None)
+    with seen.noting(1):
+        activations = trace(seen.network, images[:1])[1]
+    found = ((index, seen.grid(each.shape)) for index, each in enumerate(activations) if len(each.shape) > 2)
+    grids = {index: grid for index, grid in found if grid}
+    behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*seen.of.values()])
+    if any(len(each) == 2 and seen.grid(each) for each in behind):
+        path, grid = _last_read(seen)
         warn(
             f"the network has tokens: looked at are the {written([grid])} that {path} returns, the last ones that the "
             f"scores depend on; layer= names others{see('No spatial map')}."
@@ -153,11 +179,11 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
             f"the network has no activation that is a spatial map, which this method needs ({tokens}); "
             f"name a layer, or use a method that needs none{see('No spatial map')}."
         )
+    height = images.shape[2]
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
     index = (fine or list(grids))[-1]
-    rest = [each.shape for each in activations[list(grids)[-1] + 1 :]]
     fewer = math.prod(list(grids.values())[-1])  # places: as many of them are the map again, in patches
-    later = [shape for shape in rest if shape in convolved and min(shape) > 1 and math.prod(shape[1:]) < fewer]
+    later = [shape for shape in behind if shape in seen.convolved and min(shape) > 1 and math.prod(shape[1:]) < fewer]
     if stride is None and later:
         warn(
             f"looked at is {activations[index].name}, the last map of the image's proportions; others are behind it, "
@@ -165,13 +191,13 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
         )
     path = activations[index].name
     while path := path.rpartition(".")[0]:
-        around = shapes.get(path, ())
+        around = seen.of.get(path, ())
         if find_grid(around, images) == grids[index] and math.prod(around) > math.prod(activations[index].shape):
             return path
     return index
 
 
-def _last_read(network: nn.Module, images: Tensor, maps: set[Grid]) -> tuple[str, Grid]:
+def _last_read(seen: Shapes) -> tuple[str, Grid]:
     """Path and grid of the last module that returns a map or tokens, most of which have a gradient of the scores.
 
     Where the head reads the class token alone, the others have none behind the last attention, since nothing reads them
@@ -179,61 +205,30 @@ def _last_read(network: nn.Module, images: Tensor, maps: set[Grid]) -> tuple[str
     pools all tokens, it is the last norm. What a single matrix makes (queries, keys, values) is passed over: of the
     features it shows what one reader takes.
     """
-    inner = network_of(network)
-    modules, grids, read = dict(inner.named_modules()), dict[str, Grid](), set[str]()
+    returned: dict[str, tuple[Tensor, Grid]] = {}
 
     def look(path: str, output: Any) -> None:
-        is_matrix = not any(modules[path].children()) and any(each.ndim > 1 for each in modules[path].parameters())
-        if is_matrix or path in grids or not (isinstance(output, Tensor) and output.requires_grad):
+        module = seen.modules[path]
+        is_matrix = not any(module.children()) and any(each.ndim > 1 for each in module.parameters())
+        if is_matrix or path in returned or not (isinstance(output, Tensor) and output.requires_grad):
             return
-        if output.shape[:1] == (1,) and (grid := find_grid(tuple(output.shape[1:]), images, maps)):
-            grids[path] = grid
-            output.register_hook(lambda gradient: note(path, channels_first(gradient, grid).any(1)))
+        if output.shape[:1] == (1,) and (grid := find_grid(tuple(output.shape[1:]), seen.images, seen.maps)):
+            returned[path] = output, grid
 
-    def note(path: str, places: Tensor) -> None:
-        if places.float().mean() > 0.5:
-            read.add(path)
-
-    with torch.enable_grad(), at_modules(inner, look):
-        leaf = images[:1].detach().requires_grad_()
-        torch.autograd.grad(ask(inner, leaf).square().sum(), leaf)  # as good as any function of the scores
-    path = next((path for path in reversed(grids) if path in read), None)
-    if path is None:
-        raise InputError(
-            "the network has tokens, but its scores depend on those of no module (a head of zeros, no modules?); name "
-            f"a layer, or use a method that needs none{see('No spatial map')}."
-        )
-    return path, grids[path]
-
-
-def _convolved(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> set[tuple[int, ...]]:
-    """Those of what modules return that are a convolution's: their channels are first, whatever the sides look like."""
-    modules = dict(network_of(network).named_modules())
-    return {shape for path, shape in shapes.items() if isinstance(modules[path], nn.Conv2d)}
-
-
-def _grid(shape: tuple[int, ...], images: Tensor, maps: set[Grid], convolved: set[tuple[int, ...]]) -> Grid | None:
-    grid = find_grid(shape, images, maps)
-    return grid if shape not in convolved or grid == shape[1:] else None
+    with torch.enable_grad(), at_modules(seen.network, look):
+        scores = ask(seen.network, seen.images[:1].detach().requires_grad_())
+    outputs = [output for output, _ in returned.values()]
+    # The sum of squares is as good as any function of the scores.
+    gradients = torch.autograd.grad(scores, outputs, scores, allow_unused=True) if outputs else ()
+    for (path, (_, grid)), gradient in reversed(list(zip(returned.items(), gradients, strict=True))):
+        if gradient is not None and channels_first(gradient, grid).any(1).float().mean() > 0.5:
+            return path, grid
+    raise InputError(
+        "the network has tokens, but its scores depend on those of no module (a head of zeros, no modules?); name "
+        f"a layer, or use a method that needs none{see('No spatial map')}."
+    )
 
 
 def enlarge(maps: Tensor, images: Tensor) -> Tensor:
     """Maps (B, h, w) at the images' size (B, H, W) and in their type, bilinearly."""
     return F.interpolate(maps[:, None].to(images.dtype), images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
-
-
-def _look(network: nn.Module, images: Tensor) -> tuple[list[Activation], dict[str, tuple[int, ...]]]:
-    """One pass of the first image: its activations, and by their paths the shapes (...) of what modules return."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    with _noting(network, 1, shapes):
-        return trace(network_of(network), images[:1])[1], shapes
-
-
-def _noting(network: nn.Module, batch: int, shapes: dict[str, tuple[int, ...]]) -> AbstractContextManager[object]:
-    """Context in which the shapes (...), for one image, of what modules return are put into `shapes` by their paths."""
-
-    def note(path: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.shape[:1] == (batch,):
-            shapes[path] = tuple(output.shape[1:])
-
-    return at_modules(network_of(network), note)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from perceptual_lib.core.folding import find_folds
 
@@ -27,4 +28,4 @@ def logits_and_gradient(network, images: torch.Tensor) -> tuple[torch.Tensor, to
 
 def folded(network: nn.Module, images: torch.Tensor) -> int:
     """How many convolutions do the work of a batch norm."""
-    return sum(each.norm for each in find_folds(network, images))
+    return sum(each is not None and each.known[0] is F.batch_norm for each in find_folds(network, images))

@@ -146,9 +146,9 @@ def test_a_network_that_has_changed_is_recorded_anew(recording, tiny, images, ch
 
 
 class More(TinyNetwork):
-    """An attribute decides what it computes."""
+    """A number decides what it computes."""
 
-    more = False
+    more = 0
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images.relu() if self.more else images)
@@ -159,7 +159,7 @@ def test_a_network_that_has_changed_so_that_it_fails_is_asked_again(recording, i
     network = More().double()
     for _ in range(3):
         small(network, images, max_iter=8)
-    network.more = True
+    network.more = 1
     found = perceptual_ball(network, images, layers=[0, 1], max_iter=8, margin_target=-3.0)
     Kept.networks.clear()
     expected = perceptual_ball(network, images, layers=[0, 1], max_iter=8, margin_target=-3.0)
@@ -231,6 +231,7 @@ def test_lack_of_memory_frees_what_is_kept(recording, tiny, images) -> None:
 
 
 STATES = {
+    "switch": lambda network: setattr(network, "switch", True),
     "written": lambda network: network.first.weight.mul_(2),
     "replaced": lambda network: setattr(network.first, "weight", nn.Parameter(network.first.weight.clone())),
     "module": lambda network: setattr(network, "relu", nn.ReLU(inplace=True)),
@@ -243,7 +244,7 @@ STATES = {
 
 @pytest.mark.parametrize("change", STATES)
 def test_a_change_is_seen_from_outside(tiny, change) -> None:
-    tiny.mean = torch.ones(1)
+    tiny.mean, tiny.switch = torch.ones(1), False
     before = state_of(tiny)
     assert state_of(tiny) == before
     with torch.no_grad():
@@ -270,7 +271,7 @@ def test_graphs_go_with_the_folded_weights_that_they_read(recording) -> None:
             own(torch.ones(1, 3, 12, 12))
         kept = own.kept(torch.ones(1, 3, 12, 12))
         assert kept.record.graphs and kept.folds
-        folded = weakref.ref(kept.folds[0].weight)
+        folded = weakref.ref(kept.folds[0].instead["weight"])
         own(torch.ones(1, 3, 16, 16))
         assert not kept.folds and folded() is None and not kept.record.graphs
 
