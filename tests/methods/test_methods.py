@@ -5,22 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stand_ins import TinyNetwork, assert_same_state, model_state
+from stand_ins import QUICK, TinyNetwork, assert_same_state, model_state
 from torch import nn
 
 from perceptual_lib import InputError, PerceptualBall, explain, explainer, perceptual_ball
 from perceptual_lib.core.saliency import class_gradient, saliency_map
 from perceptual_lib.methods import METHODS, find_method
 
-QUICK = {
-    "extremal_perturbation": {"steps": 4},
-    "integrated_gradients": {"steps": 5},
-    "no_perceptual": {"max_iter": 5},
-    "perceptual": {"max_iter": 5},
-    "perceptual_guided": {"max_iter": 5},
-    "rise": {"samples": 20, "cells": 3},
-    "smoothgrad": {"samples": 3},
-}
 NAMES = [
     "gradient", "deconvnet", "guided_backprop", "excitation_backprop", "grad_cam", "guided_grad_cam", "smoothgrad",
     "integrated_gradients", "extremal_perturbation", "rise", "normgrad", "selective_normgrad", "blur_difference",
