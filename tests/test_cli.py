@@ -90,7 +90,7 @@ def test_a_folder_is_its_photos_without_earlier_overlays(run, tmp_path, eagle) -
         (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
         (["--layers", "0-40"], "layer 33 is out of range: the network has 33 activations"),
         (["--layers", "conv1"], "no layer 'conv1'"),
-        (["--target", "bold eagle"], "knows no class 'bold eagle'"),
+        (["--target", "bold eagle"], "knows no class 'bold eagle' (nearest: bald eagle"),
         (["--target", "1000"], "1000 classes"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--precision", "half"], "no precision 'half'; there are full, tf32, bf16"),

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
-from perceptual_lib.core.selection import select_layers
 from perceptual_lib.networks.pictures import open_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -75,14 +74,6 @@ def test_targets(tiny, images, targets) -> None:
 def test_targets_that_are_no_classes(tiny, images, targets) -> None:
     with pytest.raises(InputError, match="targets must be None, one class index, or 4 of them"):
         perceptual_ball(tiny, images, targets, max_iter=1)
-
-
-def test_layers_in_words_are_those_in_numbers() -> None:
-    names = list("abcdef")
-    assert select_layers("-1", names) == select_layers(-1, names) == [5]
-    assert select_layers(["-2", "0"], names) == [0, 4]
-    with pytest.raises(InputError, match="out of range"):
-        select_layers("-7", names)
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "normgrad", "excitation_backprop"])

@@ -184,11 +184,6 @@ def test_cuda_without_a_gpu() -> None:
         load_classifier(device="cuda")
 
 
-def test_unknown_class_is_answered_with_the_nearest(embedded) -> None:
-    with pytest.raises(InputError, match="knows no class 'bold eagle' .nearest: bald eagle"):
-        embedded.class_index("bold eagle")
-
-
 def test_activations_are_the_same_inside_inference_mode(tiny) -> None:
     with torch.inference_mode():
         inside = Classifier(tiny, input_size=(12, 12)).activations
