@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceptual_lib import Classifier, InputError, load_classifier
+from perceptual_lib import Classifier, InputError
 from perceptual_lib.book.overlays import overlay_paths
 
 
@@ -101,12 +101,11 @@ def test_a_name_that_cannot_be_printed(tmp_path) -> None:
     assert len(done.stdout.splitlines()) == 3 and len(list((tmp_path / "out").iterdir())) == 3
 
 
-def test_a_name_of_several_classes() -> None:
-    classifier = load_classifier("efficientnet_lite0", device="cpu")
+def test_a_name_of_several_classes(embedded) -> None:
     with pytest.raises(InputError, match="Crane is the name of the classes 134 and 517; give the index of one"):
-        classifier.class_index("Crane")
-    assert classifier.class_index("517") == 517
-    own = Classifier(classifier.network, class_names=["a", "b", "a", "A"])
+        embedded.class_index("Crane")
+    assert embedded.class_index("517") == 517
+    own = Classifier(embedded.network, class_names=["a", "b", "a", "A"])
     with pytest.raises(InputError, match="classes 0 and 2 and 3"):
         own.class_index("a")
 
