@@ -123,7 +123,10 @@ def plain_rise(network: nn.Module, image: Tensor, target: int, masks: Tensor, sh
 
 
 def plain_boxes(saliency: np.ndarray) -> np.ndarray:
-    """(250, 4): the box of the largest component of each cut of a map, each labelled anew by SciPy."""
+    """(250, 4): the box of the largest component of each cut of a map, each labelled anew by SciPy.
+
+    NumPy compares single precision with a Python float in single precision.
+    """
     mean = float(saliency.mean(dtype=np.float64))
     falling = np.sort(saliency, axis=None)[::-1]
     cuts = [saliency > k / 20 for k in range(1, 21)]

@@ -18,40 +18,22 @@ def run(*command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def seconds_of(contest: Contest, row: str, title: str, most: float, *command: str) -> None:
+    contest(row, title, units=1, unit="run", ours=lambda: run(*command), others={}, limits={"seconds": most})
+
+
 def test_book_with_nothing_changed(contest: Contest) -> None:
     if not (ROOT / "_build" / "html" / "index.html").exists():
         pytest.skip("the book is not built: make book, then make bench again")
-    contest(
-        "7a",
-        "make book with nothing changed",
-        units=1,
-        unit="run",
-        ours=lambda: run("make", "book"),
-        others={},
-        limits={"seconds": 5.0},
-    )
+    seconds_of(contest, "7a", "make book with nothing changed", 5.0, "make", "book")
 
 
 def test_import(contest: Contest) -> None:
-    contest(
-        "7b",
-        "import perceptual_lib, in a new Python",
-        units=1,
-        unit="run",
-        ours=lambda: run(sys.executable, "-c", "import perceptual_lib, sys; assert 'torch' not in sys.modules"),
-        others={},
-        limits={"seconds": 0.5},
-    )
+    code = "import perceptual_lib, sys; assert 'torch' not in sys.modules"
+    seconds_of(contest, "7b", "import perceptual_lib, in a new Python", 0.5, sys.executable, "-c", code)
 
 
 def test_explain_one_photograph(contest: Contest, tmp_path: Path) -> None:
     photograph = str(load_photographs(limit=1)[0].path)
-    contest(
-        "7c",
-        "perceptual-ball explain, one photograph",
-        units=1,
-        unit="run",
-        ours=lambda: run(COMMAND, "explain", photograph, "--out", str(tmp_path)),
-        others={},
-        limits={"seconds": 30.0},
-    )
+    command = COMMAND, "explain", photograph, "--out", str(tmp_path)
+    seconds_of(contest, "7c", "perceptual-ball explain, one photograph", 30.0, *command)

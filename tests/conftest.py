@@ -2,13 +2,15 @@
 
 import gc
 import os
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from stand_ins import TinyNetwork, make_photographs
 
-from perceptual_lib import load_classifier
+from perceptual_lib import cli, load_classifier
+from perceptual_lib.core.settings import SCALE_FREE
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.methods import METHODS, explainer
 from perceptual_lib.photographs.photographs import Photograph
@@ -35,6 +37,20 @@ def embedded():
 @pytest.fixture
 def photographs(tmp_path) -> list[Photograph]:
     return make_photographs(tmp_path / "photographs", 8)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process, with four steps of the optimizer; returns (status, stdout, stderr)."""
+    monkeypatch.setitem(SCALE_FREE, "max_iter", 4)
+
+    def call(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["perceptual-ball", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

@@ -21,6 +21,17 @@ from perceptual_lib.runs.run import Run
 from perceptual_lib.runs.shard import Shard
 from perceptual_lib.runs.store import Store
 
+QUICK = {
+    "extremal_perturbation": {"steps": 4},
+    "integrated_gradients": {"steps": 5},
+    "no_perceptual": {"max_iter": 5},
+    "perceptual": {"max_iter": 5},
+    "perceptual_guided": {"max_iter": 5},
+    "rise": {"samples": 20, "cells": 3},
+    "smoothgrad": {"samples": 3},
+}
+"""Settings with which methods are over soon."""
+
 
 class TinyNetwork(nn.Module):
     """Three activations: one in-place ReLU module called twice, and a SiLU that a residual sum overwrites."""
@@ -39,6 +50,13 @@ class TinyNetwork(nn.Module):
         third = F.silu(self.second(second))
         third += first
         return self.head(third.mean((2, 3)))
+
+
+class WrittenOut(nn.Module):
+    """SiLU as its formula: an activation that is not seen."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values * values.sigmoid()
 
 
 class Small(nn.Sequential):

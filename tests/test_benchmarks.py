@@ -9,14 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.contest import Contest, Turn, floors
+from benchmarks.peers import two_loops
 from perceptual_lib.book.speed import growth_table, load_speed, speed_table
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))  # the benchmarks are no part of the package
-
-from benchmarks.contest import Contest, Turn, floors  # noqa: E402
-from benchmarks.peers import two_loops  # noqa: E402
-
 FLOORS = {"times the floor", "times the floor, folded"}
 ROWS = {
     "2a": ("test_perturbation.py::test_lite[2a-1]", FLOORS),

@@ -14,25 +14,10 @@ import torch
 from PIL import Image
 from stand_ins import leftovers
 
-from perceptual_lib import cli, load_photographs
-from perceptual_lib.core.settings import SCALE_FREE
+from perceptual_lib import load_photographs
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.runs.store import Store
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys):
-    """Run a command in this process, with four steps of the optimizer; returns (status, stdout, stderr)."""
-    monkeypatch.setitem(SCALE_FREE, "max_iter", 4)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["perceptual-ball", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -105,7 +90,7 @@ def test_a_folder_is_its_photos_without_earlier_overlays(run, tmp_path, eagle) -
         (["--weights", "nowhere.pth"], "no weights file nowhere.pth"),
         (["--layers", "0-40"], "layer 33 is out of range: the network has 33 activations"),
         (["--layers", "conv1"], "no layer 'conv1'"),
-        (["--target", "bold eagle"], "knows no class 'bold eagle'"),
+        (["--target", "bold eagle"], "knows no class 'bold eagle' (nearest: bald eagle"),
         (["--target", "1000"], "1000 classes"),
         (["--device", "abacus"], "no device 'abacus'"),
         (["--precision", "half"], "no precision 'half'; there are full, tf32, bf16"),

@@ -8,14 +8,14 @@ from PIL import Image
 
 from perceptual_lib.book.explorer.widget import Widget
 
+METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 STEP = 6272  # pixels: eight steps
 SIDE = 224
 CODED = 0.05  # what the coding of a picture may change, of 1: these are noise, the worst that there is
 
 
-def unpacked(widget: Widget, key: str) -> np.ndarray:
-    """An array as the browser reads it."""
-    head, data = widget.chunk(key)
+def unpacked(head: dict, data: bytes) -> np.ndarray:
+    """An array as the browser reads it of a chunk, in its own units."""
     low, high = head["low"][0], head["high"][0]
     return low + np.frombuffer(zlib.decompress(data), "<u2").reshape(head["shape"]) / 65535 * (high - low)
 

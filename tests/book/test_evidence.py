@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,24 +14,14 @@ import torch
 from PIL import Image
 from scipy.stats import spearmanr
 
-from perceptual_lib import cli, load_classifier, perceptual_ball, saliency_map
-from perceptual_lib.core.settings import SCALE_FREE
+from perceptual_lib import load_classifier, perceptual_ball, saliency_map
 
 MODEL = ["--model", "squeezenet1_1", "--weights", "random", "--device", "cpu"]
 
 
 @pytest.fixture
-def explain(monkeypatch, capsys):
-    """Run the command in this process, with three steps; returns (status, stdout, stderr)."""
-    monkeypatch.setitem(SCALE_FREE, "max_iter", 3)
-
-    def call(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["perceptual-ball", "explain", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return call
+def explain(run):
+    return partial(run, "explain")
 
 
 @pytest.fixture
@@ -68,7 +58,7 @@ def test_what_is_kept(evidence, photos) -> None:
     found = manifest(evidence)
     assert found["made_with"]["torch"] == version("torch") and found["made_with"]["device"] == "cpu"
     settings = found["made_with"]["settings"]
-    assert settings["max_iter"] == 3 and settings["sigma"] == 3 and len(settings["layers"]) > 5
+    assert settings["max_iter"] == 4 and settings["sigma"] == 3 and len(settings["layers"]) > 5
     classifier = load_classifier("squeezenet1_1", weights="random", device="cpu")
     for photo, each in zip(photos, found["photos"], strict=True):
         assert (evidence / each["photo"]).read_bytes() == photo.read_bytes()

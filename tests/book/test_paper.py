@@ -14,6 +14,8 @@ from clones import ROOT, copy_repository, edit, one_core  # noqa: E402
 from layouts import write_imagenet, write_voc  # noqa: E402
 from nbformat import NotebookNode  # noqa: E402
 
+from perceptual_lib import load_photographs  # noqa: E402
+
 OTHERS = re.compile(
     r"imagenet-300|efficientnet|mosaic|published run|profile demo|profile smoke|another network|embedded network"
     r"|everything forgotten|scene four times|cost too much",
@@ -56,7 +58,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
     make_small(clone / "perceptual_lib")
     (clone / "book" / "api.md").write_text("# API reference\n")  # the smoke book has it: it is half of making the site
     write_imagenet(data / "imagenet", 2)
-    write_voc(data / "voc", 2)
+    objects = [("dog", 0, (5, 5, 30, 30)), ("person", 0, (40, 10, 95, 75))]  # a small one and a larger one
+    scenes = [(each.open().resize((100, 80)), objects) for each in load_photographs(limit=2)]
+    write_voc(data / "voc", dict(zip(("000001", "000002"), scenes, strict=True)))
     told = {"IMAGENET_ROOT": str(data / "imagenet"), "VOC_ROOT": str(data / "voc"), "PYTHONPATH": str(clone)}
     # Nobody reads previews.
     build = "pipeline._preview = lambda book: None; sys.exit(pipeline.build('paper-small', Path()))"

@@ -19,6 +19,12 @@ def unsettled(network: nn.Module) -> nn.Module:
     return network.double().eval()
 
 
+def assert_alike(one, other, images: torch.Tensor) -> None:
+    """Two networks, or ways to call one, give the same logits and gradient."""
+    pairs = zip(logits_and_gradient(one, images), logits_and_gradient(other, images), strict=True)
+    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in pairs)
+
+
 def logits_and_gradient(network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     images = images.clone().requires_grad_()
     with torch.enable_grad():

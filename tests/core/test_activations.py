@@ -128,6 +128,8 @@ NAMES = ["stem", "body.relu", "body.relu_1", "head"]
         (range(1, 3), [1, 2]),
         ("1-3", [1, 2, 3]),  # as the paper writes ranges: both ends included
         ("2", [2]),
+        ("-1", [3]),
+        (["-2", "0"], [0, 2]),
         ("body.relu_1", [2]),
         (["head", 0, range(0, 2)], [0, 1, 3]),
         (np.str_("body.relu_1"), [2]),

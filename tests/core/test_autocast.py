@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from passes import folded
-from stand_ins import TinyNetwork
+from stand_ins import QUICK, TinyNetwork
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
@@ -16,15 +16,6 @@ from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur, relative_changes
 from perceptual_lib.evaluation.insertion_deletion.protocol import impulse_blur, insertion_deletion
 from perceptual_lib.methods import METHODS
-
-SHORT = {
-    "rise": {"samples": 20},
-    "smoothgrad": {"samples": 3},
-    "integrated_gradients": {"steps": 3},
-    "extremal_perturbation": {"steps": 5},
-    "perceptual": {"max_iter": 5, "layers": 0},
-    "perceptual_guided": {"max_iter": 5, "layers": 0},
-}
 
 
 class Untouched(nn.Module):
@@ -110,7 +101,7 @@ def test_games(images: Tensor) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_maps(images: Tensor, method: str) -> None:
-    settings = {"method": method, **SHORT.get(method, {})}
+    settings = {"method": method, **QUICK.get(method, {})}
     assert torch.equal(inside(explain, Untouched(), images, 1, **settings), explain(Untouched(), images, 1, **settings))
     assert inside(explain, Reduced(), images, 1, **settings).dtype == torch.float32
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from passes import folded, logits_and_gradient, unsettled
+from passes import assert_alike, folded, unsettled
+from stand_ins import QUICK
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -56,9 +57,7 @@ def test_gradients_that_are_not_of_the_calls_seen(images: torch.Tensor, case: st
     plain, saving = unsettled(Saving("plain")), unsettled(Saving(case))
     with freeze(plain), freeze(saving), torch.no_grad():
         assert folded(plain, images) == 3 and folded(saving, images) == 0
-        found = logits_and_gradient(Passes(saving), images)
-        expected = logits_and_gradient(plain, images)
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
+        assert_alike(Passes(saving), plain, images)
     for layers in ((), (0, 2), 1):
         settings = {"layers": layers, "layer_weight": 0.3, "max_iter": 8}
         found, expected = (perceptual_ball(network, images, **settings).delta for network in (saving, plain))
@@ -88,8 +87,7 @@ def test_a_checkpoint_behind_what_is_answered(images: torch.Tensor, kernel: int,
 
     network, plain = unsettled(Behind(True)), unsettled(Behind(False))
     with freeze(network), freeze(plain), torch.no_grad():
-        found, expected = logits_and_gradient(Passes(network), images), logits_and_gradient(plain, images)
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
+        assert_alike(Passes(network), plain, images)
 
 
 @pytest.mark.parametrize("method", ["smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop"])
@@ -108,8 +106,7 @@ def test_a_sum_in_place_behind_a_bounded_value(images: torch.Tensor) -> None:
 
     network = unsettled(Residual("plain"))
     with freeze(network), torch.no_grad():
-        found, expected = (logits_and_gradient(each, images) for each in (Passes(network), network))
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(found, expected, strict=True))
+        assert_alike(Passes(network), network, images)
     assert perceptual_ball(network, images, layers=(0, 1), max_iter=3).delta.isfinite().all()
 
 
@@ -130,13 +127,8 @@ def test_every_method_is_as_without_checkpoints_or_says_why_not(images, method, 
             value = checkpoint(self.block, value, use_reentrant=reentrant) if self.wrapped else self.block(value)
             return self.head(value.mean((2, 3)))
 
-    few = {
-        "steps": 3,
-        "samples": 3,
-        "max_iter": 3,
-        "layer": 0,
-    }  # a layer before the checkpoint, which is then run again
-    settings = {key: value for key, value in few.items() if key in METHODS[method].settings}
+    layer = {"layer": 0} if "layer" in METHODS[method].settings else {}  # before the checkpoint, which is run again
+    settings = QUICK.get(method, {}) | layer
     expected = explain(Again(False).double(), images, 1, method=method, **settings)
     checkpointed = Again(True).double()
     if reentrant or method == "excitation_backprop":  # whose rules save other tensors the second time

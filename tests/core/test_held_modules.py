@@ -5,7 +5,7 @@ What is scripted shows no more of itself than that (jacobgil/pytorch-grad-cam#25
 
 import pytest
 import torch
-from stand_ins import TinyNetwork
+from stand_ins import TinyNetwork, WrittenOut
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball, perturbations_by_layers
@@ -14,11 +14,6 @@ from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.selection import held_layers, held_modules
 
 SETTINGS = {"layer_weight": 50.0, "normalize_layers": True, "max_iter": 15}
-
-
-class WrittenOut(nn.Module):
-    def forward(self, features: Tensor) -> Tensor:
-        return features * features.sigmoid()
 
 
 class Unseen(nn.Module):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from passes import logits_and_gradient, unsettled
+from passes import assert_alike, unsettled
 from torch import nn
 from torch.nn import functional as F
 
@@ -58,8 +58,7 @@ def test_padding_is_left_out(amounts, kernel, stride) -> None:
     images = torch.randn(2, 3, 17, 14, dtype=torch.double)
     with freeze(network):
         assert padded(network, images) == 0
-        answers = [logits_and_gradient(each, images) for each in (Passes(network), network)]
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+        assert_alike(Passes(network), network, images)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +83,7 @@ def test_which_padding_is_left_out(case: str, is_left_out: bool) -> None:
         assert (padded(network, dark) == 0) == is_left_out
         quick = Passes(network)
         for images in (dark, bright):
-            answers = logits_and_gradient(quick, images), logits_and_gradient(network, images)
-            assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+            assert_alike(quick, network, images)
 
 
 def test_padding_of_the_embedded_network(embedded) -> None:

@@ -27,9 +27,14 @@ class Smooth(nn.Module):
         return self.layers(images)
 
 
-@pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("targets", [None, 3, torch.tensor([4, 0, 1, 1])], ids=["prediction", "one", "each"])
-@pytest.mark.parametrize("batch_size", [None, 2])
+EACH = torch.tensor([4, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("normalize", "targets", "batch_size"),
+    [(True, None, None), (False, 3, 2), (True, EACH, 2), (False, EACH, None)],
+    ids=["prediction", "one", "each", "each at once"],
+)
 def test_same_as_one_call_for_each(tiny: TinyNetwork, images: torch.Tensor, normalize, targets, batch_size) -> None:
     settings = SETTINGS | {"normalize_layers": normalize}
     found = perturbations_by_layers(tiny, images, CHOICES, targets, batch_size=batch_size, **settings)

@@ -55,13 +55,6 @@ def test_several_numbers_at_once_are_the_same_as_one_by_one() -> None:
         assert found == pytest.approx((alone.value, alone.low, alone.high)) and alone.n == together.n
 
 
-def test_a_mean_over_classes_is_a_function_of_means() -> None:
-    hit = np.array([[1, 0], [1, 0], [0, 0], [0, 1]])
-    present = np.array([[1, 0], [1, 0], [1, 0], [0, 1]])
-    accuracy = bootstrap(np.stack([hit, present], 1), lambda m: (m[:, 0] / m[:, 1].clip(1e-9)).mean(1))
-    assert accuracy.value == pytest.approx((2 / 3 + 1) / 2)
-
-
 def test_a_paired_difference_is_tighter() -> None:
     difficulty = 3 * normal(200)
     first, second = difficulty + normal(200, seed=1), difficulty + normal(200, seed=2) + 0.5

@@ -27,12 +27,12 @@ def random_network(name: str) -> Classifier:
     return Classifier(network, name=name).eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def vgg16() -> Classifier:
     return random_network("vgg16")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def vgg19_bn() -> Classifier:
     return random_network("vgg19_bn")
 

@@ -1,5 +1,6 @@
 """Which layer a method reads: the default one, and by index, name or module."""
 
+import copy
 import warnings
 from threading import Thread
 
@@ -15,6 +16,7 @@ from perceptual_lib.core.activations import trace
 from perceptual_lib.core.calling import Scored
 from perceptual_lib.evaluation.pointing.regions import SummedRegions
 from perceptual_lib.methods.layers import default_layer, layer_gradient
+from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.special import special
 from perceptual_lib.networks.vgg16_voc import RegionVGG16
 
@@ -186,9 +188,8 @@ def test_patches_are_not_maps_that_strides_have_drawn_out() -> None:
 @pytest.mark.parametrize(
     "wrap", [nn.Sequential, nn.DataParallel, lambda network: Scored(network, lambda out: out[:, 3])]
 )
-def test_a_known_network_is_known_inside_of_others(wrap) -> None:
-    torch.manual_seed(0)
-    network, images = torchvision.models.vgg16(num_classes=5).eval(), torch.rand(1, 3, 64, 64)
+def test_a_known_network_is_known_inside_of_others(wrap, vgg16: Classifier) -> None:
+    network, images = copy.deepcopy(vgg16.network), torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         for each in network.classifier.parameters():
             each.abs_()  # so that something arrives

@@ -4,16 +4,10 @@ import warnings
 
 import pytest
 import torch
+from stand_ins import WrittenOut
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball
-
-
-class WrittenOut(nn.Module):
-    """SiLU, as its formula."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        return values * values.sigmoid()
 
 
 class Clipped(nn.Module):
@@ -66,12 +60,8 @@ def test_one_seen_activation_is_held_by_default(images) -> None:
 
 @pytest.mark.parametrize("method", ["perceptual", "guided_backprop"])
 def test_one_seen_activation_of_many_is_said(images, method) -> None:
-    class Swish(nn.Module):
-        def forward(self, features: torch.Tensor) -> torch.Tensor:
-            return features * features.sigmoid()
-
     torch.manual_seed(0)
-    body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), Swish(), nn.Conv2d(4, 4, 3), Swish()
+    body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), WrittenOut(), nn.Conv2d(4, 4, 3), WrittenOut()
     network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
     more = {"max_iter": 2} if method == "perceptual" else {}
     with pytest.warns(UserWarning, match="beside 1 activations, calls of sigmoid may be others, written out"):

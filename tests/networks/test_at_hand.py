@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, load_classifier, perceptual_ball
-from perceptual_lib.core.selection import select_layers
 from perceptual_lib.networks.pictures import open_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -77,32 +76,11 @@ def test_targets_that_are_no_classes(tiny, images, targets) -> None:
         perceptual_ball(tiny, images, targets, max_iter=1)
 
 
-def test_layers_in_words_are_those_in_numbers() -> None:
-    names = list("abcdef")
-    assert select_layers("-1", names) == select_layers(-1, names) == [5]
-    assert select_layers(["-2", "0"], names) == [0, 4]
-    with pytest.raises(InputError, match="out of range"):
-        select_layers("-7", names)
-
-
 @pytest.mark.parametrize("method", ["grad_cam", "normgrad", "excitation_backprop"])
 @pytest.mark.parametrize("layer", ["0-1", [], range(2)], ids=repr)
 def test_one_layer_is_one_layer(tiny, images, method, layer) -> None:
     with pytest.raises(InputError, match="looks at one layer"):
         explain(tiny, images, method=method, layer=layer)
-
-
-PREFIXES = ["_orig_mod.", "module.", "module._orig_mod.", "model.backbone."]
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}, lambda state: {"model": state}])
-def test_weights_of_a_wrapped_network(tmp_path, prefix, wrap) -> None:
-    torch.manual_seed(0)
-    network, same = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()) for _ in range(2))
-    torch.save(wrap({prefix + name: value for name, value in network.state_dict().items()}), tmp_path / "weights.pth")
-    load_classifier(same, weights=tmp_path / "weights.pth")
-    assert all(torch.equal(value, same.state_dict()[name]) for name, value in network.state_dict().items())
 
 
 def test_weights_of_another_network_are_still_refused(tmp_path) -> None:
@@ -174,6 +152,7 @@ CHECKPOINTS = {
     "of the tutorial": lambda network: {"epoch": 3, "model_state_dict": network.state_dict(), "loss": 0.1},
     "nested": lambda network: {"state_dict": {"model": network.state_dict()}},
     "averaged": averaged,
+    "of a part": lambda network: {f"model.backbone.{key}": value for key, value in network.state_dict().items()},
     "lightning": lambda network: {
         "state_dict": {f"model.{key}": value for key, value in network.state_dict().items()}
         | {"criterion.weight": torch.ones(5)}

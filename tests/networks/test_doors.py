@@ -71,6 +71,8 @@ def test_calls_are_of_one_mind(tiny: TinyNetwork, images: Tensor) -> None:
         found = perceptual_ball(tiny, images, **few).delta
         assert torch.equal(PerceptualBall(tiny, **few).attribute(images), found.square())
         assert torch.equal(explain(tiny, images, sigma=0, **few), saliency_map(found))
+        of_two = PerceptualBall(tiny, **few).attribute(images, target=2)
+        assert torch.equal(of_two, perceptual_ball(tiny, images, 2, **few).delta.square())
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

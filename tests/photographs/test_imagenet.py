@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from layouts import annotation
 from PIL import Image
 
 from perceptual_lib.core.errors import InputError
@@ -25,13 +26,8 @@ def add_image(folder: Path, number: int, size: tuple[int, int] = (20, 10)) -> Pa
 
 def add_annotation(folder: Path, number: int, wnid: str = TENCH, boxes=((1, 2, 11, 8),)) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    objects = "".join(
-        f"<object><name>{wnid}</name><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
-        "</bndbox></object>"
-        for x0, y0, x1, y1 in boxes
-    )
     path = folder / f"{stem(number)}.xml"
-    path.write_text(f"<annotation><size><width>20</width><height>10</height></size>{objects}</annotation>", "utf-8")
+    path.write_text(annotation((20, 10), [(wnid, 0, box) for box in boxes]), "utf-8")
     return path
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torchvision
+from layouts import write_voc
 from PIL import Image
 
 from perceptual_lib import InputError
@@ -27,26 +28,9 @@ OBJECTS = {
 }
 
 
-def annotation(objects: list) -> str:
-    parts = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>"
-    items = "".join(
-        f"<object>{parts if name == 'person' else ''}<name>{name}</name><difficult>{flag}</difficult><bndbox>"
-        f"<xmax>{right}</xmax><xmin>{left}</xmin><ymin>{top}</ymin><ymax>{bottom}</ymax></bndbox></object>"
-        for name, flag, (left, top, right, bottom) in objects
-    )
-    size = "<size><width>20</width><height>10</height><depth>3</depth></size>"
-    return f"<annotation><folder>VOC2007</folder>{size}{items}</annotation>"
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    folder = tmp_path / "VOCdevkit/VOC2007"
-    for name in ("ImageSets/Main", "JPEGImages", "Annotations"):
-        (folder / name).mkdir(parents=True)
-    (folder / "ImageSets/Main/test.txt").write_text("\n".join(OBJECTS) + "\n")
-    for name, objects in OBJECTS.items():
-        (folder / f"Annotations/{name}.xml").write_text(annotation(objects))
-        Image.new("RGB", (20, 10), "gray").save(folder / f"JPEGImages/{name}.jpg")
+    folder = write_voc(tmp_path, {name: (Image.new("RGB", (20, 10)), objects) for name, objects in OBJECTS.items()})
     Image.new("RGB", (20, 10)).save(folder / "JPEGImages/000002.jpg")  # of another set
     return tmp_path
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from browser import complaints, new_tab
 from layers_page import Layers, drawn, written
-from players import STEP
+from players import METHODS, STEP
 from stand_ins import Layered, Regions, finished, make_photographs, small_profile
 
 from perceptual_lib import load_classifier
@@ -27,8 +27,6 @@ from perceptual_lib.evaluation.pointing.experiment import Pointing
 from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.randomization import protocol as randomization
 from perceptual_lib.evaluation.randomization.experiment import Randomization
-
-METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
 
 @pytest.fixture(scope="session")

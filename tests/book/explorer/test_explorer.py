@@ -3,13 +3,13 @@
 import io
 import re
 import time
-import zlib
 from threading import Event
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from players import METHODS, unpacked
 from stand_ins import Layered
 from torch import nn
 
@@ -20,8 +20,6 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.core.saliency import saliency_map
-
-METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
 
 class Plain(nn.Sequential):
@@ -50,12 +48,6 @@ def ask(explorer: Explorer, *buffers: bytes, **content) -> None:
     explorer._executor.submit(int).result()
 
 
-def as_map(head: dict, data: bytes) -> np.ndarray:
-    """What the browser makes of a chunk, in the map's own units."""
-    values = np.frombuffer(zlib.decompress(data), "<u2").reshape(head["shape"])
-    return head["low"][0] + values / 65535 * (head["high"][0] - head["low"][0])
-
-
 def png(size=(50, 80), colour="red", mode="RGB") -> bytes:
     stream = io.BytesIO()
     Image.new(mode, size, colour).save(stream, "PNG")
@@ -65,8 +57,8 @@ def png(size=(50, 80), colour="red", mode="RGB") -> bytes:
 def test_sixteen_bits_of_a_map() -> None:
     saliency = np.random.default_rng(0).exponential(size=(5, 7)).astype(np.float32)
     head, data = array_chunk(saliency)
-    assert (np.abs(as_map(head, data) - saliency) <= np.ptp(saliency) / 65535 / 2 * 1.01).all()
-    assert (as_map(*array_chunk(np.full((4, 4), 7.0))) == 7).all()
+    assert (np.abs(unpacked(head, data) - saliency) <= np.ptp(saliency) / 65535 / 2 * 1.01).all()
+    assert (unpacked(*array_chunk(np.full((4, 4), 7.0))) == 7).all()
 
 
 def test_a_picture_survives_its_coding() -> None:
@@ -88,7 +80,7 @@ def test_a_map_on_demand_is_the_librarys(explorer, sent, of_profiles, method, se
     classifier = load_classifier(Layered())
     images = classifier.preprocess(of_profiles[1])
     expected = explain(classifier, images, method=method, **settings)[0].numpy()  # of five classes, as predicted
-    assert content["key"] == key and np.allclose(as_map(content, data), expected, atol=np.ptp(expected) / 65535)
+    assert content["key"] == key and np.allclose(unpacked(content, data), expected, atol=np.ptp(expected) / 65535)
     shares = [message["progress"] for message, _ in sent[:-1]]
     assert shares and shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
 

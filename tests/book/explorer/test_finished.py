@@ -6,16 +6,15 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from players import METHODS
 
-from perceptual_lib import explain, load_classifier, perceptual_ball
+from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.book.explorer import Explorer, finished
 from perceptual_lib.book.explorer.finished import tried_ranges
 from perceptual_lib.book.pages import stage_page
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import THRESHOLDS
 from perceptual_lib.evaluation.localization.table import trials
-
-METHODS = ["gradient", "no_perceptual", "perceptual", "perceptual_guided"]
 
 
 def test_maps_of_an_experiment(of_experiment, localization) -> None:
@@ -63,9 +62,9 @@ def test_maps_of_every_combination_of_settings(of_settings, localization, classi
     assert [method["name"] for method in explorer.static_traits()["about"]["methods"]] == ["perceptual"]
 
 
-def test_the_cost_is_that_of_the_experiments_settings(of_experiment, of_settings, localization) -> None:
+def test_the_cost_is_that_of_the_experiments_settings(of_experiment, of_settings, localization, embedded) -> None:
     steps = localization.settings("perceptual")["max_iter"]
-    assert steps != load_classifier().settings["max_iter"]
+    assert steps != embedded.settings["max_iter"]
     for explorer in (of_experiment, of_settings):
         notes = {each["name"]: each["note"] for each in explorer.about["methods"]}
         assert notes["perceptual"] == f"{steps + 3} forward, {steps + 1} backward"

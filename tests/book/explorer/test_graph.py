@@ -48,9 +48,8 @@ def classifier_of(network: Callable[[], nn.Module]) -> Classifier:
     return made
 
 
-def test_the_embedded_network_gives_pytorchs_numbers_and_maps() -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    classifier = load_classifier()
+def test_the_embedded_network_gives_pytorchs_numbers_and_maps(embedded: Classifier) -> None:
+    onnxruntime, classifier = pytest.importorskip("onnxruntime"), embedded
     images = classifier.preprocess(load_photographs(None)[:4])
     file = equation_5(classifier, images)
     session = onnxruntime.InferenceSession(file)

@@ -9,18 +9,12 @@ from own_page import LISTEN, a_picture, done, give, site_of
 from playwright.sync_api import Browser
 from scipy.stats import spearmanr
 
-from perceptual_lib import load_classifier
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.saliency import gaussian_blur, saliency_map
 from perceptual_lib.methods import explain
 from perceptual_lib.networks.classifier import Classifier
 
 STEPS = 8
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Classifier:
-    return load_classifier()
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ class Watching(torch.nn.Module):
 @pytest.mark.parametrize("row, sigma", [("gradient, sigma 0", 0.0), ("perceptual, sigma 5", 5.0)])
 def test_pixels_change_when_they_do_in_the_game(games, classifier, row, sigma) -> None:
     name = "1"
-    steps = unpacked(games, f"steps/{name}/{row}").round().astype(int)
+    steps = unpacked(*games.chunk(f"steps/{name}/{row}")).round().astype(int)
     image = classifier.preprocess(games.shown[name])
     saliency = impulse_blur(torch.from_numpy(games.experiment.maps(row.partition(",")[0])[name]), sigma)
     watching = Watching()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from stand_ins import Layered
 
+from benchmarks.peers import plain_boxes
 from perceptual_lib import InputError, load_classifier
 from perceptual_lib.evaluation.localization.protocol import (
     ALPHAS,
@@ -30,28 +31,9 @@ from perceptual_lib.evaluation.places import edge_mask, scale_and_blur
 EMPTY = (0, 0, -1, -1)
 
 
-def masks_of(saliency: np.ndarray) -> list[np.ndarray]:
-    """The cuts as the protocol words them; NumPy compares single precision with a Python float in single precision."""
-    mean = float(saliency.mean(dtype=np.float64))
-    falling = np.sort(saliency, axis=None)[::-1]
-    value = [saliency > k / 20 for k in range(1, 21)]
-    percent = [saliency >= falling[max(1, round(k / 20 * saliency.size)) - 1] for k in range(1, 21)]
-    return value + percent + [saliency > k / 20 * mean for k in range(1, 211)]
-
-
-def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    if count == 0:
-        return EMPTY
-    largest = 1 + np.argmax(np.bincount(labels.ravel())[1:])
-    rows, columns = ndimage.find_objects(labels)[largest - 1]
-    return columns.start, rows.start, columns.stop - 1, rows.stop - 1
-
-
 def assert_same_as_loop(maps: np.ndarray) -> None:
     maps = np.asarray(maps, dtype=np.float32)
-    expected = [[box_of(mask) for mask in masks_of(saliency)] for saliency in maps]
-    assert np.array_equal(component_boxes(maps), expected)
+    assert np.array_equal(component_boxes(maps), [plain_boxes(saliency) for saliency in maps])
 
 
 def blurred(sigma: float, height: int, width: int, seed: int = 0) -> np.ndarray:

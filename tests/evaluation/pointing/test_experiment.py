@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from layouts import write_voc
 from PIL import Image
 from stand_ins import Regions, finished, small_profile
-from test_voc import OBJECTS, annotation
+from test_voc import OBJECTS
 from torch import nn
 
 from perceptual_lib.core.errors import InputError
@@ -99,13 +100,8 @@ def test_the_middle_of_a_mosaic_by_hand(tmp_path, of_profiles) -> None:
 
 
 def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
-    folder = tmp_path / "voc/VOCdevkit/VOC2007"
-    for name in ("ImageSets/Main", "JPEGImages", "Annotations"):
-        (folder / name).mkdir(parents=True)
-    (folder / "ImageSets/Main/test.txt").write_text("\n".join(OBJECTS))
-    for name, objects in OBJECTS.items():
-        (folder / f"Annotations/{name}.xml").write_text(annotation(objects))
-        Image.effect_noise((20, 10), 80).convert("RGB").save(folder / f"JPEGImages/{name}.jpg")
+    noise = Image.effect_noise((20, 10), 80).convert("RGB")
+    write_voc(tmp_path / "voc", {name: (noise, objects) for name, objects in OBJECTS.items()})
     settings = pointing(source="$VOC_ROOT", methods=["gradient", "perceptual"], scales=[1.0])
     monkeypatch.delenv("VOC_ROOT", raising=False)
     with pytest.raises(InputError, match="set that environment variable to the folder of VOC 2007's test set"):

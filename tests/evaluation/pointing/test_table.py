@@ -36,7 +36,7 @@ def lines(method: str, distances: list, settings: dict, role: str = "table", sca
     ]
 
 
-HIT, MISS = 14.9, 15.0
+HIT, MISS = 14.99, 15.0
 OURS = [(HIT, HIT), (MISS, HIT), (HIT, MISS), (MISS, HIT), (MISS, HIT), (HIT, MISS)]
 OTHER = [(HIT, HIT), (HIT, MISS), (HIT, HIT), None, (MISS, HIT), (HIT, HIT)]
 FREE = [(MISS, MISS)] * 5 + [(HIT, HIT)]
