@@ -111,6 +111,8 @@ rules, before all but the first."""
 CLAIMS = read_claims(_TEXT)
 """All of them, section by section."""
 
+CLEAR = [Verdict.REPRODUCED, Verdict.NOT_REPRODUCED]
+
 POOLED = [place for place, claim in enumerate(CLAIMS) if claim.pooled]
 """Places of those that both runs together decide, too."""
 
@@ -168,7 +170,7 @@ def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
     both = both[(both.verdict != both.verdict_after) & (both.verdict_after != Verdict.NEEDS_DATA)]
     lacking = both.verdict == Verdict.NEEDS_DATA
-    decided = both.verdict.isin([Verdict.REPRODUCED, Verdict.NOT_REPRODUCED])
+    decided = both.verdict.isin(CLEAR)
     still = both.verdict_after != Verdict.UNDECIDED
     ways = ["measured in the later run alone", "the other way round now", "clear then, not now"]
     return both.assign(how=np.select([lacking, decided & still, decided], ways, "undecided then, decided now"))
@@ -198,13 +200,21 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
     return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
 
 
-def decided(boards: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Each claim by the first of several scoreboards that has its data; `by` says whose, by their titles."""
+def pooled_scoreboard(*runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The scoreboard of both runs as one, of the claims that these decide, too; of a run alone that of no claim."""
+    return scoreboard(pool(*runs), POOLED) if len(runs) == 2 else scoreboard({}, [])
+
+
+def decided(boards: Mapping[str, pd.DataFrame], pooled: pd.DataFrame) -> pd.DataFrame:
+    """Each claim by the first of several scoreboards that has its data, and, where that leaves it undecided, by that
+    of both runs pooled; `by` says whose, by their titles."""
     (first, board), *others = boards.items()
     board = board.assign(by=first)
     for title, other in others:
         lacking = (board.verdict == Verdict.NEEDS_DATA) & (other.verdict != Verdict.NEEDS_DATA)
         board = board.mask(lacking, other.assign(by=title))
+    pooled = pooled[pooled.verdict.isin(CLEAR) & (board.verdict == Verdict.UNDECIDED).reindex(pooled.index)]
+    board.loc[pooled.index] = pooled.assign(by="both runs pooled")
     return board
 
 

@@ -10,12 +10,12 @@ from perceptual_lib.book.scoreboard import CLAIMS, Verdict, scoreboard
 from perceptual_lib.book.scoreboard.claims import (
     COMMITTED,
     NETWORKS,
-    POOLED,
     RUNS,
     changed,
     decided,
     on_shared_photographs,
     pool,
+    pooled_scoreboard,
     published_networks,
     published_runs,
     read_claims,
@@ -45,9 +45,14 @@ def test_the_first_board_that_has_its_data_decides_a_claim() -> None:
     verdicts = {"new": [Verdict.REPRODUCED, Verdict.NEEDS_DATA, Verdict.NEEDS_DATA], "old": [Verdict.UNDECIDED] * 2}
     verdicts["old"] += [Verdict.NEEDS_DATA]
     boards = {title: pd.DataFrame({"verdict": each, "n": len(title)}) for title, each in verdicts.items()}
-    found = decided(boards)
+    found = decided(boards, pooled_scoreboard({}))
     assert found.verdict.tolist() == [Verdict.REPRODUCED, Verdict.UNDECIDED, Verdict.NEEDS_DATA]
     assert found.by.tolist() == ["new", "old", "new"]
+    pooled = pd.DataFrame({"verdict": [Verdict.NOT_REPRODUCED] * 2, "n": 6})  # which decides what is left undecided
+    found = decided(boards, pooled)
+    assert found.verdict.tolist() == [Verdict.REPRODUCED, Verdict.NOT_REPRODUCED, Verdict.NEEDS_DATA]
+    assert found.by.tolist() == ["new", "both runs pooled", "new"] and found.n.tolist() == [3, 6, 3]
+    assert decided(boards, pooled.assign(verdict=Verdict.UNDECIDED)).by.tolist() == ["new", "old", "new"]
 
 
 def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_path) -> None:
@@ -64,7 +69,7 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     moved = changed(before, after)
     assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
     assert set(moved.how) == {"the other way round now"}
-    both = scoreboard(pool(*runs.values()), POOLED)
+    both = pooled_scoreboard(*runs.values())
     assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
     games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
     assert len(games_of_both) > 3 and (games_of_both.n == 2 * after.n[games_of_both.index]).all()
