@@ -112,9 +112,10 @@ class Graph:
                 return function(*self.inputs)
         except RuntimeError as error:
             _end_recording(_aside(stream), pool)
-            if isinstance(error.__context__, KeyboardInterrupt):
-                raise error.__context__ from None
-            raise
+            cause = error.__context__
+            if cause is None or isinstance(cause, Exception):
+                raise
+            raise cause from None  # Ctrl-C, or what a signal raised
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         for place, tensor in enumerate(inputs):
