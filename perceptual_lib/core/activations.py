@@ -100,15 +100,16 @@ def at_modules(
         if get_ident() == thread:
             stack.append((paths.get(module, ""), module))
 
-    def leave(module: nn.Module, _: Any, output: Any) -> Any:
+    def look(module: nn.Module, _: Any, output: Any) -> Any:  # not called by an error
+        is_asked = get_ident() == thread and module in paths and (wanted is None or paths[module] in wanted)
+        return see(paths[module], output) if is_asked else None
+
+    def leave(*_: Any) -> None:
         if get_ident() == thread:
             stack.pop()
-            path = paths.get(module)
-            if path is not None and (wanted is None or path in wanted) and output is not None:  # as by an error
-                return see(path, output)
-        return None
 
-    with register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True):
+    left = register_module_forward_hook(leave, always_call=True)
+    with register_module_forward_pre_hook(enter), register_module_forward_hook(look), left:
         yield stack
 
 

@@ -177,6 +177,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
             if training and type(module).train is not nn.Module.train:
                 written += [own for part in module.modules() for own in (part._parameters, part._buffers)]
         values = [(own, name, each, each.clone()) for own in written for name, each in own.items() if each is not None]
+        names = {id(own): [name for name, _ in own.items()] for own in written}
         halves = [(each, each.data) for each in weights + buffers if each.dtype in HALF]
         wanting = [weight for weight in weights if weight.requires_grad]
         try:
@@ -199,7 +200,8 @@ def freeze(network: nn.Module) -> Iterator[None]:
                 parameter.requires_grad = True
             with torch.no_grad():
                 for own, name, each, value in values:
-                    own[name] = each
+                    if [name for name, _ in own.items()] == names[id(own)]:  # else `train` has merged some for good
+                        own[name] = each
                     if each.shape != value.shape:  # observers find out how many channels there are
                         each.data = value
                     if not (each.is_meta or torch.equal(each, value)):

@@ -45,7 +45,7 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
     """What is found out about a frozen network with images of this size; what users should know of it is said the first
     time, and again when it has other modules, hooks, buffers or plain attributes."""
     network = network_of(model)
-    state, known = parts_of(network), _known.get(network)
+    state, known = (parts_of(network), _switches(network)), _known.get(network)
     if known is None or known.state != state:
         known = _Known(state, {}, set())
     if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1])) is not None:
@@ -55,6 +55,14 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
             warn(note)
         known.said.update(found.notes)
     return findings(network)
+
+
+def _switches(network: nn.Module) -> list[object]:
+    """Attributes that a forward may ask for (numbers may be counters), and which buffers there are."""
+    modules = list(network.modules())
+    attributes = [value for each in modules for value in vars(each).values()]
+    missing = [value is None for each in modules for value in each._buffers.values()]
+    return [*(value for value in attributes if value is None or isinstance(value, (bool, str))), *missing]
 
 
 def _look(network: nn.Module, image: Tensor) -> Findings | None:

@@ -8,7 +8,7 @@ convolution: that answers the same with zeros in its weight, padded on all sides
 alone: its calls are answered otherwise, as `activations.watch` sees them, and rounding differs.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +38,7 @@ class Fold:
 
     known: Hashable  # what the call is known by
     instead: dict[str, Any] | None = None  # of a convolution's arguments; None where the answer is the input
-    takes: bool = False  # whether the input is what another call has left undone
+    takes: int | None = None  # the place of the call that has left something undone in the input
     leaves: bool = False  # whether in the answer something is left undone
 
 
@@ -61,7 +61,7 @@ def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
         return ()
     with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
         image = inputs[:1].detach().requires_grad_()
-        with Finder() as finder:
+        with Finder(network) as finder:
             answer = ask(network, image)
         folds: Folds = finder.folds()
         with suppress(PathChanged):
@@ -81,6 +81,11 @@ class Call:
         told_by = map(self.given.get, ("weight", "running_mean", "mode", "value"))
         self.known = func, tuple(self.given.get("pad", ())), *told_by  # of a set's elements, a tensor is itself alone
         self.takers: list[Call | None] = []  # calls that take the output and return values
+        self.place = -1  # among all calls of the network
+
+    def is_of(self, tensors: Collection[int]) -> bool:
+        """Whether it is known by tensors of these ids: by one that is computed anew each time, it never is again."""
+        return all(each is None or id(each) in tensors for each in map(self.given.get, ("weight", "running_mean")))
 
 
 class Finder(TorchFunctionMode):
@@ -91,8 +96,10 @@ class Finder(TorchFunctionMode):
     activation checkpointing: these may make it a second time, in the backward pass, unseen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        owners = [own for each in network.modules() for own in (vars(each), each._parameters, each._buffers)]
+        self.held = {id(value) for own in owners for value in own.values()}
         self.calls: list[Call | None] = []
         self.makers: dict[int, Call] = {}  # by the ids of their outputs,
         self.outputs: list[Tensor] = []  # which are kept, so that no other output gets the id of one
@@ -104,6 +111,7 @@ class Finder(TorchFunctionMode):
             self.answerable &= torch.is_grad_enabled() and not _is_saving_hooked()
         output = func(*args, **kwargs)
         call = Call(func, args, kwargs) if func in NAMES else None
+        call = call if call and call.is_of(self.held) else None
         asked = getattr(func, "__name__", "") == "__get__"  # as for its shape
         if isinstance(output, (Tensor, tuple, list)) and not asked:
             for value in tree_leaves([args, kwargs]):
@@ -112,6 +120,7 @@ class Finder(TorchFunctionMode):
         if call:
             self.makers[id(output)] = call
             self.outputs.append(output)
+            call.place = len(self.calls)
         if counts(func):
             self.calls.append(call)
         return output
@@ -133,7 +142,7 @@ def _folds(call: Call, before: Call | None) -> dict[Call | None, Fold]:
         names = "running_mean", "running_var", "eps", "weight", "bias"
         fused = fuse_conv_bn_weights(weight, bias, *[norm.given[name] for name in names])
         weight, bias = (each.detach() for each in fused)
-        found[norm] = Fold(norm.known, takes=True)
+        found[norm] = Fold(norm.known, takes=call.place)
     if before and before.takers == [call] and _can_pad(given, before):
         left, right, top, bottom = before.given["pad"]
         more = right - left, left - right, bottom - top, top - bottom  # zeros where more is padded than was asked for
@@ -142,7 +151,7 @@ def _folds(call: Call, before: Call | None) -> dict[Call | None, Fold]:
         found[before] = Fold(before.known, leaves=True)
     if found:
         instead = {"weight": weight, "bias": bias, **padding}
-        found[call] = Fold(call.known, instead, takes=bool(padding), leaves=norm in found)
+        found[call] = Fold(call.known, instead, before.place if before and before in found else None, norm in found)
     return found
 
 
@@ -177,26 +186,27 @@ class fold(watch):
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
         self.is_folded = bool(folds)
-        self.folds = list(reversed(folds))  # of the calls to come, the next one last
-        self.undone: dict[int, Tensor] = {}  # what calls have left to others, by id
+        self.folds = enumerate(folds)  # of the calls to come
+        self.undone: dict[int | None, Tensor] = {}  # what calls have left to others, by their places
         self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.is_folded:
             return func(*args, **kwargs)
-        if counts(func) and not self.folds:
+        place, own = next(self.folds, (-1, None)) if counts(func) else (0, None)
+        if place < 0:
             raise PathChanged
-        if not (own := self.folds.pop() if counts(func) else None):
+        if own is None:
             return self.bounded(*args, **kwargs) if func is F.hardtanh else func(*args, **kwargs)
         call = Call(func, args, kwargs) if func in NAMES else None
         if not call or call.known not in {own.known}:
             raise PathChanged
         value = call.given["input"]
-        if own.takes and self.undone.pop(id(value), None) is None:
+        if own.takes is not None and self.undone.pop(own.takes, None) is not value:
             raise PathChanged
         answer = value if own.instead is None else func(**call.given | own.instead)
         if own.leaves:
-            self.undone[id(answer)] = answer
+            self.undone[place] = answer
         return self._fix(answer) if func is F.pad else answer
 
     def bounded(self, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -212,7 +222,7 @@ class fold(watch):
     def __exit__(self, kind: Any, *rest: Any) -> None:
         super().__exit__(kind, *rest)  # type: ignore[no-untyped-call]
         written = any(value._version != version for value, version in self.fixed)
-        if kind is None and (written or self.folds or self.undone):
+        if kind is None and (written or next(self.folds, None) or self.undone):
             raise PathChanged
 
 

@@ -211,14 +211,9 @@ HOOKS = "_forward_hooks _forward_pre_hooks _backward_hooks _backward_pre_hooks".
 
 
 def parts_of(network: nn.Module) -> list[object]:
-    """Tells whether a network is made as before: its modules with their hooks, the attributes that their forward may
-    ask for (numbers may be counters), and which buffers they have."""
-    parts: list[object] = []
-    for each in network.modules():
-        plain = [value for value in vars(each).values() if value is None or isinstance(value, (bool, str))]
-        hooks = [tuple(getattr(each, name)) for name in HOOKS]
-        parts.append((weakref.ref(each), type(each), plain, hooks, [value is None for value in each._buffers.values()]))
-    return parts
+    """Tells whether a network is made as before: its modules with their hooks."""
+    modules = list(network.modules())
+    return [(weakref.ref(each), type(each), *(tuple(getattr(each, name)) for name in HOOKS)) for each in modules]
 
 
 def state_of(network: nn.Module) -> object:

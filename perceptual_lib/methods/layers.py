@@ -207,20 +207,24 @@ def _last_read(seen: Shapes) -> tuple[str, Grid]:
     """
     returned: dict[str, tuple[Tensor, Grid]] = {}
 
-    def look(path: str, output: Any) -> None:
+    def look(path: str, output: Any) -> Any:
         module = seen.modules[path]
         is_matrix = not any(module.children()) and any(each.ndim > 1 for each in module.parameters())
         if is_matrix or path in returned or not (isinstance(output, Tensor) and output.requires_grad):
-            return
+            return None
         if output.shape[:1] == (1,) and (grid := find_grid(tuple(output.shape[1:]), seen.images, seen.maps)):
             returned[path] = output, grid
+            return output.clone()  # as in `layer_gradient`
+        return None
 
     with torch.enable_grad(), at_modules(seen.network, look):
         scores = ask(seen.network, seen.images[:1].detach().requires_grad_())
     outputs = [output for output, _ in returned.values()]
     # The sum of squares is as good as any function of the scores.
-    gradients = torch.autograd.grad(scores, outputs, scores, allow_unused=True) if outputs else ()
-    for (path, (_, grid)), gradient in reversed(list(zip(returned.items(), gradients, strict=True))):
+    gradients: tuple[Tensor | None, ...] = ()
+    if outputs and scores.requires_grad:
+        gradients = torch.autograd.grad(scores, outputs, scores, allow_unused=True)
+    for (path, (_, grid)), gradient in reversed(list(zip(returned.items(), gradients, strict=False))):
         if gradient is not None and channels_first(gradient, grid).any(1).float().mean() > 0.5:
             return path, grid
     raise InputError(

@@ -146,9 +146,9 @@ def test_a_network_that_has_changed_is_recorded_anew(recording, tiny, images, ch
 
 
 class More(TinyNetwork):
-    """A number decides what it computes."""
+    """An attribute decides what it computes."""
 
-    more = 0
+    more = False
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images.relu() if self.more else images)
@@ -159,7 +159,7 @@ def test_a_network_that_has_changed_so_that_it_fails_is_asked_again(recording, i
     network = More().double()
     for _ in range(3):
         small(network, images, max_iter=8)
-    network.more = 1
+    network.more = True
     found = perceptual_ball(network, images, layers=[0, 1], max_iter=8, margin_target=-3.0)
     Kept.networks.clear()
     expected = perceptual_ball(network, images, layers=[0, 1], max_iter=8, margin_target=-3.0)
@@ -231,7 +231,6 @@ def test_lack_of_memory_frees_what_is_kept(recording, tiny, images) -> None:
 
 
 STATES = {
-    "switch": lambda network: setattr(network, "switch", True),
     "written": lambda network: network.first.weight.mul_(2),
     "replaced": lambda network: setattr(network.first, "weight", nn.Parameter(network.first.weight.clone())),
     "module": lambda network: setattr(network, "relu", nn.ReLU(inplace=True)),
@@ -244,7 +243,7 @@ STATES = {
 
 @pytest.mark.parametrize("change", STATES)
 def test_a_change_is_seen_from_outside(tiny, change) -> None:
-    tiny.mean, tiny.switch = torch.ones(1), False
+    tiny.mean = torch.ones(1)
     before = state_of(tiny)
     assert state_of(tiny) == before
     with torch.no_grad():

@@ -55,19 +55,29 @@ def test_modules_beside_activations(tiny: TinyNetwork, images) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "message"), [("idle", "there is no layer 'idle'"), ("pair", "returns no tensor but tuple")]
+    ("layers", "message"),
+    [
+        ("idle", "there is no layer 'idle'"),
+        ("pair", "returns no tensor but tuple"),
+        ("log", "returns no tensor but NoneType"),
+    ],
 )
 def test_modules_that_cannot_be_held(images, layers, message) -> None:
     class Pair(nn.Module):
         def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
             return features, features
 
+    class Log(nn.Module):
+        def forward(self, features: Tensor) -> None:
+            pass
+
     class Network(TinyNetwork):
         def __init__(self) -> None:
             super().__init__()
-            self.idle, self.pair = nn.Conv2d(3, 3, 1), Pair()
+            self.idle, self.pair, self.log = nn.Conv2d(3, 3, 1), Pair(), Log()
 
         def forward(self, images: Tensor) -> Tensor:
+            self.log(images)
             return super().forward(self.pair(images)[0])
 
     with pytest.raises(InputError, match=message):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torchvision
-from passes import folded, logits_and_gradient, unsettled
+from passes import assert_alike, folded, logits_and_gradient, unsettled
 from stand_ins import TinyNetwork, assert_same_state, model_state
 from torch import nn
 from torch.nn import functional as F
@@ -54,20 +54,36 @@ class Branching(nn.Module):
             value = F.batch_norm(self.other(value), None, None, training=True)
         if bright and self.case == "looks":
             value = self.another(self.other(value))
+        if self.case.endswith("crosswise"):
+            both = self.other(value), self.other(2 * value)
+            first, second = reversed(both) if bright else both
+            value = 2 * self.another(second) + self.norm(first)
+        if self.case == "a weight made anew":
+            scale = self.another.weight.abs() + 1
+            value = F.batch_norm(self.other(value), self.another.running_mean, self.another.running_var, scale)
         return value.square().mean((2, 3)) + value.amax((2, 3))
 
 
-@pytest.mark.parametrize(("case", "expected"), [("plain", 1), ("by name", 2), ("shared", 0), ("batch statistics", 1)])
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ("plain", 1),
+        ("by name", 2),
+        ("shared", 0),
+        ("batch statistics", 1),
+        ("crosswise", 3),
+        ("a weight made anew", 1),
+    ],
+)
 def test_what_is_folded(case: str, expected: int) -> None:
     network = unsettled(Branching(case))
     images = torch.randn(2, 3, 8, 8, dtype=torch.double)
     with freeze(network):
         assert folded(network, images) == expected
-        answers = logits_and_gradient(Passes(network), images), logits_and_gradient(network, images)
-    assert all(torch.allclose(*pair, rtol=0, atol=1e-12) for pair in zip(*answers, strict=True))
+        assert_alike(Passes(network), network, images)
 
 
-@pytest.mark.parametrize("case", ["looks", "looks for its norm"])
+@pytest.mark.parametrize("case", ["looks", "looks for its norm", "looks crosswise"])
 def test_a_network_that_takes_another_way_is_called_plainly(case: str) -> None:
     network = unsettled(Branching(case))
     dark, bright = torch.zeros(1, 3, 8, 8).double(), torch.ones(1, 3, 8, 8).double()

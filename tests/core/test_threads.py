@@ -82,6 +82,20 @@ class Merging(nn.Linear):
         return logits if self.merged else logits + features @ self.down.T @ self.up.T
 
 
+class MergesForGood(nn.Conv2d):
+    """As RepVGG's blocks: in evaluation mode the branch beside is added to the weight once, and is gone."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 8, 3)
+        self.side = nn.Parameter(torch.randn(8, 3, 3, 3))
+
+    def train(self, mode: bool = True) -> nn.Module:
+        if not mode and hasattr(self, "side"):
+            self.weight = nn.Parameter(self.weight.detach() + self.side.detach())
+            del self.side
+        return super().train(mode)
+
+
 class KeepsEvaluating(nn.BatchNorm2d):
     """A batch norm that stays in evaluation mode, whatever it is told."""
 
@@ -101,6 +115,18 @@ def test_modes_of_their_own_are_put_back() -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [module.training for module in network.modules()] == modes
     assert not network[-1].merged
+
+
+def test_what_evaluation_merges_for_good_stays_merged() -> None:
+    torch.manual_seed(0)
+    network, images = (
+        nn.Sequential(MergesForGood(), nn.ReLU(), nn.Flatten(), nn.Linear(800, 5)),
+        torch.randn(2, 3, 12, 12),
+    )
+    merged = network[0].weight + network[0].side
+    for _ in range(2):
+        explain(network.train(), images, 0)
+        assert torch.equal(network[0].weight, merged) and not hasattr(network[0], "side")
 
 
 def test_threshold_is_an_activation(images) -> None:

@@ -63,6 +63,15 @@ class Hub(nn.Module):
         return SimpleNamespace(logits=self.classifier(pooled))
 
 
+class Wiping(nn.Module):
+    """Pools, and writes over what it has read."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        pooled = features.mean(2, keepdim=True)
+        features.zero_()
+        return pooled
+
+
 class Unfolded(nn.Module):
     """Its patches are cut by `unfold`, so that no module returns a map; tokens come before the batch."""
 
@@ -261,6 +270,13 @@ def test_windows_are_no_images() -> None:
     network, images = randomized(lambda: timm_swin(64, 64)), torch.randn(2, 3, 64, 64, dtype=torch.double)
     with pytest.raises(InputError, match=r"output \(32, 16, 12\) is no spatial map .*4 x 4"):
         explain(network, images, method="grad_cam", layer="layers.0.blocks.0.attn")
+
+
+def test_what_is_written_over_once_it_was_read_has_been_read() -> None:
+    network, images = randomized(lambda: Hub(merging=True)), torch.randn(1, 3, 64, 96, dtype=torch.double)
+    expected = explain(network, images, CLASS, method="grad_cam")
+    network.pooler = Wiping()
+    torch.testing.assert_close(explain(network, images, CLASS, method="grad_cam"), expected)
 
 
 def test_a_head_of_zeros_reads_nothing() -> None:
