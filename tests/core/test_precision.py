@@ -161,7 +161,8 @@ def test_the_default_of_torch_still_gives_way() -> None:
     script = """
 import os, torch
 from perceptual_lib.core.precision import PRECISIONS, computing
-child = os.fork()
+if child := os.fork():
+    os.wait()
 for precision in () if child else PRECISIONS:
     with computing(precision, torch.device("cpu")):
         pass
@@ -169,8 +170,6 @@ cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
 said = [cudnn.conv.fp32_precision, matmul.fp32_precision]
 torch.backends.fp32_precision = "ieee"
 print(said, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, matmul.fp32_precision)
-if child:
-    os.wait()
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     without, behind = said.splitlines()
