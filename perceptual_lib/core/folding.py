@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import ask
+from perceptual_lib.core.graphs import tensors_of
 
 TOLERANCE = 1e-3  # of the largest logit, between folded and plain
 
@@ -98,8 +99,7 @@ class Finder(TorchFunctionMode):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        owners = [own for each in network.modules() for own in (vars(each), each._parameters, each._buffers)]
-        self.held = {id(value) for own in owners for value in own.values()}
+        self.held = {*map(id, tensors_of(network))}
         self.calls: list[Call | None] = []
         self.makers: dict[int, Call] = {}  # by the ids of their outputs,
         self.outputs: list[Tensor] = []  # which are kept, so that no other output gets the id of one

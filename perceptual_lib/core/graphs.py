@@ -219,6 +219,10 @@ def parts_of(network: nn.Module) -> list[object]:
 def state_of(network: nn.Module) -> object:
     """Tells whether a network is the same as before: its parts; where its tensors are, also those that are plain
     attributes, and how often each was written."""
+    return parts_of(network), [(each.data_ptr(), each._version) for each in tensors_of(network)]
+
+
+def tensors_of(network: nn.Module) -> list[Tensor]:
+    """Its weights and buffers, and those that are plain attributes."""
     owners = [own for each in network.modules() for own in (vars(each), each._parameters, each._buffers)]
-    tensors = [value for own in owners for value in own.values() if isinstance(value, Tensor)]
-    return parts_of(network), [(each.data_ptr(), each._version) for each in tensors]
+    return [value for own in owners for value in own.values() if isinstance(value, Tensor)]
