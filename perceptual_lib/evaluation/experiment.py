@@ -90,6 +90,10 @@ class Experiment(ABC):
         """The first so many pictures, which settings are chosen on."""
         return tuple(self.pictures[:count])
 
+    def asked_ranges(self) -> tuple[Any, ...]:
+        """The pictures that ranges of layers are tried on."""
+        return self.first(self.section.ranges)[len(self.first(self.section.ranges_after)) :]
+
     @property
     def rows(self) -> list[Row]:
         """What is compared."""
@@ -103,8 +107,8 @@ class Experiment(ABC):
         ]
 
     def range_rows(self) -> list[Row]:
-        """What layers are chosen from (Fig. 5): every contiguous range of them held, on the first pictures."""
-        few = self.first(self.section.ranges)
+        """What layers are chosen from (Fig. 5): every contiguous range of them held."""
+        few = self.asked_ranges()
         ranges = layer_ranges(self.run.ask("activations"), self.section.granularity) if few else []
         return [self.tried("range", method, few, layers=each) for each in ranges for method in self.range_methods]
 

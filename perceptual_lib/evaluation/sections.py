@@ -111,6 +111,7 @@ class RowsSection(ExperimentSection):
 
     subsets: dict[str, PositiveInt] = {}  #: how many, drawn with a fixed seed, for methods that cost too much for all
     ranges: NonNegativeInt = 0  #: on the first so many every contiguous range of layers is held in turn (Fig. 5)
+    ranges_after: NonNegativeInt = 0  #: but not on the first so many of these
     granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; stages change the resolution
 
 

@@ -39,6 +39,7 @@ class Claim:
     """The paper's own numbers, of ours and of the best rival, where one of its tables has them."""
     reason: str = ""  #: why they are read so, from the paper's words, where that is not plain
     pooled: bool = False  #: whether the exploratory and the confirmatory run together decide it, too
+    further: bool = False  #: whether what the confirmatory run did not ask with ranges of layers decides it, too
 
     def __post_init__(self) -> None:
         if self.experiment not in ("", *GAMES):
@@ -104,17 +105,14 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 
 _TEXT = files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
-RUNS, NETWORKS, COMMITTED = map(yaml.safe_load(_TEXT).get, ("runs", "networks", "committed"))
-"""Folders of the exploratory and the confirmatory run, by these words; those of other networks; the commit of the
-rules, before all but the first."""
+RUNS, FURTHER, NETWORKS, COMMITTED = map(yaml.safe_load(_TEXT).get, ("runs", "further", "networks", "committed"))
+"""Folders of the exploratory and the confirmatory run, by these words; of what the second did not ask with ranges of
+layers; those of other networks; the commit of the rules, before all but the first."""
 
 CLAIMS = read_claims(_TEXT)
 """All of them, section by section."""
 
 CLEAR = [Verdict.REPRODUCED, Verdict.NOT_REPRODUCED]
-
-POOLED = [place for place, claim in enumerate(CLAIMS) if claim.pooled]
-"""Places of those that both runs together decide, too."""
 
 
 def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
@@ -200,21 +198,46 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
     return pd.DataFrame(lines.values(), index=list(lines), columns=columns)
 
 
-def pooled_scoreboard(*runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The scoreboard of both runs as one, of the claims that these decide, too; of a run alone that of no claim."""
-    return scoreboard(pool(*runs), POOLED) if len(runs) == 2 else scoreboard({}, [])
+def not_asked(run: Mapping[str, pd.DataFrame], further: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The tables, by game, of what a run did not ask with ranges of layers: its own lines of these photographs or
+    scenes, and those of ranges, which a `further` run has."""
+    found = {}
+    for name in run.keys() & further.keys():
+        unit = "scene" if "scene" in further[name] else "photograph"
+        ranges = further[name].query("role == 'range'")
+        own = run[name][(run[name].role != "range") & run[name][unit].isin(ranges[unit])]
+        asked = run[name].loc[run[name].role == "range", unit]
+        found[name] = pd.concat([own, ranges])[lambda lines, unit=unit, asked=asked: ~lines[unit].isin(asked)]
+    return found
 
 
-def decided(boards: Mapping[str, pd.DataFrame], pooled: pd.DataFrame) -> pd.DataFrame:
-    """Each claim by the first of several scoreboards that has its data, and, where that leaves it undecided, by that
-    of both runs pooled; `by` says whose, by their titles."""
+def later_scoreboards(
+    runs: Sequence[Mapping[str, pd.DataFrame]], further: Mapping[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """By title the scoreboards of the claims that more than the confirmatory run decides, as far as it is there, see
+    `Claim`: it together with the exploratory one, and a further run of it. `runs` are these two, the confirmatory one
+    first; of a run alone there are none."""
+    if len(runs) != 2:
+        return {}
+    asked = {"both runs pooled": ("pooled", pool(*runs)), "the further run": ("further", not_asked(runs[0], further))}
+    boards = {
+        title: scoreboard(tables, [place for place, claim in enumerate(CLAIMS) if getattr(claim, which)])
+        for title, (which, tables) in asked.items()
+    }
+    return {title: board[board.verdict != Verdict.NEEDS_DATA] for title, board in boards.items()}
+
+
+def decided(boards: Mapping[str, pd.DataFrame], later: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each claim by the first of several scoreboards that has its data, and, where that leaves it undecided, by the
+    first of the `later` ones that decides it; `by` says whose, by their titles."""
     (first, board), *others = boards.items()
     board = board.assign(by=first)
     for title, other in others:
         lacking = (board.verdict == Verdict.NEEDS_DATA) & (other.verdict != Verdict.NEEDS_DATA)
         board = board.mask(lacking, other.assign(by=title))
-    pooled = pooled[pooled.verdict.isin(CLEAR) & (board.verdict == Verdict.UNDECIDED).reindex(pooled.index)]
-    board.loc[pooled.index] = pooled.assign(by="both runs pooled")
+    for title, other in later.items():
+        clear = other[other.verdict.isin(CLEAR) & (board.verdict == Verdict.UNDECIDED).reindex(other.index)]
+        board.loc[clear.index] = clear.assign(by=title)
     return board
 
 

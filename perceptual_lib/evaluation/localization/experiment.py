@@ -26,7 +26,7 @@ class Localization(Experiment):
 
     @property
     def rows(self) -> list[Row]:
-        if not (few := self.first(self.section.ranges)):
+        if not (few := self.asked_ranges()):
             return super().rows
         # No layers are the corner of the guided variant's triangle, too; the unguided one's is the table's row.
         corner = Row("range", "perceptual_guided", self.settings("no_perceptual"), few)

@@ -1,25 +1,30 @@
 """Verdicts of an exploratory and of a confirmatory run, whose rules were committed between them."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from perceptual_lib.book.scoreboard import CLAIMS, Verdict, scoreboard
 from perceptual_lib.book.scoreboard.claims import (
     COMMITTED,
+    FURTHER,
     NETWORKS,
     RUNS,
     changed,
     decided,
+    later_scoreboards,
+    not_asked,
     on_shared_photographs,
     pool,
-    pooled_scoreboard,
     published_networks,
     published_runs,
     read_claims,
 )
+from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.evaluation.publishing import publish
 
 
@@ -32,7 +37,8 @@ def test_the_rules_are_those_that_were_committed() -> None:
     later = [
         claim for claim in CLAIMS if claim.sample.get("name") == "every_range"
     ]  # of the paper's own networks alone
-    assert committed == [claim for claim in CLAIMS if claim.experiment and claim not in later]
+    ours = [replace(claim, further=False) for claim in CLAIMS if claim.experiment and claim not in later]
+    assert committed == ours
 
 
 def again(table: pd.DataFrame, worse: float = 0.0) -> pd.DataFrame:
@@ -45,14 +51,15 @@ def test_the_first_board_that_has_its_data_decides_a_claim() -> None:
     verdicts = {"new": [Verdict.REPRODUCED, Verdict.NEEDS_DATA, Verdict.NEEDS_DATA], "old": [Verdict.UNDECIDED] * 2}
     verdicts["old"] += [Verdict.NEEDS_DATA]
     boards = {title: pd.DataFrame({"verdict": each, "n": len(title)}) for title, each in verdicts.items()}
-    found = decided(boards, pooled_scoreboard({}))
+    found = decided(boards, {})
     assert found.verdict.tolist() == [Verdict.REPRODUCED, Verdict.UNDECIDED, Verdict.NEEDS_DATA]
     assert found.by.tolist() == ["new", "old", "new"]
     pooled = pd.DataFrame({"verdict": [Verdict.NOT_REPRODUCED] * 2, "n": 6})  # which decides what is left undecided
-    found = decided(boards, pooled)
+    unclear = pooled.assign(verdict=Verdict.UNDECIDED)
+    found = decided(boards, {"unclear": unclear, "pooled": pooled, "too late": pooled})
     assert found.verdict.tolist() == [Verdict.REPRODUCED, Verdict.NOT_REPRODUCED, Verdict.NEEDS_DATA]
-    assert found.by.tolist() == ["new", "both runs pooled", "new"] and found.n.tolist() == [3, 6, 3]
-    assert decided(boards, pooled.assign(verdict=Verdict.UNDECIDED)).by.tolist() == ["new", "old", "new"]
+    assert found.by.tolist() == ["new", "pooled", "new"] and found.n.tolist() == [3, 6, 3]
+    assert decided(boards, {"unclear": unclear}).by.tolist() == ["new", "old", "new"]
 
 
 def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_path) -> None:
@@ -69,10 +76,38 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     moved = changed(before, after)
     assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
     assert set(moved.how) == {"the other way round now"}
-    both = pooled_scoreboard(*runs.values())
-    assert set(both.index) == {place for place, claim in enumerate(CLAIMS) if claim.pooled}
-    games_of_both = both[both.verdict != Verdict.NEEDS_DATA]
-    assert len(games_of_both) > 3 and (games_of_both.n == 2 * after.n[games_of_both.index]).all()
+    later = later_scoreboards(list(runs.values()), {})
+    both = later["both runs pooled"]
+    assert len(both) > 3 and all(CLAIMS[place].pooled for place in both.index)
+    assert (both.n == 2 * after.n[both.index]).all() and later["the further run"].empty
+    assert later_scoreboards([games], {}) == {}
+
+
+def test_a_further_run_decides_by_what_was_not_asked_with_ranges(few_resamples) -> None:
+    def lines(role: str, method: str, layers: str, photographs: str, error: float) -> pd.DataFrame:
+        hits = [np.full(250, error == 0.0)] * len(photographs)
+        about = {"role": role, "method": method, "settings": f'{{"layers": "{layers}"}}', "sigma": 0.0}
+        about |= {"selection": False, "failure": ""}
+        return pd.DataFrame({**about, "photograph": list(photographs), "hits": hits})
+
+    run = [lines("table", "no_perceptual", "[]", "abcdefgh", 1.0)]
+    run += [lines("range", "perceptual", layers, "ab", 1.0) for layers in ("0-2", "0-3")]
+    new = pd.concat([lines("range", "perceptual", layers, "bcdefgh", 0.0) for layers in ("0-2", "0-3")])
+    tables = {"localization": pd.concat(run)}
+    (found,) = not_asked(tables, {"localization": new, "pointing": new}).values()
+    assert set(found.photograph) == set("cdefgh") and (found.role == "range").sum() == 12 and len(found) == 18
+    board = later_scoreboards([tables, {}], {"localization": new})["the further run"]
+    assert all(CLAIMS[place].further for place in board.index) and (board.n == 6).all()
+    (most,) = [place for place in board.index if CLAIMS[place].sample["name"] == "most_or_none"]
+    assert board.verdict[most] == Verdict.REPRODUCED  # with layers no error, without them nothing else
+
+
+def test_the_further_run_asks_what_the_confirmatory_one_did_not() -> None:
+    confirmatory, further = (load_profile(name) for name in (RUNS["confirmatory"], FURTHER))
+    for game in further.games:
+        asked, more = getattr(confirmatory, game), getattr(further, game)
+        assert more.ranges_after == asked.ranges and not more.methods
+    assert [*further.games] == sorted({claim.experiment for claim in CLAIMS if claim.further})
 
 
 def test_how_a_verdict_changed() -> None:

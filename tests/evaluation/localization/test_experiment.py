@@ -41,6 +41,8 @@ def test_the_rows_of_a_profile(tmp_path, of_profiles) -> None:
         *(("weight", method, "0-0", 7.0) for method in both),
     ]
     assert {row.photographs for row in rows[5:]} == {tuple(of_profiles[:2])}
+    others = experiment(tmp_path, ranges=5, ranges_after=2).rows
+    assert {row.photographs for row in others if row.role == "range"} == {tuple(of_profiles[2:5])}
     assert rows[0].settings == {} and rows[1].settings == {"samples": 2}
     assert rows[2].settings["layers"] == [] and rows[3].settings["max_iter"] == 2
 
