@@ -173,7 +173,7 @@ def test_a_profile_builds_on_another(tmp_path) -> None:
 def test_unknown_and_missing_profiles(tmp_path) -> None:
     with pytest.raises(
         InputError,
-        match="no profile 'demmo'; there are demo, imagenet-300, imagenet-700, imagenet-700-further, lite1, lite2, paper",
+        match="no profile 'demmo'; there are demo, imagenet-300, imagenet-700, imagenet-700-further, lite1, lite2",
     ):
         load_profile("demmo")
     with pytest.raises(InputError, match="cannot be read"):
