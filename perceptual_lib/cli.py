@@ -206,6 +206,9 @@ def results(
             raise InputError(f"nothing of {profile} is finished; compute it: perceptual-ball run {profile}")
         for each in experiments:
             tables = each.overview() if len(each.table) else {}
+            tables = {title: table for title, table in tables.items() if len(table)}
+            if len(each.table) and not tables:
+                typer.echo(f"{each.name}: it has ranges of layers alone, and no table is of them.")
             for title, table in tables.items():
                 if len(experiments) > 1 or len(tables) > 1:
                     typer.echo(f"# {title}")

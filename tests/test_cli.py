@@ -17,6 +17,7 @@ from stand_ins import leftovers
 from perceptual_lib import load_photographs
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.profile import load_profile
+from perceptual_lib.evaluation.publishing import load_results
 from perceptual_lib.runs.store import Store
 
 
@@ -203,6 +204,27 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     assert names == {f"{name}.parquet" for name in ("localization", "insertion_deletion", "pointing", "randomization")}
     status, _, err = run("run", "smoke", "--experiment", "pionting")
     assert status == 2 and "there is no experiment 'pionting'; there are change, localization, " in err
+
+
+def test_ranges_alone(run, tmp_path) -> None:
+    """A run of ranges of layers, and not on the first picture: of whose methods it has none of a table."""
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(
+        "base: smoke\nperturbation: {max_iter: 1}\nbatch_size: 8\nlocalization: {methods: [], ranges: 3, ranges_after: 1}\n"
+        "insertion_deletion: null\npointing: null\nrandomization: null\nchange: null"
+    )
+    chosen = [profile, "--store", tmp_path / "store"]
+    status, out, _ = run("run", *chosen, "--only", "perceptual", "--dry-run")
+    assert status == 0 and "To compute: " in out
+    assert run("run", *chosen)[0] == 0
+    status, out, err = run("results", *chosen, "--publish", tmp_path / "published")
+    assert (
+        status == 0 and err == "" and out == "localization: it has ranges of layers alone, and no table is of them.\n"
+    )
+    published = load_results(tmp_path / "published", "localization")
+    assert set(published.table.photograph) == {"imagenet_01", "imagenet_02"} and published.n == 2
+    status, _, err = run("run", *chosen, "--limit", "1")
+    assert status == 2 and "mine has no row of any method on 1 photograph." in err
 
 
 def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:

@@ -200,7 +200,7 @@ def fits(axes: Mapping[str, ArrayLike]) -> Figure:
 def forest(panels: Mapping[str, Mapping[str, Estimate]], xlabel: str, higher_is_better: bool = False) -> Figure:
     """Differences with their intervals, one below the other, on one axis; a panel for each group, by its title.
 
-    One that is better than 0 has the colour of the perceptual method, and one whose interval includes 0 is grey.
+    One that is better than 0 has the colour of the perceptual method, and one on no `side` of it is grey.
     """
     below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
     counts = [len(estimates) for estimates in panels.values()]
@@ -208,9 +208,9 @@ def forest(panels: Mapping[str, Mapping[str, Estimate]], xlabel: str, higher_is_
     figure, axes = plt.subplots(len(counts), 1, sharex=True, squeeze=False, layout="constrained", **shape)
     for panel, (title, estimates) in zip(axes.flat, panels.items(), strict=True):
         rows = pd.DataFrame([vars(estimate) for estimate in estimates.values()], list(map(in_print, estimates)))
-        colours = np.select([rows.high < 0, rows.low > 0], [below, above], NEUTRAL)
+        colours = [(NEUTRAL, above, below)[estimate.side] for estimate in estimates.values()]
         panel.axvline(0, color=NEUTRAL, linewidth=0.8)
-        sns.stripplot(x=rows.value, y=rows.index, hue=rows.index, palette=list(colours), size=6, jitter=False, ax=panel)
+        sns.stripplot(x=rows.value, y=rows.index, hue=rows.index, palette=colours, size=6, jitter=False, ax=panel)
         panel.hlines(range(len(rows)), rows.low, rows.high, colors=colours)
         panel.set(title=title, xlabel=xlabel, ylabel="", ylim=(len(rows) - 0.5, -0.5))
         panel.label_outer()

@@ -123,6 +123,7 @@ class Experiment(ABC):
         if unknown := sorted(changed.keys() - method.settings.keys()):
             known = ", ".join(method.settings) or "none"
             raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")
+        method.check_types(changed)
         if not method.ours:
             return changed
         free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if name == "no_perceptual" else {}
@@ -165,7 +166,9 @@ class Experiment(ABC):
         rows = [row for row in self.rows if not self.only or row.method in self.only]
         pieces = [(row.about, shard) for row in rows for shard in self.shards_of(row)]
         if not pieces:
-            raise InputError(f"profile {self.profile.name} has no row of {' or '.join(self.only) or 'any method'}.")
+            count, methods = len(self.pictures), " or ".join(self.only) or "any method"
+            where = f"on {count} {self.unit}{'s' * (count != 1)}"
+            raise InputError(f"profile {self.profile.name} has no row of {methods} {where}.")
         return pieces
 
     @property
@@ -247,7 +250,8 @@ class Experiment(ABC):
     @property
     def manifest(self) -> dict[str, Any]:
         """What made the table, as JSON; seconds are those of workers, maps that other experiments share included."""
-        images = [(picture.name, digest(picture)) for picture in self.pictures]
+        asked = {picture.name for row in self.rows for picture in row.photographs}
+        images = [(picture.name, digest(picture)) for picture in self.pictures if picture.name in asked]
         return {
             "experiment": self.name,
             "profile": self.profile.model_dump(mode="json", exclude=set(GAMES) - {self.name}),

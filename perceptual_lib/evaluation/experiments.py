@@ -40,7 +40,7 @@ def experiments_of(
     from the arguments of `load_classifier` to what computes; with `names` there are only these experiments; the rest is
     as for `Experiment`. Raises InputError for an experiment that there is not, or none, and as that does.
     """
-    names = names or [name for name in profile.games if not only or set(only) & set(getattr(profile, name).methods)]
+    names = names or [name for name in profile.games if not only or set(only) & _methods_of(profile, name)]
     kinds = [find_game(name) for name in names]
     if not kinds:
         raise InputError(f"profile {profile.name} has no experiment with {' or '.join(only) or 'any method'}.")
@@ -57,6 +57,12 @@ def experiments_of(
             executor.close()
         for experiment in experiments:
             experiment.run.executor = Local(experiment.classifier(profile).model_dump())
+
+
+def _methods_of(profile: Profile, game: str) -> set[str]:
+    """Those of its table, and those that ranges of layers are tried with."""
+    section = getattr(profile, game)
+    return {*section.methods, *(find_game(game).range_methods if getattr(section, "ranges", 0) else ())}
 
 
 def play(

@@ -114,6 +114,13 @@ class RowsSection(ExperimentSection):
     ranges_after: NonNegativeInt = 0  #: but not on the first so many of these
     granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; stages change the resolution
 
+    @model_validator(mode="after")
+    def check_ranges(self) -> Self:
+        """Raise an error where nothing is left to try ranges on."""
+        if self.ranges_after and self.ranges_after >= self.ranges:
+            raise ValueError(f"ranges_after is {self.ranges_after}, and must be below ranges, {self.ranges}.")
+        return self
+
 
 def _check_tried(pinned: Iterable[float], sigmas: list[float]) -> None:
     if other := {*pinned} - {*sigmas}:

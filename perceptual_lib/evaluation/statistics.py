@@ -4,6 +4,7 @@ A statistic here is a function of means over images. A resample weights the imag
 are one matrix product. Estimates of the same number of images with the same seed use the same resamples.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,13 @@ from numpy.typing import ArrayLike
 from perceptual_lib.core.errors import InputError
 
 Statistic = Callable[[np.ndarray], np.ndarray]
+ALPHA = 0.05
+DECIMALS = 12  # of an estimate: behind them is what rounding left, which differs from processor to processor
+
+
+def fewest(comparisons: int = 1) -> int:
+    """Rows that a comparison needs, where so many are made at once: two-sided sign test, all pairs pointing one way."""
+    return math.ceil(math.log2(2 * max(comparisons, 1) / ALPHA))
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,16 @@ class Estimate:
     low: float | np.ndarray  #: of the same shape, for 95 % the 2.5th percentile over the resamples
     high: float | np.ndarray  #: for 95 % the 97.5th
     n: int  #: images that entered
+
+    def __neg__(self) -> "Estimate":
+        """The same difference, the other way round."""
+        return Estimate(0.0 - self.value, 0.0 - self.high, 0.0 - self.low, self.n)
+
+    @property
+    def side(self) -> int:
+        """Of a number: on which side of 0 all of the interval lies, 1 or -1; 0 where 0 is in it, or of fewer images
+        than `fewest`, whose interval promises too much."""
+        return 0 if self.n < fewest() else int(self.low > 0) - int(self.high < 0)
 
 
 def plain(means: np.ndarray) -> np.ndarray:
@@ -93,5 +111,5 @@ def _resample(values: ArrayLike, resamples: int, seed: int) -> tuple[np.ndarray,
 def _estimate(value: float | np.ndarray, resampled: np.ndarray, n: int, confidence: float = 0.95) -> Estimate:
     """With the percentiles over resamples (R, ...)."""
     tail = 50 * (1 - confidence)
-    low, high = np.percentile(resampled, [tail, 100 - tail], axis=0)
-    return Estimate(value, low, high, n)
+    found = value, *np.percentile(resampled, [tail, 100 - tail], axis=0)
+    return Estimate(*(np.round(each, DECIMALS) + 0.0 for each in found), n)  # of shares, a bound is often 0 itself

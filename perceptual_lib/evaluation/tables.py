@@ -80,12 +80,6 @@ def paper_table(name: str) -> pd.DataFrame:
     return pd.read_csv(Path(__file__).parent / "paper" / f"{name}.csv", index_col="method")
 
 
-def not_played(table: pd.DataFrame, name: str) -> list[str]:
-    """The methods of a table of the paper's that an experiment's table lacks."""
-    methods = paper_table(name).index.unique()
-    return methods[~methods.isin(table.method[table.role == "table"])].tolist()
-
-
 def format_cell(value: object) -> str:
     """A cell: "0.41 (0.36 to 0.47)" for an estimate, three digits where the interval is narrow; "" for nothing."""
     if isinstance(value, Estimate):

@@ -23,6 +23,12 @@ Passes = tuple[int | str, int | str] | Callable[[Mapping[str, Any]], tuple[int, 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
+def _kind(value: object) -> str:
+    """In words, of what YAML can say; "" of anything else."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a word"}
+    return kinds.get(type(value), "")
+
+
 @dataclass(frozen=True)
 class Method:
     """An explanation method. Its function gets the network in evaluation mode, and gradients disabled."""
@@ -46,6 +52,12 @@ class Method:
         parameters = list(inspect.signature(self.function).parameters.values())[3:]
         own = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
         return own | {each.name: None for each in fields(Settings) if self.ours and each.name not in own}
+
+    def check_types(self, settings: Mapping[str, Any]) -> None:
+        """Raise InputError for a setting that is no number, word or truth value where its default is one."""
+        for name, value in settings.items():
+            if (kind := _kind(self.settings[name])) and _kind(value) != kind:
+                raise InputError(f"{name} of {self.name} is {value!r}, and must be {kind}.")
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Passes of the network for one image, forward and backward; other settings have their defaults."""

@@ -124,6 +124,10 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("- a\n- b", "must be a mapping"),
         ("a: [", "is not YAML"),
         ("description: x\nsigma: 3\nsigma: 4", "is not YAML: sigma is said twice"),
+        (
+            "description: x\nchange: {ranges: 3, ranges_after: 3}",
+            "change: ranges_after is 3, and must be below ranges, 3",
+        ),
         ("description: x\nlocalization: {sigmas: [1, 2.5, 1.0]}", "localization.sigmas: 1.0 is said twice"),
         ("description: x\nlocalization: {sigmas: []}", "localization.sigmas is"),
         ("description: x\nlocalization: {sigmas: [.inf]}", "localization.sigmas.0 is inf"),

@@ -102,6 +102,10 @@ def by_failure(manifest: dict) -> list[str]:
     [
         ({"perturbation": {"layer_weight": 2.0, "layers": "0-0", "max_iter": 2}}, "with other perturbation"),
         ({"localization": {"methods": ["perceptual"], "sigmas": [1.0]}}, "with other sigmas"),
+        (
+            {"localization": {"methods": ["perceptual"], "sigmas": [0.0], "ranges": 4, "ranges_after": 2}},
+            "with other ranges_after",
+        ),
         ({"limit": 2}, "with other photographs"),
         ({"network": 1}, "with other weights"),
         ({"name": "another"}, "is of the profile mine"),

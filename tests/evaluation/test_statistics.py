@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perceptual_lib import InputError
-from perceptual_lib.evaluation.statistics import bootstrap, crossed_bootstrap, resampling_weights
+from perceptual_lib.evaluation.statistics import Estimate, bootstrap, crossed_bootstrap, resampling_weights
 from perceptual_lib.evaluation.tables import difference_estimate
 
 
@@ -37,6 +37,22 @@ def test_coverage() -> None:
     samples = np.random.default_rng(0).random((400, 100)) < 0.3
     estimates = [bootstrap(sample, resamples=400, seed=seed) for seed, sample in enumerate(samples)]
     assert 0.9 <= np.mean([estimate.low <= 0.3 <= estimate.high for estimate in estimates]) <= 0.98
+
+
+@pytest.mark.parametrize("seed", [51, 93, 194, 255])
+def test_a_bound_that_is_0_is_0(seed: int) -> None:
+    """Of thirds, whose sums are never exact, whichever way the matrix product takes; and no -0 is printed."""
+    whole = np.random.default_rng(seed).integers(-3, 5, 40)
+    assert np.percentile((resampling_weights(40) * 40).round().astype(int) @ whole, 2.5) == 0
+    bounds = bootstrap(whole / 3).low, bootstrap(np.stack([whole / 3] * 3, 1)).low, bootstrap(-whole / 3).high
+    assert all(np.all(bound == 0) and not np.signbit(bound).any() for bound in bounds)
+
+
+def test_the_side_of_an_estimate() -> None:
+    estimates = [Estimate(0.5, 0.1, 0.9, 6), Estimate(0.5, 0.0, 0.9, 6), Estimate(-0.5, -0.9, -0.1, 6)]
+    assert [each.side for each in estimates] == [1, 0, -1] and [(-each).side for each in estimates] == [-1, 0, 1]
+    assert Estimate(0.5, 0.1, 0.9, 5).side == 0  # by chance, five pairs point one way once in sixteen times
+    assert -Estimate(1.0, 0.5, 2.0, 9) == Estimate(-1.0, -2.0, -0.5, 9)
 
 
 def test_a_choice_is_made_anew_in_each_resample() -> None:

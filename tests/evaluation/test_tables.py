@@ -9,7 +9,7 @@ import pytest
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import Estimate
-from perceptual_lib.evaluation.tables import format_cell, format_table, not_played
+from perceptual_lib.evaluation.tables import format_cell, format_table
 
 
 @pytest.fixture
@@ -18,15 +18,6 @@ def written_table() -> pd.DataFrame:
     return pd.DataFrame(
         {"n": [3, 0], "sigma": [2.5, np.nan], "held_out": estimates}, index=["my_method", r"50%|&#$^~{\}"]
     )
-
-
-def test_what_of_the_papers_table_is_not_there() -> None:
-    methods = "gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation normgrad".split()
-    more = ["selective_normgrad", "no_perceptual", "perceptual", "center"]
-    table = pd.DataFrame({"role": "table", "method": methods + more})
-    table.loc[len(table)] = "range", "rise"  # not of the table
-    assert not_played(table, "table3") == ["rise"]
-    assert not_played(table, "table2") == ["rise", "blur_difference"]
 
 
 def test_csv_gives_the_numbers_back(written_table) -> None:

@@ -132,8 +132,8 @@ class Explorer(Widget):
         methods = experiment.section.methods if methods is None else methods
         scores = table_scores(experiment.table if published is None else published)
         first = finished.first_traits(experiment.table, classifier, scores.get("perceptual"))
-        few = min(PHOTOGRAPHS, experiment.section.ranges or PHOTOGRAPHS)
-        pictures = experiment.pictures[: photographs or few]
+        few = (experiment.asked_ranges() or experiment.pictures)[:PHOTOGRAPHS]
+        pictures = experiment.pictures[:photographs] if photographs else few
         made = cls(classifier, pictures, methods, **(first | traits))
         made.maps, becomes = finished.maps_by_key(experiment, classifier, methods, made.subjects)
         ranges = finished.tried_ranges(experiment.table)

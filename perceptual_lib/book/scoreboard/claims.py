@@ -153,13 +153,18 @@ def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     pooled = {}
     for name in runs[0].keys() & runs[1].keys():
         tables = [run[name] for run in runs]
-        keys = [key for key in ("role", "method", "settings", "scale", "sigma", "seed", "stage") if key in tables[0]]
+        keys = _settings_of(tables[0])
         common = tables[0][keys].drop_duplicates().merge(tables[1][keys].drop_duplicates())
         tables = [table.merge(common) for table in tables]
         if "scene" in tables[0]:
             tables = [table.assign(scene=f"{n} " + table.scene) for n, table in enumerate(tables)]
         pooled[name] = pd.concat(tables, join="inner", ignore_index=True)
     return pooled
+
+
+def _settings_of(table: pd.DataFrame) -> list[str]:
+    """The columns that tell what lines are of, beside the picture."""
+    return [name for name in ("role", "method", "settings", "scale", "sigma", "seed", "stage") if name in table]
 
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
@@ -200,26 +205,28 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
 
 def not_asked(run: Mapping[str, pd.DataFrame], further: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """The tables, by game, of what a run did not ask with ranges of layers: its own lines of these photographs or
-    scenes, and those of ranges, which a `further` run has."""
+    scenes, and those of the same ranges with the same settings, which a `further` run has."""
     found = {}
     for name in run.keys() & further.keys():
-        unit = "scene" if "scene" in further[name] else "photograph"
-        ranges = further[name].query("role == 'range'")
-        own = run[name][(run[name].role != "range") & run[name][unit].isin(ranges[unit])]
-        asked = run[name].loc[run[name].role == "range", unit]
-        found[name] = pd.concat([own, ranges])[lambda lines, unit=unit, asked=asked: ~lines[unit].isin(asked)]
+        unit = "scene" if "scene" in run[name] else "photograph"
+        is_range = run[name].role == "range"
+        asked, own = run[name][is_range], run[name][~is_range]
+        ranges = further[name].merge(asked[_settings_of(asked)].drop_duplicates())
+        ranges = ranges[~ranges[unit].isin(asked[unit])]
+        found[name] = pd.concat([own[own[unit].isin(ranges[unit])], ranges], ignore_index=True)
     return found
 
 
 def later_scoreboards(
-    runs: Sequence[Mapping[str, pd.DataFrame]], further: Mapping[str, pd.DataFrame]
+    runs: Mapping[str, Mapping[str, pd.DataFrame]], further: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """By title the scoreboards of the claims that more than the confirmatory run decides, as far as it is there, see
-    `Claim`: it together with the exploratory one, and a further run of it. `runs` are these two, the confirmatory one
-    first; of a run alone there are none."""
-    if len(runs) != 2:
-        return {}
-    asked = {"both runs pooled": ("pooled", pool(*runs)), "the further run": ("further", not_asked(runs[0], further))}
+    """By title the scoreboards of the claims that more than the confirmatory run decides, see `Claim`: it together with
+    the exploratory one, and a further run of it. `runs` are the tables of these two that are there, by `RUNS`."""
+    asked = {}
+    if runs.keys() >= RUNS.keys():
+        asked["both runs pooled"] = "pooled", pool(*(runs[kind] for kind in RUNS))
+    if "confirmatory" in runs:
+        asked["the further run"] = "further", not_asked(runs["confirmatory"], further)
     boards = {
         title: scoreboard(tables, [place for place, claim in enumerate(CLAIMS) if getattr(claim, which)])
         for title, (which, tables) in asked.items()

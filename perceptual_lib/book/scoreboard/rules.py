@@ -26,9 +26,8 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.statistics import Estimate, Statistic, bootstrap, plain
+from perceptual_lib.evaluation.statistics import ALPHA, Estimate, Statistic, bootstrap, fewest, plain
 
-ALPHA = 0.05
 POWER = 0.8  # with which the rows that an undecided claim needs would decide it
 RESAMPLES = 10_000  # so that a thousandth of them is still ten
 EXCEPTIONS = 10  # "almost all" allows one in so many
@@ -63,11 +62,6 @@ class Finding:
 
 class MissingData(InputError):
     """A table lacks what a claim is about; the sentence says what."""
-
-
-def fewest(comparisons: int = 1) -> int:
-    """Rows that a comparison needs, where so many are made at once: two-sided sign test, all pairs pointing one way."""
-    return math.ceil(math.log2(2 * max(comparisons, 1) / ALPHA))
 
 
 def place(
@@ -280,7 +274,7 @@ def _interval(values: pd.Series | pd.DataFrame, comparisons: int = 1, statistic:
 
 
 def _intervals(gaps: pd.DataFrame, comparisons: int) -> dict[str, Estimate]:
-    """Of each column. Those that have the same rows are one matrix product, whose last bits may decide about a 0."""
+    """Of each column; those that have the same rows are one matrix product."""
     found = {}
     for names in gaps.columns.groupby([tuple(gaps[name].notna()) for name in gaps]).values():
         together = _interval(gaps[names], comparisons)

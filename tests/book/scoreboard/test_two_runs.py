@@ -76,11 +76,11 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     moved = changed(before, after)
     assert moved.section.to_list() == ["Abstract", "4"]  # whether the change lies inside the boxes
     assert set(moved.how) == {"the other way round now"}
-    later = later_scoreboards(list(runs.values()), {})
+    later = later_scoreboards(runs, {})
     both = later["both runs pooled"]
     assert len(both) > 3 and all(CLAIMS[place].pooled for place in both.index)
     assert (both.n == 2 * after.n[both.index]).all() and later["the further run"].empty
-    assert later_scoreboards([games], {}) == {}
+    assert later_scoreboards({"exploratory": games}, {}) == {}
 
 
 def test_a_further_run_decides_by_what_was_not_asked_with_ranges(few_resamples) -> None:
@@ -92,11 +92,12 @@ def test_a_further_run_decides_by_what_was_not_asked_with_ranges(few_resamples) 
 
     run = [lines("table", "no_perceptual", "[]", "abcdefgh", 1.0)]
     run += [lines("range", "perceptual", layers, "ab", 1.0) for layers in ("0-2", "0-3")]
-    new = pd.concat([lines("range", "perceptual", layers, "bcdefgh", 0.0) for layers in ("0-2", "0-3")])
+    new = pd.concat([lines("range", "perceptual", layers, "bcdefgh", 0.0) for layers in ("0-2", "0-3", "1-1")])
     tables = {"localization": pd.concat(run)}
     (found,) = not_asked(tables, {"localization": new, "pointing": new}).values()
+    # Those that were not asked, with what was asked of the others: nobody else had the range 1-1.
     assert set(found.photograph) == set("cdefgh") and (found.role == "range").sum() == 12 and len(found) == 18
-    board = later_scoreboards([tables, {}], {"localization": new})["the further run"]
+    board = later_scoreboards({"confirmatory": tables}, {"localization": new})["the further run"]
     assert all(CLAIMS[place].further for place in board.index) and (board.n == 6).all()
     (most,) = [place for place in board.index if CLAIMS[place].sample["name"] == "most_or_none"]
     assert board.verdict[most] == Verdict.REPRODUCED  # with layers no error, without them nothing else
