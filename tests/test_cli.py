@@ -210,7 +210,8 @@ def test_ranges_alone(run, tmp_path) -> None:
     """A run of ranges of layers, and not on the first picture: of whose methods it has none of a table."""
     profile = tmp_path / "mine.yaml"
     profile.write_text(
-        "base: smoke\nperturbation: {max_iter: 1}\nbatch_size: 8\nlocalization: {methods: [], ranges: 3, ranges_after: 1}\n"
+        "base: smoke\nperturbation: {max_iter: 1}\nbatch_size: 8\n"
+        "localization: {methods: [], ranges: 3, ranges_after: 1}\n"
         "insertion_deletion: null\npointing: null\nrandomization: null\nchange: null"
     )
     chosen = [profile, "--store", tmp_path / "store"]

@@ -1,8 +1,8 @@
 """What is found out about a network when it is first explained: whether what it says can be taken at its word."""
 
+import weakref
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ class Findings:
     notes: tuple[str, ...] = ()  # what users should know of it
 
 
+RESHAPED = frozenset("View ReshapeAlias UnsafeView Squeeze Unsqueeze Slice Select Clone Clamp ToCopy Permute".split())
+"""Operations, as autograd names them, that leave numbers as they are, or nearly."""
+
+
 class _Known(NamedTuple):
     """Of a network in a state."""
 
@@ -32,7 +36,7 @@ class _Known(NamedTuple):
     said: set[str]
 
 
-_known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
 
 
 def findings(model: nn.Module) -> Findings:
@@ -58,11 +62,22 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
 
 
 def _switches(network: nn.Module) -> list[object]:
-    """Attributes that a forward may ask for (numbers may be counters), and which buffers there are."""
+    """Attributes that a forward may ask for (numbers may be counters) or call, as what that is, and which buffers there
+    are."""
     modules = list(network.modules())
-    attributes = [value for each in modules for value in vars(each).values()]
+    attributes = [value for each in modules for value in (getattr(type(each), "forward", None), *vars(each).values())]
     missing = [value is None for each in modules for value in each._buffers.values()]
-    return [*(value for value in attributes if value is None or isinstance(value, (bool, str))), *missing]
+    switches = [value for value in attributes if value is None or isinstance(value, (bool, str))]
+    return [*switches, *missing, *(_reference(value) for value in attributes if callable(value))]
+
+
+def _reference(function: object) -> object:
+    """To a function, a method's own: what a network keeps must not keep that network."""
+    function = getattr(function, "__func__", function)
+    try:
+        return weakref.ref(function)
+    except TypeError:
+        return id(function)
 
 
 def _look(network: nn.Module, image: Tensor) -> Findings | None:
@@ -153,8 +168,11 @@ def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
 
 
 def _are_probabilities(scores: Tensor) -> bool:
-    """By their sums; or as a sigmoid computed them."""
-    if scores.grad_fn is not None and "SigmoidBackward" in scores.grad_fn.name():
+    """By their sums; or as a softmax or sigmoid computed them, of which some may be taken, in another shape."""
+    node = scores.grad_fn
+    while node is not None and (operation := node.name().partition("Backward")[0]) in RESHAPED:
+        node = node.next_functions[0][0]
+    if node is not None and operation in ("Sigmoid", "Hardsigmoid", "Softmax"):
         return True
     shares = scores.ndim == 2 and scores.shape[1] > 1 and (scores >= 0).all()
     return bool(shares and ((scores.float().sum(1) - 1).abs() < 1e-2).all())

@@ -55,6 +55,9 @@ NAMES: Mapping[Callable[..., Any], tuple[str, ...]] = {
 """Of what is given by position: torch hands on the rest by name where a function is written in Python."""
 
 
+FUSED = "weight", "bias", "running_mean", "running_var"
+
+
 def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
     """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another,
     in full precision also inside autocast."""
@@ -79,14 +82,14 @@ class Call:
 
     def __init__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.func, self.given = func, {**dict(zip(NAMES[func], args, strict=False)), **kwargs}
-        told_by = map(self.given.get, ("weight", "running_mean", "mode", "value"))
+        told_by = map(self.given.get, (*FUSED, "mode", "value"))
         self.known = func, tuple(self.given.get("pad", ())), *told_by  # of a set's elements, a tensor is itself alone
         self.takers: list[Call | None] = []  # calls that take the output and return values
         self.place = -1  # among all calls of the network
 
     def is_of(self, tensors: Collection[int]) -> bool:
         """Whether it is known by tensors of these ids: by one that is computed anew each time, it never is again."""
-        return all(each is None or id(each) in tensors for each in map(self.given.get, ("weight", "running_mean")))
+        return all(each is None or id(each) in tensors for each in map(self.given.get, FUSED))
 
 
 class Finder(TorchFunctionMode):
@@ -113,7 +116,7 @@ class Finder(TorchFunctionMode):
         call = Call(func, args, kwargs) if func in NAMES else None
         call = call if call and call.is_of(self.held) else None
         asked = getattr(func, "__name__", "") == "__get__"  # as for its shape
-        if isinstance(output, (Tensor, tuple, list)) and not asked:
+        if (isinstance(output, (Tensor, tuple, list)) and not asked) or func is Tensor.register_hook:
             for value in tree_leaves([args, kwargs]):
                 if id(value) in self.makers:
                     self.makers[id(value)].takers.append(call)

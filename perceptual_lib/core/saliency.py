@@ -8,7 +8,7 @@ from perceptual_lib.core.activations import trace
 from perceptual_lib.core.batches import portions
 from perceptual_lib.core.calling import ask, network_of, with_gradient
 from perceptual_lib.core.checks import ready, target_logits
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.selection import held_layers
 
 
@@ -73,18 +73,22 @@ def relative_changes(model: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
     """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
 
     model as for `perceptual_ball`; inputs, delta: (B, C, H, W). 0 where nothing moves.
-    InputError where no activation is seen.
+    InputError where no activation is seen, or delta is not of the inputs' shape.
     """
+    if delta.shape != inputs.shape:
+        raise InputError(f"delta must have the inputs' shape {tuple(inputs.shape)}, not {tuple(delta.shape)}.")
     found = []
     with ready(model, inputs, None, gradient=False) as (images, _):
-        for each in portions(model, torch.stack([images, images + delta], 1), None):
+        for each in portions(model, torch.stack([images, images + delta.to(images)], 1), None):
             (_, seen, before), (_, _, after) = (trace(network_of(model), some) for some in each[0].unbind(1))
             held_layers(None, seen)  # raises where there are none
+            if len(before) != len(after):
+                raise InputError(f"the network takes another path for the changed image{see('Another path')}.")
             sizes, moves = (
                 torch.stack([each.reshape(len(each), -1).norm(dim=1) for each in values])
                 for values in (before, [b - a for a, b in zip(before, after, strict=True)])
             )
-            found.append(torch.where(moves > 0, moves / sizes, 0))
+            found.append(torch.where(moves == 0, 0, moves / sizes))
     return torch.cat(found, 1)
 
 

@@ -73,13 +73,21 @@ SCALE_FREE: dict[str, Any] = {"layers": None, "layer_weight": 100.0, "normalize_
 
 def architecture(network: Any) -> str:
     """ "vgg16", "vgg19_bn" and so on, of torchvision or timm, by its convolutions and batch norms; "" for another."""
-    parts = [type(module).__name__ for module in network.modules()]
+    norms = [_norm(module) for module in network.modules()]
     channels = tuple(module.out_channels for module in network.modules() if type(module).__name__ == "Conv2d")
     for name, own in VGG_CHANNELS.items():
         # Linear layers may be convolutions: timm's but the last, of a network of regions all.
-        if channels in (own, (*own, 4096, 4096)) or channels[:-1] == (*own, 4096, 4096):
-            return name + ("_bn" if parts.count("BatchNorm2d") == len(own) else "")
+        if "other" not in norms and (channels in (own, (*own, 4096, 4096)) or channels[:-1] == (*own, 4096, 4096)):
+            return name + ("_bn" if norms.count("batch") >= len(own) else "")
     return ""
+
+
+def _norm(module: Any) -> str:
+    """Whether it is a "batch" norm, or the identity that fusing leaves of one, an "other" norm, or none."""
+    names = [kind.__name__ for kind in type(module).__mro__]
+    if names[0] == "Identity" or any("BatchNorm" in name for name in names):
+        return "batch"
+    return "other" if any("Norm" in name for name in names) else ""
 
 
 def suited(network: Any, **given: Any) -> Settings:

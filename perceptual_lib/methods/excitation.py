@@ -38,10 +38,12 @@ def excitation_backprop(network: nn.Module, images: Tensor, targets: Tensor | No
     layer = place(network_of(network), special(network).excitation_layer) if layer is None else layer
     with rules(WINNING):
         _, excitation = layer_gradient(network, images, targets, layer, stride=16)
-    if (most := float(excitation.sum((1, 2, 3)).max())) > 1.01:
+    most, least = float(excitation.sum((1, 2, 3)).max()), float(excitation.min())
+    if most > 1.01 or least < -1e-6:
+        what = f"{most:.2g} times the winning probability" if most > 1.01 else f"excitation below 0 ({least:.2g})"
         warn(
-            f"{most:.2g} times the winning probability arrives: something on the way has no rule, as attention, and "
-            f"passes its plain gradient{see('No spatial map')}."
+            f"{what} arrives: something on the way has no rule, as attention, and passes its plain gradient"
+            f"{see('No spatial map')}."
         )
     return enlarge(excitation.sum(1).relu(), images)
 

@@ -206,7 +206,7 @@ def pass_on(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
 def _where_active(func: Operation, *args: Any, **kwargs: Any) -> Tensor:
     """The operation's value, which lets only the positive part of its gradient back."""
     value = func(*args, **kwargs).clone()  # an in-place operation may follow, and is behind the hook
-    value.register_hook(lambda gradient: gradient.clamp(min=0))
+    value.register_hook(lambda gradient: None if gradient is None else gradient.clamp(min=0))
     return value
 
 

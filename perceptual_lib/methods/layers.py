@@ -127,7 +127,7 @@ class Shapes:
     @cached_property
     def maps(self) -> set[Grid]:
         """Those whose tokens are known."""
-        grids = (find_grid(shape, self.images) for shape in self.of.values() if self.tokens)
+        grids = (find_grid(shape, self.images) for shape in self.of.values() if self.tokens and not self.attends(shape))
         return {grid for grid in grids if grid}
 
     @cached_property
@@ -137,8 +137,18 @@ class Shapes:
 
     def grid(self, shape: tuple[int, ...]) -> Grid | None:
         """As `find_grid`."""
+        if self.attends(shape):
+            return None
         grid = find_grid(shape, self.images, self.maps)
         return grid if shape not in self.convolved or grid == shape[1:] else None
+
+    def attends(self, shape: tuple[int, ...]) -> bool:
+        """Whether it is that of attention, of so many tokens to each other, and no map that is a square."""
+        return (
+            len(shape) == 3
+            and shape[1] == shape[2]
+            and any(len(each) == 2 and each[0] == shape[1] for each in self.of.values())
+        )
 
 
 def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int | str:
@@ -212,7 +222,7 @@ def _last_read(seen: Shapes) -> tuple[str, Grid]:
         is_matrix = not any(module.children()) and any(each.ndim > 1 for each in module.parameters())
         if is_matrix or path in returned or not (isinstance(output, Tensor) and output.requires_grad):
             return None
-        if output.shape[:1] == (1,) and (grid := find_grid(tuple(output.shape[1:]), seen.images, seen.maps)):
+        if output.shape[:1] == (1,) and (grid := seen.grid(tuple(output.shape[1:]))):
             returned[path] = output, grid
             return output.clone()  # as in `layer_gradient`
         return None

@@ -177,6 +177,26 @@ def test_relative_changes_of_a_linear_network_by_hand() -> None:
     assert torch.allclose(relative_changes(network, images, delta), torch.tensor([[0.5, 1.0], [0.5, 1.0]]))
 
 
+def test_relative_changes_that_are_no_numbers_are_not_0() -> None:
+    network = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(12, 12), nn.ReLU())
+    images, delta = torch.rand(2, 3, 2, 2), torch.zeros(2, 3, 2, 2, dtype=torch.double)
+    delta[0, 0, 0, 0] = torch.nan
+    found = relative_changes(network, images, delta)
+    assert found[:, 0].isnan().all() and (found[:, 1] == 0).all() and found.dtype == torch.float32
+    with pytest.raises(InputError, match=r"delta must have the inputs' shape \(2, 3, 2, 2\), not \(2, 3, 1, 2\)"):
+        relative_changes(network, images, delta[:, :, :1])
+
+
+def test_relative_changes_on_another_path_are_one_sentence() -> None:
+    class Looking(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            value = images.relu()
+            return (value.sigmoid().relu() if images.mean() > 1 else value).mean((2, 3))
+
+    with pytest.raises(InputError, match="takes another path for the changed image"):
+        relative_changes(Looking(), torch.rand(1, 3, 2, 2), torch.full((1, 3, 2, 2), 5.0))
+
+
 @pytest.fixture
 def without_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What keeps the shape is left out: PyTorch has it for tensors on meta in Python, where it takes half the time."""

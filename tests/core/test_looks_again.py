@@ -1,6 +1,8 @@
 """What is found out about a network is of its state and of the size of its images; what is said of it is said once."""
 
+import gc
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -43,6 +45,71 @@ def test_what_is_said_of_a_network_is_said_once_whatever_the_sizes() -> None:
         for side in (*range(6, 12), *range(6, 12)):
             explain(body, torch.rand(1, 3, side, side), 1, method="gradient")
     assert sum("returns probabilities" in str(each.message) for each in caught) == 1
+
+
+class Called(nn.Module):
+    """Its last step may be exchanged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(3, 5, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.last = torch.sigmoid
+
+    def logits(self, images: Tensor) -> Tensor:
+        return self.body(images)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.body(images))
+
+
+def replaced(network: Called) -> None:
+    network.forward = network.logits
+
+
+def called(network: Called) -> None:
+    network.last = lambda scores: scores
+
+
+def redefined(network: Called) -> None:
+    type(network).forward = Called.logits
+
+
+@pytest.mark.parametrize("change", [replaced, called, redefined])
+def test_another_forward_is_looked_at(change) -> None:
+    """RISE adds its softmax to logits, and no other to probabilities."""
+    kind = type("Own", (Called,), {"forward": Called.forward})
+    network, images = kind(), torch.rand(1, 3, 8, 8)
+    settings = {"method": "rise", "samples": 8}
+    with pytest.warns(UserWarning, match="returns probabilities, not logits"):
+        explain(network, images, 1, **settings)
+    change(network)
+    torch.testing.assert_close(explain(network, images, 1, **settings), explain(network.body, images, 1, **settings))
+    forgotten = weakref.ref(network)
+    del network
+    gc.collect()
+    assert forgotten() is None
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        nn.Sequential(nn.Sigmoid(), nn.Flatten()),
+        nn.Sequential(nn.Flatten(), nn.Hardsigmoid()),
+        nn.Sequential(nn.Softmax(1), nn.Flatten(), nn.Hardtanh(0, 1)),
+    ],
+)
+def test_probabilities_are_known_in_another_shape(last: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 4), nn.AdaptiveAvgPool2d(1), last)
+    with pytest.warns(UserWarning, match="returns probabilities, not logits"):
+        explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+
+
+def test_tanh_is_no_probability() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Tanh())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
 
 
 def test_a_hook_that_comes_later_is_looked_at() -> None:

@@ -33,6 +33,7 @@ RETURNS = {
     "dict by name": lambda logits, features: {"probabilities": logits.softmax(1), "logits": logits},
     "object": lambda logits, features: Output(logits, (features,)),
     "tuple with nothing": lambda logits, features: (None, logits),
+    "a head beside maps": lambda logits, features: ({"cls": logits}, [features]),
 }
 
 
@@ -73,9 +74,20 @@ AMBIGUOUS = {
     "two of one kind": lambda logits, features: (logits, 2 * logits),
     "a dict of several": lambda logits, features: {"main": logits, "other": logits[:, :2]},
     "features alone": lambda logits, features: (features, features),
+    "several heads in one": lambda logits, features: {
+        "heads": {"a": logits, "b": logits[:, :2]},
+        "embedding": features,
+    },
+    "a head beside features": lambda logits, features: ({"cls": logits}, features.mean(1)),
     "no tensor": lambda logits, features: {"label": "cat"},
     "nothing": lambda logits, features: None,
 }
+
+
+def test_an_objective_of_whole_numbers_has_no_gradient_and_gets_a_sentence(tiny, images) -> None:
+    for objective in (lambda scores: scores[:, 0] > 0, lambda scores: scores.argmax(1)):
+        with pytest.raises(InputError, match=r"one number for each of \d images, not torch.(bool|int64) \(\d,\)"):
+            explain(tiny, images, objective=objective, method="rise", samples=3)
 
 
 @pytest.mark.parametrize("pack", AMBIGUOUS.values(), ids=AMBIGUOUS)

@@ -61,6 +61,15 @@ class Branching(nn.Module):
         if self.case == "a weight made anew":
             scale = self.another.weight.abs() + 1
             value = F.batch_norm(self.other(value), self.another.running_mean, self.another.running_var, scale)
+        if self.case == "biases of the image":
+            norm, bias = self.another, images.mean((0, 2, 3)).sum().expand(4)
+            value = F.batch_norm(self.other(value), norm.running_mean, norm.running_var, norm.weight, bias)
+            value = self.another(F.conv2d(value, self.other.weight, bias))
+        if self.case == "a hook on the way":
+            between = self.other(value)
+            if between.requires_grad:
+                between.register_hook(lambda gradient: gradient.clamp(min=0))
+            value = self.another(between)
         return value.square().mean((2, 3)) + value.amax((2, 3))
 
 
@@ -73,6 +82,8 @@ class Branching(nn.Module):
         ("batch statistics", 1),
         ("crosswise", 3),
         ("a weight made anew", 1),
+        ("biases of the image", 1),
+        ("a hook on the way", 1),
     ],
 )
 def test_what_is_folded(case: str, expected: int) -> None:
@@ -81,6 +92,9 @@ def test_what_is_folded(case: str, expected: int) -> None:
     with freeze(network):
         assert folded(network, images) == expected
         assert_alike(Passes(network), network, images)
+        passes = Passes(network)
+        passes(images)
+        assert_alike(passes, network, 2 * images + 1)  # what was computed of the first ones is not kept
 
 
 @pytest.mark.parametrize("case", ["looks", "looks for its norm", "looks crosswise"])

@@ -198,6 +198,23 @@ def test_a_known_network_is_known_inside_of_others(wrap, vgg16: Classifier) -> N
     torch.testing.assert_close(explain(wrapped, images, target, method="excitation_backprop"), expected)
 
 
+def test_excitation_below_0_is_said(images: torch.Tensor) -> None:
+    """A difference of features has no rule: of the second its plain gradient is passed on, with its sign."""
+
+    class Difference(nn.Module):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return values[:, :2] - values[:, 2:]
+
+    torch.manual_seed(0)
+    head = nn.Sequential(Difference(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 5))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), head).double()
+    with torch.no_grad():
+        network[0].bias[:2] += 5  # so that the difference is above 0
+        head[-1].weight.abs_()
+    with pytest.warns(UserWarning, match="excitation below 0 .* arrives: something on the way has no rule"):
+        explain(network, images, 1, method="excitation_backprop", layer="1")
+
+
 def test_more_than_the_winning_probability_is_said(images: torch.Tensor) -> None:
     class Squared(nn.Module):
         """A product of features, which has no rule: its gradient is twice of what should arrive, and more."""
@@ -212,3 +229,15 @@ def test_more_than_the_winning_probability_is_said(images: torch.Tensor) -> None
         network[-1].bias.zero_()
     with pytest.warns(UserWarning, match="times the winning probability arrives: something on the way has no rule"):
         explain(network, images, 1, method="excitation_backprop", layer="1")
+
+
+def test_attention_is_no_map() -> None:
+    """It is a square, as the image is, and of as many tokens as the blocks return."""
+    network, images = (
+        timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=24, depth=2, num_heads=2).double(),
+        torch.randn(1, 3, 64, 64, dtype=torch.double),
+    )
+    for block in network.blocks:
+        block.attn.fused_attn = False
+    with pytest.raises(InputError, match=r"output \(1, 2, 17, 17\) is no spatial map .* tokens of one \(4 x 4\)"):
+        explain(network, images, method="grad_cam", layer="blocks.1.attn.attn_drop")

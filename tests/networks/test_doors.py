@@ -1,5 +1,7 @@
 """A network is the same network by its name, as a module, in a classifier and in what others put around it."""
 
+import copy
+
 import numpy as np
 import pytest
 import timm
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, PerceptualBall, explain, load_classifier, perceptual_ball
 from perceptual_lib.core.saliency import saliency_map
+from perceptual_lib.core.settings import architecture
 from perceptual_lib.networks.classifier import stages
 
 
@@ -38,6 +41,23 @@ def test_an_architecture_has_its_settings_through_every_door(name) -> None:
     assert all(stages(door) == stages(by_name) for door in doors[:3])
     assert load_classifier(module).name == name
     assert load_classifier(module).settings == Classifier(module, name="mine").settings == by_name.settings
+
+
+def test_a_vgg_is_known_by_its_convolutions_whatever_became_of_its_norms() -> None:
+    with torch.device("meta"):
+        plain, normed = torchvision.models.vgg16(), torchvision.models.vgg16_bn()
+    assert (architecture(plain), architecture(normed)) == ("vgg16", "vgg16_bn")
+    for other, known in ((nn.SyncBatchNorm, "vgg16_bn"), (lambda _: nn.Identity(), "vgg16_bn"), (Grouped, "")):
+        network = copy.deepcopy(normed)
+        for place, module in enumerate(network.features):
+            if isinstance(module, nn.BatchNorm2d):
+                network.features[place] = other(module.num_features)
+        assert architecture(network) == known
+
+
+class Grouped(nn.GroupNorm):
+    def __init__(self, channels: int) -> None:
+        super().__init__(4, channels)
 
 
 def test_timms_networks_bring_their_preprocessing() -> None:
