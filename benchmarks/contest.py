@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.graphs import ASKED, Recorder
 from perceptual_lib.core.passes import Passes
 

@@ -7,9 +7,10 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.calling import HALF, first_weight, freeze, precision_of
+from perceptual_lib.core.calling import HALF, first_weight, precision_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import look_at
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.precision import computing
 
 Targets = None | int | Sequence[int] | Tensor

@@ -58,8 +58,12 @@ def _weighted(
 
 
 def _product(func: Operation, input: Tensor, other: Tensor, **more: Any) -> Tensor:
-    """A product of matrices: a linear layer where the second is constant."""
-    return func(input, other, **more) if is_open(other) or more else _weighted(lambda x, w, _: func(x, w), input, other)
+    """A product of matrices: a linear layer where one of them is constant."""
+    if more or is_open(input) == is_open(other):
+        return func(input, other, **more)
+    if is_open(other):
+        return _weighted(lambda x, w, _: func(w, x), other, input)
+    return _weighted(lambda x, w, _: func(x, w), input, other)
 
 
 def _averaged(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
@@ -87,9 +91,9 @@ def _multiplied(func: Operation, input: object, other: object, **more: Any) -> T
     """Multiplication by a constant or by a gate of fewer values, or division: the whole goes to what is multiplied."""
     if more or (is_open(input) and is_open(other) and input.shape == other.shape):
         return func(input, other, **more)  # neither is the gate of the other
-    value = max(filter(is_open, (input, other)), key=Tensor.numel)
+    value, is_gated = max(filter(is_open, (input, other)), key=Tensor.numel), is_open(input) and is_open(other)
     product = func(*(factor.detach().clone() if isinstance(factor, Tensor) else factor for factor in (input, other)))
-    return product + zero(value) if product.shape == value.shape else func(input, other)
+    return func(input, other) if is_gated and product.shape != value.shape else product + zero(value)
 
 
 WINNING: dict[str, Operation] = {

@@ -66,7 +66,8 @@ def layer_gradient(
         (gradient,) = torch.autograd.grad(own, caught[0], torch.ones_like(own), allow_unused=True)
     if gradient is None:
         raise InputError(
-            f"the class's score does not depend on the layer {layer!r}; name another{see('No spatial map')}."
+            f"the class's score does not depend on {'the last map' if layer is None else f'the layer {layer!r}'}; name "
+            f"{'a layer' if layer is None else 'another'}{see('No spatial map')}."
         )
     shape = tuple(caught[0].shape)
     if reshape is None:

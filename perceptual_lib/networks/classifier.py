@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from perceptual_lib.core.activations import Activation, trace
-from perceptual_lib.core.calling import Wrapper, first_weight, freeze, network_of
+from perceptual_lib.core.calling import Wrapper, first_weight, network_of
 from perceptual_lib.core.errors import InputError, nearest
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.selection import held_layers
 from perceptual_lib.core.settings import SCALE_FREE, architecture, suited

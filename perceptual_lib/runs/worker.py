@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 from perceptual_lib.core.activations import Activation
-from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.errors import MachineError, is_out_of_memory, is_the_machines, see
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.graphs import release
 from perceptual_lib.core.precision import computing
 from perceptual_lib.methods import find_method

@@ -14,7 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from perceptual_lib import InputError
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.saliency import relative_changes
 from perceptual_lib.core.selection import select_layers
 

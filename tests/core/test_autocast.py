@@ -9,8 +9,8 @@ from stand_ins import QUICK, TinyNetwork
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.folding import find_folds
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.lbfgs import minimize
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur, relative_changes

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import InputError, perceptual_ball
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.methods import METHODS, explain
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball, perturbations_by_layers
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.selection import held_layers, held_modules
 
 SETTINGS = {"layer_weight": 50.0, "normalize_layers": True, "max_iter": 15}

@@ -6,8 +6,8 @@ from passes import assert_alike, unsettled
 from torch import nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.folding import find_folds, fold
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.passes import Passes
 
 

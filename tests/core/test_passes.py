@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from perceptual_lib import Classifier, explain, perceptual_ball
-from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.folding import Bounded, PathChanged, find_folds, fold
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.passes import Passes
 
 FOLDED = {"resnet18": 20, "mobilenet_v2": 52, "vgg11_bn": 8, "googlenet": 57, "densenet121": 59, "mnasnet0_5": 52}

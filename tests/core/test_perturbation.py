@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from perceptual_lib import InputError, explain, perceptual_ball
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.perturbation import class_response, multiclass_margin
 from perceptual_lib.evaluation.change.protocol import perturbation_path
 

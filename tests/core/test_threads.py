@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.core.activations import trace
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.precision import computing, switches
 
 

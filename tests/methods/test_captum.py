@@ -10,7 +10,7 @@ from stand_ins import TinyNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.saliency import input_gradient
 from perceptual_lib.methods import PerceptualBall, explain
 from perceptual_lib.methods.gradients import guided_gradient

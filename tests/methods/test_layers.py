@@ -198,6 +198,44 @@ def test_a_known_network_is_known_inside_of_others(wrap, vgg16: Classifier) -> N
     torch.testing.assert_close(explain(wrapped, images, target, method="excitation_backprop"), expected)
 
 
+class Head(nn.Module):
+    """A linear layer, as people write one."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.weight = (
+            how,
+            nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double()),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        ways = {
+            "linear": lambda: nn.functional.linear(features, self.weight),
+            "weights first": lambda: (self.weight @ features[:, :, None]).squeeze(2),
+            "weights last": lambda: features @ self.weight.T,
+            "by elements": lambda: (features[:, None] * self.weight).sum(2),
+        }
+        return ways[self.how]()
+
+
+@pytest.mark.parametrize("how", ["weights first", "weights last", "by elements"])
+def test_excitation_passes_a_linear_layer_however_it_is_written(images: torch.Tensor, how: str) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    found, expected = (
+        explain(nn.Sequential(body, Head(each)), images, 1, method="excitation_backprop", layer="0.1")
+        for each in (how, "linear")
+    )
+    torch.testing.assert_close(found, expected)
+    assert expected.any()
+
+
+def test_lazy_layers_are_one_sentence(images: torch.Tensor) -> None:
+    network = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    with pytest.raises(InputError, match="has lazy layers, whose sizes are not known yet; call it once before"):
+        explain(network, images, 1, method="gradient")
+
+
 def test_excitation_below_0_is_said(images: torch.Tensor) -> None:
     """A difference of features has no rule: of the second its plain gradient is passed on, with its sign."""
 

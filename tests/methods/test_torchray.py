@@ -4,7 +4,7 @@ import pytest
 from agreement import TARGETS, assert_agree, out_of_place
 from torch import Tensor
 
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.methods import explain
 from perceptual_lib.methods.layers import enlarge
 from perceptual_lib.networks.classifier import Classifier

@@ -26,8 +26,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
 from perceptual_lib.core.activations import function_name
-from perceptual_lib.core.calling import freeze, network_of
+from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import suited

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from perceptual_lib.core.calling import freeze, logits_of
+from perceptual_lib.core.calling import logits_of
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.networks.classifier import Classifier

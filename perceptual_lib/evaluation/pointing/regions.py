@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceptual_lib.core.calling import freeze
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
 from perceptual_lib.methods.registry import find_method
 from perceptual_lib.networks.classifier import Classifier

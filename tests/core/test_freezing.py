@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
-from perceptual_lib.core.calling import freeze
+from perceptual_lib.core.freezing import freeze
 from perceptual_lib.core.saliency import class_gradient
 
 IMAGES = torch.rand(2, 3, 8, 8)
