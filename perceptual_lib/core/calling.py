@@ -91,6 +91,9 @@ def logits_of(output: Any) -> Tensor:
         )
     tensors = [part for part in tree_leaves(parts) if isinstance(part, Tensor)]
     scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
+    outer = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
+    if len(outer) == 1 and outer[0] is tensors[0]:  # what is deeper in, behind it, is more about them
+        scores = outer
     if len(scores) != 1:
         shapes = ", ".join(str(tuple(part.shape)) for part in tensors) or "none"
         raise InputError(

@@ -2,6 +2,8 @@
 
 import weakref
 from dataclasses import dataclass, replace
+from functools import partial
+from types import FunctionType, MethodType
 from typing import NamedTuple
 
 import torch
@@ -24,7 +26,10 @@ class Findings:
     notes: tuple[str, ...] = ()  # what users should know of it
 
 
-RESHAPED = frozenset("View ReshapeAlias UnsafeView Squeeze Unsqueeze Slice Select Clone Clamp ToCopy Permute".split())
+RESHAPED = frozenset(
+    """View ReshapeAlias UnsafeView Squeeze Unsqueeze Slice Select Index Split Expand Permute T Clone ToCopy
+    Clamp ClampMin ClampMax""".split()
+)
 """Operations, as autograd names them, that leave numbers as they are, or nearly."""
 
 
@@ -72,8 +77,13 @@ def _switches(network: nn.Module) -> list[object]:
 
 
 def _reference(function: object) -> object:
-    """To a function, a method's own: what a network keeps must not keep that network."""
-    function = getattr(function, "__func__", function)
+    """What tells a function from others, one that is made anew each time by its code; without keeping the network."""
+    if isinstance(function, partial):
+        function = function.func
+    if isinstance(function, MethodType):
+        function = function.__func__
+    if isinstance(function, FunctionType):
+        return function.__code__
     try:
         return weakref.ref(function)
     except TypeError:

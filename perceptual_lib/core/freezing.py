@@ -2,9 +2,13 @@
 it is left as it was."""
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from copy import copy
+from dataclasses import is_dataclass
 from itertools import chain
+from operator import is_
 from threading import RLock
 from typing import Any
 
@@ -19,7 +23,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.precision import Shared
 
 _eagerly = Shared()
-_locks = WeakIdKeyDictionary()  # of weights: networks that have one in common queue
+_locks = WeakIdKeyDictionary()  # of weights and modules: networks that have one in common queue
 
 
 def _called_eagerly() -> AbstractContextManager[Any]:
@@ -44,9 +48,10 @@ def freeze(network: nn.Module) -> Iterator[None]:
             [each for module in modules for each in getattr(module, kind).values() if each is not None]
             for kind in ("_parameters", "_buffers")
         )
-        owners: list[Any] = sorted(weights, key=id) or [network]
-        for weight in owners:  # in one order, so that no two wait for each other
-            held.enter_context(_locks.setdefault(weight, RLock()))
+        others = [module for module in modules if not type(module).__module__.startswith("torch.nn.")]
+        owners: list[Any] = sorted([*weights, *others], key=id) or [network]
+        for each in owners:  # in one order, so that no two wait for each other
+            held.enter_context(_locks.setdefault(each, RLock()))
         held.enter_context(_eagerly("eager", _called_eagerly))
         if any(map(is_lazy, weights + buffers)):
             raise InputError("the network has lazy layers, whose sizes are not known yet; call it once before.")
@@ -54,7 +59,6 @@ def freeze(network: nn.Module) -> Iterator[None]:
             raise InputError(
                 "the network was made inside torch.inference_mode, where nothing has a gradient; make it outside."
             )
-        others = [module for module in modules if not type(module).__module__.startswith("torch.nn.")]
         held.callback(_put_back_attributes, [(module, _attributes(module)) for module in others])
         modes = [(module, is_training(module)) for module in modules]
         training = any(mode for _, mode in modes)
@@ -64,7 +68,8 @@ def freeze(network: nn.Module) -> Iterator[None]:
                 written += [own for part in module.modules() for own in (part._parameters, part._buffers)]
         owned = [(own, [*own.items()]) for own in written]  # what TorchScript has of them can be read so alone
         groups = _together(each for _, items in owned for _, each in items if each is not None)
-        held.callback(_put_back_tensors, owned, [(group, _flat(group), [*map(Tensor.size, group)]) for group in groups])
+        copies = [(group, _flat(group, anew=True), [*map(Tensor.size, group)]) for group in groups]
+        held.callback(_put_back_tensors, owned, copies)
         held.callback(_put_back, "requires_grad", [(weight, weight.requires_grad) for weight in weights])
         held.callback(_put_back_modes, modes)
         if training:
@@ -80,26 +85,55 @@ def freeze(network: nn.Module) -> Iterator[None]:
 
 
 _OWN = vars(nn.Module()).keys()  # attributes of every module
+CHANGEABLE = dict, list, set, deque
+SMALL = 100_000  # numbers in a buffer
 
 
-def _attributes(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """Plain attributes by name, and what was in those that are lists or dictionaries."""
-    plain = ((name, value) for name, value in vars(module).items() if name not in _OWN)
-    return {name: (value, value.copy() if type(value) in (dict, list) else None) for name, value in plain}
+def _attributes(module: nn.Module) -> dict[str, tuple[Any, list[tuple[Any, Any]]]]:
+    """Plain attributes by name, and the collections in them, each with what was in it."""
+    return {name: (value, _collections(value)) for name, value in vars(module).items() if name not in _OWN}
 
 
-def _put_back_attributes(attributes: Iterable[tuple[nn.Module, Mapping[str, tuple[Any, Any]]]]) -> None:
+def _collections(value: Any) -> list[tuple[Any, Any]]:
+    found, met, waiting = [], set[int](), [value]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, (*CHANGEABLE, tuple)) or id(each) in met:
+            continue
+        met.add(id(each))
+        waiting += each.values() if isinstance(each, dict) else each
+        if isinstance(each, CHANGEABLE):
+            found.append((each, copy(each)))
+    return found
+
+
+def _put_back_attributes(
+    attributes: Iterable[tuple[nn.Module, Mapping[str, tuple[Any, list[tuple[Any, Any]]]]]],
+) -> None:
     """Of modules, those that hold tensors, or did."""
     for module, before in attributes:
         own = vars(module)
         for name in before.keys() | (own.keys() - _OWN):
-            value, content = before.get(name, (None, None))
+            value, collections = before.get(name, (None, []))
             if own.get(name) is not value and _holds_tensors(own.get(name), value):
                 own.pop(name, None)
                 own |= {name: value} if name in before else {}
-            if content is not None and _contained(value) != _contained(content) and _holds_tensors(value, content):
-                value.clear()
-                value.update(content) if isinstance(value, dict) else value.extend(content)
+            for each, content in collections:
+                if not _is_as(each, content) and _holds_tensors(each, content):
+                    each.clear()
+                    each.update(content) if isinstance(each, (dict, set)) else each.extend(content)
+
+
+def _is_as(one: Any, other: Any) -> bool:
+    """Whether two collections have the very same things in them."""
+    things = [chain(*each.items()) if isinstance(each, dict) else each for each in (one, other)]
+    return len(one) == len(other) and all(map(is_, *things))
+
+
+def _holds_tensors(*values: Any) -> bool:
+    leaves = tree_leaves(values)
+    inside = tree_leaves([vars(each) for each in leaves if is_dataclass(each)])
+    return any(isinstance(each, Tensor) for each in (*leaves, *inside))
 
 
 def _put_back(name: str, values: Iterable[tuple[Tensor, Any]]) -> None:
@@ -107,25 +141,19 @@ def _put_back(name: str, values: Iterable[tuple[Tensor, Any]]) -> None:
         setattr(each, name, value)
 
 
-def _contained(value: dict[Any, Any] | list[Any]) -> list[int]:
-    return [id(each) for each in (chain(*value.items()) if isinstance(value, dict) else value)]
-
-
-def _holds_tensors(*values: Any) -> bool:
-    return any(isinstance(each, Tensor) for each in tree_leaves(values))
-
-
 def _together(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Those that fit into one: a GPU is slow with many that are small."""
+    """Small ones that fit into one, which a GPU is asked about at once, and large ones; none of an unusual layout."""
     groups: dict[Any, list[Tensor]] = {}
     for each in tensors:
-        if not each.is_meta:
-            groups.setdefault((each.device, each.dtype, each.is_quantized and id(each)), []).append(each)
+        if each.layout is torch.strided and not (each.is_meta or each.is_quantized or each.is_nested):
+            groups.setdefault((each.device, each.dtype, id(each) if each.numel() > SMALL else 0), []).append(each)
     return list(groups.values())
 
 
-def _flat(group: Sequence[Tensor]) -> Tensor:
-    return torch.cat([each.detach().reshape(-1) for each in group])
+def _flat(group: Sequence[Tensor], anew: bool = False) -> Tensor:
+    if len(group) > 1:
+        return torch.cat([each.detach().reshape(-1) for each in group])
+    return group[0].detach().reshape(-1).clone() if anew else group[0].detach().reshape(-1)
 
 
 def _put_back_tensors(

@@ -77,7 +77,8 @@ def architecture(network: Any) -> str:
     channels = tuple(module.out_channels for module in network.modules() if type(module).__name__ == "Conv2d")
     for name, own in VGG_CHANNELS.items():
         # Linear layers may be convolutions: timm's but the last, of a network of regions all.
-        if "other" not in norms and (channels in (own, (*own, 4096, 4096)) or channels[:-1] == (*own, 4096, 4096)):
+        alike = channels in (own, (*own, 4096, 4096)) or channels[:-1] == (*own, 4096, 4096)
+        if alike and norms.count("other") < len(own):  # one may be around it, or in its head
             return name + ("_bn" if norms.count("batch") >= len(own) else "")
     return ""
 

@@ -251,7 +251,7 @@ class Experiment(ABC):
     def manifest(self) -> dict[str, Any]:
         """What made the table, as JSON; seconds are those of workers, maps that other experiments share included."""
         asked = {picture.name for row in self.rows for picture in row.photographs}
-        images = [(picture.name, digest(picture)) for picture in self.pictures if picture.name in asked]
+        images = [(picture.name, digest(picture)) for picture in self.pictures]
         return {
             "experiment": self.name,
             "profile": self.profile.model_dump(mode="json", exclude=set(GAMES) - {self.name}),
@@ -259,7 +259,7 @@ class Experiment(ABC):
             "machine": self.run.ask("machine"),
             "versions": versions(),
             "code": code_digest(type(self).__module__, self.kind, "perceptual_lib.methods"),
-            f"{self.unit}s": {"n": len(images), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
+            f"{self.unit}s": {"n": len(asked), "sha256": hashlib.sha256(repr(images).encode()).hexdigest()},
             "seeds": {"subsets": 0, "methods": 0},
             "failures": failures(self.table, self.unit),
             "unfinished": len(self.unfinished),

@@ -115,7 +115,8 @@ def _shared(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any]:
         what: {name: METHODS[name].current(given) for name, given in of_all.items()}
         for what, of_all in of_methods.items()
     }
-    named = {name: manifest.get(name) for name in ("photographs", "scenes", "hard")}
+    named = {name: manifest.get(name, {}).get("sha256") for name in ("photographs", "scenes")}
+    named["hard"] = manifest.get("hard")
     computed = {name: network[name] for name in ("weights", "device", "precision")}
     return game | current | named | computed | {"perturbation": profile["perturbation"], "columns": set(table)}
 

@@ -99,7 +99,7 @@ def _multiplied(func: Operation, input: object, other: object, **more: Any) -> T
 WINNING: dict[str, Operation] = {
     **dict.fromkeys("linear conv1d conv2d conv3d".split(), _weighted),
     **dict.fromkeys("conv_transpose1d conv_transpose2d conv_transpose3d".split(), _weighted),
-    **dict.fromkeys("matmul mm".split(), _product),
+    **dict.fromkeys("matmul mm mv bmm".split(), _product),
     **dict.fromkeys("sum mean avg_pool1d avg_pool2d avg_pool3d".split(), _averaged),
     **dict.fromkeys("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split(), _averaged),
     **dict.fromkeys("add iadd radd".split(), _summed),

@@ -145,11 +145,8 @@ class Shapes:
 
     def attends(self, shape: tuple[int, ...]) -> bool:
         """Whether it is that of attention, of so many tokens to each other, and no map that is a square."""
-        return (
-            len(shape) == 3
-            and shape[1] == shape[2]
-            and any(len(each) == 2 and each[0] == shape[1] for each in self.of.values())
-        )
+        is_square = len(shape) == 3 and shape[1] == shape[2] and shape not in self.convolved
+        return is_square and any(len(each) == 2 and each[0] == shape[1] for each in self.of.values())
 
 
 def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int | str:

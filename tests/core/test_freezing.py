@@ -1,6 +1,9 @@
 """What a network keeps of what it computed while it was frozen, and what others write: all is put back."""
 
 import copy
+from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -55,6 +58,76 @@ def test_caches_are_as_they_were(dtype: torch.dtype) -> None:
     if dtype == torch.float32:  # else it is the network's own that does not fit
         class_gradient(network, images, 1)
     assert network.cache["cpu"] is before[0] and network.kept is before[1] and len(network.lists) == 1
+
+
+@dataclass
+class Kept:
+    features: Tensor | None = None
+
+
+class Collecting(Body):
+    """A cache of what was computed of weights, in a collection of any kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.cache = (
+            kind,
+            {"ordered": OrderedDict(), "nested": ({"deep": [{}]},), "queue": deque()}.get(kind),
+        )
+
+    def doubled(self) -> Tensor:
+        if self.kind == "queue":
+            self.cache = self.cache or deque()
+            if not self.cache:
+                self.cache.append(2 * self.head.weight)
+            return self.cache[0]
+        if self.kind == "dataclass":
+            self.cache = self.cache or Kept(2 * self.head.weight)
+            return self.cache.features
+        own = self.cache if self.kind == "ordered" else self.cache[0]["deep"][0]
+        return own.setdefault("weight", 2 * self.head.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.convolution(images).relu().mean((2, 3)) @ self.doubled().T
+
+
+@pytest.mark.parametrize("kind", ["ordered", "nested", "queue", "dataclass"])
+def test_collections_are_as_they_were(kind: str) -> None:
+    network = Collecting(kind).eval()
+    before = copy.deepcopy(network.cache)
+    class_gradient(network, IMAGES, 1)
+    assert network.cache == before
+    network(IMAGES).sum().backward()
+    assert network.head.weight.grad is not None
+
+
+def test_threads_that_share_a_part_without_weights_do_not_clear_its_cache() -> None:
+    class Position(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cache: dict[torch.Size, Tensor] = {}
+
+        def forward(self, values: Tensor) -> Tensor:
+            if values.shape not in self.cache:
+                self.cache[values.shape] = torch.zeros_like(values[:1]).detach()
+            return values + self.cache[values.shape]
+
+    shared, networks = Position(), []
+    for _ in range(3):
+        networks.append(nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with ThreadPoolExecutor(3) as threads:
+        found = [threads.submit(class_gradient, network, IMAGES, 1) for network in 15 * networks]
+    assert all(each.result().isfinite().all() for each in found) and shared.cache == {}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_buffers_of_unusual_layouts_are_left_alone() -> None:
+    network = Body().eval()
+    network.head.register_buffer("mask", torch.eye(4).to_sparse())
+    network.head.register_buffer("large", torch.zeros(200_000))
+    before = network.head.large
+    explain(network, IMAGES, 1, method="gradient")
+    assert network.head.mask.is_sparse and network.head.large is before and before._version == 0
 
 
 class OfTheBatch(Body):

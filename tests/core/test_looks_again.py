@@ -3,6 +3,7 @@
 import gc
 import warnings
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -73,6 +74,30 @@ def called(network: Called) -> None:
 
 def redefined(network: Called) -> None:
     type(network).forward = Called.logits
+
+
+def test_functions_that_are_made_anew_each_time_are_the_same() -> None:
+    class Assigning(Called):
+        def forward(self, images: Tensor) -> Tensor:
+            self.act, self.bound = (lambda scores: scores), partial(torch.mul, 1.0)
+            return self.body(images).softmax(1)
+
+    network = Assigning()
+    network.odd = Odd()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+    assert sum("returns probabilities" in str(each.message) for each in caught) == 1
+
+
+class Odd(dict):
+    """Can be called, and has no attribute but its items."""
+
+    __getattr__ = dict.__getitem__
+
+    def __call__(self) -> None:
+        pass
 
 
 @pytest.mark.parametrize("change", [replaced, called, redefined])

@@ -33,6 +33,8 @@ RETURNS = {
     "dict by name": lambda logits, features: {"probabilities": logits.softmax(1), "logits": logits},
     "object": lambda logits, features: Output(logits, (features,)),
     "tuple with nothing": lambda logits, features: (None, logits),
+    "logits, then more in a dictionary": lambda logits, features: (logits, {"embedding": features.mean(1)}),
+    "logits, then others in a list": lambda logits, features: (logits, [2 * logits, features.mean(1)]),
     "a head beside maps": lambda logits, features: ({"cls": logits}, [features]),
 }
 

@@ -93,6 +93,18 @@ def test_a_run_is_published_row_by_row(tmp_path, of_profiles) -> None:
     assert found.method.unique().tolist() == [*settings.localization.methods, "perceptual_guided"]  # the table's order
 
 
+@pytest.mark.parametrize("later", [{"methods": ["center"], "ranges": 2}, {"methods": [], "ranges": 3}])
+def test_a_run_of_ranges_may_be_extended(tmp_path, of_profiles, later) -> None:
+    """What is said to differ from part to part decides which pictures are asked; they are drawn from the same ones."""
+    folder = tmp_path / "published"
+    for section in ({"methods": [], "ranges": 2}, later):
+        settings = small_profile(localization={"sigmas": [0.0], "granularity": "activation"} | section)
+        publish_rows(finished(Localization, tmp_path, settings), folder)
+        found = load_results(folder, "localization")
+        asked = found.table.photograph[found.table.role == "range"].nunique()
+        assert asked == section["ranges"] and found.n == found.table.photograph.nunique()
+
+
 def by_failure(manifest: dict) -> list[str]:
     return sorted(map(repr, manifest["failures"]))
 

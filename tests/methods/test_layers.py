@@ -269,6 +269,25 @@ def test_more_than_the_winning_probability_is_said(images: torch.Tensor) -> None
         explain(network, images, 1, method="excitation_backprop", layer="1")
 
 
+def test_a_map_of_as_many_rows_as_there_are_queries_is_one() -> None:
+    class Asking(nn.Module):
+        """Eight classes ask a map of 8 x 8."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.decoder = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 6)
+            self.queries = nn.Parameter(torch.randn(8, 6))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            places = self.convolution(images).relu().flatten(2).transpose(1, 2)
+            shares = (self.queries @ places.transpose(1, 2)).softmax(2)
+            return self.decoder(shares @ places).sum(2)
+
+    torch.manual_seed(0)
+    found = explain(Asking(), torch.randn(2, 3, 8, 8), 1, method="normgrad", layer="convolution")
+    assert found.shape == (2, 8, 8) and found.std() > 0
+
+
 def test_attention_is_no_map() -> None:
     """It is a square, as the image is, and of as many tokens as the blocks return."""
     network, images = (

@@ -47,6 +47,8 @@ def test_a_vgg_is_known_by_its_convolutions_whatever_became_of_its_norms() -> No
     with torch.device("meta"):
         plain, normed = torchvision.models.vgg16(), torchvision.models.vgg16_bn()
     assert (architecture(plain), architecture(normed)) == ("vgg16", "vgg16_bn")
+    around = torchvision.transforms.Normalize([0.5] * 3, [0.5] * 3)
+    assert architecture(nn.Sequential(around, normed, nn.LayerNorm(1000))) == "vgg16_bn"
     for other, known in ((nn.SyncBatchNorm, "vgg16_bn"), (lambda _: nn.Identity(), "vgg16_bn"), (Grouped, "")):
         network = copy.deepcopy(normed)
         for place, module in enumerate(network.features):
