@@ -85,7 +85,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
 
 
 _OWN = vars(nn.Module()).keys()  # attributes of every module
-CHANGEABLE = dict, list, set, deque
+COLLECTIONS = dict, list, set, deque, tuple
 SMALL = 100_000  # numbers in a buffer
 
 
@@ -95,14 +95,15 @@ def _attributes(module: nn.Module) -> dict[str, tuple[Any, list[tuple[Any, Any]]
 
 
 def _collections(value: Any) -> list[tuple[Any, Any]]:
-    found, met, waiting = [], set[int](), [value]
+    found, met, waiting = [], set[int](), [value] if isinstance(value, COLLECTIONS) else []
     while waiting:
         each = waiting.pop()
-        if not isinstance(each, (*CHANGEABLE, tuple)) or id(each) in met:
+        if id(each) in met:
             continue
         met.add(id(each))
-        waiting += each.values() if isinstance(each, dict) else each
-        if isinstance(each, CHANGEABLE):
+        inside = each.values() if isinstance(each, dict) else each
+        waiting += [deeper for deeper in inside if isinstance(deeper, COLLECTIONS)]
+        if not isinstance(each, tuple):
             found.append((each, copy(each)))
     return found
 
@@ -126,7 +127,7 @@ def _put_back_attributes(
 
 def _is_as(one: Any, other: Any) -> bool:
     """Whether two collections have the very same things in them."""
-    things = [chain(*each.items()) if isinstance(each, dict) else each for each in (one, other)]
+    things = [chain.from_iterable(each.items()) if isinstance(each, dict) else each for each in (one, other)]
     return len(one) == len(other) and all(map(is_, *things))
 
 
