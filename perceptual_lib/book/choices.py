@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 
 from perceptual_lib.evaluation.profile import Profile
+from perceptual_lib.evaluation.sections import InsertionDeletion, Localization, Pointing
 from perceptual_lib.methods import METHODS
 
 CONTENT = yaml.safe_load(Path(__file__).with_name("choices.yaml").read_text(encoding="utf-8"))
@@ -15,7 +16,10 @@ TASKS = CONTENT["tasks"]
 
 
 def choices(profile: Profile) -> pd.DataFrame:
-    """By question: what the paper says, its authors' code does, and this book, with a profile's settings."""
+    """By question: what the paper says, its authors' code does, and this book, with a profile's settings; of a game
+    that the profile has not, those by default."""
+    games = {"localization": Localization, "insertion_deletion": InsertionDeletion, "pointing": Pointing}
+    profile = profile.model_copy(update={name: game() for name, game in games.items() if not getattr(profile, name)})
     table = pd.DataFrame(CONTENT["choices"])
     words = {
         name: ("no", "yes")[value] if isinstance(value, bool) else value for name, value in profile.settings.items()

@@ -19,14 +19,14 @@ from perceptual_lib.evaluation.randomization.table import randomization_curves
 
 
 class Watching(torch.nn.Module):
-    """Keeps what it is asked."""
+    """Notes what it is asked, in a list that is not its own: what is kept on a network is put back."""
 
-    def __init__(self) -> None:
+    def __init__(self, seen: list[torch.Tensor]) -> None:
         super().__init__()
-        self.seen = []
+        self.note = seen.append
 
     def forward(self, images):
-        self.seen.append(images)
+        self.note(images)
         return images.mean((2, 3))
 
 
@@ -36,9 +36,9 @@ def test_pixels_change_when_they_do_in_the_game(games, classifier, row, sigma) -
     steps = unpacked(*games.chunk(f"steps/{name}/{row}")).round().astype(int)
     image = classifier.preprocess(games.shown[name])
     saliency = impulse_blur(torch.from_numpy(games.experiment.maps(row.partition(",")[0])[name]), sigma)
-    watching = Watching()
-    insertion_deletion(watching, image, saliency[None], 0, step=STEP, batch_size=1000)
-    frames = watching.seen[-1].unflatten(0, (2, -1))  # insertion and deletion, after each step but the last
+    seen: list[torch.Tensor] = []
+    insertion_deletion(Watching(seen), image, saliency[None], 0, step=STEP, batch_size=1000)
+    frames = seen[-1].unflatten(0, (2, -1))  # insertion and deletion, after each step but the last
     soft = impulse_blur(image, 5.0)
     assert steps.min() == 1 and steps.max() == frames.shape[1] + 1 == 8
     for done in range(1, steps.max()):
