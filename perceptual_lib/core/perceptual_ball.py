@@ -36,7 +36,8 @@ def perceptual_ball(
     The norms are means over elements, as in the authors' code. The images of a batch are independent problems.
 
     Args:
-        model: a `Classifier` or any module from images to logits; left as it was, also after an error.
+        model: a `Classifier` or any module from images to logits; left as it was, also after an error, and in the
+            tensors that it keeps on itself.
         inputs: (B, C, H, W) floating point, in the network's normalized space.
         targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
         layers: the activations that are held, by index, name or range (see `select_layers`), or modules whose outputs
