@@ -210,18 +210,14 @@ def test_ranges_alone(run, tmp_path) -> None:
     """A run of ranges of layers, and not on the first picture: of whose methods it has none of a table."""
     profile = tmp_path / "mine.yaml"
     profile.write_text(
-        "base: smoke\nperturbation: {max_iter: 1}\nbatch_size: 8\n"
-        "localization: {methods: [], ranges: 3, ranges_after: 1}\n"
+        "base: smoke\nperturbation: {max_iter: 1}\nlocalization: {methods: [], ranges: 3, ranges_after: 1}\n"
         "insertion_deletion: null\npointing: null\nrandomization: null\nchange: null"
     )
     chosen = [profile, "--store", tmp_path / "store"]
-    status, out, _ = run("run", *chosen, "--only", "perceptual", "--dry-run")
-    assert status == 0 and "To compute: " in out
+    assert "To compute: " in run("run", *chosen, "--only", "perceptual", "--dry-run")[1]
     assert run("run", *chosen)[0] == 0
-    status, out, err = run("results", *chosen, "--publish", tmp_path / "published")
-    assert (
-        status == 0 and err == "" and out == "localization: it has ranges of layers alone, and no table is of them.\n"
-    )
+    found = run("results", *chosen, "--publish", tmp_path / "published")
+    assert found == (0, "localization: it has ranges of layers alone, and no table is of them.\n", "")
     published = load_results(tmp_path / "published", "localization")
     assert set(published.table.photograph) == {"imagenet_01", "imagenet_02"} and published.n == 2
     status, _, err = run("run", *chosen, "--limit", "1")

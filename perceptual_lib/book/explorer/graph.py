@@ -46,8 +46,7 @@ def equation_5(classifier: Classifier, images: Tensor) -> bytes:
     """
     with torch.no_grad(), freeze(classifier), Graph(image := images[:1]) as graph:
         file = graph.file(network_of(classifier)(image))
-    draws = [(images[[draw % len(images)]], draw) for draw in range(DRAWS)]
-    differences = np.array([differences_of(classifier, file, *draw) for draw in draws])
+    differences = np.array([differences_of(classifier, file, images[[n % len(images)]], n) for n in range(DRAWS)])
     # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every
     # third image, and everywhere if a rule were wrong.
     if not (differences[:, :2].max() < TOLERANCE and differences[:, 2].min() < TOLERANCE):
