@@ -182,10 +182,8 @@ class Pointing(RowsSection):
     """.split()
     source: str | None = None  #: the folder of VOC 2007's test set; $VARIABLES are replaced; none for mosaics
     classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
-    scales: Annotated[list[PositiveFloat], Once] = [
-        1.0,
-        1.5,
-    ]  #: of the input: 1 is the paper's "original size", a short side of 224
+    scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]
+    """Of the input: 1 is the paper's "original size", a short side of 224."""
     without: dict[float, list[str]] = {}  #: methods that do not play at a scale
     range_scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]  #: those at which ranges of layers are tried
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]  #: tried

@@ -145,9 +145,8 @@ def _typed_methods(module: str) -> str:
     return "".join(ast.dump(_without_docstrings(tree)) for tree in trees)
 
 
-_read: dict[
-    tuple[str, Path], tuple[int, str]
-] = {}  # modules: when their files were changed last, and what they did then
+_read: dict[tuple[str, Path], tuple[int, str]] = {}
+"""Modules: when their files were changed last, and what they did then."""
 
 
 @cache

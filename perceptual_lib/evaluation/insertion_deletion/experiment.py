@@ -46,9 +46,8 @@ class InsertionDeletion(Experiment):
         return {"array": row.array, "sigmas": sigmas, "step": self.section.step, "filling": filling}
 
     def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
-        forward = 2 + 2 * len(arguments["sigmas"]) * (
-            self._steps() - 1
-        )  # the ends of the curves are common to all blurs
+        between = self._steps() - 1
+        forward = 2 + 2 * len(arguments["sigmas"]) * between  # the ends of the curves are common to all blurs
         forward += (2 * CELLS**2 + 1) * (arguments["filling"] == "blurred")  # the grid's cells, and the image again
         return super().score(maps, arguments, (forward, 0))
 
