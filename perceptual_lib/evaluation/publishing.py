@@ -37,10 +37,9 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
         )
     for game in GAMES:
         _check_owner(folder / f"{game}.json", manifest, same_game=game == path.name)
-    table_file, manifest_file = path.with_suffix(".parquet"), path.with_suffix(".json")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        halves = table_file.with_suffix(".parquet.half"), manifest_file.with_suffix(".json.half")
+        halves = path.with_suffix(".parquet.half"), path.with_suffix(".json.half")
         table.to_parquet(halves[0], compression="zstd", index=False)
         halves[1].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for half in halves:
