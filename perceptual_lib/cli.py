@@ -141,6 +141,7 @@ def _experiments(profile: str, names, limit: int | None, only, store: Path, engi
 
 
 def _complete(experiments, profile: str) -> None:
+    from perceptual_lib.evaluation.publishing import failures
     from perceptual_lib.runs.progress import Bar
 
     bar = Bar((each.run, each.unfinished) for each in experiments)
@@ -151,11 +152,11 @@ def _complete(experiments, profile: str) -> None:
     except (KeyboardInterrupt, Terminated) as error:
         sentence = f"interrupted, {bar.left} shards are left; the same command goes on from here."
         raise typer.Exit(_say(sentence, _status(error))) from None
-    failures = [each | {"on": each[one.unit]} for one in experiments for each in one.manifest["failures"]]
-    for each in failures[:10]:
+    failed = [each | {"on": each[one.unit]} for one in experiments for each in failures(one.table, one.unit)]
+    for each in failed[:10]:
         typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
     tables = f"The tables, with the same options: perceptual-ball results {profile}"
-    typer.echo(f"Finished, {len(failures) or 'no'} failures. {tables}")
+    typer.echo(f"Finished, {len(failed) or 'no'} failures. {tables}")
     rows = ((one.name, *row) for one in experiments for row in one.table.groupby(["role", "method"], observed=True))
     if without := [f"{name} on all of {game}" for game, (_, name), lines in rows if (lines.failure != "").all()]:
         raise typer.Exit(_say(f"there is nothing to compare: {', '.join(dict.fromkeys(without))} failed.", 1))

@@ -183,6 +183,7 @@ class Experiment(ABC):
 
     def complete(self) -> None:
         """Compute what is not finished."""
+        vars(self).pop("table", None)  # which lacks that
         self.run.complete([shard for _, shard in self.pieces])
 
     @cached_property

@@ -139,9 +139,9 @@ class _Loader(yaml.SafeLoader):
     """YAML in which a key that is said twice is an error, and not what was said last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        if twice := next((key for key in keys if keys.count(key) > 1), None):
-            raise yaml.constructor.ConstructorError(None, None, f"{twice} is said twice", node.start_mark)
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # 1 and 1.0 are one
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is said twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -173,17 +173,25 @@ def check_code() -> None:
 
 
 def _own_imports(tree: ast.AST, importer: str, wanted: set[str] | None = None) -> Iterator[str]:
-    """Modules of this package that are imported from, of `wanted` names only. Imports of a package may be relative."""
+    """Modules of this package that are imported, for `wanted` names only. Imports from a package may be relative."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = {alias.name for alias in node.names}
-            module = importlib.util.resolve_name("." * node.level + (node.module or ""), importer)
-            if module.split(".")[0] == PACKAGE and (wanted is None or names & wanted):
-                yield module
-                if (file := _file(module)).stem == "__init__":
-                    yield from (f"{module}.{name}" for name in names)  # some are modules
-                    if (stub := file.with_suffix(".pyi")).exists():  # and some loaded from modules when they are used
-                        yield from _own_imports(ast.parse(stub.read_text("utf-8")), module, names)
+            if wanted is None or names & wanted:
+                yield from _behind(importlib.util.resolve_name("." * node.level + (node.module or ""), importer), names)
+        elif isinstance(node, ast.Import):  # of which any name may be used; `import a.b` gives `a`, too
+            for module in {part for alias in node.names for part in (alias.name, alias.name.partition(".")[0])}:
+                yield from _behind(module, None)
+
+
+def _behind(module: str, names: set[str] | None) -> Iterator[str]:
+    """A module of this package, and those that it gives these names of, all names where None; nothing of another's."""
+    if module.partition(".")[0] == PACKAGE:
+        yield module
+        if (file := _file(module)).stem == "__init__":
+            yield from (f"{module}.{name}" for name in names or ())  # some are modules
+            if (stub := file.with_suffix(".pyi")).exists():  # and some loaded from modules when they are used
+                yield from _own_imports(ast.parse(stub.read_text("utf-8")), module, names)
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

@@ -80,6 +80,7 @@ def test_every_game_is_played_in_reduced_precision(tmp_path, of_profiles, of_lay
     section = {} if name == "change" else {"methods": ["gradient", "perceptual"]}
     executor = Local({"model": Regions() if name == "pointing" else Layered(), "precision": "bf16"})
     experiment = find_game(name)(small_profile(**{name: section}), tmp_path, executor, limit=2)
+    assert experiment.table.empty  # which is looked at anew when there is more
     experiment.complete()
     assert experiment.manifest["failures"] == [] and experiment.manifest["network"]["precision"] == "bf16"
     assert set(experiment.table.failure) == {""} and len(experiment.table)

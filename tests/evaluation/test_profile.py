@@ -124,6 +124,7 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("- a\n- b", "must be a mapping"),
         ("a: [", "is not YAML"),
         ("description: x\nsigma: 3\nsigma: 4", "is not YAML: sigma is said twice"),
+        ("description: x\npointing: {pinned: {1: 20, 1.0: 48}}", "is not YAML: 1 is said twice"),
         (
             "description: x\nchange: {ranges: 3, ranges_after: 3}",
             "change: ranges_after is 3, and must be below ranges, 3",

@@ -173,10 +173,16 @@ def parsed(monkeypatch) -> list[str]:
     return seen
 
 
-def test_code_digest_sees_through_the_packages_face(module, parsed) -> None:
+@pytest.mark.parametrize("import_", ["from perceptual_lib import perceptual_ball", "import perceptual_lib as ball"])
+def test_code_digest_sees_through_the_packages_face(module, parsed, import_: str) -> None:
     """Whose modules are loaded when they are used, so that it imports none itself."""
-    module("from perceptual_lib import perceptual_ball\n")
+    module(import_ + "\n")
     assert any("def perceptual_ball" in text for text in parsed)
+
+
+def test_code_digest_sees_a_module_that_is_imported_whole(module, parsed) -> None:
+    module("import math, perceptual_lib.core.lbfgs\n")
+    assert any("def minimize" in text for text in parsed)
 
 
 def test_versions_are_those_that_can_change_a_shard(monkeypatch) -> None:
