@@ -78,22 +78,20 @@ function filterFour(line, at, weights, filtered, place) {
  * @returns {{mask: Uint8Array, level: number, count: number}} 1 where it keeps; the value it cuts at; kept pixels.
  */
 export function threshold(values, strategy, alpha) {
+  const isShare = strategy === "percent";
+  const level = isShare
+    ? values.toSorted().at(-Math.max(1, roundHalfEven(alpha * values.length)))
+    : Math.fround(strategy === "mean" ? alpha * mean(values) : alpha);
   const mask = new Uint8Array(values.length);
   let count = 0;
-  if (strategy === "percent") {
-    const level = values.toSorted().at(-Math.max(1, roundHalfEven(alpha * values.length)));
-    for (let index = 0; index < values.length; index++) count += mask[index] = values[index] >= level ? 1 : 0;
-    return { mask, level, count };
+  for (let index = 0; index < values.length; index++) {
+    count += mask[index] = values[index] > level || (isShare && values[index] === level) ? 1 : 0;
   }
-  const level = Math.fround(strategy === "mean" ? alpha * mean(values) : alpha);
-  for (let index = 0; index < values.length; index++) count += mask[index] = values[index] > level ? 1 : 0;
   return { mask, level, count };
 }
 
 export function mean(values) {
-  let sum = 0;
-  for (let index = 0; index < values.length; index++) sum += values[index];
-  return sum / values.length;
+  return values.reduce((sum, value) => sum + value) / values.length;
 }
 
 /** As NumPy and Python round: 0.5 and 2.5 to 0 and 2. */
