@@ -25,34 +25,34 @@ export function explainInPage(model) {
     if (begun) emit({ key: begun.key, error: "cancelled" });
     begun = null;
   };
-  const look = async (name) => {
-    const call = await opening;
-    if (looked === name) return call;
+  const look = async (name, photograph) => {
+    if (looked === name) return;
     leave();
     looked = null; // should it fail, the worker has neither
-    const { shown, probabilities } = await call("look", photographs.get(name));
-    const { size } = photographs.get(name); // as the network sees it: a photograph may have a hundred times as many pixels
-    Object.assign(photographs.get(name), { shown, probabilities, pixels: shown, from: size });
+    const call = await opening;
+    const seen = await call("look", photograph);
     looked = name;
-    return call;
+    return seen;
   };
 
   const add = async (picture) => {
     opening ??= openWorker(model, emit);
     opening.catch(() => (opening = null)); // with the next picture it is tried again
     await opening;
-    const { kernel, size, classes, photographs: others } = model.get("about");
+    const { kernel, size, classes } = model.get("about");
     const name = photographs.size ? `yours ${photographs.size + 1}` : "yours"; // not the file's, which is private
-    photographs.set(name, { ...picture, size, mean: kernel.mean, std: kernel.std });
-    await look(name);
-    const { probabilities, shown } = photographs.get(name);
+    const photograph = { ...picture, size, mean: kernel.mean, std: kernel.std };
+    const { shown, probabilities } = await look(name, photograph);
+    // Kept as the network sees it: it may have a hundred times as many pixels.
+    photographs.set(name, { ...photograph, pixels: shown, from: size });
     const canvas = new OffscreenCanvas(size[1], size[0]);
     canvas.getContext("2d").putImageData(new ImageData(shown, size[1]), 0, 0);
     model.loaded.set(`picture/${name}`, canvas); // nobody asks for it then
     const ranked = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
     const likely = ranked.slice(0, 5).map((index) => [index, probabilities[index]]);
     const told = { name, title: classes[ranked[0]], boxes: [], classes: likely, target: ranked[0], own: true };
-    model.set("about", { ...model.get("about"), photographs: [...others, told] });
+    const about = model.get("about"); // with the boxes that were drawn meanwhile
+    model.set("about", { ...about, photographs: [...about.photographs, told] });
     model.set("target", "");
     model.set("aim", "away");
     model.set("photograph", name);
@@ -60,7 +60,8 @@ export function explainInPage(model) {
 
   const compute = async (key, [, name, method, layers, target, aim]) => {
     if (asked !== key) throw new Error("cancelled");
-    const call = await look(name);
+    const call = await opening;
+    await look(name, photographs.get(name));
     if (begun?.key !== key) leave();
     const { kernel, photographs: told } = model.get("about");
     const about = { ...kernel.settings, target: Number(target || told.find((each) => each.name === name).target) };
