@@ -110,43 +110,32 @@ function roundHalfEven(value) {
  *   bottom in inclusive pixels; null of an empty mask.
  */
 export function largestComponent(mask, height, width) {
-  const stride = width + 2; // a frame of pixels that are never part of it spares every check at the border
-  const open = new Uint8Array((height + 2) * stride);
-  for (let row = 0; row < height; row++) {
-    open.set(mask.subarray(row * width, (row + 1) * width), (row + 1) * stride + 1);
-  }
-  const steps = [-stride - 1, -stride, -stride + 1, -1, 1, stride - 1, stride, stride + 1];
-  const found = new Int32Array(height * width); // the pixels, part after part
-  let [start, end, largestStart, largestEnd] = [0, 0, 0, 0];
-  const visit = (place) => {
-    open[place] = 0;
-    found[end++] = place;
-  };
+  const open = mask.slice(); // pixels that belong to no part yet
+  let largest = [];
   for (let seed = open.indexOf(1); seed >= 0; seed = open.indexOf(1, seed)) {
-    start = end;
-    visit(seed);
-    for (let next = start; next < end; next++) {
-      for (const step of steps) if (open[found[next] + step]) visit(found[next] + step);
+    open[seed] = 0;
+    const part = [seed];
+    for (const place of part) { // which grows meanwhile
+      const [row, column] = [Math.floor(place / width), place % width];
+      for (let y = Math.max(0, row - 1); y <= Math.min(height - 1, row + 1); y++) {
+        for (let x = Math.max(0, column - 1); x <= Math.min(width - 1, column + 1); x++) {
+          if (!open[y * width + x]) continue;
+          open[y * width + x] = 0;
+          part.push(y * width + x);
+        }
+      }
     }
-    if (end - start > largestEnd - largestStart) [largestStart, largestEnd] = [start, end];
+    if (part.length > largest.length) largest = part;
   }
-  return framed(found.subarray(largestStart, largestEnd), height, width);
-}
-
-/** The mask and the box of places in a frame of one pixel around (height, width). */
-function framed(places, height, width) {
-  const mask = new Uint8Array(height * width);
-  const box = [width, height, -1, -1];
-  for (const place of places) {
-    const row = Math.floor(place / (width + 2)) - 1;
-    const column = (place % (width + 2)) - 1;
-    mask[row * width + column] = 1;
-    if (column < box[0]) box[0] = column;
-    if (row < box[1]) box[1] = row;
-    if (column > box[2]) box[2] = column;
-    if (row > box[3]) box[3] = row;
+  const own = new Uint8Array(mask.length);
+  let [left, top, right, bottom] = [width, height, -1, -1];
+  for (const place of largest) {
+    own[place] = 1;
+    const [row, column] = [Math.floor(place / width), place % width];
+    [left, right] = [Math.min(left, column), Math.max(right, column)];
+    [top, bottom] = [Math.min(top, row), Math.max(bottom, row)];
   }
-  return { mask, box: places.length ? box : null, size: places.length };
+  return { mask: own, box: largest.length ? [left, top, right, bottom] : null, size: largest.length };
 }
 
 // Fit
