@@ -16,7 +16,7 @@ CODED = 0.05  # what the coding of a picture may change, of 1: these are noise, 
 
 def unpacked(head: dict, data: bytes) -> np.ndarray:
     """An array as the browser reads it of a chunk, in its own units."""
-    low, high = head["low"][0], head["high"][0]
+    low, high = head["low"], head["high"]
     return low + np.frombuffer(zlib.decompress(data), "<u2").reshape(head["shape"]) / 65535 * (high - low)
 
 

@@ -4,8 +4,8 @@ const TIMEOUT = 600_000; // a live kernel may compute for minutes
 
 /**
  * An array or a picture of the model, by its key: computed and sent by Python, or read from the static page.
- * @returns {Promise<{shape: number[], low: number[], high: number[], values: Uint16Array} | HTMLImageElement>}
- *   of maps (..., H, W) the values of 0 to 65535 and what these two stand for, map by map; or a picture.
+ * @returns {Promise<{shape: number[], low: number, high: number, values: Uint16Array} | HTMLImageElement>}
+ *   of a map (H, W) the values of 0 to 65535 and what these two stand for; or a picture.
  */
 export function load(model, key) {
   const kept = (model.loaded ??= new Map());
@@ -34,7 +34,7 @@ export function load(model, key) {
 }
 
 async function decoded(head, buffer) {
-  const bytes = new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);
+  const bytes = new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   if (head.format === "bytes") return bytes;
   if (head.raw) return { ...head, values: new Uint16Array(bytes.buffer) };
   if (head.format !== "uint16") {

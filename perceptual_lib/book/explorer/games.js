@@ -15,13 +15,12 @@ const RULES = {
 
 /**
  * The picture when the pixels of so many steps have changed.
- * @param {{low: number[], high: number[], values: Uint16Array}} steps at which each pixel changes.
+ * @param {{low: number, high: number, values: Uint16Array}} steps at which each pixel changes.
  * @param {Uint8ClampedArray} start, finish: red, green, blue and 255 of each pixel.
  */
-function drawFrame(canvas, steps, done, start, finish) {
-  const [low, high] = [steps.low[0], steps.high[0]];
+function drawFrame(canvas, { low, high, values }, done, start, finish) {
   paint(canvas, (data, index) => {
-    const changes = Math.round(low + (steps.values[index] * (high - low)) / 65535);
+    const changes = Math.round(low + (values[index] * (high - low)) / 65535);
     const source = changes <= done ? finish : start;
     for (let part = 4 * index; part < 4 * index + 3; part++) data[part] = source[part];
   });

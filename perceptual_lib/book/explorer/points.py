@@ -32,22 +32,21 @@ class PointingPlayer(Widget):
         maps = {method: experiment.maps(method, shown, scale=scale) for method in sigmas.index}
         questions, smooth = [], experiment.section.smooth
         for scene in scenes:
-            points = {
+            found = {
                 method: maxima(
                     torch.from_numpy(each[scene.name]), scene.size[::-1], [sigmas[method]], smooth.get(method, 0.0)
                 )[:, 0]
                 for method, each in maps.items()
             }
-            for index, question in enumerate(scene.questions):
-                own = {method: point[index] for method, point in points.items()}
+            for question, points in zip(scene.questions, zip(*found.values(), strict=True), strict=True):
                 questions.append(
                     {
                         "scene": scene.name,
                         "size": scene.size,
                         "title": classifier.class_name(question.target),
                         "boxes": question.boxes,
-                        "points": {method: point.tolist() for method, point in own.items()},
-                        "hits": [bool(distances(point, question.boxes) < TOLERANCE) for point in own.values()],
+                        "points": {method: point.tolist() for method, point in zip(found, points, strict=True)},
+                        "hits": [bool(distances(point, question.boxes) < TOLERANCE) for point in points],
                     }
                 )
         self.arrays = {

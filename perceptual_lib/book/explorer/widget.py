@@ -59,7 +59,7 @@ def array_chunk(saliency: np.ndarray) -> Chunk:
     """A map (H, W) scaled to the whole numbers from 0 to 65535: deflated, two bytes a pixel."""
     low, high = saliency.min(), saliency.max()
     scaled = np.rint((saliency - low) / (high - low if high > low else 1) * 65535).astype("<u2")
-    head = {"format": "uint16", "shape": list(saliency.shape), "low": [low.item()], "high": [high.item()]}
+    head = {"format": "uint16", "shape": list(saliency.shape), "low": low.item(), "high": high.item()}
     return head, zlib.compress(scaled.tobytes())
 
 
