@@ -32,8 +32,8 @@ const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
  */
 export function controlsOf(model, state, own, ranges, shown) {
   const about = model.get("about");
-  const tried = (about.ranges ?? []).filter(({ role }) => role === "range");
-  const settings = Object.entries(about.tried ?? {}).map(([name, values]) => {
+  const tried = about.ranges.filter(({ role }) => role === "range");
+  const settings = Object.entries(about.tried).map(([name, values]) => {
     const moved = (index) => put(model, name, values[index]);
     return { name, values, ...slider(SETTINGS[name], [0, values.length - 1, 1], (index) => values[index], moved) };
   });
@@ -94,9 +94,9 @@ export function controlsOf(model, state, own, ranges, shown) {
     if (filled !== now.photograph) {
       filled = now.photograph;
       method.fill(methodOptions(methodsFor(model, filled)));
-      target.fill(classOptions(about.classes ?? [], filled));
+      target.fill(classOptions(about.classes, filled));
     }
-    target.root.hidden = !now.live || !now.photograph.classes;
+    target.root.hidden = !now.live;
     aim.root.hidden = target.root.hidden || !now.method.ours;
     alpha.setGrid(about.alphas[now.strategy]);
     const names = { photograph: now.photograph.name, method: now.method.name, aim: now.towards ? "towards" : "away" };
@@ -141,7 +141,7 @@ function methodOptions(methods) {
 }
 
 /** The most probable classes, and all. */
-function classOptions(names, { classes = [] }) {
+function classOptions(names, { classes }) {
   const likely = classes.map(([index, share]) => ({ value: `${index}`, text: `${classOf(names, index)}, ${inPercent(share)}` }));
   const all = names.map((text, index) => ({ value: `${index}`, text })).filter(({ value }) => likely.every((each) => each.value !== value));
   const grouped = (options, group) => options.map((each) => ({ ...each, group }));
@@ -149,7 +149,7 @@ function classOptions(names, { classes = [] }) {
 }
 
 /** As `Classifier.class_name` has it. */
-export const classOf = (names, index) => names?.[index] ?? `class ${index}`;
+export const classOf = (names, index) => names[index] ?? `class ${index}`;
 
 /** Photographs by their class; with their names where a class comes twice. */
 function photographOptions(photographs) {

@@ -18,7 +18,7 @@ function render({ model, el, signal }) {
   const { activations, kernel, methods, notice, size, tried } = model.get("about");
   if (!methods.length) return void el.append("No map was computed here before this page was made, and a page computes none.");
   if (model.isStatic && kernel?.pieces) explainInPage(model);
-  const traits = [...TRAITS, ...Object.keys(tried ?? {})];
+  const traits = [...TRAITS, ...Object.keys(tried)];
   const own = parsedRange(model.get("layers")) ?? parsedRange(`0-${Math.max(0, activations - 1)}`);
   keepInAddress(model, model.get("address"), traits);
   const ranges = (maps, live) => rangesAtHand(model, maps, live, own);
@@ -127,14 +127,14 @@ function stateOf(model, own, ranges) {
   const photograph = found(about.photographs, model.get("photograph"));
   const method = found(methodsFor(model, photograph), model.get("method"));
   const live = model.get("live") || Boolean(photograph.own);
-  const known = (index) => (Object.hasOwn(about.classes ?? [], index) && index !== "length") || photograph.classes?.some(([each]) => `${each}` === index);
-  const target = live && known(model.get("target")) ? model.get("target") : `${photograph.target ?? ""}`;
+  const known = (index) => (Object.hasOwn(about.classes, index) && index !== "length") || photograph.classes.some(([each]) => `${each}` === index);
+  const target = live && known(model.get("target")) ? model.get("target") : `${photograph.target}`;
   const towards = live && model.get("aim") === "towards";
   const asked = ({ ours }) => {
     if (towards && ours) return `/${target}/towards`;
-    return target === `${photograph.target ?? ""}` ? "" : `/${target}`;
+    return target === `${photograph.target}` ? "" : `/${target}`;
   };
-  const tried = Object.entries(about.tried ?? {}).map(([name, values]) => [name, oneOf(values, model.get(name))]);
+  const tried = Object.entries(about.tried).map(([name, values]) => [name, oneOf(values, model.get(name))]);
   const settings = tried.map(([, value]) => ` ${value}`).join("");
   const named = ({ name, layered }) => `map/${photograph.name}/${name}${layered ? settings : ""}/`;
   const maps = method.layered ? named(method) : `map/${photograph.name}/perceptual${settings}/`;
@@ -175,7 +175,7 @@ function layersAtHand(model, own, ranges) {
 /** The ranges of layers that a page has maps of; null where any can be computed. */
 function rangesAtHand(model, prefix, live, own) {
   if (live) return null;
-  const ranges = [own, ...(model.get("about").ranges ?? [])];
+  const ranges = [own, ...model.get("about").ranges];
   const there = ranges.filter((range) => model.has?.(prefix + range.layers) ?? true);
   return there.length ? there : [own];
 }

@@ -107,6 +107,7 @@ class Explorer(Widget):
             "classes": list(self.classifier.class_names),
             "alphas": {name: grid[[0, -1, 0]].tolist() for name, grid in ALPHAS.items()},
             "notice": "" if held else NOTHING_TO_HOLD,
+            **{"ranges": [], "errors": {}, "becomes": {}, "tried": {}},  # of a finished experiment
         }
         super().__init__(about=about, **{"photograph": next(iter(self.subjects)), "layers": layers} | traits)
 

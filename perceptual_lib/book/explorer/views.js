@@ -52,15 +52,15 @@ export function factsOf({ becomes, errors, ranges }, { photograph, method, layer
   const { title, explained } = photograph;
   const words = [];
   if (!live && explained && explained !== title) words.push(`Explained is ${explained}, which the network sees here. `);
-  const after = becomes?.[map];
+  const after = becomes[map];
   if (after) words.push(element("b", {}, after === explained ? `Still ${after}. ` : `${explained} → ${after}. `));
   words.push(`${method.title} (passes of the network: ${method.note}).`);
-  const own = errors?.[method.name];
+  const own = errors[method.name];
   if (own) {
     const [error, low, high] = own[strategy].map((value) => value.toFixed(2));
     words.push(` Table 1, cut by ${strategy}: error ${error} [${low}, ${high}], n = ${own.n}.`);
   }
-  const range = method.name === "perceptual" && ranges?.find((each) => each.layers === layers);
+  const range = method.name === "perceptual" && ranges.find((each) => each.layers === layers);
   if (range && range.error !== null) {
     const [value, best] = [range.error, range.best].map((error) => element("b", {}, error.toFixed(2)));
     words.push(` With ${inWords(range)} held: error `, value);
@@ -71,7 +71,7 @@ export function factsOf({ becomes, errors, ranges }, { photograph, method, layer
 
 /** The fit in words, as a length beside the 0.5 that makes a hit, and to be heard: at most twice a second. */
 export function verdict() {
-  const number = element("span", { class: "number" });
+  const number = element("span");
   const sign = element("span", { class: "sign" });
   const meter = element("div", { class: "meter" });
   const heard = element("p", { class: "unseen", "aria-live": "polite" });

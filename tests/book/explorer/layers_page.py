@@ -57,8 +57,8 @@ class Layers(Widget):
     about = traitlets.Dict(
         {
             "photographs": [
-                {"name": "cat", "title": "tabby", "boxes": [BOX], "target": 0},
-                {"name": "dog", "title": "<b>mastiff</b>", "boxes": []},
+                {"name": "cat", "title": "tabby", "boxes": [BOX], "target": 0, "classes": []},
+                {"name": "dog", "title": "<b>mastiff</b>", "boxes": [], "target": 1, "classes": []},
             ],
             "methods": [
                 {
@@ -95,6 +95,7 @@ class Layers(Widget):
             ],
             "alphas": {"value": [0.05, 1.0, 0.05], "percent": [0.05, 1.0, 0.05], "mean": [0.05, 10.5, 0.05]},
             "notice": "",
+            **{"classes": [], "becomes": {}, "tried": {}},
         }
     ).tag(sync=True)
 

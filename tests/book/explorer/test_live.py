@@ -218,7 +218,7 @@ def test_a_picture_is_sent_and_what_is_wrong_with_it_is_said(working: SimpleName
     assert working.asked() == [{"upload": "a.png", "bytes": 5}]
     tab.evaluate("emit('msg:custom', { error: 'a.png is not a picture.' }, [])")
     assert tab.locator(".status").inner_text() == "a.png is not a picture."
-    new = {"name": "a.png", "title": "tabby", "boxes": []}
+    new = {"name": "a.png", "title": "tabby", "boxes": [], "target": 0, "classes": []}
     about = tab.evaluate("model.get('about')")
     tab.evaluate("about => model.set('about', about)", about | {"photographs": [*about["photographs"], new]})
     tab.evaluate("model.set('photograph', 'a.png')")

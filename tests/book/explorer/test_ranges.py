@@ -81,7 +81,7 @@ def test_no_layer_is_held_by_a_press_and_the_default_again(tab: Page, tmp_path: 
     free = {"name": "no_perceptual", "title": "NoPer", "note": "", "layered": False, "ours": True}
     words = {"map/cat/no_perceptual/": "kite"}
     small = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
-    names, more = ("cat", "dog", "cow"), {"boxes": [], "thumbnail": small}
+    names, more = ("cat", "dog", "cow"), {"boxes": [], "target": 0, "classes": [], "thumbnail": small}
     cats = [{"name": name, "title": name, "explained": name} | more for name in names]
     page.about = page.about | {"methods": [*page.about["methods"], free], "becomes": words, "photographs": cats}
     with new_tab(browser) as other:
