@@ -38,10 +38,8 @@ function placeOf(numbers, wanted) {
  * @param {(() => void) | null} release where there are maps with no layer held.
  */
 export function rangeHandles(ranges, count, own, changed, release) {
-  const all = Array.from({ length: count }, (_, index) => index);
-  const stops = (end) => (ranges.length ? ascending(ranges.map((range) => range[end])) : all);
-  const [free, tried] = [{ first: all, last: all }, { first: stops("first"), last: stops("last") }];
-  let grids = tried;
+  const all = [...Array(count).keys()];
+  const grids = {}; // by end, the layers that its slider stops at
   const output = element("output");
   const layer = (end) => grids[end][Number(ends[end].value)];
   const handle = (end) => {
@@ -56,8 +54,8 @@ export function rangeHandles(ranges, count, own, changed, release) {
     profile.setAttribute("aria-pressed", range?.layers === own.layers);
     output.textContent = range ? inWords(range) : "no layer";
     if (!range) return;
-    grids = any ? free : tried;
     for (const [end, input] of Object.entries(ends)) {
+      grids[end] = any || !ranges.length ? all : ascending(ranges.map((each) => each[end]));
       input.max = grids[end].length - 1;
       input.value = placeOf(grids[end], range[end]);
       input.setAttribute("aria-valuetext", `${range[end]}`); // which may lie between two stops
@@ -71,6 +69,7 @@ export function rangeHandles(ranges, count, own, changed, release) {
   const label = element("span", { class: "label", "aria-hidden": "true" }, "Layers held");
   const rows = Object.entries(ends).map(([end, input]) => element("label", { class: "end" }, end, input));
   const parts = [label, output, ...rows, element("div", { class: "quick" }, none, profile)];
+  set(own); // from where they move where no layer is held at first
   return { root: element("div", { class: "control", role: "group", "aria-label": "Layers held" }, ...parts), set };
 }
 

@@ -94,6 +94,13 @@ def test_no_layer_is_held_by_a_press_and_the_default_again(tab: Page, tmp_path: 
         drawn(other)
         assert held.inner_text() == "no layer" and none.get_attribute("aria-pressed") == "true"
         assert "cat → kite" in other.locator(".result").inner_text() and "map" in changed(before, seen(other))
+        other.wait_for_function("location.hash.includes('layers.method=no_perceptual')")
+        with new_tab(browser) as linked:
+            linked.goto(other.url)
+            drawn(linked)
+            slide(linked.get_by_label("last layer held"), 0)  # has its stops from the beginning
+            drawn(linked)
+            assert linked.locator("[aria-label='Layers held'] > output").inner_text() == "layers 0 to 1"
         other.get_by_role("radio").nth(4).hover()
         assert held.inner_text() != "no layer"
         other.mouse.move(0, 0)  # only looked at
