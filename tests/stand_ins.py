@@ -201,10 +201,11 @@ def fragile(fails):
 
 def small_profile(**sections) -> Profile:
     """Of two steps."""
+    perturbation = {"layers": "0-0", "layer_weight": 1.0, "normalize_layers": True, "max_iter": 2}
     return Profile(
         name="mine",
         description="For tests.",
-        perturbation={"layers": "0-0", "layer_weight": 1.0, "normalize_layers": True, "max_iter": 2},
+        perturbation=perturbation | sections.pop("perturbation", {}),
         batch_size=3,
         methods={"no_perceptual": {"max_iter": 2}},
         **sections,

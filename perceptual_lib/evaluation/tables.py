@@ -32,12 +32,20 @@ def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statisti
     return estimate(both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]))
 
 
+SPAN = {"first": "Int64", "last": "Int64"}
+"""Types of the columns that have what `layer_range` says."""
+
+
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
-    """The first and last layer that settings (JSON) hold: (0, -1) for none, Nones for a method that knows no layers."""
+    """The first and last layer that settings (JSON) hold: (0, -1) for none; Nones for a method that knows no layers,
+    and for layers that are not one range of indices, such as names."""
     layers = json.loads(settings).get("layers")
-    if layers is None:
+    spans = [parse_span(str(each)) for each in (layers if isinstance(layers, list) else [layers])]
+    if None in spans:
         return None, None
-    return (0, -1) if layers == [] else parse_span(str(layers))
+    held = {index for first, last in spans for index in range(first, last + 1)}
+    first, last = min(held, default=0), max(held, default=-1)
+    return (first, last) if len(held) == last - first + 1 else (None, None)
 
 
 def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:

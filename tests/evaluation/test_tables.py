@@ -1,6 +1,7 @@
 """What all tables share: how they are written."""
 
 import io
+import json
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import Estimate
-from perceptual_lib.evaluation.tables import format_cell, format_table
+from perceptual_lib.evaluation.tables import format_cell, format_table, layer_range
 
 
 @pytest.fixture
@@ -18,6 +19,24 @@ def written_table() -> pd.DataFrame:
     return pd.DataFrame(
         {"n": [3, 0], "sigma": [2.5, np.nan], "held_out": estimates}, index=["my_method", r"50%|&#$^~{\}"]
     )
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("4-9", (4, 9)),
+        ("4", (4, 4)),
+        (4, (4, 4)),
+        ([2, "3-5"], (2, 5)),
+        ([], (0, -1)),
+        ([2, 4], (None, None)),
+        (["features.3", 4], (None, None)),
+        (-1, (None, None)),
+        (None, (None, None)),
+    ],
+)
+def test_layers_that_are_one_range_and_others(layers, expected) -> None:
+    assert layer_range(json.dumps({"layers": layers})) == expected
 
 
 def test_csv_gives_the_numbers_back(written_table) -> None:

@@ -97,7 +97,7 @@ def tried_ranges(table: pd.DataFrame) -> list[dict[str, Any]]:
     over all, `best`: None where there is none.
     """
     rows = table[(table.method == "perceptual") & table.role.isin(["range", "table"])]
-    tried = trials(rows, "value").assign(best=trials(rows, "best").error)
+    tried = trials(rows, "value").assign(best=trials(rows, "best").error).dropna(subset="first")
     tried["layers"] = [f"{first}-{last}" for first, last in zip(tried["first"], tried["last"], strict=True)]
     tried = tried.drop_duplicates("layers").round(4)[["layers", "role", "first", "last", "n", "error", "best"]]
     return tried.astype(object).where(tried.notna(), None).to_dict("records")

@@ -104,4 +104,5 @@ def range_scores(table: pd.DataFrame) -> pd.DataFrame:
         insertion = rows.insertion[rows.sigma == tried.sigma.max()].mean()
         n = rows.photograph[rows.failure == ""].nunique()
         lines.append((*setting, n, deletion, insertion, insertion - deletion))
-    return pd.DataFrame(lines, columns="role method first last n deletion insertion spread".split())
+    columns = "role method first last n deletion insertion spread".split()
+    return pd.DataFrame(lines, columns=columns).astype(tables.SPAN)

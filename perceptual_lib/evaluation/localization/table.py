@@ -127,4 +127,5 @@ def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
         errors = (~scores.hits[..., STRATEGY_COLUMNS[strategy]]).mean(0)
         weight = json.loads(rows.settings.iloc[0])["layer_weight"]
         lines.append((*setting, weight, len(scores.names), errors.min()))
-    return pd.DataFrame(lines, columns="role method first last layer_weight n error".split())
+    columns = "role method first last layer_weight n error".split()
+    return pd.DataFrame(lines, columns=columns).astype(tables.SPAN)

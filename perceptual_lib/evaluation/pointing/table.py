@@ -102,7 +102,7 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
         found = (rates.max(), rates.idxmax(), share) if len(hits) else (np.nan,) * 3
         lines.append((*setting, len(hits), *found))
     columns = "role method first last n rate sigma share".split()
-    return pd.DataFrame(lines, columns=columns).astype({"first": "Int64", "last": "Int64"})
+    return pd.DataFrame(lines, columns=columns).astype(tables.SPAN)
 
 
 def _hits_by_method(table: pd.DataFrame, scale: float) -> dict[str, pd.DataFrame]:

@@ -110,6 +110,13 @@ def test_the_profiles_own_range_need_not_be_in_the_triangle(complete, classifier
     assert {each["role"] for each in ranges} == {"range"}
 
 
+def test_the_profiles_own_layers_need_not_be_a_range(complete, classifier) -> None:
+    section = {"pictures": 3, "methods": ["perceptual"], "sigmas": [0.0], "ranges": 2, "granularity": "stage"}
+    experiment = complete(Localization, localization=section, perturbation={"layers": [-2]})
+    assert trials(experiment.table)["first"].isna().sum() == 1
+    assert {each["role"] for each in tried_ranges(experiment.table)} == {"range"}
+
+
 def test_it_says_what_the_network_sees_after_the_change(of_experiment, localization, classifier) -> None:
     name = next(iter(of_experiment.subjects))
     images = classifier.preprocess([next(each for each in localization.pictures if each.name == name)])
