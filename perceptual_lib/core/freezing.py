@@ -3,11 +3,10 @@ it is left as it was."""
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import is_dataclass
-from itertools import chain
 from operator import is_
 from threading import RLock
 from typing import Any
@@ -59,28 +58,28 @@ def freeze(network: nn.Module) -> Iterator[None]:
             raise InputError(
                 "the network was made inside torch.inference_mode, where nothing has a gradient; make it outside."
             )
-        held.callback(_put_back_attributes, [(module, _attributes(module)) for module in others])
-        modes = [(module, is_training(module)) for module in modules]
-        training = any(mode for _, mode in modes)
+        held.callback(_put_back_contents, [content for module in others for content in _contents(module)])
+        training = any(map(is_training, modules))
         written: list[Any] = [module._buffers for module in modules]
         for module in modules:
             if training and type(module).train is not nn.Module.train:
                 written += [own for part in module.modules() for own in (part._parameters, part._buffers)]
         owned = [(own, [*own.items()]) for own in written]  # what TorchScript has of them can be read so alone
-        groups = _together(each for _, items in owned for _, each in items if each is not None)
-        copies = [(group, _flat(group, anew=True), [*map(Tensor.size, group)]) for group in groups]
+        copies = _copies(each for _, items in owned for _, each in items if each is not None)
         held.callback(_put_back_tensors, owned, copies)
-        held.callback(_put_back, "requires_grad", [(weight, weight.requires_grad) for weight in weights])
-        held.callback(_put_back_modes, modes)
+        for weight in weights:
+            held.callback(setattr, weight, "requires_grad", weight.requires_grad)
+        for module in reversed(modules):  # so that outer ones are first to be put back: they take inner ones with them
+            held.callback(_put_back_mode, module, is_training(module))
         if training:
             with suppress(NotImplementedError):  # exported networks have no modes
                 network.train(False)  # not by its `eval`, which may be something else than what a wrapper asks for
         for weight in weights:
             weight.requires_grad = False
-        halves = [(each, each.data) for each in weights + buffers if each.dtype in HALF]
-        held.callback(_put_back, "data", halves)
-        for each, value in halves:
-            each.data = value.float()
+        for each in weights + buffers:
+            if each.dtype in HALF:
+                held.callback(setattr, each, "data", each.data)
+                each.data = each.data.float()
         yield
 
 
@@ -89,46 +88,36 @@ COLLECTIONS = dict, list, set, deque, tuple
 SMALL = 100_000  # numbers in a buffer
 
 
-def _attributes(module: nn.Module) -> dict[str, tuple[Any, list[tuple[Any, Any]]]]:
-    """Plain attributes by name, and the collections in them, each with what was in it."""
-    return {name: (value, _collections(value)) for name, value in vars(module).items() if name not in _OWN}
-
-
-def _collections(value: Any) -> list[tuple[Any, Any]]:
-    found, met, waiting = [], set[int](), [value] if isinstance(value, COLLECTIONS) else []
+def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
+    """The attributes of a module, and collections in its plain ones at any depth: each with a copy of what is in it."""
+    found: list[tuple[Any, Any]] = [(vars(module), copy(vars(module)))]
+    met = set[int]()
+    waiting = [value for name, value in vars(module).items() if name not in _OWN]
     while waiting:
         each = waiting.pop()
-        if id(each) in met:
+        if not isinstance(each, COLLECTIONS) or id(each) in met:
             continue
         met.add(id(each))
-        inside = each.values() if isinstance(each, dict) else each
-        waiting += [deeper for deeper in inside if isinstance(deeper, COLLECTIONS)]
+        waiting += each.values() if isinstance(each, dict) else each
         if not isinstance(each, tuple):
             found.append((each, copy(each)))
     return found
 
 
-def _put_back_attributes(
-    attributes: Iterable[tuple[nn.Module, Mapping[str, tuple[Any, list[tuple[Any, Any]]]]]],
-) -> None:
-    """Of modules, those that hold tensors, or did."""
-    for module, before in attributes:
-        own = vars(module)
-        for name in before.keys() | (own.keys() - _OWN):
-            value, collections = before.get(name, (None, []))
-            if own.get(name) is not value and _holds_tensors(own.get(name), value):
-                own.pop(name, None)
-                own |= {name: value} if name in before else {}
-            for each, content in collections:
-                if not _is_as(each, content) and _holds_tensors(each, content):
-                    each.clear()
-                    each.update(content) if isinstance(each, (dict, set)) else each.extend(content)
-
-
-def _is_as(one: Any, other: Any) -> bool:
-    """Whether two collections have the very same things in them."""
-    things = [chain.from_iterable(each.items()) if isinstance(each, dict) else each for each in (one, other)]
-    return len(one) == len(other) and all(map(is_, *things))
+def _put_back_contents(contents: Iterable[tuple[Any, Any]]) -> None:
+    """What is or was a tensor, or holds some: of dictionaries by name, others whole. Numbers are the network's own."""
+    for each, before in contents:
+        if isinstance(each, dict):
+            for name in before.keys() | each.keys():
+                if each.get(name) is before.get(name) or not _holds_tensors(each.get(name), before.get(name)):
+                    continue
+                if name in before:
+                    each[name] = before[name]
+                else:
+                    del each[name]
+        elif not (len(each) == len(before) and all(map(is_, each, before))) and _holds_tensors(each, before):
+            each.clear()
+            each.update(before) if isinstance(each, set) else each.extend(before)
 
 
 def _holds_tensors(*values: Any) -> bool:
@@ -137,55 +126,46 @@ def _holds_tensors(*values: Any) -> bool:
     return any(isinstance(each, Tensor) for each in (*leaves, *inside))
 
 
-def _put_back(name: str, values: Iterable[tuple[Tensor, Any]]) -> None:
-    for each, value in values:
-        setattr(each, name, value)
+def _copies(tensors: Iterable[Tensor]) -> list[tuple[list[Tensor], Tensor, list[Tensor]]]:
+    """Groups of tensors, none of an unusual layout, with a copy of what is in them: flat, and each in its shape.
 
-
-def _together(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Small ones that fit into one, which a GPU is asked about at once, and large ones; none of an unusual layout."""
+    A group is small ones that fit into one, about which a GPU is asked at once, or a large one.
+    """
     groups: dict[Any, list[Tensor]] = {}
     for each in tensors:
         if each.layout is torch.strided and not (each.is_meta or each.is_quantized or each.is_nested):
             groups.setdefault((each.device, each.dtype, id(each) if each.numel() > SMALL else 0), []).append(each)
-    return list(groups.values())
+    copies = []
+    for group in groups.values():
+        flat = _flat(group)
+        parts = flat.split([each.numel() for each in group])
+        copies.append((group, flat, [part.view(each.shape) for part, each in zip(parts, group, strict=True)]))
+    return copies
 
 
-def _flat(group: Sequence[Tensor], anew: bool = False) -> Tensor:
-    if len(group) > 1:
-        return torch.cat([each.detach().reshape(-1) for each in group])
-    return group[0].detach().reshape(-1).clone() if anew else group[0].detach().reshape(-1)
+def _flat(group: Iterable[Tensor]) -> Tensor:
+    return torch.cat([each.detach().reshape(-1) for each in group])
 
 
 def _put_back_tensors(
     owned: Iterable[tuple[Any, list[tuple[str, Tensor | None]]]],
-    copies: Iterable[tuple[list[Tensor], Tensor, list[torch.Size]]],
+    copies: Iterable[tuple[list[Tensor], Tensor, list[Tensor]]],
 ) -> None:
-    """Of what holds parameters or buffers by name; and groups of these, with a copy of what was in them, and shapes."""
+    """Of what holds parameters or buffers by name; and what was in these, see `_copies`."""
     for own, before in owned:
         if [name for name, _ in own.items()] == [name for name, _ in before]:  # else `train` has merged some for good
             for name, each in before:
                 if each is not None:
                     own[name] = each
     with torch.no_grad():
-        for group, flat, shapes in copies:
-            for each, shape in zip(group, shapes, strict=True):
-                if each.shape != shape:  # observers find out how many channels there are
-                    each.data = each.new_zeros(shape)
+        for group, flat, values in copies:
+            for each, value in zip(group, values, strict=True):
+                if each.shape != value.shape:  # observers find out how many channels there are
+                    each.data = each.new_zeros(value.shape)
             if not torch.equal(_flat(group), flat):
-                values = flat.split([shape.numel() for shape in shapes])
-                for each, value, shape in zip(group, values, shapes, strict=True):
-                    if not torch.equal(each, value.view(shape)):  # others keep their versions, which graphs go by
-                        each.copy_(value.view(shape))
-
-
-def _put_back_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Of outer modules first, which take inner ones with them; all of them, also where one raises an error."""
-    if all(is_training(module) == mode for module, mode in modes):
-        return
-    with ExitStack() as left:
-        for module, mode in reversed(modes):
-            left.callback(_put_back_mode, module, mode)
+                for each, value in zip(group, values, strict=True):
+                    if not torch.equal(each, value):  # others keep their versions, which graphs go by
+                        each.copy_(value)
 
 
 def _put_back_mode(module: nn.Module, mode: bool) -> None:
