@@ -2,7 +2,7 @@
 for launches, what is asked for again and again is recorded (`graphs`). And what is measured on the way."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import Any, ClassVar
@@ -67,7 +67,7 @@ class Passes:
     """Passes of a network inside `freeze`, the same answers but for rounding, sooner.
 
     Whether what is kept of a network still holds takes a pass, as long as some steps of a search: with `later` it is up
-    to the caller to `doubt` that, when a GPU has enough to do, and to `confirm` it in the end.
+    to the caller to `doubt` that, when a GPU has enough to do, and to ask in the end whether it `is_stale`.
     """
 
     def __init__(self, network: nn.Module, *, later: bool = False) -> None:
@@ -82,25 +82,25 @@ class Passes:
             known = Kept.networks.get(self.network)
             self._kept = Kept.of(self.network, images)
             self._same = None if self._kept is known else True
-        if not self.later:
-            with suppress(Stale):
-                self.confirm()
-        return self._kept or self.kept(images)
+        if not self.later and self.is_stale():
+            return self.kept(images)
+        return self._kept
 
     def doubt(self) -> None:
         """Ask the network again, and do not wait for its answer."""
         if self._same is None and self._kept and records(self._kept.probe.device):
             self._same = self._kept.answers(self.network)
 
-    def confirm(self) -> None:
-        """Raise Stale, once, where what is known of the network does not hold; it is forgotten then."""
+    def is_stale(self) -> bool:
+        """Whether what is known of the network does not hold. It is forgotten then, so this is true but once."""
         self.doubt()
-        if isinstance(self._same, Tensor):
-            same, self._same = bool(self._same), True  # this waits for a GPU: once, and never while one records
-            if not same:
-                Kept.networks.pop(self.network, None)
-                self._kept = None
-                raise Stale
+        if not isinstance(self._same, Tensor):
+            return False
+        same, self._same = bool(self._same), True  # this waits for a GPU: once, and never while one records
+        if not same:
+            Kept.networks.pop(self.network, None)
+            self._kept = None
+        return not same
 
     def __call__(self, images: Tensor) -> Tensor:
         """What the network returns."""

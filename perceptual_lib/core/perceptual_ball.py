@@ -118,22 +118,14 @@ def _size(model: nn.Module, inputs: Tensor, asked: int | None) -> int:
     return 1 if findings(model).mixed else full_batch(model, inputs.device, asked)
 
 
-def _search(*objective: Any, callback: Callback | None = None) -> Perturbation:
+def _search(passes: Passes, *objective: Any, callback: Callback | None = None) -> Perturbation:
     """A second time where the first was of a network that is not what it was; that may show itself as an error."""
     try:
-        return smallest_change(Objective(*objective), callback)
-    except Stale:
-        pass
-    except (InputError, RuntimeError) as error:
-        if is_out_of_memory(error):
+        return smallest_change(Objective(passes, *objective), callback)
+    except (Stale, InputError, RuntimeError) as error:
+        if is_out_of_memory(error) or not (isinstance(error, Stale) or passes.is_stale()):
             raise
-        try:
-            objective[0].confirm()
-        except Stale:
-            pass
-        else:
-            raise
-    return smallest_change(Objective(*objective), callback)
+    return smallest_change(Objective(passes, *objective), callback)
 
 
 def _stack(index: int, tensors: list[Tensor]) -> Tensor:

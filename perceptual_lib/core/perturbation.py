@@ -17,7 +17,7 @@ from perceptual_lib.core.errors import InputError, see, warn
 from perceptual_lib.core.first_look import near, say_what_is_flat
 from perceptual_lib.core.graphs import Branches, records
 from perceptual_lib.core.lbfgs import minimize
-from perceptual_lib.core.passes import Passes, WeightedDistance
+from perceptual_lib.core.passes import Passes, Stale, WeightedDistance
 from perceptual_lib.core.rest import Resting
 from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
@@ -206,7 +206,8 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     steps, tolerance = objective.settings.max_iter, objective.settings.tolerance_map
     enough = Resting(tolerance, steps, shape, len(targets)) if tolerance else None
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report, enough=enough)
-    objective.passes.confirm()
+    if objective.passes.is_stale():
+        raise Stale
     objective.references = []  # their memory is free for the last pass
     if count := int(minimum.failed.sum()):
         warn(
