@@ -31,7 +31,7 @@ class Wrapper(nn.Module):
         return ask(self.network, inputs)
 
 
-class Scored(nn.Module):
+class Scored(Wrapper):
     """A network of two classes, whose first has a number of your own for its logit, and whose second has 0.
 
     So what is explained may be anything: a pixel of a segmentation, the score of a detection, a similarity of
@@ -43,16 +43,15 @@ class Scored(nn.Module):
     """
 
     def __init__(self, network: nn.Module, objective: Callable[[Any], Tensor]) -> None:
-        super().__init__()
-        self.network, self.objective = network_of(network), objective
-        self.precision, self.training = precision_of(network), is_training(network)
+        super().__init__(network_of(network), precision_of(network))
+        self.objective = objective
 
-    def forward(self, images: Tensor) -> Tensor:
-        score = self.objective(self.network(images))
+    def forward(self, inputs: Tensor) -> Tensor:
+        score = self.objective(self.network(inputs))
         is_tensor = isinstance(score, Tensor)
-        if not is_tensor or score.shape != (len(images),) or not score.is_floating_point():
+        if not is_tensor or score.shape != (len(inputs),) or not score.is_floating_point():
             got = f"{score.dtype} {tuple(score.shape)}" if is_tensor else type(score).__name__
-            raise InputError(f"objective must give one number for each of {len(images)} images, not {got}.")
+            raise InputError(f"objective must give one number for each of {len(inputs)} images, not {got}.")
         return torch.stack([score, torch.zeros_like(score)], dim=1)
 
 
