@@ -38,7 +38,6 @@ class _Known(NamedTuple):
 
     state: object
     of_sizes: dict[torch.Size, Findings]  # by the shape of an image, what was asked for last at the end
-    said: set[str]
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
@@ -56,13 +55,13 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
     network = network_of(model)
     state, known = (parts_of(network), _switches(network)), _known.get(network)
     if known is None or known.state != state:
-        known = _Known(state, {}, set())
+        known = _Known(state, {})
+    said = {note for each in known.of_sizes.values() for note in each.notes}
     if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1])) is not None:
+        for note in (each for each in found.notes if each not in said):
+            warn(note)
         known.of_sizes[images.shape[1:]] = found
         _known[network] = known
-        for note in (each for each in found.notes if each not in known.said):
-            warn(note)
-        known.said.update(found.notes)
     return findings(network)
 
 
