@@ -5,7 +5,7 @@ import torch
 from stand_ins import TinyNetwork
 from torch import Tensor, nn
 
-from perceptual_lib import InputError, explain, perceptual_ball
+from perceptual_lib import Classifier, InputError, explain, perceptual_ball
 from perceptual_lib.core.calling import Scored
 
 FREE = {"layers": (), "pixel_weight": 1e-3, "max_iter": 60}
@@ -122,3 +122,11 @@ def test_torchvisions_segmentation_and_an_embedding_as_the_book_shows(images: Te
 
     result = perceptual_ball(embedding, images[:1], objective=more_alike_than, layers=(), pixel_weight=0.01)
     assert result.margin < result.margin_before
+
+
+def test_a_precision_that_there_is_not_is_refused_as_without_an_objective(network: TinyNetwork, images: Tensor) -> None:
+    classifier = Classifier(network)
+    classifier.precision = "half"
+    for objective in (None, lambda logits: logits[:, 0]):
+        with pytest.raises(InputError, match="no precision 'half'"):
+            explain(classifier, images, objective=objective, method="gradient")
