@@ -3,7 +3,7 @@ it is left as it was."""
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from copy import copy
 from dataclasses import is_dataclass
@@ -58,7 +58,10 @@ def freeze(network: nn.Module) -> Iterator[None]:
             raise InputError(
                 "the network was made inside torch.inference_mode, where nothing has a gradient; make it outside."
             )
-        held.callback(_put_back_contents, [content for module in others for content in _contents(module)])
+        for module in others:
+            held.callback(_put_back_attributes, vars(module), copy(vars(module)))
+            for each in _collections(module):
+                held.callback(_put_back_collection, each, copy(each))
         training = any(map(is_training, modules))
         written: list[Any] = [module._buffers for module in modules]
         for module in modules:
@@ -88,36 +91,33 @@ COLLECTIONS = dict, list, set, deque, tuple
 SMALL = 100_000  # numbers in a buffer
 
 
-def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
-    """The attributes of a module, and collections in its plain ones at any depth: each with a copy of what is in it."""
-    found: list[tuple[Any, Any]] = [(vars(module), copy(vars(module)))]
-    met = set[int]()
-    waiting = [value for name, value in vars(module).items() if name not in _OWN]
+def _collections(module: nn.Module) -> Iterator[Any]:
+    """Those that can change in the plain attributes of a module, at any depth."""
+    met, waiting = set[int](), [value for name, value in vars(module).items() if name not in _OWN]
     while waiting:
         each = waiting.pop()
-        if not isinstance(each, COLLECTIONS) or id(each) in met:
-            continue
-        met.add(id(each))
-        waiting += each.values() if isinstance(each, dict) else each
-        if not isinstance(each, tuple):
-            found.append((each, copy(each)))
-    return found
+        if isinstance(each, COLLECTIONS) and id(each) not in met:
+            met.add(id(each))
+            waiting += each.values() if isinstance(each, dict) else each
+            if not isinstance(each, tuple):
+                yield each
 
 
-def _put_back_contents(contents: Iterable[tuple[Any, Any]]) -> None:
-    """What is or was a tensor, or holds some: of dictionaries by name, others whole. Numbers are the network's own."""
-    for each, before in contents:
-        if isinstance(each, dict):
-            for name in before.keys() | each.keys():
-                if each.get(name) is before.get(name) or not _holds_tensors(each.get(name), before.get(name)):
-                    continue
-                if name in before:
-                    each[name] = before[name]
-                else:
-                    del each[name]
-        elif not (len(each) == len(before) and all(map(is_, each, before))) and _holds_tensors(each, before):
-            each.clear()
-            each.update(before) if isinstance(each, set) else each.extend(before)
+def _put_back_attributes(own: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Those of a module that are tensors or hold some, or did. Numbers, as counters', stay as the network left them."""
+    for name in before.keys() | own.keys():
+        if own.get(name) is not before.get(name) and _holds_tensors(own.get(name), before.get(name)):
+            own.pop(name, None)
+            own |= {name: before[name]} if name in before else {}
+
+
+def _put_back_collection(own: Any, before: Any) -> None:
+    """Whole, with the numbers beside the tensors, where it holds tensors or did."""
+    things = [(*each, *each.values()) if isinstance(each, dict) else (*each,) for each in (own, before)]
+    is_as_before = len(own) == len(before) and all(map(is_, *things))
+    if not is_as_before and _holds_tensors(own, before):
+        own.clear()
+        own.update(before) if isinstance(own, (dict, set)) else own.extend(before)
 
 
 def _holds_tensors(*values: Any) -> bool:
