@@ -20,23 +20,23 @@ from torch.overrides import TorchFunctionMode
 from perceptual_lib.core.calling import ask
 from perceptual_lib.core.errors import InputError, see, warn
 
-# The pointwise functions whose outputs are features; sigmoid and softmax are gates and attention.
+# The pointwise functions whose outputs are features; sigmoid and softmax are left out, as gates and attention.
 ACTIVATION_FUNCTIONS = frozenset(
     """celu elu gelu hardshrink hardswish hardtanh leaky_relu log_sigmoid logsigmoid mish prelu relu relu6 rrelu selu
     silu softplus softshrink softsign tanh tanhshrink threshold""".split()
 )
-OUTPUT = "output"  # in the place of a function's name: what a module returns, held because it was named
-# What activations are written out with. On maps of features they may be a gate, too: see `say_what_is_hidden`.
+OUTPUT = "output"  # in place of a function's name, for the output of a module that is held by its path
+# Functions with which activations are written out. On feature maps they may also be gates: see `say_what_is_hidden`.
 PARTS = frozenset("clamp clamp_min erf maximum pow sigmoid where".split())
-PARTS_OF_TOKENS = frozenset("erf pow sigmoid".split())  # which are masked and bounded for other reasons
+PARTS_OF_TOKENS = frozenset("erf pow sigmoid".split())  # tokens are masked and clamped for other reasons, too
 
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation call of a forward pass, or what a module returns.
+    """One activation call of a forward pass, or the output of a module.
 
-    It is called after the module ("features.2"), or after the enclosing one and the function where that was called
-    directly ("Mixed_5b.branch1x1.relu"); the second call of one name ends in "_1".
+    Its name is the module's path ("features.2"), or that of the enclosing module with the function if this was called
+    directly ("Mixed_5b.branch1x1.relu"). The name of a second call ends in "_1".
     """
 
     name: str
@@ -45,20 +45,20 @@ class Activation:
 
 
 def function_name(func: Any) -> str:
-    """ "relu" also of "relu_" in place, and of "relu.default" in exported networks."""
+    """A function's plain name: "relu" also for "relu_" in place, and for "relu.default" in exported networks."""
     return getattr(func, "__name__", "").partition(".")[0].strip("_")
 
 
 class watch(TorchFunctionMode):
     """Context in which `see(function name, output)` is called at each activation that depends on the input.
 
-    What it returns takes the output's place in the network; None leaves it as it is.
+    What `see` returns replaces the output in the network; None leaves the output as it is.
     """
 
     def __init__(self, see: Callable[[str, Tensor], Tensor | None]) -> None:
         super().__init__()
         self.see = see
-        self.parts: Counter[str] = Counter()  # calls on maps of features that may be activations written out
+        self.parts: Counter[str] = Counter()  # calls that may be parts of activations written out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = self.run(func, args, kwargs or {})
@@ -68,7 +68,7 @@ class watch(TorchFunctionMode):
             replacement = self.see(name, output)
             return output if replacement is None else replacement
         if name in PARTS and _is_wide(output) and (output.ndim == 4 or name in PARTS_OF_TOKENS):
-            # Inside a function of autograd, as some have for SiLU, what is computed has no gradient, but its inputs do.
+            # Inside a function of autograd, which some have for SiLU, outputs require no gradient, but inputs do.
             grows = any(isinstance(each, Tensor) and each.requires_grad for each in (output, *args))
             numbers = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, (int, float))]
             if grows and (name != "pow" or numbers == [3]):
@@ -80,7 +80,7 @@ class watch(TorchFunctionMode):
 
 
 def _is_wide(output: object) -> bool:
-    """Whether it may be features: maps or tokens of several places."""
+    """Whether an output may be features: maps or tokens of several places."""
     return isinstance(output, Tensor) and output.ndim in (3, 4) and min(output.shape[1:]) > 1
 
 
@@ -88,19 +88,19 @@ def _is_wide(output: object) -> bool:
 def at_modules(
     network: nn.Module, see: Callable[[str, Any], Any], wanted: Collection[str] | None = None
 ) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Context in which `see(path, output)` may replace what a module of the network returns in this thread: each of
-    them, or those with the paths that are wanted.
+    """Context in which `see(path, output)` may replace the outputs of the network's modules in this thread: of all, or
+    of those with the wanted paths.
 
-    Yields the stack of modules, with their paths, that this thread is calling, outermost first.
+    Yields the stack of modules that this thread is calling, with their paths, outermost first.
     """
     paths, thread = {module: path for path, module in network.named_modules()}, get_ident()
-    stack: list[tuple[str, nn.Module]] = [("", network)]  # also where a `__call__` of its own passes the hooks by
+    stack: list[tuple[str, nn.Module]] = [("", network)]  # there even if its own `__call__` bypasses hooks
 
     def enter(module: nn.Module, _: Any) -> None:
         if get_ident() == thread:
             stack.append((paths.get(module, ""), module))
 
-    def look(module: nn.Module, _: Any, output: Any) -> Any:  # not called by an error
+    def look(module: nn.Module, _: Any, output: Any) -> Any:  # not called after an error
         is_asked = get_ident() == thread and module in paths and (wanted is None or paths[module] in wanted)
         return see(paths[module], output) if is_asked else None
 
@@ -128,11 +128,11 @@ def trace(
     Args:
         network: any module; call it inside `freeze`.
         inputs: (B, C, H, W).
-        modules: paths of those whose outputs are kept, too; InputError where one is no tensor.
+        modules: paths of modules whose outputs are kept, too; InputError for an output that is no tensor.
 
     Returns:
-        The network's output, the activations in forward order, and their values (B, ...); output and values in the
-        type of the inputs, also inside autocast. InputError as from `by_image`.
+        The network's output, the activations in forward order, and their values (B, ...). Output and values have the
+        type of the inputs, also inside autocast. Raises InputError as `by_image`.
     """
     found: list[Activation] = []
     values: list[Tensor] = []
@@ -141,7 +141,7 @@ def trace(
 
     def keep(name: str, function: str, output: Any) -> None:
         value, own = by_image(output, len(inputs), name), name
-        while calls[name] and (own := f"{name}_{calls[name]}") in paths:  # which is another module
+        while calls[name] and (own := f"{name}_{calls[name]}") in paths:  # another module's name
             calls[name] += 1
         found.append(Activation(own, function, tuple(value.shape[1:])))
         values.append(value.detach().to(inputs.dtype, copy=True))  # an in-place operation may follow
@@ -169,7 +169,7 @@ def by_image(value: Any, batch: int, name: str = "an activation") -> Tensor:
 
 
 def say_what_is_hidden(network: nn.Module, seen: Counter[str], parts: Counter[str]) -> None:
-    """Warn of activations that cannot be seen, beside those that are: in TorchScript, or more of them written out."""
+    """Warn of activations that cannot be seen, beside those that are: in TorchScript, or if more are written out."""
     what, cubes = "", parts.pop("pow", 0)
     if scripted := [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]:
         what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"

@@ -16,30 +16,30 @@ Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
 
 def full_batch(network: nn.Module, device: torch.device, asked: int | None = None) -> int:
-    """How many pictures a network gets at once: what was asked for, or 64; on the CPU six, as tensors above 32 MB lose:
-    glibc gives their memory back and asks for it again each time. One alone, where it must be."""
+    """How many images a network gets at once: what was asked for, else 64, or 6 on the CPU, where tensors above 32 MB
+    are slow: glibc returns their memory and asks for it again. 1 if an answer depends on the others in the batch."""
     if findings(network).depends:
         return 1
     return int(asked or (6 if device.type == "cpu" else 64))
 
 
 def portions(network: nn.Module, images: Tensor, targets: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-    """All images with their targets, or where the network must get them so each alone."""
+    """All images with their targets as one portion, or each image alone if the network must get it so."""
     size = 1 if findings(network).depends or findings(network).mixed else len(images)
     own = repeat(None) if targets is None else targets.split(size)
     return list(zip(images.split(size), own, strict=False))
 
 
 def on(device: torch.device, numbers: Tensor) -> Tensor:
-    """A CPU's tensor there; a GPU goes on with what it has to do, and the CPU does not wait for it."""
+    """Copy a CPU's tensor to the device. A GPU goes on with its work meanwhile, and the CPU does not wait for it."""
     return (numbers.pin_memory() if device.type == "cuda" else numbers).to(device, non_blocking=True)
 
 
 def in_halves(solve: Callable[[Tensor], Result], images: Tensor, count: int, size: int) -> list[Result]:
-    """The results of `count` problems in batches of this size; in halves where memory is too small for a whole one.
+    """The results of `count` problems, in batches of `size`; a batch is halved if memory is too small for it.
 
-    `solve`, from numbers of problems (P,) int64 to their result, must hold nothing when it has failed. `images` are
-    there for their shape and device. Raises MachineError where memory is too small for one problem.
+    `solve` takes problems by number, (P,) int64, to their result, and must keep no memory when it fails. `images` serve
+    for their shape and device only. Raises MachineError if memory is too small for one problem.
     """
     batches = torch.arange(count, device=images.device).split(size)
     return [part for rows in batches for part in _halved(solve, images, rows)]
@@ -51,7 +51,7 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    if release() and again:  # what earlier calls have left was in the way
+    if release() and again:  # memory that earlier calls left was in the way
         return _halved(solve, images, rows, again=False)
     problem = f"{len(rows)} x {' x '.join(map(str, images.shape[1:]))}"
     if len(rows) == 1:
@@ -64,7 +64,7 @@ def _halved(solve: Callable[[Tensor], Result], images: Tensor, rows: Tensor, aga
 
 
 def join(parts: Sequence[Result], combine: Callable[[list[Tensor]], Tensor] = torch.cat) -> Result:
-    """One result of several, field by field: of consecutive parts of a batch, unless they are combined otherwise."""
+    """Join results into one, field by field: as consecutive parts of a batch, unless `combine` does otherwise."""
     first: Any = parts[0]
     joined: Result = type(first)(*(combine([getattr(part, field.name) for part in parts]) for field in fields(first)))
     return joined

@@ -1,4 +1,4 @@
-"""How a network is called: for its logits; and what is inside of what others have put around it."""
+"""How a network is called for its logits, and how it is found inside of wrappers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.precision import PRECISIONS
 
 HALF = torch.bfloat16, torch.float16
-FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of networks without head
+FEATURES = frozenset(("last_hidden_state", "pooler_output", "features", "embeddings"))  # keys of headless networks
 
 NO_GRADIENT = (
     "the network's outputs have no gradient in the image (torch.no_grad, detach or NumPy on the way, or quantized "
@@ -20,7 +20,7 @@ NO_GRADIENT = (
 
 
 class Wrapper(nn.Module):
-    """A module around a network, in which layers have their own names; `precision` as for `Classifier`."""
+    """A module around a network, whose layers keep their names in the network; `precision` as for `Classifier`."""
 
     def __init__(self, network: nn.Module, precision: str = "full") -> None:
         super().__init__()
@@ -32,14 +32,14 @@ class Wrapper(nn.Module):
 
 
 class Scored(Wrapper):
-    """A network of two classes, whose first has a number of your own for its logit, and whose second has 0.
+    """A network of two classes: the logit of the first is a number of your choice, that of the second is 0.
 
-    So what is explained may be anything: a pixel of a segmentation, the score of a detection, a similarity of
-    embeddings. Its margin (Eq. 1) is that number. Layers have their paths below `network`.
+    So anything can be explained: a pixel of a segmentation, the score of a detection, a similarity of embeddings. The
+    margin (Eq. 1) is that number. The paths of layers begin with "network.".
 
     Args:
         network: any module that is called with images (B, C, H, W).
-        objective: from what it returns to one number an image, (B,), differentiable; each from its own image alone.
+        objective: a differentiable function from the network's output to (B,), a number that each image alone decides.
     """
 
     def __init__(self, network: nn.Module, objective: Callable[[Any], Tensor]) -> None:
@@ -56,27 +56,28 @@ class Scored(Wrapper):
 
 
 def is_training(module: nn.Module) -> bool:
-    """What is asked of it then; not that of what stands around it, which its owner has never set."""
+    """Whether a module is in training mode. Wrappers take this over from what they wrap, as nobody sets theirs."""
     return bool(getattr(module, "training", False))
 
 
 def precision_of(model: nn.Module) -> str:
-    """What it is explained in: a `Classifier`'s own; another module may mean something else by the word."""
+    """The precision that a model is explained in: a `Wrapper`'s own; of any other module its `precision` if that is a
+    known name, as it may mean something else, and otherwise "full"."""
     own = getattr(model, "precision", None)
     return own if isinstance(own, str) and (own in PRECISIONS or isinstance(model, Wrapper)) else "full"
 
 
 def ask(network: nn.Module, images: Tensor) -> Tensor:
-    """The logits of images (B, C, H, W); a network of half precision gets them in its own type. Of images that are not
-    computed on the way it gets a copy: some write over what they are given."""
+    """The logits of images (B, C, H, W). A network of half precision gets the images in its own type. Images without a
+    `grad_fn` are copied, as some networks overwrite what they are given."""
     weight = first_weight(network, images)
     images = images.clone() if images.grad_fn is None else images
     return logits_of(network(images.to(weight.dtype) if weight.dtype in HALF else images))
 
 
 def logits_of(output: Any) -> Tensor:
-    """What a network returns, where that is one tensor, or it is plain which one is meant: by the name `logits`, or as
-    the only tensor with a row of scores for each image. Raises InputError for others."""
+    """The logits in a network's output: the output itself if it is a tensor, its tensor of the name `logits`, its only
+    tensor, or the only one with a row of scores for each image. Raises InputError for other outputs."""
     if isinstance(output, Tensor):
         return output
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -91,7 +92,7 @@ def logits_of(output: Any) -> Tensor:
     tensors = [part for part in tree_leaves(parts) if isinstance(part, Tensor)]
     scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
     outer = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
-    if len(outer) == 1 and outer[0] is tensors[0]:  # what is deeper in, behind it, is more about them
+    if len(outer) == 1 and outer[0] is tensors[0]:  # tensors behind it, deeper in, only tell more about these scores
         scores = outer
     if len(scores) != 1:
         shapes = ", ".join(str(tuple(part.shape)) for part in tensors) or "none"
@@ -105,9 +106,9 @@ def logits_of(output: Any) -> Tensor:
 def with_gradient(
     loss: Callable[..., Tensor], points: Tensor, *rest: Tensor, otherwise: str = NO_GRADIENT
 ) -> tuple[Tensor, Tensor]:
-    """Losses (B,) that `loss(points, *rest)` gives, each of its own row, and their gradients in the points (B, ...).
+    """The losses (B,) of `loss(points, *rest)`, each of its own row, and their gradients in the points (B, ...).
 
-    Raises InputError, which says `otherwise`, where they have none.
+    Raises InputError with the message `otherwise` if they have no gradient.
     """
     gradient = None
     with torch.enable_grad():
@@ -122,7 +123,7 @@ def with_gradient(
 
 def network_of(model: nn.Module) -> nn.Module:
     """The network inside a `Wrapper` that only calls it, such as a `Classifier`, and inside what `torch.compile` makes
-    of it; another module, and one of these with a `forward` or hooks of its own, as it is. InputError for no module."""
+    of it. Other modules, and wrappers with their own `forward` or hooks, stay as they are. InputError for no module."""
     if not isinstance(model, nn.Module):
         raise InputError(f"what is explained is a module, not {type(model).__name__}; call it in the forward of one.")
     inner: Any = getattr(model, "_orig_mod", None)
@@ -132,5 +133,5 @@ def network_of(model: nn.Module) -> nn.Module:
 
 
 def first_weight(network: nn.Module, otherwise: Tensor) -> Tensor:
-    """The first parameter that is a number with a fraction: others are of no image's type."""
+    """The first floating-point parameter, or `otherwise`: images cannot have the type of another parameter."""
     return next((each for each in network.parameters() if each.dtype.is_floating_point), otherwise)

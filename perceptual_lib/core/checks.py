@@ -1,4 +1,4 @@
-"""What every explanation asks of its images, targets and network: one clear sentence where it does not fit."""
+"""What every explanation asks of its images, targets and network: if they do not fit, one clear sentence says so."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +21,11 @@ Targets = None | int | Sequence[int] | Tensor
 def ready(
     model: nn.Module, inputs: Tensor, targets: Targets, batch_size: int | None = None, *, gradient: bool = True
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Context in which a model can be explained: frozen, without gradients, in its precision, and on leaving as it was.
+    """Context in which a model can be explained: frozen, without gradients, in its precision, and put back on leaving.
 
-    Yields copies of the images (B, C, H, W), in float32 those of half precision, and targets (B,) on their device, or
-    None for the predictions; their range is not known yet. Raises InputError for what does not fit, and for a network
-    without a gradient in the image where it needs one.
+    Yields copies of the images (B, C, H, W), float32 if they were of half precision, and targets (B,) on their device,
+    or None for the predictions. Whether targets are in range is not checked yet. Raises InputError for what does not
+    fit, and for a network without a gradient in the image if `gradient` is needed.
     """
     if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
         raise InputError(f"batch_size must be a whole number, at least 1, not {batch_size}.")
@@ -61,7 +61,7 @@ def check_inputs(network: nn.Module, inputs: Tensor) -> None:
 
 
 def check_targets(targets: Targets, inputs: Tensor) -> Tensor | None:
-    """Targets for inputs (B, ...), where given a new (B,) int64 on their device. Raises InputError for others."""
+    """Targets for inputs (B, ...) as a new (B,) int64 on their device, or None. Raises InputError for others."""
     if targets is None:
         return None
     try:
@@ -85,8 +85,8 @@ def check_logits(logits: Tensor, batch: int, multilabel: bool) -> None:
 
 
 def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None, multilabel: bool = False) -> Tensor:
-    """The targets, and where there are none the predictions (B,), of logits (B, K), or with `multilabel` also
-    (B, K, h, w), whose largest region counts. Raises InputError for others, and for a target out of range."""
+    """The targets (B,), or the predictions if none are given. Logits are (B, K), or with `multilabel` also
+    (B, K, h, w), whose largest region counts. Raises InputError for other logits, and for a target out of range."""
     check_logits(logits, batch, multilabel)
     scores = logits.flatten(2).amax(2) if logits.ndim > 2 else logits
     if targets is None:
@@ -97,5 +97,5 @@ def resolve_targets(logits: Tensor, batch: int, targets: Tensor | None, multilab
 
 
 def target_logits(logits: Tensor, batch: int, targets: Tensor | None) -> Tensor:
-    """(B,), each image's own logit of its target, of the largest without targets. Raises as `resolve_targets`."""
+    """(B,), each image's own logit for its target, or without targets its largest. Raises as `resolve_targets`."""
     return logits.gather(1, resolve_targets(logits, batch, targets)[:, None]).squeeze(1)

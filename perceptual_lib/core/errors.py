@@ -1,4 +1,4 @@
-"""The one exception that means: what was given cannot be used, and here is what would be."""
+"""Errors and warnings of one sentence: they say what was wrong, and what would be right."""
 
 import difflib
 import sys
@@ -17,24 +17,24 @@ class InputError(ValueError):
 
 
 class MachineError(InputError):
-    """What is wrong is the machine's (memory, disk, permissions, a missing package), and may be mended: no result."""
+    """The machine is at fault (memory, disk, permissions, a missing package). It may be mended: this is no result."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Of the processor or a GPU. The CPU's allocator and libraries raise a plain RuntimeError."""
+    """Whether memory of the CPU or a GPU ran out. The CPU's allocator and libraries raise a plain RuntimeError."""
     words = "allocate memory", "out of memory", "ALLOC_FAILED", "bad_alloc"
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or (isinstance(error, RuntimeError) and any(each in str(error) for each in words))
 
 
 def is_the_machines(error: Exception) -> bool:
-    """Whether no image is to blame: disk, permissions, packages, drivers, threads."""
+    """Whether the machine is to blame, and no image: disk, permissions, packages, drivers, threads."""
     words = "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "No CUDA GPUs", "NVIDIA driver", "can't start new thread"
     return isinstance(error, (OSError, ImportError, MachineError)) or any(each in str(error) for each in words)
 
 
 def warn(message: str) -> None:
-    """Warn at the line that called this package, past what Python and torch put between."""
+    """Warn at the line that called this package, skipping frames of contextlib and torch in between."""
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in INSIDE:
         frame, level = frame.f_back, level + 1
@@ -42,7 +42,7 @@ def warn(message: str) -> None:
 
 
 def see(section: str) -> str:
-    """The end of a sentence that some may not understand: where in the book it has a longer one."""
+    """The end of a message that some may not understand: where in the book it is explained."""
     return f' (see "{section}" on the page "When something is wrong")'
 
 

@@ -1,4 +1,4 @@
-"""What is found out about a network when it is first explained: whether what it says can be taken at its word."""
+"""What is found out about a network when it is first explained: whether its answers can be used as they are."""
 
 import weakref
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ from perceptual_lib.core.graphs import parts_of
 
 @dataclass(frozen=True)
 class Findings:
-    """About a network."""
+    """What was found out about a network."""
 
     depends: bool = False  # its answer for an image depends on the others in the batch: it must get each alone
-    mixed: bool = False  # its activations are not of one image after the other: each is explained alone
+    mixed: bool = False  # its activations are not of one image after the other: each image is explained alone
     probabilities: bool = False  # its outputs are those of a softmax or sigmoid, no logits
-    no_gradient: str = ""  # why they have none in the image; "" where they have one
-    notes: tuple[str, ...] = ()  # what users should know of it
+    no_gradient: str = ""  # why its outputs have no gradient in the image; "" if they have one
+    notes: tuple[str, ...] = ()  # what users are warned of
 
 
 RESHAPED = frozenset(
@@ -34,24 +34,24 @@ RESHAPED = frozenset(
 
 
 class _Known(NamedTuple):
-    """Of a network in a state."""
+    """The findings about a network in one state."""
 
     state: object
-    of_sizes: dict[torch.Size, Findings]  # by the shape of an image, what was asked for last at the end
+    of_sizes: dict[torch.Size, Findings]  # by an image's shape; the one asked for last comes last
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
 
 
 def findings(model: nn.Module) -> Findings:
-    """What was found out the last time."""
+    """What was found out about a network the last time."""
     known = _known.get(network_of(model))
     return next(reversed(known.of_sizes.values())) if known else Findings()
 
 
 def look_at(model: nn.Module, images: Tensor) -> Findings:
-    """What is found out about a frozen network with images of this size; what users should know of it is said the first
-    time, and again when it has other modules, hooks, buffers or plain attributes."""
+    """What is found out about a frozen network with images of this size. Users are warned the first time, and again if
+    it has other modules, hooks, buffers or plain attributes."""
     network = network_of(model)
     state, known = (parts_of(network), _switches(network)), _known.get(network)
     if known is None or known.state != state:
@@ -66,8 +66,8 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
 
 
 def _switches(network: nn.Module) -> list[object]:
-    """Attributes that a forward may ask for (numbers may be counters) or call, as what that is, and which buffers there
-    are."""
+    """What may switch a forward pass: flags and words among attributes (numbers may be counters), which buffers are
+    missing, and references to attributes that can be called."""
     modules = list(network.modules())
     attributes = [value for each in modules for value in (getattr(type(each), "forward", None), *vars(each).values())]
     missing = [value is None for each in modules for value in each._buffers.values()]
@@ -76,7 +76,7 @@ def _switches(network: nn.Module) -> list[object]:
 
 
 def _reference(function: object) -> object:
-    """What tells a function from others, one that is made anew each time by its code; without keeping the network."""
+    """What identifies a callable, without keeping the network alive: a function's code, as it may be made anew."""
     if isinstance(function, partial):
         function = function.func
     if isinstance(function, MethodType):
@@ -90,9 +90,9 @@ def _reference(function: object) -> object:
 
 
 def _look(network: nn.Module, image: Tensor) -> Findings | None:
-    """Ask for one image (1, C, H, W) beside another, and alone; None where memory is too small for that."""
+    """Ask the network for an image (1, C, H, W) beside another, and alone; None if memory is too small for that."""
     pair = torch.cat([image, 1 - 2 * image])
-    for images in (pair, image):  # some take no two images: exported ones
+    for images in (pair, image):  # exported networks may not take two
         try:
             asked = _ask(network, images)
             break
@@ -106,7 +106,7 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
                 "the network casts its inputs to half precision itself, and is computed in float32 here "
                 f"({words}); let it cast to the type of its weights{see('Half precision')}."
             ) from cause
-        return Findings()  # what else is wrong with it is said where it is asked next
+        return Findings()  # any other error is reported where the network is called next
     found = _compared(network, pair, asked) if len(images) > 1 else Findings(depends=len(asked.scores) == 1)
     found = replace(found, no_gradient=_why_no_gradient(asked.scores, asked.leaf))
     if not _are_probabilities(asked.scores):
@@ -131,7 +131,7 @@ def _ask(network: nn.Module, images: Tensor) -> _Asked:
 
 
 def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> Findings:
-    """What the network says of two images, (2, ...), and its activations, beside what it says of each alone."""
+    """Compare outputs and activations for two images, (2, ...), passed together, with those of each passed alone."""
     try:
         alone = [_ask(network, each) for each in pair.split(1)]
     except Exception as error:
@@ -165,11 +165,11 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> Findings:
 
 
 def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
-    """But for rounding, which is that of half precision in an autocast, too: for this share of the differences."""
+    """Whether both agree but for rounding, also of half precision in an autocast: to this share of their spread."""
     if one.shape != other.shape:
         return False
     finite = other.detach()[other.isfinite()]
-    share = 0.05 if one.dtype in HALF else share  # or a tenth of it of the values themselves
+    share = 0.05 if one.dtype in HALF else share  # or a tenth of it, as a share of the values themselves
     tolerance = (
         max(share * (finite - finite.mean()).abs().amax(), share / 10 * finite.abs().amax()) if len(finite) else 0
     )
@@ -177,7 +177,7 @@ def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
 
 
 def _are_probabilities(scores: Tensor) -> bool:
-    """By their sums; or as a softmax or sigmoid computed them, of which some may be taken, in another shape."""
+    """Whether rows sum to 1, or a softmax or sigmoid computed the scores, which may be sliced or reshaped since."""
     node = scores.grad_fn
     while node is not None and (operation := node.name().partition("Backward")[0]) in RESHAPED:
         node = node.next_functions[0][0]
@@ -188,14 +188,14 @@ def _are_probabilities(scores: Tensor) -> bool:
 
 
 def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype, rule: str = "softmax") -> Tensor:
-    """Of what a network that has been looked at returns, (B, K): its softmax or sigmoid, unless it is that already."""
+    """Probabilities of a network's scores (B, K): softmax or sigmoid, unless `look_at` found that they are that."""
     if findings(model).probabilities:
         return scores.to(dtype)
     return scores.softmax(1, dtype) if rule == "softmax" else scores.to(dtype).sigmoid()
 
 
 def _why_no_gradient(scores: Tensor, images: Tensor) -> str:
-    """Of outputs, and the images that they were computed of as a leaf; "" where they have a gradient there."""
+    """Why scores have no gradient in the images, the leaf that they were computed from; "" if they have one."""
     nodes, met, reached = [scores.grad_fn], set(), False
     while nodes:
         if (node := nodes.pop()) is None or node in met:
@@ -212,7 +212,7 @@ def _why_no_gradient(scores: Tensor, images: Tensor) -> str:
 
 
 def say_what_is_flat(values: Tensor, what: str) -> None:
-    """Warn of the images for which what was found (B, ...) is the same everywhere: that looks like an answer."""
+    """Warn if values (B, ...) are the same everywhere for an image, which could be taken for an explanation."""
     rows = values.flatten(1)
     flat = rows.amax(1) == rows.amin(1)
     if count := int(flat.sum()):

@@ -1,11 +1,12 @@
-"""What need not be done in a pass of a frozen network: its batch norms, some of its padding, copies of activations.
+"""Work that a pass of a frozen network can do without: batch norms, some padding, copies of activations.
 
-In evaluation mode a batch norm multiplies and adds constants, which the weights of the convolution before it can do
-(Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
-Sec. 3.2). On the CPU that is a fifth of a forward and backward pass of EfficientNet-Lite0; copies for in-place ReLU6
-are a twentieth. So are copies that pad two sides more than the others, as TensorFlow does before a depthwise
-convolution: that answers the same with zeros in its weight, padded on all sides alike. The network itself is left
-alone: its calls are answered otherwise, as `activations.watch` sees them, and rounding differs.
+In evaluation mode a batch norm multiplies by constants and adds constants, which the convolution before it can do with
+its weights (Jacob et al. 2018, "Quantization and training of neural networks for efficient integer-arithmetic-only
+inference", Sec. 3.2). On the CPU, batch norms take a fifth of a forward and backward pass of EfficientNet-Lite0, and
+copies for in-place ReLU6 a twentieth. Another twentieth are copies that pad two sides more than the others, as
+TensorFlow does before a depthwise convolution: with zeros added to its weight, the convolution gives the same answer
+for equal padding on all sides. The network itself is left alone: its calls, which `activations.watch` sees, are
+answered in another way. Rounding differs.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -25,22 +26,22 @@ from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import ask
 from perceptual_lib.core.graphs import tensors_of
 
-TOLERANCE = 1e-3  # of the largest logit, between folded and plain
+TOLERANCE = 1e-3  # largest difference of folded and plain logits, as a share of the largest logit
 
 
 class PathChanged(Exception):
-    """The network calls other functions than when its folds were found, as one may whose calls grow with the batch, or
-    writes over what was counted on."""
+    """The network makes other calls than when its folds were found, as where their number grows with the batch, or it
+    overwrites a value that a fold relies on."""
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What answers one call of a convolution, of padding before it, or of a batch norm behind it."""
+    """How one call is answered: a convolution, the padding before it, or the batch norm behind it."""
 
-    known: Hashable  # what the call is known by
-    instead: dict[str, Any] | None = None  # of a convolution's arguments; None where the answer is the input
-    takes: int | None = None  # the place of the call that has left something undone in the input
-    leaves: bool = False  # whether in the answer something is left undone
+    known: Hashable  # what identifies the call
+    instead: dict[str, Any] | None = None  # replaces arguments of a convolution; None where the answer is the input
+    takes: int | None = None  # place of the call whose changed answer must be the input of this one
+    leaves: bool = False  # whether the answer is not the call's own, so that only the call meant for it may take it
 
 
 Folds = tuple[Fold | None, ...]
@@ -59,8 +60,8 @@ FUSED = "weight", "bias", "running_mean", "running_var"
 
 
 def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
-    """What of a frozen network can be folded: seen in a forward pass of the first image (B, C, H, W), tried in another,
-    in full precision also inside autocast."""
+    """Find what can be folded in a frozen network, in a forward pass of the first image (B, C, H, W), and try it in a
+    second pass. Both are in full precision, also inside autocast."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return ()
     with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
@@ -71,42 +72,42 @@ def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
         with suppress(PathChanged):
             with fold(folds):
                 again = ask(network, image) if folds else answer
-            # A part that does not show itself, as a function of autograd, may make the answer another.
+            # A part that is not seen, such as a function of autograd, may change the answer.
             if (again - answer).detach().abs().max() <= TOLERANCE * answer.detach().abs().max():
                 return folds
     return ()
 
 
 class Call:
-    """A call that can be answered otherwise."""
+    """A call that can be answered in another way."""
 
     def __init__(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         self.func, self.given = func, {**dict(zip(NAMES[func], args, strict=False)), **kwargs}
         told_by = map(self.given.get, (*FUSED, "mode", "value"))
-        self.known = func, tuple(self.given.get("pad", ())), *told_by  # of a set's elements, a tensor is itself alone
+        self.known = func, tuple(self.given.get("pad", ())), *told_by  # as part of a set, a tensor equals only itself
         self.takers: list[Call | None] = []  # calls that take the output and return values
         self.place = -1  # among all calls of the network
 
     def is_of(self, tensors: Collection[int]) -> bool:
-        """Whether it is known by tensors of these ids: by one that is computed anew each time, it never is again."""
+        """Whether the tensors that identify it have these ids; one that is computed anew each time never has."""
         return all(each is None or id(each) in tensors for each in map(self.given.get, FUSED))
 
 
 class Finder(TorchFunctionMode):
-    """Context that sees which outputs of convolutions go to a batch norm and nowhere else, in one call of the network;
-    and of padding, to a depthwise convolution on the CPU, where this was measured.
+    """Context that finds, in one call of the network, convolutions whose output goes to a batch norm and nowhere else;
+    and padding whose output goes only to a depthwise convolution, on the CPU, where this was measured.
 
-    Nothing is folded if a call is in the hands of a function of autograd, or of hooks on what is saved, as those of
-    activation checkpointing: these may make it a second time, in the backward pass, unseen.
+    Nothing is folded if a call is made inside a function of autograd, or under hooks on saved tensors, such as those of
+    activation checkpointing: these may repeat the call, unseen, in the backward pass.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.held = {*map(id, tensors_of(network))}
         self.calls: list[Call | None] = []
-        self.makers: dict[int, Call] = {}  # by the ids of their outputs,
-        self.outputs: list[Tensor] = []  # which are kept, so that no other output gets the id of one
-        self.answerable = True  # in a way that the backward pass agrees with
+        self.makers: dict[int, Call] = {}  # by the ids of their outputs
+        self.outputs: list[Tensor] = []  # kept, so that no other tensor gets the id of one
+        self.answerable = True  # whether folded answers would agree with the backward pass
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -115,7 +116,7 @@ class Finder(TorchFunctionMode):
         output = func(*args, **kwargs)
         call = Call(func, args, kwargs) if func in NAMES else None
         call = call if call and call.is_of(self.held) else None
-        asked = getattr(func, "__name__", "") == "__get__"  # as for its shape
+        asked = getattr(func, "__name__", "") == "__get__"  # for an attribute, such as the shape
         if (isinstance(output, (Tensor, tuple, list)) and not asked) or func is Tensor.register_hook:
             for value in tree_leaves([args, kwargs]):
                 if id(value) in self.makers:
@@ -138,7 +139,7 @@ class Finder(TorchFunctionMode):
 
 
 def _folds(call: Call, before: Call | None) -> dict[Call | None, Fold]:
-    """Of a convolution, and of the calls before and behind it whose work it does."""
+    """Folds of a convolution, and of the calls before and behind it whose work it takes over."""
     given, norm = call.given, call.takers[0] if len(call.takers) == 1 else None
     weight, bias, padding, found = given["weight"], given.get("bias"), {}, dict[Call | None, Fold]()
     if norm and norm.func is F.batch_norm and not norm.given["training"]:
@@ -148,7 +149,7 @@ def _folds(call: Call, before: Call | None) -> dict[Call | None, Fold]:
         found[norm] = Fold(norm.known, takes=call.place)
     if before and before.takers == [call] and _can_pad(given, before):
         left, right, top, bottom = before.given["pad"]
-        more = right - left, left - right, bottom - top, top - bottom  # zeros where more is padded than was asked for
+        more = right - left, left - right, bottom - top, top - bottom  # zeros where equal padding is larger
         weight = F.pad(weight, tuple(max(0, zeros) for zeros in more))
         padding = {"padding": (max(top, bottom), max(left, right))}
         found[before] = Fold(before.known, leaves=True)
@@ -159,7 +160,7 @@ def _folds(call: Call, before: Call | None) -> dict[Call | None, Fold]:
 
 
 def _can_pad(given: Mapping[str, Any], before: Call) -> bool:
-    """Whether a convolution can do the work of a call before it, which is padding with zeros."""
+    """Whether the call before a convolution is padding with zeros that the convolution can take over."""
     input, amounts = given["input"], before.given.get("pad", ())
     zeros = before.given.get("mode") == "constant" and not before.given["value"]
     plain = not any(tree_leaves(given.get("padding", 0))) and {*tree_leaves(given.get("dilation", 1))} == {1}
@@ -168,7 +169,7 @@ def _can_pad(given: Mapping[str, Any], before: Call) -> bool:
 
 
 def counts(func: Callable[..., Any]) -> bool:
-    """Whether a call of it tells of a network's path: questions about tensors do not, nor the copy that `ask` makes."""
+    """Whether a call of this function is a step of a network's path: attributes of tensors and `ask`'s copy are not."""
     return getattr(func, "__name__", "") not in ("__get__", "clone")
 
 
@@ -176,22 +177,22 @@ def _is_saving_hooked() -> bool:
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks("they are only asked for"):
             return False
-    except RuntimeError:  # there are some
+    except RuntimeError:  # there are hooks
         return True
 
 
 class fold(watch):
-    """Context in which convolutions do the work of batch norms behind them and of padding before, for one call.
+    """Context for one call of a network: convolutions do the work of batch norms behind them and padding before them.
 
-    `folds` as `find_folds` gives them, `see` as for `watch`. Raises PathChanged.
+    `folds` are those of `find_folds`; `see` is as for `watch`. Raises PathChanged.
     """
 
     def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
         super().__init__(see)
         self.is_folded = bool(folds)
         self.folds = enumerate(folds)  # of the calls to come
-        self.undone: dict[int | None, Tensor] = {}  # what calls have left to others, by their places
-        self.fixed: list[tuple[Tensor, int]] = []  # what nothing may be written over, and how often it had been written
+        self.undone: dict[int | None, Tensor] = {}  # changed answers that nobody has taken yet, by place
+        self.fixed: list[tuple[Tensor, int]] = []  # values that must not be overwritten, and their versions
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not self.is_folded:
@@ -230,8 +231,8 @@ class fold(watch):
 
 
 class Bounded(Function):
-    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output, which nothing may be written over,
-    tells where it was cut. A mask in its place would cost as much as the copy."""
+    """`F.hardtanh` in place. Its gradient needs no copy of the input: the output, which must not be overwritten, shows
+    where values were clipped. Keeping a mask instead would cost as much as the copy."""
 
     @staticmethod
     def forward(context: Any, value: Tensor, low: float, high: float) -> Tensor:

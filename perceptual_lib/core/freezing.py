@@ -1,5 +1,5 @@
-"""What a network is while it is explained: in evaluation mode, without gradients for its weights, in float32; and how
-it is left as it was."""
+"""The state that a network is in while it is explained (evaluation mode, no gradients for its weights, no half
+precision), and how it is put back afterwards."""
 
 import sys
 from collections import deque
@@ -22,26 +22,28 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.precision import Shared
 
 _eagerly = Shared()
-_locks = WeakIdKeyDictionary()  # of weights and modules: networks that have one in common queue
+_locks = WeakIdKeyDictionary()  # of weights and modules: networks that share one wait for each other
 
 
 def _called_eagerly() -> AbstractContextManager[Any]:
-    """Context in which what `torch.compile` has made is called as it was written: compiled code has no activations."""
-    # Loading the compiler takes a second: where it is not, nothing is compiled.
+    """Context in which compiled modules run as they were written: no activations are seen in compiled code."""
+    # Loading the compiler takes a second; where it is not loaded, nothing is compiled.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 @contextmanager
 def freeze(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for the weights, half precision in float32, between whose numbers a small change
-    of an image would vanish; on leaving all is put back as it was, also by an error.
+    """Context in which a network is in evaluation mode, has no gradients for its weights, and computes in float32 in
+    place of half precision, which would round small changes of an image away. On leaving, also by an error, all is as
+    it was.
 
-    So are buffers that networks write, as observers and counters do, and what they keep in plain attributes, as caches
-    of what they computed of weights. Other threads that want to freeze some of the same weights wait. The network's own
-    `train` is called both ways, and what one that is not PyTorch's does to weights (LoRA adds its product to them) is
-    undone to the bit. Raises InputError for weights that can have no gradients.
+    This includes buffers that networks write, as observers and counters do, and tensors that they keep in plain
+    attributes, such as caches of what they computed from weights. Other threads that want to freeze some of the same
+    weights wait. The network's own `train` is called on the way in and out. What a `train` that is not PyTorch's does
+    to weights (LoRA's adds its product to them) is undone to the bit. Raises InputError for lazy layers, and for
+    weights that can have no gradients.
     """
-    with ExitStack() as held:  # which is left in the opposite order, all of it
+    with ExitStack() as held:  # undoes everything on leaving, the last first
         modules = list(network.modules())
         weights, buffers = (
             [each for module in modules for each in getattr(module, kind).values() if each is not None]
@@ -49,7 +51,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
         )
         others = [module for module in modules if not type(module).__module__.startswith("torch.nn.")]
         owners: list[Any] = sorted([*weights, *others], key=id) or [network]
-        for each in owners:  # in one order, so that no two wait for each other
+        for each in owners:  # in one order for all threads, so that no two wait for each other
             held.enter_context(_locks.setdefault(each, RLock()))
         held.enter_context(_eagerly("eager", _called_eagerly))
         if any(map(is_lazy, weights + buffers)):
@@ -67,16 +69,16 @@ def freeze(network: nn.Module) -> Iterator[None]:
         for module in modules:
             if training and type(module).train is not nn.Module.train:
                 written += [own for part in module.modules() for own in (part._parameters, part._buffers)]
-        owned = [(own, [*own.items()]) for own in written]  # what TorchScript has of them can be read so alone
+        owned = [(own, [*own.items()]) for own in written]  # TorchScript's can only be read by `items`
         copies = _copies(each for _, items in owned for _, each in items if each is not None)
         held.callback(_put_back_tensors, owned, copies)
         for weight in weights:
             held.callback(setattr, weight, "requires_grad", weight.requires_grad)
-        for module in reversed(modules):  # so that outer ones are first to be put back: they take inner ones with them
+        for module in reversed(modules):  # so that outer ones are put back first: they change inner ones, too
             held.callback(_put_back_mode, module, is_training(module))
         if training:
             with suppress(NotImplementedError):  # exported networks have no modes
-                network.train(False)  # not by its `eval`, which may be something else than what a wrapper asks for
+                network.train(False)  # not `eval`, which a network may override with something else
         for weight in weights:
             weight.requires_grad = False
         for each in weights + buffers:
@@ -88,11 +90,11 @@ def freeze(network: nn.Module) -> Iterator[None]:
 
 _OWN = vars(nn.Module()).keys()  # attributes of every module
 COLLECTIONS = dict, list, set, deque, tuple
-SMALL = 100_000  # numbers in a buffer
+SMALL = 100_000  # the most numbers in a small buffer
 
 
 def _collections(module: nn.Module) -> Iterator[Any]:
-    """Those that can change in the plain attributes of a module, at any depth."""
+    """Collections that can be changed, at any depth of a module's plain attributes."""
     met, waiting = set[int](), [value for name, value in vars(module).items() if name not in _OWN]
     while waiting:
         each = waiting.pop()
@@ -104,7 +106,8 @@ def _collections(module: nn.Module) -> Iterator[Any]:
 
 
 def _put_back_attributes(own: dict[str, Any], before: Mapping[str, Any]) -> None:
-    """Those of a module that are tensors or hold some, or did. Numbers, as counters', stay as the network left them."""
+    """Put back a module's attributes that are or were, or hold or held, tensors. Numbers, such as counters, stay as the
+    network left them."""
     for name in before.keys() | own.keys():
         if own.get(name) is not before.get(name) and _holds_tensors(own.get(name), before.get(name)):
             own.pop(name, None)
@@ -112,7 +115,7 @@ def _put_back_attributes(own: dict[str, Any], before: Mapping[str, Any]) -> None
 
 
 def _put_back_collection(own: Any, before: Any) -> None:
-    """Whole, with the numbers beside the tensors, where it holds tensors or did."""
+    """Put back a collection that holds or held tensors, as a whole: with the numbers beside the tensors."""
     things = [(*each, *each.values()) if isinstance(each, dict) else (*each,) for each in (own, before)]
     is_as_before = len(own) == len(before) and all(map(is_, *things))
     if not is_as_before and _holds_tensors(own, before):
@@ -127,9 +130,9 @@ def _holds_tensors(*values: Any) -> bool:
 
 
 def _copies(tensors: Iterable[Tensor]) -> list[tuple[list[Tensor], Tensor, list[Tensor]]]:
-    """Groups of tensors, none of an unusual layout, with a copy of what is in them: flat, and each in its shape.
+    """Groups of tensors, without those of an unusual layout, and copies of their contents: flat, and each in its shape.
 
-    A group is small ones that fit into one, about which a GPU is asked at once, or a large one.
+    A group is one large tensor, or all small ones of one device and type: a GPU compares them at a single request.
     """
     groups: dict[Any, list[Tensor]] = {}
     for each in tensors:
@@ -151,7 +154,7 @@ def _put_back_tensors(
     owned: Iterable[tuple[Any, list[tuple[str, Tensor | None]]]],
     copies: Iterable[tuple[list[Tensor], Tensor, list[Tensor]]],
 ) -> None:
-    """Of what holds parameters or buffers by name; and what was in these, see `_copies`."""
+    """Put back parameters or buffers in the dictionaries that hold them; and their contents, see `_copies`."""
     for own, before in owned:
         if [name for name, _ in own.items()] == [name for name, _ in before]:  # else `train` has merged some for good
             for name, each in before:
@@ -160,11 +163,11 @@ def _put_back_tensors(
     with torch.no_grad():
         for group, flat, values in copies:
             for each, value in zip(group, values, strict=True):
-                if each.shape != value.shape:  # observers find out how many channels there are
+                if each.shape != value.shape:  # observers' buffers grow to as many channels as they meet
                     each.data = each.new_zeros(value.shape)
             if not torch.equal(_flat(group), flat):
                 for each, value in zip(group, values, strict=True):
-                    if not torch.equal(each, value):  # others keep their versions, which graphs go by
+                    if not torch.equal(each, value):  # equal ones keep their versions, which tell graphs of changes
                         each.copy_(value)
 
 

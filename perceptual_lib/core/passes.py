@@ -1,5 +1,5 @@
-"""How a frozen network is run fast: convolutions do the work of batch norms (`folding`), and on a GPU, which would wait
-for launches, what is asked for again and again is recorded (`graphs`). And what is measured on the way."""
+"""How a frozen network is run fast, and measured on the way. Convolutions do the work of batch norms (`folding`), and
+repeated work of a GPU, which would wait for its launches, is recorded and replayed (`graphs`)."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import nullcontext
@@ -19,15 +19,15 @@ from perceptual_lib.core.graphs import Branches, Recorder, records, state_of
 from perceptual_lib.core.precision import computing
 
 Measure = Callable[[Tensor, Branches], Tensor]
-FEW = 16  # images, whose activations a graph may hold
+FEW = 16  # the most images whose activations a graph may hold
 
 
 class Stale(Exception):
-    """A network that looks as before answers otherwise than when what is kept of it was found out."""
+    """A network that looks unchanged no longer gives the answer that it gave when `Kept` was made."""
 
 
 class Kept:
-    """What was found out about a network; on a GPU kept from call to call as long as it lives and is what it was."""
+    """What was found out about a network. On a GPU it is kept from call to call while the network lives, unchanged."""
 
     networks: ClassVar[WeakKeyDictionary[nn.Module, "Kept"]] = WeakKeyDictionary()
 
@@ -35,12 +35,12 @@ class Kept:
         self.folds, self.record = find_folds(network, images), Recorder()
         self.state: object = None
         self.activations: dict[Hashable, list[Activation]] = {}
-        self.overwritten: set[int] = set()  # activations that the network writes over when they have been measured
+        self.overwritten: set[int] = set()  # activations that the network overwrites after they are measured
         self.probe = self.answer = images[:0]
 
     @classmethod
     def of(cls, network: nn.Module, images: Tensor) -> "Kept":
-        """Of a network that gets images like these; new where it has changed."""
+        """What is known of a network, for images like these; on a CPU, or if it has changed, found out anew."""
         if not records(images.device):
             return cls(network, images)
         kept, state = cls.networks.get(network), state_of(network)
@@ -52,7 +52,7 @@ class Kept:
         return kept
 
     def answers(self, network: nn.Module) -> Tensor:
-        """() bool, whether the network still says the same: not every change can be seen from outside."""
+        """() bool, whether the network still gives the same answer, as not every change can be seen from outside."""
         answer = self._ask(network)
         if answer.shape != self.answer.shape:
             return torch.tensor(False)
@@ -64,10 +64,10 @@ class Kept:
 
 
 class Passes:
-    """Passes of a network inside `freeze`, the same answers but for rounding, sooner.
+    """Runs a network inside `freeze`, faster than by calling it, with the same answers but for rounding.
 
-    Whether what is kept of a network still holds takes a pass, as long as some steps of a search: with `later` it is up
-    to the caller to `doubt` that, when a GPU has enough to do, and to ask in the end whether it `is_stale`.
+    Checking that what is kept of a network still holds takes a pass, which lasts as long as some steps of a search.
+    With `later` the caller starts this check by `doubt`, once a GPU has enough work, and asks `is_stale` in the end.
     """
 
     def __init__(self, network: nn.Module, *, later: bool = False) -> None:
@@ -77,7 +77,7 @@ class Passes:
         self._kept: Kept | None = None
 
     def kept(self, images: Tensor) -> Kept:
-        """What is known of the network, found out at the first call with images like those to come."""
+        """What is known of the network. The first call finds it out, so its images must be like those to come."""
         if self._kept is None:
             known = Kept.networks.get(self.network)
             self._kept = Kept.of(self.network, images)
@@ -87,12 +87,12 @@ class Passes:
         return self._kept
 
     def doubt(self) -> None:
-        """Ask the network again, and do not wait for its answer."""
+        """Start the check whether the network still answers as before, without waiting for the result."""
         if self._same is None and self._kept and records(self._kept.probe.device):
             self._same = self._kept.answers(self.network)
 
     def is_stale(self) -> bool:
-        """Whether what is known of the network does not hold. It is forgotten then, so this is true but once."""
+        """Whether what is known of the network no longer holds. It is then forgotten, so this is true only once."""
         self.doubt()
         if not isinstance(self._same, Tensor):
             return False
@@ -110,7 +110,7 @@ class Passes:
         return output
 
     def gradient(self, images: Tensor, targets: Tensor) -> Tensor:
-        """(B, C, H, W), of each image's own logit of its target (B,)."""
+        """Gradients (B, C, H, W), each of the image's own logit for its target (B,)."""
 
         def logit(images: Tensor, targets: Tensor) -> Tensor:
             return self.measure(images)[0].gather(1, targets[:, None])[:, 0]
@@ -118,7 +118,7 @@ class Passes:
         return self.kept(images).record("gradient", partial(with_gradient, logit), images, targets)[1]
 
     def trace(self, images: Tensor, modules: Collection[str] = ()) -> tuple[Tensor, list[Activation], list[Tensor]]:
-        """As `activations.trace`. Of few images it is recorded, too: launching it takes longer than some steps."""
+        """As `activations.trace`, recorded for few images: launching it takes longer than some steps of a search."""
         kept, kind = self.kept(images), ("trace", modules, images.shape)
 
         def look(images: Tensor) -> tuple[Tensor, ...]:
@@ -135,13 +135,13 @@ class Passes:
         activation_count: int = 0,
         modules: Collection[str] = (),
     ) -> tuple[Tensor, list[Tensor]]:
-        """What the network returns for images (B, C, H, W), and in forward order what is measured of its activations.
+        """The network's output for images (B, C, H, W), and what is measured of its activations, in forward order.
 
         Args:
-            at: by the activation's index, a function of its value (B, ...), called as soon as that is computed: an
-                in-place operation may follow. What takes long it may leave to a branch.
-            activation_count: where `at` is not empty, how many the network is to compute; InputError if it does not.
-            modules: paths of those whose outputs count as activations, too.
+            at: functions by the index of an activation. Each gets the activation's value (B, ...) as soon as it is
+                computed, since an in-place operation may follow, and `Branches`, to which it may leave slow work.
+            activation_count: how many activations the network must compute if `at` is not empty; else InputError.
+            modules: paths of modules whose outputs count as activations, too.
         """
         kept, at, calls, found = self.kept(images), at or {}, count(), []
         branches, order, taken = Branches(images.device), Branches(torch.device("cpu")), []
@@ -160,7 +160,7 @@ class Passes:
         try:
             with fold(folds, look), at_modules(self.network, look, modules) if modules else nullcontext():
                 output = ask(self.network, images)
-        except PathChanged:  # a network that looks at its data; from here on it is called as it is
+        except PathChanged:  # its path depends on its data; from here on it is called as it is
             kept.folds = ()
             kept.record.clear()  # graphs read the folded weights
             return self.measure(images, at, activation_count, modules)
@@ -181,11 +181,11 @@ class Passes:
 class WeightedDistance(torch.autograd.Function):
     """weight ||value - reference||^2 of each problem: (P, ...), (P, ...) or (1, ...) for all problems, (P,) -> (P,).
 
-    A term of a sum: its gradient is that of the term alone, whatever lies behind, and written over the difference at
-    once. So a graph has both beside the network's next operations, and nothing is left for the way back but to add it.
-    The difference lies in `room`, where there is one; it is computed in one of the `branches`. It is in the reference's
-    type, also inside autocast, and kept without `save_for_backward`, whose tensors checkpointing would count among
-    those of the network.
+    The result must be used as a term of a sum: the backward pass takes the incoming gradient to be 1. The forward pass
+    already computes the term's gradient, and writes it over the difference. So a graph computes both beside the
+    network's next operations, and the backward pass only adds. The difference lies in `room`, if given, and is computed
+    in one of the `branches`. It has the reference's type, also inside autocast, and is kept without
+    `save_for_backward`: checkpointing would count tensors saved there as the network's own.
     """
 
     @staticmethod
@@ -200,7 +200,7 @@ class WeightedDistance(torch.autograd.Function):
         room = torch.empty_like(value, dtype=reference.dtype) if room is None else room
         term = torch.empty_like(weight)
         with branches.beside(value):
-            context.gradient = torch.sub(value, reference, out=room)  # without gaps in memory
+            context.gradient = torch.sub(value, reference, out=room)  # dense in memory, for `_squares`
             torch.mul(weight, _squares(room), out=term)
             room.mul_((2 * weight).view(-1, *[1] * (room.ndim - 1)))
         return term
@@ -211,10 +211,10 @@ class WeightedDistance(torch.autograd.Function):
 
 
 def _squares(rows: Tensor) -> Tensor:
-    """(P, ...) -> (P,), the sums of their squares."""
+    """(P, ...) -> (P,), the sum of squares of each row."""
     if rows.ndim == 1:
         return rows.square()
-    if len(rows) == 1 and rows.device.type == "cpu":  # `vector_norm` uses one thread for it
+    if len(rows) == 1 and rows.device.type == "cpu":  # `vector_norm` would use a single thread
         row = rows.as_strided((rows.numel(),), (1,))
         return torch.dot(row, row)[None]
     norms: Tensor = torch.linalg.vector_norm(rows, dim=tuple(range(1, rows.ndim)))

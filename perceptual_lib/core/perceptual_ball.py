@@ -1,4 +1,4 @@
-"""What people call: the perturbation (Eq. 5) of a batch of images, and of one image with many choices of layers."""
+"""The functions that users call: the perturbation (Eq. 5) of a batch of images, with one choice of layers or many."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -30,30 +30,30 @@ def perceptual_ball(
     callback: Callback | None = None,
     **settings: Any,
 ) -> Perturbation:
-    """Find for each image the change that takes its class away and stays near in pixels and activations (Eq. 5).
+    """Find for each image a change, small in pixels and in activations, that takes its class away (Eq. 5).
 
     Minimizes (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2 with L-BFGS from x' = x.
     The norms are means over elements, as in the authors' code. The images of a batch are independent problems.
 
     Args:
-        model: a `Classifier` or any module from images to logits; left as it was, also after an error, and in the
-            tensors that it keeps on itself.
+        model: a `Classifier` or any module from images to logits. It is left as it was, also after an error, including
+            the tensors that it keeps in its attributes.
         inputs: (B, C, H, W) floating point, in the network's normalized space.
         targets: the class i: None for the network's prediction, one index for all, or (B,) int64.
-        layers: the activations that are held, by index, name or range (see `select_layers`), or modules whose outputs
-            are, by their paths; `()` is the paper's "NoPer" (Eq. 4), None what suits the network.
-        towards: the class to reach instead, as targets are given: "why this and not that?". The margin is then by how
-            much the best other class leads, and below 0 the network says so.
-        objective: a function of what the network returns to (B,), which is to fall below 0 in place of a margin, see
-            `Scored`.
+        layers: the activations to hold, by index, name or range (see `select_layers`), or modules, by path, whose
+            outputs are held; `()` is the paper's "NoPer" (Eq. 4), None stands for what suits the network.
+        towards: the class to reach instead, given like `targets`: "why this and not that?". The margin is then the lead
+            of the best other class; below 0 the network predicts the class to reach.
+        objective: a function from the network's output to (B,) numbers, which take the place of the margin and are to
+            fall below 0, see `Scored`.
         batch_size: images in memory at once; None for what suits the device, see `full_batch`. The results do not
             depend on it.
-        callback: `callback(step, rows, delta)` at the start of each batch and after each of its steps, with the indices
-            in `inputs` of the images in the batch and their perturbations; those that have converged leave it, on a GPU
-            not at once. On a GPU all may come again, where the network has changed unseen since the last call.
-        settings: the hyperparameters, T, lambda', lambda and the others: see `Settings`. What is not given, or None,
-            is what suits the network: the authors' for VGG19 with batch normalization; for others lambda' = 100 with
-            layers normalized, and 60 steps.
+        callback: `callback(step, rows, delta)` is called at the start of each batch and after each of its steps, with
+            the indices in `inputs` of the images in the batch and their perturbations. Images that have converged leave
+            the batch, on a GPU not at once. On a GPU the steps may start over, if the network has changed unnoticed.
+        settings: the hyperparameters T, lambda', lambda and others, see `Settings`. Those that are missing or None are
+            set to what suits the network: the authors' values for VGG19 with batch normalization; for others
+            lambda' = 100 with normalized layers, and 60 steps.
 
     Raises InputError for arguments that do not fit, or not enough memory for a single image.
     """
@@ -84,18 +84,18 @@ def perturbations_by_layers(
     batch_size: int | None = None,
     **settings: Any,
 ) -> list[Perturbation]:
-    """What `perceptual_ball` finds with each of several choices of layers (Fig. 5), for less than as many calls.
+    """What `perceptual_ball` finds with each of several choices of layers (Fig. 5), faster than by as many calls.
 
-    The choices for an image are one batch. They share its reference activations and the first evaluation: at x' = x no
-    activation has moved, so that all of them begin as "NoPer" does.
+    The choices for an image form one batch. They share its reference activations and the first evaluation: at x' = x no
+    activation has moved, so all of them begin as "NoPer" does.
 
     Args:
         model, inputs, targets, settings: see `perceptual_ball`, also for what is raised.
-        choices: each as the `layers` of `perceptual_ball`, such as all ranges "i-j"; InputError where there is none.
+        choices: each like `layers` of `perceptual_ball`, such as all ranges "i-j"; InputError if there is none.
         batch_size: choices in memory at once; None for what suits the device. The results do not depend on it.
 
     Returns:
-        A result (B, ...) for each choice, in their order.
+        A result (B, ...) for each choice, in the order of the choices.
     """
     held = [layers if layers is None else list_layers(layers) for layers in choices]
     if not held:
@@ -119,7 +119,7 @@ def _size(model: nn.Module, inputs: Tensor, asked: int | None) -> int:
 
 
 def _search(passes: Passes, *objective: Any, callback: Callback | None = None) -> Perturbation:
-    """A second time where the first was of a network that is not what it was; that may show itself as an error."""
+    """Search, and once more if the network was not what it was taken for, which may first show as another error."""
     try:
         return smallest_change(Objective(passes, *objective), callback)
     except (Stale, InputError, RuntimeError) as error:
@@ -129,5 +129,5 @@ def _search(passes: Passes, *objective: Any, callback: Callback | None = None) -
 
 
 def _stack(index: int, tensors: list[Tensor]) -> Tensor:
-    """(B, ...) of one choice, of (choices, ...) for each image."""
+    """One choice's rows of the images' tensors (choices, ...), stacked: (B, ...)."""
     return torch.stack([tensor[index] for tensor in tensors])

@@ -1,7 +1,7 @@
 """The perturbation on the perceptual ball: Eqs. 1-5 of the paper (Sec. 3), to be read beside it.
 
-How a network is run fast is in `passes`, L-BFGS in `lbfgs`, and what people call, with checks and batches, in
-`perceptual_ball`.
+`passes` runs a network fast, `lbfgs` is the optimizer, and `perceptual_ball` has the functions that users call, with
+checks and batches.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from perceptual_lib.core.selection import held_layers, held_modules
 from perceptual_lib.core.settings import Layers, Settings
 
 Callback = Callable[[int, Tensor, Tensor], None]
-BUSY = 5  # steps, after which a GPU has work for a while
+BUSY = 5  # steps after which a GPU has enough queued work for a while
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Perturbation:
         delta: (B, C, H, W), x' - x in the network's normalized input space.
         targets: (B,) int64, the class explained.
         margin_before: (B,), M_i(x) of Eq. 1 or 2, in logits.
-        margin: (B,), M_i(x') reached.
+        margin: (B,), the M_i(x') that was reached.
         evaluations: (B,) int64, forward and backward passes of the network spent on the image.
-        converged: (B,) bool, a tolerance of the optimizer, or `tolerance_map`, was met before its limit of steps.
-        failed: (B,) bool, NaN or infinity turned up; delta is then the best iterate before it.
+        converged: (B,) bool, whether a tolerance of the optimizer, or `tolerance_map`, was met within the step limit.
+        failed: (B,) bool, whether NaN or infinity turned up; delta is then the best iterate before it.
     """
 
     delta: Tensor
@@ -50,7 +50,7 @@ class Perturbation:
 
     @property
     def flipped(self) -> Tensor:
-        """(B,) bool: M_i(x') <= 0, the network no longer assigns the class (Sec. 3); with `towards`, it does."""
+        """(B,) bool: M_i(x') <= 0, so the network no longer assigns the class (Sec. 3); with `towards`, it now does."""
         return self.margin <= 0
 
 
@@ -71,15 +71,15 @@ def class_response(logits: Tensor, targets: Tensor) -> Tensor:
 class Objective:
     """Eq. 5 as a batch of P problems for `minimize`, in the perturbation delta = x' - x, flattened to (P, N).
 
-    A problem is an image and a choice of layers: several images with one choice, or one image with several. Made by one
-    forward pass, which gives the predictions, the margins and the C_l(x).
+    A problem is an image and a choice of layers: several images with one choice, or one image with several choices. The
+    constructor runs the network on x, for the predictions, the margins and the activations C_l(x).
 
     Args:
-        passes: of the network.
-        images: (B, C, H, W); one, where there is more than one choice.
-        targets: (B,), None for the prediction. InputError for those, or layers, that do not fit the network.
-        choices: of layers; one for all images, or more for the one image.
-        settings: of the perturbation; its layers are not read.
+        passes: runs the network.
+        images: (B, C, H, W); a single image if there are several choices.
+        targets: (B,), or None for the predictions. InputError for targets or layers that do not fit the network.
+        choices: choices of layers: one for all images, or several for a single image.
+        settings: hyperparameters of the perturbation; `settings.layers` is not read.
     """
 
     def __init__(
@@ -112,8 +112,8 @@ class Objective:
         self.scales = self._scales(holds.view(-1, len(choices))).expand(-1, problems)
 
     def _check_order(self, values: Sequence[Tensor]) -> None:
-        """Raise InputError where what modules return is not of one image after the other; of networks that answer at
-        random, which are warned of, nobody can say."""
+        """Raise InputError if the rows of a held module's output are not one image after the other. A network that
+        answers at random, of which users have been warned, cannot be checked for that."""
         if len(self.images) == 1:
             return
         alone = self.passes.trace(self.images[:1], self.modules)[2]
@@ -124,19 +124,19 @@ class Objective:
             raise InputError(f"what {paths} returns is not of one image after the other; give batch_size=1.")
 
     def _scales(self, holds: Tensor) -> Tensor:
-        """lambda' for a mean over elements, where a problem holds the layer: (layers, P)."""
+        """(layers, choices): lambda' of each layer for a mean over its elements; 0 where a choice does not hold it."""
         scales = holds.new_tensor([self.settings.layer_weight / each[0].numel() for each in self.references])
         scales = scales[:, None] * holds
         if self.settings.normalize_layers and self.references:
             mean_square = torch.stack([each.square().reshape(len(each), -1).mean(1) for each in self.references])
-            # A layer that is zero all over has no scale of its own: it is compared as it is.
+            # A layer that is zero everywhere has no scale of its own: its term is not divided.
             scales = scales / torch.where(mean_square > 0, mean_square, 1)
         return scales
 
     def loss(self, delta: Tensor, images: Tensor, targets: Tensor, scales: Tensor, *references: Tensor) -> Tensor:
         """Eq. 5: (M_i(x') - T)^2 + lambda' sum_l ||C_l(x') - C_l(x)||^2 + lambda ||x' - x||^2. (P, C, H, W) -> (P,).
 
-        All that is the problems' own is an argument; without references it is Eq. 4.
+        What belongs to the problems comes as arguments, so that a GPU can record this. Without references it is Eq. 4.
         """
         held = zip(self.layers, references, scales, strict=False)
         at = {layer: partial(self._distance, layer, *of_layer) for layer, *of_layer in held}
@@ -147,7 +147,7 @@ class Objective:
         return (margin - self.settings.margin_target).square() + perceptual + self.settings.pixel_weight * pixels
 
     def _distance(self, layer: int, reference: Tensor, scale: Tensor, value: Tensor, branches: Branches) -> Tensor:
-        """On a CPU by way of memory that is kept: new memory is cleared by the system, which takes longer."""
+        """A layer's term, (P,). On a CPU its memory is used again: the system would clear new memory, which is slow."""
         if value.shape[1:] != reference.shape[1:]:
             shapes = " and ".join(str(tuple(each.shape[1:])) for each in (value, reference))
             raise InputError(
@@ -171,8 +171,8 @@ class Objective:
         return loss, gradient.flatten(1)
 
     def at_start(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """The same at x' = x, where no activation has moved: one evaluation for all choices of an image."""
-        if records(self.images.device):  # one recorded evaluation serves here, too
+        """`evaluate` at x' = x. No activation has moved there, so all choices for an image share one evaluation."""
+        if records(self.images.device):  # the recorded evaluation of later steps serves here, too
             return self.evaluate(start)
         count = len(self.images)
         loss, gradient = self._evaluate(start[:count], self.images, self.targets[:count], self.scales[:0])
@@ -180,17 +180,18 @@ class Objective:
 
     def keep(self, rows: Tensor) -> None:
         """Reduce to the problems at these rows."""
-        one_for_all = len(self.images) == 1  # it stands for all problems, and what is of it
+        one_for_all = len(self.images) == 1  # shared by all problems, as are its references
         self.images = self.images if one_for_all else self.images[rows]
         self.references = [each if one_for_all else each[rows] for each in self.references]
-        self.rooms.clear()  # of another size
+        self.rooms.clear()  # their size no longer fits
         self.targets, self.scales = self.targets[rows], self.scales[:, rows]
 
 
 def smallest_change(objective: Objective, callback: Callback | None = None) -> Perturbation:
-    """Minimize Eq. 5 from x' = x. What the objective holds is let go of on the way; use it no more.
+    """Minimize Eq. 5 from x' = x. The objective's tensors are released on the way: do not use it afterwards.
 
-    `callback(step, rows, delta)` gets the problems still being solved. Raises Stale where all is to be done again.
+    `callback(step, rows, delta)` gets the problems still being solved. Raises Stale if the network was not what it was
+    taken for, so that the search must be repeated.
     """
     images, targets, shape = objective.images, objective.targets, objective.images.shape[1:]
 
@@ -208,7 +209,7 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report, enough=enough)
     if objective.passes.is_stale():
         raise Stale
-    objective.references = []  # their memory is free for the last pass
+    objective.references = []  # frees their memory for the last pass
     if count := int(minimum.failed.sum()):
         warn(
             f"the search broke down in {count} of {len(targets)} problems: the network gave NaN or infinity; the best "

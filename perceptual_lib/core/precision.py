@@ -18,7 +18,7 @@ PRECISIONS = ("full", "tf32", "bf16")
 
 
 def check_precision(precision: str) -> str:
-    """The name itself. Raises InputError for an unknown one."""
+    """Return the name of a precision. Raises InputError for an unknown one."""
     if precision not in PRECISIONS:
         raise InputError(f"there is no precision {precision!r}; there are {', '.join(PRECISIONS)}.")
     return precision
@@ -32,14 +32,14 @@ class _Users:
 
 
 class Shared:
-    """Switches that torch has for all threads of a process: the last of those inside, in any thread, puts them back.
+    """Context for switches that torch has for all threads of a process: the last user to leave it puts them back.
 
-    Call it with what tells one setting from another, and what makes a context that sets them.
+    Call it with a key that tells one setting from another, and a function that makes a context which sets them.
     """
 
     def __init__(self) -> None:
-        self.inside: list[_Users] = []  # the last of them as the switches are now
-        self.lock = RLock()  # a context that is collected in here closes in here
+        self.inside: list[_Users] = []  # the switches are as the last of them wants
+        self.lock = RLock()  # reentrant: garbage may be collected inside, and close a context here
 
     @contextmanager
     def __call__(self, key: Hashable, make: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
@@ -55,7 +55,7 @@ class Shared:
         finally:
             with self.lock:
                 users.count -= 1
-                while self.inside and self.inside[-1].count == 0:  # in turn, as each puts back what it found
+                while self.inside and self.inside[-1].count == 0:  # in reverse, as each puts back what it found
                     self.inside.pop().context.close()
 
 
@@ -66,10 +66,10 @@ _shared = Shared()
 def computing(precision: str, device: torch.device) -> Iterator[None]:
     """Context in which networks compute in this precision; on leaving, torch's switches are as they were.
 
-    "full" and "tf32" say what convolutions, matrix products and recurrent layers of float32 do on CUDA; they do not
-    touch the switches of the CPU, nor an autocast around. "bf16" is an autocast of the device, and "full" for what that
-    leaves in float32. Inside, torch from 2.9 on forbids to read its older switches (`allow_tf32`). Raises InputError
-    for an unknown name.
+    "full" and "tf32" set how convolutions, matrix products and recurrent layers compute float32 on CUDA; they touch
+    neither the CPU's switches nor a surrounding autocast. "bf16" is an autocast on the device, with "full" for what
+    that leaves in float32. Inside, torch 2.9 and later forbid reading their older switches (`allow_tf32`). Raises
+    InputError for an unknown name.
     """
     rounded = check_precision(precision) == "tf32"
     half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -81,7 +81,7 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _switches(rounded: bool) -> Iterator[None]:
-    """Of torch 2.9 and later: each kind of operation has its own, or follows that of CUDA, or that of all backends."""
+    """For torch 2.9 and later: each kind of operation has its own switch, or follows CUDA's or that of all backends."""
     backends: Any = torch.backends
     wanted = "tf32" if rounded else "ieee"
     kinds = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
@@ -90,9 +90,9 @@ def _switches(rounded: bool) -> Iterator[None]:
         return
     before, fixed = _own_switch_of_cuda(), []
     try:
-        backends.cudnn.fp32_precision = wanted  # of all of CUDA, in spite of its place
-        # Those that do not follow have been set. The others are left alone: they are free, or torch's own TF32, which
-        # gives way to what is said of CUDA. One that was set does not, so what is once set is never again that.
+        backends.cudnn.fp32_precision = wanted  # for all of CUDA, although it is found under cudnn
+        # Kinds that do not follow were set explicitly. The others are left alone: they are unset, or torch's default
+        # TF32, which yields to CUDA's switch. A kind that was set no longer yields, and could not be made to again.
         fixed = [(kind, kind.fp32_precision) for kind in kinds if kind.fp32_precision != wanted]
         for kind, _ in fixed:
             kind.fp32_precision = wanted
@@ -104,7 +104,7 @@ def _switches(rounded: bool) -> Iterator[None]:
 
 
 def _own_switch_of_cuda() -> str:
-    """What it is itself, "none" where it follows that of all backends: reading it gives that one's value then."""
+    """CUDA's own switch, or "none" where it follows that of all backends, whose value a plain read would give."""
     backends: Any = torch.backends
     general = backends.fp32_precision
     backends.fp32_precision = "none"
@@ -115,7 +115,8 @@ def _own_switch_of_cuda() -> str:
 
 @contextmanager
 def _older_switches(rounded: bool, device: torch.device) -> Iterator[None]:
-    """Before torch 2.9: one of convolutions and recurrent layers, one of matrix products, which the CPU reads, too."""
+    """For torch before 2.9: a switch for convolutions and recurrent layers, and one for matrix products, which the CPU
+    reads, too."""
     convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     try:
         torch.backends.cudnn.allow_tf32 = rounded
@@ -128,7 +129,7 @@ def _older_switches(rounded: bool, device: torch.device) -> Iterator[None]:
 
 
 def switches() -> tuple[str | bool, ...]:
-    """What is in use on CUDA now: of convolutions and of matrix products."""
+    """The switches in effect on CUDA now, for convolutions and for matrix products."""
     backends: Any = torch.backends
     if hasattr(backends, "fp32_precision"):
         return backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision

@@ -1,7 +1,7 @@
-"""When a map has come to rest: what the perturbation and RISE, which may stop then, have in common.
+"""When a map has come to rest, so that the perturbation or RISE may stop: what both have in common.
 
-Both estimate how far the map is from the one that all steps or masks would give, as 1 less their rank correlation, and
-take twice that to be within the tolerance: on photographs the estimate was seen to be short by as much.
+Both estimate how far the map is from the one that all steps or masks would give, as 1 minus their rank correlation, and
+stop when twice this estimate is within the tolerance: on photographs it was seen to be too small by that factor.
 """
 
 from math import log2
@@ -13,36 +13,36 @@ from torch.nn.functional import cosine_similarity
 from perceptual_lib.core.saliency import saliency_map
 
 MARGIN = 2.0  # what an estimate is multiplied by
-FIRST = 8  # steps before which nothing is at rest
-SIGMA = 5.0  # pixels, the blur in which the perturbation's maps are compared: that of the maps which are shown
+FIRST = 8  # the first step at which a map may be at rest
+SIGMA = 5.0  # pixels, the blur of the perturbation's maps when they are compared, as when they are shown
 
 
 def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
-    """(B,) in [-1, 1], Spearman's rank correlation of maps (B, H, W); of equal values, which is ahead is left open."""
+    """(B,) in [-1, 1], Spearman's rank correlation of maps (B, H, W); equal values get distinct ranks, in any order."""
     first, second = (each.flatten(1).argsort(dim=1, stable=True).argsort(1).to(maps.dtype) for each in (maps, others))
     half = (first.shape[1] - 1) / 2  # the mean rank
     return cosine_similarity(first / half - 1, second / half - 1)
 
 
 class Resting:
-    """Which problems of `minimize` have a map at rest, by how far it went in the last doubling of its steps.
+    """Tells which problems of `minimize` have a map at rest, by how far it moved in the last doubling of the steps.
 
-    Perturbations move evenly on a clock that counts doublings. One that goes on as it did from step k / 2 to k comes
-    log2(n / k) times as far until step n, and 1 less a correlation grows with the square of the distance.
+    Perturbations move about as far in each doubling. One that goes on as it did from step k / 2 to step k moves
+    log2(n / k) times as far until step n, and 1 minus a correlation grows with the square of the distance.
 
     Args:
-        tolerance: for 1 less the rank correlation with the map after all steps.
-        steps: that it would take.
+        tolerance: of 1 minus the rank correlation with the map after all steps.
+        steps: how many all steps are.
         shape: (C, H, W) of a perturbation.
-        count: of problems.
+        count: number of problems.
     """
 
     def __init__(self, tolerance: float, steps: int, shape: torch.Size, count: int) -> None:
         self.tolerance, self.steps, self.shape, self.count = tolerance, steps, shape, count
-        self.earlier: dict[int, Tensor] = {}  # maps (count, H, W) by step; of problems that have ended anything
+        self.earlier: dict[int, Tensor] = {}  # maps (count, H, W) by step; rows of ended problems are not read
 
     def __call__(self, step: int, rows: Tensor, points: Tensor) -> Tensor:
-        """(B,) bool for points (B, N) of the problems `rows`: looked at is at steps 8, 12, 16, 24, 32, 48 and so on."""
+        """(B,) bool, whether problems `rows` rest at points (B, N); checked at steps 8, 12, 16, 24, 32, 48, ..."""
         if step < FIRST // 2 or step % (1 << (step.bit_length() - 2)):
             return torch.zeros_like(rows, dtype=torch.bool)
         maps = saliency_map(points.unflatten(1, self.shape), SIGMA)

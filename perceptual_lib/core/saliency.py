@@ -46,13 +46,13 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     height, width = (
         torch.as_tensor(_blur_matrix(size, sigma), dtype=maps.dtype, device=maps.device) for size in maps.shape[-2:]
     )
-    with torch.autocast(maps.device.type, enabled=False):  # which would make products of other values equal
+    with torch.autocast(maps.device.type, enabled=False):  # which would round different values to equal ones
         return height @ maps @ width.T
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
     """(size, size): row i holds the weights with which the pixels of a line enter its blurred pixel i."""
-    sigma = min(sigma, 10 * size)  # from where on it is the mean of the line
+    sigma = min(sigma, 10 * size)  # wider, it is the mean of the line
     radius = int(4 * sigma + 0.5)
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -65,7 +65,7 @@ def _blur_matrix(size: int, sigma: float) -> np.ndarray:
 
 
 def input_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
-    """Gradient (B, C, H, W) of each image's own logit, of the largest without targets. Raises as `target_logits`."""
+    """Gradient (B, C, H, W) of each image's own logit, or without targets its largest. Raises as `target_logits`."""
     return with_gradient(lambda images: target_logits(ask(network, images), len(images), targets), images)[1]
 
 

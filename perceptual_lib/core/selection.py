@@ -12,15 +12,15 @@ from perceptual_lib.core.settings import Layers
 
 
 def held_modules(choices: Iterable[Layers | None], names: Collection[str], network: nn.Module) -> tuple[str, ...]:
-    """Paths of modules that choices of layers name, where these are not names or indices of activations."""
+    """Paths of modules that choices of layers name; names and indices of activations are left out."""
     words = {layer for layers in choices for layer in list_layers(layers) if isinstance(layer, str)}
     paths = {path for path, _ in network.named_modules() if path and parse_span(path) is None}  # "3" is an index
     return tuple(sorted(words.difference(names) & paths))
 
 
 def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> list[int]:
-    """Indices of what is held: activations that `select_layers` finds, and what modules return, by their paths: of one
-    that is called several times, in its first call.
+    """Indices of the held layers: activations that `select_layers` finds, and outputs of modules, given by path. Of a
+    module that is called several times the first output is held.
 
     None stands for all but the top fifth of the activations, and at least one; InputError where there are none.
     """
@@ -40,7 +40,7 @@ def held_layers(layers: Layers | None, activations: Sequence[Activation]) -> lis
 
 
 def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
-    """Indices of the activations that `layers` names, ascending and without repeats, of `names` in forward order.
+    """Indices of the activations that `layers` names, ascending and without repeats; `names` are in forward order.
 
     Layers are an index (negative from the end), a name, a `range`, a string "4-9" (both ends included, as the paper
     writes ranges), or any number of these together. InputError for an index out of range or an unknown name.
@@ -49,13 +49,13 @@ def select_layers(layers: Layers, names: Sequence[str]) -> list[int]:
 
 
 def list_layers(layers: Layers | None) -> list[int | str | range]:
-    """The layers one by one, to be read more than once; none of None."""
+    """The layers as a list, which can be read more than once; empty for None."""
     if layers is None:
         return []
     if isinstance(layers, (bool, slice, Mapping)):
         raise InputError(f"layers are indices, names or ranges, not {layers!r}.")
     if isinstance(layers, (str, range)) or getattr(layers, "ndim", None) == 0 or not isinstance(layers, Iterable):
-        return [layers]  # type: ignore[list-item]  # no iterable; of NumPy and torch without a dimension, a word or number
+        return [layers]  # type: ignore[list-item]  # a single layer, also as a scalar of NumPy or torch
     return list(layers)
 
 

@@ -1,4 +1,4 @@
-"""The hyperparameters of the perturbation, and which suit a network. Imports no torch."""
+"""The hyperparameters of the perturbation, and those that suit a given network. Imports no torch."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -14,24 +14,24 @@ Layers = int | str | range | Iterable[int | str | range]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What Eq. 5 is minimized with; the defaults are the authors'.
+    """The hyperparameters of Eq. 5 and of its minimization; the defaults are the authors'.
 
     Attributes:
-        layers: what is held: activations by index, name or range (see `select_layers`), and the outputs of modules by
-            their paths. Nothing is the paper's "NoPer" (Eq. 4), None all but the top fifth of the activations.
+        layers: the layers to hold: activations by index, name or range (see `select_layers`), and outputs of modules
+            by path. `()` is the paper's "NoPer" (Eq. 4); None holds all but the top fifth of the activations.
         margin_target: T, the margin aimed at, below zero.
-        layer_weight: lambda', for all layers. It multiplies squared activations, so it is not scale-free.
+        layer_weight: lambda', the same for all layers. It multiplies squared activations, so it is not scale-free.
         pixel_weight: lambda.
         normalize_layers: divide each layer's term by that layer's mean square on the original image, so that one
             lambda' serves every network.
         multilabel: the margin is the class's response itself (Eq. 2), at its largest region where the network
             returns (B, K, h, w); otherwise its lead over the best other class (Eq. 1).
-        reach: the class is one to be reached, not lost: the margin is what the best other class leads by.
-        max_iter: most steps of L-BFGS.
-        tolerance_map: an image ends when its map, blurred by 5 pixels, is not expected to move further than this, as 1
-            less its rank correlation with the map after max_iter steps; 0 for never, see `rest`.
+        reach: the class is to be reached, not lost: the margin changes its sign (Eq. 1: the best other class's lead).
+        max_iter: the largest number of L-BFGS steps.
+        tolerance_map: the search for an image ends when its map, blurred by 5 pixels, is expected to be this close to
+            the map after max_iter steps, as 1 minus their rank correlation; 0 never ends it early, see `rest`.
 
-    Raises InputError for a margin that is not below zero, a negative weight, no step, a tolerance outside [0, 1).
+    Raises InputError for a margin target not below zero, a negative weight, no step, or a tolerance outside [0, 1).
     """
 
     layers: Layers | None = ()
@@ -56,7 +56,7 @@ class Settings:
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Raise InputError unless it is 1 less a rank correlation that maps can have; 0 asks for no rest."""
+    """Raise InputError unless the tolerance, 1 minus a rank correlation, is in [0, 1); 0 never stops early."""
     if not isinstance(tolerance, Real) or not 0 <= tolerance < 1:
         raise InputError(f"tolerance_map is 1 less a rank correlation, at least 0 and below 1, not {tolerance!r}.")
 
@@ -72,19 +72,19 @@ SCALE_FREE: dict[str, Any] = {"layers": None, "layer_weight": 100.0, "normalize_
 
 
 def architecture(network: Any) -> str:
-    """ "vgg16", "vgg19_bn" and so on, of torchvision or timm, by its convolutions and batch norms; "" for another."""
+    """Name of a VGG16 or VGG19 of torchvision or timm, as "vgg19_bn", told by its convolutions and norms; else ""."""
     norms = [_norm(module) for module in network.modules()]
     channels = tuple(module.out_channels for module in network.modules() if type(module).__name__ == "Conv2d")
     for name, own in VGG_CHANNELS.items():
-        # Linear layers may be convolutions: timm's but the last, of a network of regions all.
+        # Linear layers may be convolutions: in timm all but the last one, in a network of regions all of them.
         alike = channels in (own, (*own, 4096, 4096)) or channels[:-1] == (*own, 4096, 4096)
-        if alike and norms.count("other") < len(own):  # one may be around it, or in its head
+        if alike and norms.count("other") < len(own):  # a few others may be around it, or in its head
             return name + ("_bn" if norms.count("batch") >= len(own) else "")
     return ""
 
 
 def _norm(module: Any) -> str:
-    """Whether it is a "batch" norm, or the identity that fusing leaves of one, an "other" norm, or none."""
+    """The kind of a norm: "batch", also for the identity that fusing leaves in its place; "other"; "" for no norm."""
     names = [kind.__name__ for kind in type(module).__mro__]
     if names[0] == "Identity" or any("BatchNorm" in name for name in names):
         return "batch"
@@ -92,7 +92,7 @@ def _norm(module: Any) -> str:
 
 
 def suited(network: Any, **given: Any) -> Settings:
-    """What is given, and for each hyperparameter that is not, or None, what suits the network."""
+    """The given settings; what suits the network stands in for missing ones and None. InputError for unknown names."""
     names = [each.name for each in fields(Settings)]
     if unknown := sorted(given.keys() - set(names)):
         close = nearest(unknown[0], [*names, "targets"])
