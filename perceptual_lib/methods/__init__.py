@@ -1,4 +1,4 @@
-"""The methods of the paper's tables, one registry, one shape. Importing this registers them all."""
+"""The methods of the paper's tables, in one registry with one interface. Importing this package registers them all."""
 
 # In the order in which `perceptual-ball methods` lists them.
 # isort: off

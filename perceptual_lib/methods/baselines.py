@@ -1,4 +1,4 @@
-"""Two maps that ask the network nothing; what does not beat them explains nothing."""
+"""Two maps that do not depend on the network; a method that does not beat them explains nothing."""
 
 import torch
 from torch import Tensor, nn

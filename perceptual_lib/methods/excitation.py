@@ -1,16 +1,16 @@
-"""Excitation backprop (Zhang et al. 2018): the class's winning probability, passed down along what excites.
+"""Excitation backprop (Zhang et al. 2018): the class's winning probability, passed down along positive weights.
 
-A neuron i that wins with probability p_i hands it to the neurons j that it sums, each in proportion to what it
+A neuron i that wins with probability p_i hands it to the neurons j that it sums, to each in proportion to what it
 contributes by a positive weight: p_j = x_j sum_i w+_ij p_i / sum_k w+_ik x_k (their Eq. 5). Each operation is replaced
 by one of the same value whose gradient is this rule, so that autograd does the rest.
 
 The paper assumes activations that are not negative, and networks without batch normalization or residual sums. Here:
 
-- of an activation that may be negative the positive part counts;
+- where an activation may be negative, its positive part counts;
 - normalization, pointwise activation and multiplication by constants or by a gate (squeeze-and-excitation) have one
-  input for each output, which gets all that the output has;
-- a residual sum divides between its two terms by their positive parts (TorchRay hands the whole to both, or divides
-  by the terms with their signs where its `update_resnet` was called).
+  input for each output, which gets the output's whole probability;
+- a residual sum divides its probability between its two terms, in proportion to their positive parts (TorchRay hands
+  the whole to both, or, once its `update_resnet` was called, divides it in proportion to the signed terms).
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def excitation_backprop(network: nn.Module, images: Tensor, targets: Tensor | No
     """The winning probability that arrives at a layer, summed over its channels, enlarged. Not contrastive.
 
     layer: a module by its path, or an activation by index or name; None for pool4 of VGG16 and VGG19bn, and on other
-        networks for the last activation of a sixteenth of the image's height.
+        networks for the last activation whose height is at least a sixteenth of the image's.
     """
     layer = place(network_of(network), special(network).excitation_layer) if layer is None else layer
     with rules(WINNING):
@@ -80,7 +80,7 @@ def _shared(linear: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
 def _summed(func: Operation, input: Tensor, other: object, **more: Any) -> Tensor:
     """A residual sum."""
     if not (is_open(input) and is_open(other) and input.shape == other.shape) or more:
-        return func(input, other, **more)  # a sum with a constant: the gradient is the rule
+        return func(input, other, **more)  # a sum with a constant: its plain gradient is the rule
     terms = [term.detach().clamp(min=0) for term in (input, other)]
     inverse = _inverse(terms[0] + terms[1])
     value = input.detach() + other.detach()

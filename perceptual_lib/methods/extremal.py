@@ -42,16 +42,16 @@ def extremal_perturbation(
     """The smooth mask of a given area that keeps the class's logit largest, the rest of the image blurred.
 
     Written from the paper (ICCV 2019, arXiv 1910.08485). What it leaves open (the schedule of the area's penalty, the
-    momentum, the margin on which area counts, the mirrored image in every other step) is as TorchRay was observed to do
-    it. Their lengths are pixels of an image of 224; here they are shares of the shorter side.
+    momentum, the margin on which area counts, the mirrored image in every other step) is done as TorchRay was observed
+    to do it. Lengths there are pixels of an image of 224; here they are shares of the shorter side.
 
     Args:
         areas: shares to keep, in (0, 1), of the image with a margin of one radius around it: 0.1 is about 0.14 of the
-            image alone. Each is searched for by itself; the masks are summed.
-        steps: of gradient descent, for each area; the penalty grows as much over few as over many.
+            image alone. Each area has its own search; the masks are summed.
+        steps: steps of gradient descent for each area; the penalty grows by the same factor over few as over many.
         radius: of the smallest spot that a mask can show, as a share of the image's shorter side.
-        blur: standard deviation where the mask is 0, as a share of the shorter side.
-        smooth: that of the masks found, which the pointing game is played with; 0 for the masks themselves.
+        blur: standard deviation of the image's blur where the mask is 0, as a share of the shorter side.
+        smooth: the same for a blur of the masks found, with which the pointing game is played; 0 for no blur.
 
     Returns:
         (B, H, W), from 0 to the number of areas.
@@ -67,7 +67,7 @@ def extremal_perturbation(
     say_what_is_flat(passes.gradient(images, targets), "the gradient of the class's score")
 
     def loss(area: float, mirrored: bool, parameter: Tensor, growth: Tensor, *given: Tensor) -> Tensor:
-        """(B,), each image's own."""
+        """The loss of each image, (B,)."""
         levels, kernel, targets = given
         canvas = generate(parameter, kernel)
         off = (canvas - wanted_values(canvas.detach(), area)).square().mean((1, 2))  # R_a per place
@@ -83,7 +83,7 @@ def extremal_perturbation(
         function = partial(with_gradient, partial(loss, area, mirrored))
         return passes.kept(images).record(name, function, parameter, growth, levels, generate.kernel, targets)[1]
 
-    # From the whole image: at the start the network sees the class that it is asked for, and its gradient means it.
+    # Start from the whole image, in which the network sees the class that it is asked for: its gradient is about this.
     whole = images.new_ones(len(images), *generate.grid)
     masks = [generate.on_image(generate(descend(partial(gradient, area), whole, steps))) for area in areas]
     return gaussian_blur(torch.stack(masks).sum(0), smooth * side)
@@ -102,12 +102,12 @@ def descend(gradient: Callable[[Tensor, int], Tensor], parameter: Tensor, steps:
 class SmoothMask:
     """Masks made of soft discs: the smooth max-convolution of a coarse grid with a radial kernel.
 
-    m(u) = smax_v k(u - v) p(v), where smax f = sum f exp(f / T) / sum exp(f / T). The maximum, where a convolution
-    would have the mean, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 to half the
-    radius (in pixels), with a Gaussian flank of standard deviation radius / 2 from there.
+    m(u) = smax_v k(u - v) p(v), where smax f = sum f exp(f / T) / sum exp(f / T). The maximum, in place of
+    the mean of a convolution, lets a mask reach both 0 and 1 and yet change no faster than the kernel. k is 1 up to
+    half the radius (in pixels), and falls from there as a Gaussian of standard deviation radius / 2.
 
-    Masks are computed where the grid's points are and enlarged bilinearly, at a fiftieth of the cost of every pixel.
-    They live on a canvas, the grid with a margin of one radius: a disc on the image's border counts almost whole there,
+    Masks are computed at the grid's points and enlarged bilinearly, at a fiftieth of the cost of all pixels. They live
+    on a canvas, which is the grid with a margin of one radius. There a disc on the image's border counts almost whole,
     so that places at the border are no cheaper than others.
     """
 
@@ -116,14 +116,14 @@ class SmoothMask:
         stride = max(1, round(min(self.size) / GRID))
         self.grid = tuple(max(1, round(length / stride)) for length in self.size)  # (rows, columns) of the parameter
         self.margin = round(radius / stride)  # places of the canvas on each side of the image
-        self.reach = math.ceil(1.5 * radius / stride)  # k is at most exp(-2) from there on, which the maximum forgets
+        self.reach = math.ceil(1.5 * radius / stride)  # from there on k is at most exp(-2), which the maximum ignores
         offset = torch.arange(-self.reach, self.reach + 1, dtype=images.dtype, device=images.device) * stride / radius
         distance = torch.hypot(offset[:, None], offset)
         self.kernel = (-2 * (distance - 0.5).clamp(min=0).square()).exp().flatten()[:, None]  # (window, 1)
 
     def __call__(self, parameter: Tensor, kernel: Tensor | None = None) -> Tensor:
-        """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]; its
-        kernel may be given, as all that is read must be to what is recorded."""
+        """Canvas (B, rows + 2 margin, columns + 2 margin) in [0, 1] of parameters (B, rows, columns) in [0, 1]. The
+        kernel may be given, as a recorded function must get all tensors that it reads."""
         near = F.unfold(parameter[:, None], 2 * self.reach + 1, padding=self.reach + self.margin)
         spots = near * (self.kernel if kernel is None else kernel)  # (B, window, places of the canvas)
         mask = ((spots / TEMPERATURE).softmax(1) * spots).sum(1)
@@ -141,17 +141,17 @@ def blur_levels(images: Tensor, sigma: float) -> Tensor:
 
 
 def between_levels(levels: Tensor, mask: Tensor) -> Tensor:
-    """Images (B, C, H, W), each pixel blurred as far as the mask (B, H, W) is from 1, between its two levels."""
+    """Images (B, C, H, W), blurred at each pixel as far as the mask (B, H, W) is from 1, between the nearest levels."""
     index = torch.arange(len(levels), dtype=mask.dtype, device=mask.device).view(-1, 1, 1, 1)
-    weights = (1 - (mask * (len(levels) - 1) - index).abs()).clamp(min=0)  # (LEVELS, B, H, W), two are not 0
+    weights = (1 - (mask * (len(levels) - 1) - index).abs()).clamp(min=0)  # (LEVELS, B, H, W), at most two are not 0
     return (weights[:, :, None] * levels).sum(0)
 
 
 def wanted_values(masks: Tensor, area: float) -> Tensor:
-    """What the area's penalty |vecsort(m) - r_a|^2 pulls each pixel to, (B, H, W): 1 for the largest, 0 for the rest.
+    """The values to which the area's penalty |vecsort(m) - r_a|^2 pulls pixels, (B, H, W): 1 the largest, 0 the rest.
 
-    Pixels of the same value share what is left for them: sorting puts them in the order of rows, which would pull a
-    uniform mask to the bottom of the image.
+    Pixels of equal value share the ones that are left for them. Sorting alone would rank them in the order of rows, and
+    so pull a uniform mask to the bottom of the image.
     """
     values = masks.flatten(1)
     ordered = values.sort(1).values

@@ -16,7 +16,7 @@ from perceptual_lib.methods.registry import explainer
 def grad_cam(
     network: nn.Module, images: Tensor, targets: Tensor | None, *, layer: Layer = None, reshape: Reshape = None
 ) -> Tensor:
-    """A layer's channels, weighted by the mean gradient of each, summed, the positive part, enlarged."""
+    """The positive part of the sum of a layer's channels, each weighted by its mean gradient, enlarged."""
     activation, gradient = layer_gradient(network, images, targets, layer, reshape)
     return enlarge((gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu(), images)
 

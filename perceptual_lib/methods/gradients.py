@@ -1,4 +1,4 @@
-"""Methods that read the gradient of the class's logit in the image, as it is or with other rules for its way back."""
+"""Methods that read the gradient of the class's logit in the image, as it is or with other rules of backpropagation."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -25,14 +25,14 @@ def gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tens
 
 @explainer("deconvnet", title="DeConvNet", source="Zeiler and Fergus 2014", passes=(1, 1), predicts=True)
 def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Tensor:
-    """The gradient with each activation passing on what is positive of what comes back, whatever went forward."""
+    """The gradient if each activation passes back the positive part of what comes back to it, whatever went forward."""
     return changed_gradient(_always, network, images, targets, "deconvnet").abs().amax(1)
 
 
 @explainer("guided_backprop", source="Springenberg et al. 2015", passes=(1, 1), predicts=True)
 def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, *, reduction: str = "max") -> Tensor:
-    """The gradient with each activation passing on what is positive of what comes back, where it was active; reduction:
-    see `one_channel`."""
+    """The gradient if each activation passes back the positive part of what comes back to it, where it was active.
+    reduction: see `one_channel`."""
     return one_channel(guided_gradient(network, images, targets), reduction)
 
 
@@ -51,7 +51,7 @@ def smoothgrad(
     """The gradient averaged over noisy copies of the image.
 
     Args:
-        samples: noisy copies.
+        samples: number of noisy copies.
         noise: standard deviation of the Gaussian noise, as a share of the image's range of values.
         multiplier: in place of `noise`, a standard deviation of (multiplier / range)**2, as in PyTorch CNN
             Visualizations, where it is 4.
@@ -67,7 +67,7 @@ def smoothgrad(
     extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
     spread = noise * extent if multiplier is None else (multiplier / extent) ** 2
     total = torch.zeros_like(images)
-    at_once = max(1, full_batch(network, images.device) // len(images))  # of the samples
+    at_once = max(1, full_batch(network, images.device) // len(images))  # samples
     for start in range(0, samples, at_once):
         count = min(at_once, samples - start)
         # The same draws for all images of the batch: an image's map does not depend on its neighbours.
@@ -94,7 +94,7 @@ def integrated_gradients(
     """The gradient averaged along the line from a mean-grey image, not multiplied by the image (captum).
 
     Args:
-        steps: points of the line.
+        steps: number of points on the line.
         points: "gauss" for the nodes and weights of Gauss and Legendre; "even" for the sum over 0, 1 / steps, ... 1,
             divided by steps, as in PyTorch CNN Visualizations.
         reduction: see `one_channel`.
@@ -112,22 +112,22 @@ def integrated_gradients(
 
     def of_points(*, inputs: tuple[Tensor], target_ind: Tensor, **_: Any) -> tuple[Tensor]:
         (points,) = inputs
-        return (passes.gradient(points, target_ind.expand(len(points))),)  # one target comes for many points
+        return (passes.gradient(points, target_ind.expand(len(points))),)  # captum gives one target for many points
 
     integrated.gradient_func = of_points
     at_once = max(len(images), full_batch(network, images.device))
     rule = {"gauss": "gausslegendre", "even": "riemann_right"}[points]
     mean: Tensor = integrated.attribute(images, target=targets, n_steps=steps, method=rule, internal_batch_size=at_once)
-    if points == "even":  # the right ends of the steps, and the grey image
+    if points == "even":  # captum takes the right ends of the steps; add the grey image
         mean = mean + passes.gradient(torch.zeros_like(images), targets) / steps
     return one_channel(mean, reduction)
 
 
 def one_channel(gradients: Tensor, reduction: str) -> Tensor:
-    """Maps (B, H, W) of gradients (B, C, H, W); raises InputError for a reduction that there is not.
+    """Maps (B, H, W) of gradients (B, C, H, W); raises InputError for an unknown reduction.
 
     "max" is the largest magnitude over the channels, as in TorchRay. "grey" is what PyTorch CNN Visualizations (Ozbulak
-    2019) shows: the sum of the magnitudes, scaled so that the least of a map is 0 and its 99th percentile 1, cut there.
+    2019) shows: the sum of the magnitudes, scaled so that the least of a map is 0 and its 99th percentile 1, clipped.
     """
     if reduction not in ("max", "grey"):
         raise InputError(f"reduction is max or grey, not {reduction!r}.")
@@ -136,7 +136,7 @@ def one_channel(gradients: Tensor, reduction: str) -> Tensor:
         return magnitudes.amax(1)
     grey = magnitudes.sum(1)
     least = grey.amin((1, 2), keepdim=True)
-    # One by one: torch has a limit for a whole batch.
+    # One by one: torch's quantile has a limit of size, which a whole batch may exceed.
     extent = torch.stack([each.quantile(0.99) for each in grey.flatten(1)])[:, None, None] - least
     return ((grey - least) / extent.clamp(min=torch.finfo(grey.dtype).tiny)).clamp(0, 1)
 
@@ -149,7 +149,7 @@ def guided_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) 
 def changed_gradient(
     rule: Operation, network: nn.Module, images: Tensor, targets: Tensor | None, method: str
 ) -> Tensor:
-    """Gradient (B, C, H, W) with a rule for activations; without one that is seen it would silently be the gradient."""
+    """Gradient (B, C, H, W) with a rule for activations. InputError if none is seen: it would be the plain gradient."""
     with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, rule)) as seen:
         gradient = input_gradient(network, images, targets)
     if not seen.answered:
@@ -164,7 +164,7 @@ def changed_gradient(
 class rules(watch):
     """Context in which operations have other gradients: `table[name](operation, *args, **kwargs)` answers for them.
 
-    The arguments of answers have torch's own names, by which networks may give them.
+    These functions name their arguments as torch does, since networks may pass them by name.
     """
 
     def __init__(self, table: Mapping[str, Operation]) -> None:
@@ -177,19 +177,19 @@ class rules(watch):
         if rule is None or not any(map(is_open, (*args, *kwargs.values()))):
             return func(*args, **kwargs)
         self.answered[name] += 1
-        if args and _writes(func, kwargs):  # and others may go on with what it was given
+        if args and _writes(func, kwargs):  # others may go on with this very tensor
             return args[0].copy_(rule(func, args[0].clone(), *args[1:], **kwargs))
         return rule(func, *args, **kwargs)
 
 
 def _writes(func: Operation, kwargs: Mapping[str, Any]) -> bool:
-    """Whether an operation takes place in its first argument: `relu_`, `iadd`, or by `inplace=True`."""
+    """Whether an operation writes into its first argument: `relu_`, `iadd`, or by `inplace=True`."""
     name = getattr(func, "__name__", "").partition(".")[0]
     return bool(kwargs.get("inplace")) or name.startswith("__i") or (name.endswith("_") and not name.startswith("__"))
 
 
 def is_open(value: object) -> TypeGuard[Tensor]:
-    """Whether a gradient is to pass here."""
+    """Whether a value is a tensor that a gradient is to pass."""
     return isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled()
 
 
@@ -199,18 +199,18 @@ def zero(value: Tensor) -> Tensor:
 
 
 def pass_on(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
-    """The operation's value, in place only on a copy, with the whole gradient for its one input."""
+    """The operation's value, computed from a copy of its one input, to which the whole gradient goes."""
     return func(input.detach().clone(), *rest, **more) + zero(input)
 
 
 def _where_active(func: Operation, *args: Any, **kwargs: Any) -> Tensor:
-    """The operation's value, which lets only the positive part of its gradient back."""
+    """The operation's value, which passes back only the positive part of its gradient."""
     value = func(*args, **kwargs).clone()  # an in-place operation may follow, and is behind the hook
     value.register_hook(lambda gradient: None if gradient is None else gradient.clamp(min=0))
     return value
 
 
 def _always(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
-    """The same, whatever went forward."""
-    # Recorded like the network's own call, though nobody asks for that: a checkpoint compares what its passes save.
+    """The operation's value, to whose input the positive part of the gradient goes, whatever went forward."""
+    # Autograd records the call like the network's own only because a checkpoint compares what its passes save.
     return _where_active(lambda: func(input.clone(), *rest, **more).detach() + zero(input))

@@ -1,4 +1,4 @@
-"""Where the image's places are in what a layer computes: in a map, channels first or last, or in a row of tokens."""
+"""Where a layer's output has the image's places: in a map, channels first or last, or in a row of tokens."""
 
 import math
 from collections.abc import Collection, Iterable
@@ -8,15 +8,15 @@ from torch import Tensor
 Grid = tuple[int, int]
 """Rows and columns."""
 
-PREFIX = 16  # tokens of no place, at most: class, distillation, registers; five are many, and more may be a coincidence
+PREFIX = 16  # the most tokens without a place: class, distillation, registers. Five are many; more may be a coincidence
 
 
 def find_grid(shape: tuple[int, ...], images: Tensor, maps: Collection[Grid] = ()) -> Grid | None:
     """The grid of an activation of this shape for one image, or None where it has none.
 
-    It is a map where its sides are as the image's. It is tokens (n + h w, channels), row by row, n of no place first,
-    where h x w is one of these maps, as the patch embedding's convolution makes it; or (h w, channels) where h x w is
-    what merging patches by twos leaves of one (Swin).
+    It is a map if its sides have the image's proportions. It is tokens (n + h w, channels), first n without a place and
+    then row by row, if h x w is one of `maps`, such as the patch embedding's convolution returns; or (h w, channels) if
+    h x w is what merging patches two by two leaves of one of `maps` (Swin).
     """
     height, width = images.shape[2:]
     for rows, columns in [shape[1:], shape[:2]] if len(shape) == 3 else []:  # (C, h, w), or (h, w, C) as in ConvNeXt
@@ -31,7 +31,7 @@ def find_grid(shape: tuple[int, ...], images: Tensor, maps: Collection[Grid] = (
 
 
 def channels_first(value: Tensor, grid: Grid) -> Tensor:
-    """(B, channels, h, w) of a map or of tokens (B, ...)."""
+    """A map or tokens (B, ...) as (B, channels, h, w)."""
     if value.ndim == 4 and value.shape[2:] == grid:
         return value
     if value.ndim == 3:
@@ -40,5 +40,5 @@ def channels_first(value: Tensor, grid: Grid) -> Tensor:
 
 
 def written(grids: Iterable[Grid]) -> str:
-    """As a sentence says them."""
+    """The grids as a message names them."""
     return ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))

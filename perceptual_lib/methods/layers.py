@@ -1,4 +1,4 @@
-"""Which layer a method looks at, and what passes there: the activation and its gradient."""
+"""Which layer a method looks at, and what it reads there: the activation and its gradient."""
 
 import itertools
 import math
@@ -27,9 +27,10 @@ None for maps, and for tokens whose grid `find_grid` finds."""
 
 
 def layer_passes(settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Of a method that reads one layer: before its own pass one image shows which that is, unless a path says it.
+    """(forward, backward) passes of a method that reads one layer. Unless a path names it, one image passes first to
+    find it.
 
-    Where that is to be found among tokens, the image passes once more, and back.
+    Where the layer is to be found among tokens, this image passes once more, forward and backward.
     """
     return 1 if isinstance(settings["layer"], str) else 2, 1
 
@@ -42,17 +43,17 @@ def layer_gradient(
     reshape: Reshape = None,
     stride: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What a layer computes, and the gradient of the class's logit there: (B, channels, h, w) both, detached.
+    """The output of a layer and the gradient of the class's logit there, both (B, channels, h, w) and detached.
 
-    Raises InputError where there is no such layer, or it is no spatial map, nor (without a stride) tokens of one, nor
-    made one by `reshape`, and as `resolve_targets`.
+    Raises InputError if there is no such layer, or if its output is no spatial map, nor (without a stride) tokens of
+    one, nor made one by `reshape`; and as `resolve_targets`.
     """
     caught: list[Tensor] = []
     seen = Shapes(network, images, tokens=stride is None)
 
     def keep(value: Any) -> Any:
         if not (isinstance(value, Tensor) and value.requires_grad):
-            return value  # no tensor, of parameters alone, or cut off from the image
+            return value  # no tensor, computed of parameters alone, or cut off from the image
         caught.append(value)
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
@@ -91,7 +92,7 @@ def layer_gradient(
 def _passing_through(
     keep: Callable[[Any], Any], network: nn.Module, images: Tensor, layer: Layer, stride: int | None
 ) -> AbstractContextManager[object]:
-    """Context in which what the layer computes passes through `keep`."""
+    """Context in which the layer's output passes through `keep`."""
     inner = network_of(network)
     place = default_layer(network, images, stride) if layer is None else layer
     if isinstance(place, str) and place in dict(inner.named_modules()):
@@ -106,18 +107,18 @@ def _passing_through(
 
 
 class Shapes:
-    """The shapes (...), for one image, of what the modules of a network return, and where these have its places.
+    """The shapes (...), for one image, of the outputs of a network's modules, and the grids of places in them.
 
-    tokens: whether they may be tokens of a map; otherwise only maps count.
+    tokens: whether outputs may be tokens of a map; otherwise only maps count.
     """
 
     def __init__(self, network: nn.Module, images: Tensor, tokens: bool) -> None:
         self.network, self.images, self.tokens = network_of(network), images, tokens
         self.modules = dict(self.network.named_modules())
-        self.of: dict[str, tuple[int, ...]] = {}  # by their paths
+        self.of: dict[str, tuple[int, ...]] = {}  # by the modules' paths
 
     def noting(self, batch: int) -> AbstractContextManager[object]:
-        """Context in which a batch passes, whose shapes are noted."""
+        """Context in which a batch of this size passes the network, and its shapes are noted."""
 
         def note(path: str, output: Any) -> None:
             if isinstance(output, Tensor) and output.shape[:1] == (batch,):
@@ -127,38 +128,38 @@ class Shapes:
 
     @cached_property
     def maps(self) -> set[Grid]:
-        """Those whose tokens are known."""
+        """The grids of maps among the outputs, by which tokens are recognized; none if only maps count."""
         grids = (find_grid(shape, self.images) for shape in self.of.values() if self.tokens and not self.attends(shape))
         return {grid for grid in grids if grid}
 
     @cached_property
     def convolved(self) -> set[tuple[int, ...]]:
-        """Those that a convolution makes: their channels are first, whatever the sides look like."""
+        """Shapes that a convolution returns: their channels come first, whatever the sides look like."""
         return {shape for path, shape in self.of.items() if isinstance(self.modules[path], nn.Conv2d)}
 
     def grid(self, shape: tuple[int, ...]) -> Grid | None:
-        """As `find_grid`."""
+        """As `find_grid`, but None for attention, and where the sides of a convolution's channels would be the grid."""
         if self.attends(shape):
             return None
         grid = find_grid(shape, self.images, self.maps)
         return grid if shape not in self.convolved or grid == shape[1:] else None
 
     def attends(self, shape: tuple[int, ...]) -> bool:
-        """Whether it is that of attention, of so many tokens to each other, and no map that is a square."""
+        """Whether the shape is that of attention, n x n for n tokens that a module returns, and not of a square map."""
         is_square = len(shape) == 3 and shape[1] == shape[2] and shape not in self.convolved
         return is_square and any(len(each) == 2 and each[0] == shape[1] for each in self.of.values())
 
 
 def default_layer(network: nn.Module, images: Tensor, stride: int | None = None) -> int | str:
-    """The last activation that is a spatial map: its index, or the path of the module in which it is joined to others.
+    """The last activation that is a spatial map: its index, or the path of the module that joins it to parallel ones.
 
-    Where a network ends in parallel branches (GoogLeNet, Inception) the last activation is one of them. The innermost
-    module around it that has more channels at the same places ("inception5b", "Mixed_7c") is what all passes through.
-    A join that no module has as its output is not found; neither is one at another resolution than its branches.
+    Where a network ends in parallel branches (GoogLeNet, Inception) the last activation is only one of them. All pass
+    through the innermost module around it that has more channels at the same places ("inception5b", "Mixed_7c"). A
+    join that is not the output of a module is not found; neither is one at another resolution than its branches.
 
-    Where tokens come behind the last map, or there is none, it is the path that `_last_read` finds, and a warning says
-    which, and the grid. With a stride it is the last map whose height is at least the image's divided by that, and no
-    tokens. Raises InputError where there is none.
+    Where tokens follow the last map, or there is no map, `_last_read` finds the path, and a warning names it and the
+    grid. With a stride, tokens do not count: it is the last map whose height is at least the image's height divided by
+    the stride, if there is one. Raises InputError if there is no map, nor tokens that count.
     """
     known = place(network_of(network), special(network).last_map)
     if stride is None and known is not None:
@@ -190,7 +191,7 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     height = images.shape[2]
     fine = [index for index, (rows, _) in grids.items() if rows * (stride or height) >= height]
     index = (fine or list(grids))[-1]
-    fewer = math.prod(list(grids.values())[-1])  # places: as many of them are the map again, in patches
+    fewer = math.prod(list(grids.values())[-1])  # places; an output with as many is the map again, in patches
     later = [shape for shape in behind if shape in seen.convolved and min(shape) > 1 and math.prod(shape[1:]) < fewer]
     if stride is None and later:
         warn(
@@ -208,10 +209,10 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
 def _last_read(seen: Shapes) -> tuple[str, Grid]:
     """Path and grid of the last module that returns a map or tokens, most of which have a gradient of the scores.
 
-    Where the head reads the class token alone, the others have none behind the last attention, since nothing reads them
-    any more; what that attention reads is then the last, as a rule the first norm of the last block. Where the head
-    pools all tokens, it is the last norm. What a single matrix makes (queries, keys, values) is passed over: of the
-    features it shows what one reader takes.
+    If the head reads the class token alone, the other tokens have no gradient behind the last attention, since nothing
+    reads them any more. What this attention reads is then the last, usually the first norm of the last block.
+    If the head pools all tokens, it is the last norm. Outputs of a single matrix (queries, keys, values) are skipped:
+    they show only what one reader takes of the features.
     """
     returned: dict[str, tuple[Tensor, Grid]] = {}
 

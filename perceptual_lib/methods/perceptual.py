@@ -1,4 +1,4 @@
-"""The paper's own method among the others, and with captum's manners."""
+"""The paper's own method among the others, and with the interface of captum's methods."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -14,14 +14,15 @@ from perceptual_lib.core.settings import SCALE_FREE, Layers
 from perceptual_lib.methods.registry import explainer
 from perceptual_lib.networks.special import special
 
-FREE_STEPS = 12  # in which L-BFGS is done where no activation is held, as a rule
+FREE_STEPS = 12  # after so many L-BFGS is usually done where no activation is held
 
 
 def search_passes(settings: Mapping[str, Any], gradients: int = 0) -> tuple[int, int]:
-    """Forward and backward: C_l(x); an evaluation at the start and one a step; the margin at the end; gradients."""
+    """(forward, backward) passes: for C_l(x), for an evaluation at the start and after each step, for the margin at the
+    end, and for gradients."""
     steps: int = settings["max_iter"] or SCALE_FREE["max_iter"]
     free = settings["layers"] is not None and not list_layers(settings["layers"])
-    if free and not settings["multilabel"]:  # whose margin (Eq. 2) is farther from its target
+    if free and not settings["multilabel"]:  # the multilabel margin (Eq. 2) is farther from its target
         steps = min(steps, FREE_STEPS)
     return steps + 3 + gradients, steps + 1 + gradients
 
@@ -38,7 +39,7 @@ def no_perceptual(
     max_iter: int = 200,
     **settings: Any,
 ) -> Tensor:
-    """Size of the smallest change that takes the class away, no activation held. Settings as for `perceptual`."""
+    """Size of the smallest change that takes the class away, with no activation held. Settings as for `perceptual`."""
     if list_layers(layers):
         raise InputError(f"no_perceptual holds no activation, but got layers {layers!r}; perceptual holds them.")
     return perceptual(network, images, targets, sigma=sigma, root=root, layers=(), max_iter=max_iter, **settings)
@@ -84,11 +85,11 @@ def perceptual_guided(
 
 
 class PerceptualBall:
-    """The method as captum's users know theirs: `PerceptualBall(model).attribute(inputs, target)`.
+    """The method with the interface of captum's methods: `PerceptualBall(model).attribute(inputs, target)`.
 
     Args:
         model: a `Classifier` or any module from images to logits.
-        layers: what is held; None for what suits the network.
+        layers: the layers to hold; None for what suits the network.
         settings: further arguments of `perceptual_ball`.
     """
 

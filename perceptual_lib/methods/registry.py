@@ -1,4 +1,4 @@
-"""One shape for everything that explains: `explain(classifier, images, targets, method=...)` -> maps."""
+"""One interface for all methods: `explain(classifier, images, targets, method=...)` -> maps."""
 
 import inspect
 import warnings
@@ -24,7 +24,7 @@ Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
 def _kind(value: object) -> str:
-    """In words, of what YAML can say; "" of anything else."""
+    """The kind of a value in words, for what YAML can express; "" for anything else."""
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "a word"}
     return kinds.get(type(value), "")
 
@@ -37,13 +37,13 @@ class Method:
     title: str  #: what readers call it
     function: Callable[..., Tensor]  #: `(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`
     source: str  #: where it was published
-    counts: Passes = (0, 0)  #: without what is prepared once for all images, and predictions that are asked for
-    predicts: bool = False  #: its own pass checks targets, and predicts them where it gets none; others need one before
+    counts: Passes = (0, 0)  #: passes, without those that prepare all images at once or predict classes
+    predicts: bool = False  #: its own pass checks targets or predicts them; others need a pass before for that
     ours: bool = False  #: it perturbs on the perceptual ball, and takes the hyperparameters of `Settings`
-    renamed: Mapping[str, str] = field(default_factory=dict)  #: what settings are called now, by names that they had
+    renamed: Mapping[str, str] = field(default_factory=dict)  #: present names of settings, by former names
 
     def current(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings by the names that they have now."""
+        """The settings under their present names."""
         return {self.renamed.get(name, name): value for name, value in settings.items()}
 
     @property
@@ -60,7 +60,7 @@ class Method:
                 raise InputError(f"{name} of {self.name} is {value!r}, and must be {kind}.")
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
-        """Passes of the network for one image, forward and backward; other settings have their defaults."""
+        """Passes of the network for one image, forward and backward; settings not given have their defaults."""
         chosen = self.settings | self.current(settings)
         if callable(self.counts):
             return self.counts(chosen)
@@ -68,7 +68,7 @@ class Method:
         return forward, backward
 
     def cost(self, **settings: Any) -> str:
-        """The same for readers: "50 forward, 50 backward"."""
+        """The passes in words, for readers: "50 forward, 50 backward"."""
         counts = zip(self.passes(settings), ("forward", "backward"), strict=True)
         return ", ".join(f"{count} {direction}" for count, direction in counts if count) or "none"
 
@@ -88,9 +88,9 @@ def explainer(
 ) -> Callable[[Function], Function]:
     """Decorator that adds a method to the registry, under a new name or in place of another.
 
-    `title` is for readers, where it is not just the name in words; `passes` are the `counts` of `Method`, which has the
-    others too. Settings are called alike: `samples` are random draws, `steps` an exact number of them, `max_iter` a
-    limit of iterations that may end earlier.
+    `title` is for readers, where it is not just the name in words; `passes` are the `counts` of `Method`, where the
+    other arguments are explained. Methods name their settings alike: `samples` are random draws, `steps` an exact
+    number of steps, `max_iter` a limit of iterations that may end earlier.
     """
 
     def add(function: Function) -> Function:
@@ -121,10 +121,10 @@ def explain(
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (B, K); left as it was, also after an error.
-        images: (B, C, H, W) in the network's normalized input space. Each image is explained for itself.
+        images: (B, C, H, W) in the network's normalized input space. Each image is explained independently.
         targets: the class explained: None for the network's prediction, one index for all, or (B,) int64.
         method: a name from `METHODS`; `perceptual-ball methods` lists them.
-        objective: what is explained in place of a class, a function of what the network returns to (B,): see `Scored`.
+        objective: what is explained in place of a class, a function from the network's output to (B,): see `Scored`.
         settings: the method's own keyword arguments.
 
     Returns:
@@ -142,7 +142,7 @@ def explain(
         if chosen.renamed[old] in settings:
             raise InputError(f"{old} of {method} is {chosen.renamed[old]}, which is given, too; give one of them.")
         warnings.warn(f"{old} of {method} is called {chosen.renamed[old]} now.", DeprecationWarning, stacklevel=2)
-    settings = {  # what can be read but once is read more often: to count passes, for each portion
+    settings = {  # lists for iterators, which are read several times: to count passes, for each portion
         name: list(value) if isinstance(value, Iterator) else value for name, value in chosen.current(settings).items()
     }
     unknown = sorted(settings.keys() - chosen.settings.keys())
@@ -151,22 +151,22 @@ def explain(
         known = ", ".join(chosen.settings) or "none"
         raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
     if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
-        # It knows the logits in what a network returns.
+        # A wrapper finds the logits in what a network returns.
         classifier = Wrapper(network_of(classifier), precision_of(classifier))
     with ready(classifier, images, targets, gradient=chosen.passes(settings)[1] > 0) as (images, targets):
-        some = enumerate(portions(classifier, images, targets))  # with the number of each one's first image
+        some = enumerate(portions(classifier, images, targets))  # each with the number of its first image
         maps = torch.cat([_maps(chosen, classifier, *each, _numbered(settings, first)) for first, each in some])
     if not maps.isfinite().all():
         raise InputError(
             f"{method} gave a map with NaN or infinity; the network's scores may overflow{see('NaN or infinity')}."
         )
-    if not chosen.ours:  # which says it itself
+    if not chosen.ours:  # these warn of it themselves
         say_what_is_flat(maps, f"the map of {method}")
     return maps
 
 
 def _numbered(settings: Mapping[str, Any], first: int) -> Mapping[str, Any]:
-    """The same for images from the `first` on, where a callback gets their numbers."""
+    """The settings for images from number `first` on: a callback gets these numbers."""
     if (callback := settings.get("callback")) is None:
         return settings
     return {**settings, "callback": lambda step, rows, maps: callback(step, rows + first, maps)}
@@ -176,7 +176,7 @@ def _maps(
     method: Method, network: nn.Module, images: Tensor, targets: Tensor | None, settings: Mapping[str, Any]
 ) -> Tensor:
     if not method.predicts:
-        seen = images if targets is None else images[:1]  # one shows what the network returns
+        seen = images if targets is None else images[:1]  # one image shows what the network returns
         targets = resolve_targets(network(seen), len(seen), targets)
     try:
         return method.function(network, images, targets, **settings).detach()

@@ -1,4 +1,4 @@
-"""RISE (Petsiuk, Das and Saenko 2018): hide parts of the image by chance, and see what is left of the class."""
+"""RISE (Petsiuk, Das and Saenko 2018): hide random parts of the image, and see what is left of the class."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ from perceptual_lib.core.rest import MARGIN, rank_correlation
 from perceptual_lib.core.settings import check_tolerance
 from perceptual_lib.methods.registry import explainer
 
-LOOK = 192  # masks between two looks at whether maps are at rest: whole batches on a CPU and on a GPU
-PARTS = 8  # of the masks, that are compared with each other
+LOOK = 192  # masks between two checks whether maps are at rest: whole batches, both on a CPU and on a GPU
+PARTS = 8  # groups of masks, which are compared with each other
 
 
 @explainer("rise", title="RISE", source="Petsiuk et al. 2018", passes=("samples", 0), renamed={"count": "samples"})
@@ -38,23 +38,23 @@ def rise(
 ) -> Tensor:
     """The mean of random masks, each weighted by the class's probability when the rest of the image is grey.
 
-    Every image of a batch sees the same masks. What is hidden is 0, in normalized space the mean colour. The same image
-    several times in a row, as with several classes, takes the passes of one.
+    Every image of a batch sees the same masks. Hidden pixels are 0, which is the mean colour in normalized space. An
+    image that comes several times in a row, as for several classes, takes the passes of one.
 
     Args:
-        samples: random masks.
-        cells: their cells along each side.
+        samples: number of random masks.
+        cells: number of a mask's cells along each side.
         share: the probability that a cell is visible; the map is divided by it.
-        scores: "softmax", the authors', or "sigmoid", TorchRay's, of each logit alone; of a network that returns
-            probabilities either stands for these.
+        scores: "softmax", as the authors have it, or TorchRay's "sigmoid" of each logit alone. The outputs of a network
+            that returns probabilities are used as they are with either.
         seed: of the masks.
         batch_size: masked images that the network gets at once; the map does not depend on it. None for what suits the
             device, see `full_batch`.
-        tolerance_map: an image gets no more masks when its map is not expected to be further than this, as 1 less their
-            rank correlation, from the map of all samples; 0 for never. Looked at is after every 192 masks: how far maps
-            of half of them agree with maps of the others says how much is chance.
-        callback: `callback(masks, rows, maps)` at each of these looks, with the indices of the images that had all the
-            masks so far and their maps: the last one with an image says after how many its map was at rest.
+        tolerance_map: an image gets no more masks once its map is expected to be this close to the map of all samples,
+            as 1 minus their rank correlation; 0 for never. This is checked after every 192 masks: how well maps of half
+            of them agree with maps of the other half tells how much is chance.
+        callback: `callback(masks, rows, maps)` is called at each of these checks, with the indices and the maps of the
+            images that had all the masks so far. The last call with an image tells after how many its map was at rest.
     """
     numbers = samples, cells, 1 if batch_size is None else batch_size
     if not all(isinstance(each, Integral) and each >= 1 for each in numbers):
@@ -69,9 +69,9 @@ def rise(
         batch_size = next(size for size in range(min(batch_size, LOOK), 0, -1) if LOOK % size == 0)
     passes = Passes(network)
     maps = torch.zeros_like(images[:, 0])
-    parts = maps[:, None].repeat(1, PARTS if tolerance_map else 0, 1, 1)  # the same of every eighth mask
-    rows, masks, classes = list(range(len(images))), 0, targets.tolist()  # nothing is asked of a device on the way
-    pictures = [0, *(images[1:] != images[:-1]).flatten(1).any(1).cumsum(0).tolist()]  # numbers of different images
+    parts = maps[:, None].repeat(1, PARTS if tolerance_map else 0, 1, 1)  # the same sums, each of every eighth mask
+    rows, masks, classes = list(range(len(images))), 0, targets.tolist()  # lists, so that no step waits for a device
+    pictures = [0, *(images[1:] != images[:-1]).flatten(1).any(1).cumsum(0).tolist()]  # equal neighbours share a number
     counts = [samples] * len(images)
     for block in random_masks(images, samples, cells, share, seed, batch_size):  # (n, H, W)
         part = (masks + torch.arange(len(block), device=block.device)) % PARTS
@@ -101,14 +101,14 @@ def rise(
 
 
 def expected_distance(parts: Tensor, done: float) -> Tensor:
-    """(B,), 1 less the rank correlation to expect between a map and that of all masks, of which it has a share `done`.
+    """(B,), 1 minus the expected rank correlation between a map of a share `done` of the masks and the map of all.
 
-    The map is the sum of parts (B, 8, H, W). Two halves of it correlate by r, here a mean over the seven ways to choose
-    four parts that tell most of all, so that 2 r / (1 + r) of their sum's variance is not chance (Spearman 1910, Brown
-    1910). Of the chance, the map of all masks has the share `done`.
+    The map is the sum of parts (B, 8, H, W). Its halves of four parts each correlate by r, a mean over the seven most
+    informative ways to halve it. So a share of 2 r / (1 + r) of the map's variance is not chance (Spearman 1910, Brown
+    1910). The rest is chance, of which the map of all masks has the share `done`, too.
     """
     sign = parts.new_tensor([[1, 1], [1, -1]])
-    ways = torch.kron(torch.kron(sign, sign), sign)[1:]  # (7, 8) of Hadamard's matrix: orthogonal, four of each sign
+    ways = torch.kron(torch.kron(sign, sign), sign)[1:]  # (7, 8) of a Hadamard matrix: orthogonal, four of each sign
     chosen, others = (torch.tensordot(parts, (1 + each) / 2, ([1], [1])) for each in (ways, -ways))  # (B, H, W, 7)
     pairs = (each.movedim(3, 1).flatten(0, 1) for each in (chosen, others))
     halves = rank_correlation(*pairs).view(len(parts), -1).mean(1).clamp(min=0)
@@ -120,7 +120,7 @@ def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int
     """RISE's masks (Petsiuk et al. 2018, Sec. 3.2) in blocks (n, H, W) of at most `batch_size`, values in [0, 1].
 
     A grid of cells, each 1 with probability `share`, is enlarged linearly, with reflected borders, to one cell more
-    than the image, and the image's size cut out of that at a random place within the first cell.
+    than the image. From this the image's size is cut out, beginning at a random place in the first cell.
     """
     lengths = images.shape[2:]
     sides = [math.ceil(length / cells) for length in lengths]  # of a cell, in pixels
@@ -143,7 +143,7 @@ def random_masks(images: Tensor, count: int, cells: int, share: float, seed: int
 def _places(length: int, shift: Tensor, cells: int, side: int) -> Tensor:
     """Where pixels lie among the cells, (n, length): -1 is the middle of the first cell, 1 of the last.
 
-    They are those from `shift` (n,) on of an enlargement to cells + 1 times `side`.
+    The pixels are those from `shift` (n,) on, of a grid that is enlarged to (cells + 1) * `side` pixels.
     """
     last = max(1, cells - 1)
     places = (shift[:, None] + torch.arange(length, device="cpu") + 0.5) * cells / ((cells + 1) * side) - 0.5
