@@ -2,7 +2,7 @@
 
 import lazy_loader
 
-# The names of this package stand in __init__.pyi, and are loaded at first use: torch takes seconds to import, and
+# The names of this package are in __init__.pyi, and are loaded at first use: torch takes seconds to import, and
 # `perceptual-ball --help` or a book with nothing to do should not wait for it.
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _EXTRAS = {"load_profile": "experiments", "Explorer": "book"}

@@ -24,21 +24,21 @@ MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 
 
 class Classifier(Wrapper):
-    """A network that is called like the network, and knows how to read pictures for it.
+    """A network with what is needed to read pictures for it; it is called like the network itself.
 
     Args:
-        network: module from normalized images (B, C, H, W) to logits (B, K). What is None below is what a network of
-            timm says of itself, or else as torchvision has it for ImageNet.
+        network: module from normalized images (B, C, H, W) to logits (B, K). What is None below is taken from what a
+            network of timm says of itself, or else as torchvision has it for ImageNet.
         name: what messages and results call it.
         class_names: K names; classes beyond them are called "class 7".
         input_size: (height, width) that pictures are warped to.
-        mean, std: for each of the C channels, of pixels in [0, 1].
+        mean, std: of pixels in [0, 1], for each of the C channels.
         interpolation: Pillow's filter for the warp.
-        precision: what it is explained in, whatever torch's switches say: "full"; "tf32", what PyTorch lets a GPU round
-            the inputs of a convolution to unless told otherwise (a map of the gradient is then up to a tenth away from
-            that of the CPU, in full precision 0.002); or "bf16" (an autocast, on any device).
+        precision: the precision of explanations, whatever torch's switches say: "full"; "tf32", to which PyTorch by
+            default lets a GPU round the inputs of convolutions (a map of the gradient is then up to a tenth away from
+            the CPU's map, in full precision 0.002); or "bf16" (an autocast, on any device).
 
-    Raises InputError for an unknown precision, a mean and a standard deviation for different channels.
+    Raises InputError for an unknown precision, or a mean and a standard deviation for different numbers of channels.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Classifier(Wrapper):
                 return tuple(trace(network_of(self), weight.new_zeros(1, *shape))[1])
         except InputError:
             raise
-        except Exception as error:  # an AttributeError nn.Module would take for a sign that there is no such property
+        except Exception as error:  # nn.Module would take an AttributeError to mean that there is no such property
             raise InputError(
                 f"{self.name} fails on a blank image of {' x '.join(map(str, shape))} ({type(error).__name__}: "
                 f"{error}); give Classifier the input_size, mean and std that it was trained with."
@@ -118,7 +118,7 @@ class Classifier(Wrapper):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `perceptual_ball` takes where nothing is given: arguments that suit this network, see `suited`."""
+        """The settings of `perceptual_ball` where none are given: those that suit this network, see `suited`."""
         chosen = suited(self.network)
         layers = range(len(held_layers(None, self.activations))) if chosen.layers is None else chosen.layers
         return {name: getattr(chosen, name) for name in SCALE_FREE} | {"layers": layers}
@@ -128,9 +128,9 @@ class Classifier(Wrapper):
 
     def class_index(self, label: str | int) -> int:
         """Index of a class given by name ("bald eagle"), or by index ("22" or 22), whose range is not checked. A word
-        that is both is the name.
+        that could be either is the name.
 
-        Raises InputError for an unknown name, answered with the nearest ones, and for one of several classes.
+        Raises InputError for an unknown name, with the nearest ones, and for a name that several classes have.
         """
         if isinstance(label, int):
             return label
@@ -148,7 +148,7 @@ class Classifier(Wrapper):
 
 
 def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
-    """Arguments of `Classifier` that a network of timm brings along; for others as torchvision has it for ImageNet."""
+    """Defaults of `Classifier`: from a classifier inside, or a network of timm, or else torchvision's for ImageNet."""
     for module in network.modules():
         if isinstance(module, Classifier):
             keys = "name", "class_names", "input_size", "interpolation"
@@ -181,7 +181,7 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
             "interpolation": Image.Resampling[config["interpolation"].upper()],
         }
     if any(type(each).__name__ == "Normalize" and hasattr(each, "std") for each in network.modules()):
-        found |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # torchvision's, which does it in the network
+        found |= {"mean": (0.0,) * 3, "std": (1.0,) * 3}  # torchvision's: the network itself normalizes
     if first is not None and first.in_channels == 1:
         found |= {key: (sum(found[key]) / len(found[key]),) for key in ("mean", "std")}
     return found
@@ -190,9 +190,9 @@ def _own_preprocessing(network: nn.Module) -> dict[str, Any]:
 def stages(model: nn.Module) -> tuple[str, ...]:
     """The layers that are randomized one after the other in sanity checks, from the last to the first.
 
-    Those in the table of special networks, where the network has them. For any other network its children, and in
-    place of a `Sequential` among them its own children: EfficientNet's head, its blocks, its stem. Only those with
-    weights, and without batch norms, which go with the layer before them.
+    They are those in the table of special networks, if the network has them all. Otherwise they are its children, where
+    a `Sequential` is replaced by its own children: EfficientNet's head, its blocks, its stem. Only those with weights
+    count, but no batch norms, which go with the layer before them.
     """
     network, known = network_of(model), special(model).stages
     there = [path for each in known if (path := place(network, each))]

@@ -21,8 +21,8 @@ MAX_PIXELS = 100_000_000  # no photograph is larger, a decompression bomb is
 
 
 def open_picture(source: PictureLike) -> Image.Image:
-    """A picture file, an open one, a PIL image (which stays as it is) or an array (H, W), (H, W, 3) or (H, W, 4) of
-    uint8, or of floats from 0 to 1: as 8-bit RGB, transparency over white, the first frame.
+    """The first frame of a picture as 8-bit RGB, with white behind transparency. `source` is a file, an open one, its
+    bytes, a PIL image (left unchanged), or an array (H, W), (H, W, 3) or (H, W, 4) of uint8, or of floats from 0 to 1.
 
     An EXIF orientation is followed, unless the source is a `Photograph` whose boxes refer to the pixels as stored.
     Raises InputError for a missing, empty, damaged or non-picture file, a folder, no pixels or more than MAX_PIXELS.
@@ -40,7 +40,7 @@ def open_picture(source: PictureLike) -> Image.Image:
 
 
 def list_pictures(pictures: Any) -> Iterable[PictureLike]:
-    """Pictures, also where one is given alone. Raises InputError for what is none, such as a tensor."""
+    """Pictures, also if a single one is given. Raises InputError for anything else, such as a tensor."""
     if isinstance(pictures, (str, os.PathLike, Image.Image, bytes)) or hasattr(pictures, "read"):
         return [pictures]
     if isinstance(pictures, np.ndarray) and pictures.ndim < 4:
@@ -67,7 +67,7 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
             raise InputError(f"{name} is an empty file; give a picture file.")
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # of sizes below our limit, of damaged metadata
+            warnings.filterwarnings("ignore", module="PIL")  # warns of sizes below our limit, and of damaged metadata
             with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
@@ -79,18 +79,18 @@ def opening(source: Source | BinaryIO | Image.Image) -> Iterator[Image.Image]:
     except Image.DecompressionBombError:
         raise InputError(f"{name} has more than {MAX_PIXELS:,} pixels; give a smaller one.") from None
     except Exception as error:
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # the system's number
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:  # the system's error number
             raise MachineError(f"{name} cannot be read ({error}){see('The machine')}.") from error
-        # Pillow's decoders raise nearly anything on damaged data, OSErrors without a number, too.
+        # Pillow's decoders raise nearly anything on damaged data, also OSErrors without a number.
         raise InputError(f"{name} cannot be decoded ({error}); give an intact picture.") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its orientation says. `ImageOps.exif_transpose` also writes all other tags anew: a bad one fails."""
-    image.load()  # some formats are turned here, and say so by the tag
+    """Turn an image as its orientation says. `ImageOps.exif_transpose` also rewrites other tags: a bad one fails."""
+    image.load()  # some formats are turned here, and their tag then says so
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a chunk that is no EXIF, of a picture that is one
+    except Exception:  # the picture is one, but its EXIF chunk is none
         turn = None
     return image if turn is None else image.transpose(turn)
 
@@ -116,8 +116,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale deep greyscale to 0..255 (Pillow's own conversion clips it to white): white is the smallest of the mode's
-    usual white values that is not exceeded (by more than resampling overshoots, of floats), or else the largest one."""
+    """Scale deep greyscale to 0..255 (Pillow's own conversion clips it to white). White is the smallest usual white
+    value of the mode that no pixel exceeds (floats: by more than resampling overshoots), or else the largest pixel."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)  # (H, W)
     whites = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]  # cameras and scanners fill the lower bits
     largest = values.max()

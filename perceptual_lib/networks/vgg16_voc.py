@@ -16,8 +16,9 @@ MEAN = (123.68, 116.779, 103.939)  # red, green, blue in 0..255; the network tak
 class RegionVGG16(nn.Module):
     """VGG16 as a network of convolutions alone: images (B, 3, H, W) to responses (B, 20, h, w) of h x w regions.
 
-    A region is 7 x 7 features of 32 pixels each. Its parameters have the names of torchvision's VGG16, and the values:
-    a linear layer is a convolution of another shape. The pools keep what is left at the right and bottom (ceil mode).
+    A region is 7 x 7 features of 32 pixels each. The network's parameters have the names of torchvision's VGG16, and
+    the values: a linear layer's weights only get the shape of a convolution's. The pools keep incomplete windows at the
+    right and bottom (ceil mode).
     """
 
     def __init__(self) -> None:
