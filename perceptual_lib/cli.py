@@ -261,7 +261,7 @@ def _terminate(*_) -> None:
 def main() -> None:
     """Entry point: bad input is one sentence on standard error and exit status 2."""
     signal.signal(signal.SIGTERM, _terminate)
-    gc.set_threshold(100_000)  # else a tenth of the time in which torch and its kin are imported goes into it
+    gc.set_threshold(100_000)  # else garbage collection takes a tenth of the time of importing torch and its kin
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a photo's name may hold what a terminal cannot show

@@ -30,19 +30,19 @@ Piece = tuple[dict[str, Any], Shard]
 
 
 class Experiment(ABC):
-    """A game, as a profile has it played. What a subclass adds is the game's own.
+    """A game, played as a profile says. A subclass adds what is specific to its game.
 
-    Finished shards are in the folder `store`; the executor (None for this process) computes the others. With `limit`
-    it is played on the first so many pictures, with `only` by these methods. Raises InputError for a profile that lacks
-    the experiment; photographs that are missing or have no boxes; a method, or a setting of one, that is not known.
+    Finished shards are kept in the folder `store`; the executor (None for this process) computes the others. `limit`
+    restricts the game to the first so many pictures, `only` to these methods. Raises InputError for a profile that
+    lacks the experiment, for photographs that are missing or have no boxes, and for an unknown method or setting.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
     """Of the table: those of a piece, `unit`, selection, failure and seconds; and arrays of a shard of scores, which
     have for each picture a row for each of its `cases`."""
-    looks: ClassVar[bool] = False  #: whether it looks at the pictures
-    range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)  #: that are tried with ranges of layers
+    looks: ClassVar[bool] = False  #: whether scores need the pictures, and not only the maps
+    range_methods: ClassVar[tuple[str, ...]] = ("perceptual",)  #: methods tried with ranges of layers
     unit: ClassVar[str] = "photograph"
 
     def __init__(
@@ -62,8 +62,8 @@ class Experiment(ABC):
         by_method = [getattr(section, name, ()) for name in ("settings", "subsets", "grey", "smooth", "sigmas")]
         named = (each for names in by_method for each in names if isinstance(each, str))
         for method in (*only, *named, *profile.methods, *section.methods):
-            self.settings(method)  # raises what is wrong with one, before anything is loaded
-        self.kind = f"{__package__}.{self.name}.protocol"  # whose `compute` scores maps, or makes and scores them
+            self.settings(method)  # raises what is wrong with one, before the network is loaded
+        self.kind = f"{__package__}.{self.name}.protocol"  # its `compute` scores maps, or makes and scores them
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
         ours = [self.settings(name)["layers"] for name in section.methods if find_method(name).ours]
         for layers in (*ours, *getattr(section, "layers", {}).values()):
@@ -76,18 +76,18 @@ class Experiment(ABC):
 
     @classmethod
     def lacks(cls, _profile: Profile) -> list[str] | None:
-        """A sentence for what is missing of the game's own pictures; None where it is played on the profile's."""
+        """One sentence for each missing part of the game's own pictures; None if it is played on the profile's."""
         return None
 
     def load(self) -> list[Photograph]:
-        """The pictures that the experiment is made on. Raises InputError where they have no boxes."""
+        """The pictures that the game is played on. Raises InputError if one has no boxes."""
         photographs = self.profile.load_photographs()
         if without := [photograph.name for photograph in photographs if not photograph.boxes]:
             raise InputError(f"{without[0]} has no boxes: {self.name} needs photographs with boxes.")
         return photographs
 
     def first(self, count: int) -> tuple[Any, ...]:
-        """The first so many pictures, which settings are chosen on."""
+        """The first `count` pictures, on which settings are chosen."""
         return tuple(self.pictures[:count])
 
     def asked_ranges(self) -> tuple[Any, ...]:
@@ -96,28 +96,32 @@ class Experiment(ABC):
 
     @property
     def rows(self) -> list[Row]:
-        """What is compared."""
+        """All rows that are compared: those of the table, then the trials of ranges of layers."""
         return [*self.table_rows(), *self.range_rows()]
 
     def table_rows(self) -> list[Row]:
-        """The paper's table, with the profile's settings."""
+        """The rows of the paper's table, with the profile's settings."""
         return [
             Row("table", method, self.settings(method), draw_subset(self.pictures, self.section.subsets.get(method)))
             for method in self.section.methods
         ]
 
     def range_rows(self) -> list[Row]:
-        """What layers are chosen from (Fig. 5): every contiguous range of them held."""
+        """The trials from which layers are chosen (Fig. 5): each holds one contiguous range of layers."""
         few = self.asked_ranges()
         ranges = layer_ranges(self.run.ask("activations"), self.section.granularity) if few else []
         return [self.tried("range", method, few, layers=each) for each in ranges for method in self.range_methods]
 
     def tried(self, role: str, method: str, few: tuple[Any, ...], **changed: Any) -> Row:
-        """A row of what the settings of "perceptual" are chosen from."""
+        """A trial: a row on `few` pictures, with the settings of "perceptual" except for those `changed`."""
         return Row(role, method, self.settings("perceptual") | changed, few)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """Of a method's row in the table: the profile's for our own methods, whose maps are kept without a blur."""
+        """The settings of a method's row in the table: what the profile sets; for our own methods every hyperparameter.
+
+        Our own methods get no sigma, as their maps are kept without a blur. Raises InputError for a setting that is
+        unknown, missing, out of range, or not for a profile to set.
+        """
         method = find_method(name)
         changed = self.profile.given(self.name, method)
         if unknown := sorted(changed.keys() - method.settings.keys()):
@@ -133,16 +137,16 @@ class Experiment(ABC):
         if "layers" not in {*self.profile.perturbation.model_fields_set, *free, *changed}:
             raise InputError(f"{name} holds layers: say which in perturbation.layers, as 0-25, or [] for none.")
         held |= {name: value for name, value in changed.items() if name in held}
-        Settings(**held)  # raises what is out of range
+        Settings(**held)  # raises InputError for a value out of range
         return held
 
     def shards_of(self, row: Row) -> Iterator[Shard]:
-        """What scores a row, a few pictures in each."""
+        """The shards that score a row, each on a few pictures."""
         for maps in row.map_shards(self.profile.batch_size):
             yield self.score(maps, self.arguments(row, maps.photographs))
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
-        """What the maps of a row are scored with; `by_image`, the boxes of each photograph in the frame of its map."""
+        """Arguments for scoring the maps of a row; `by_image` has each photograph's boxes in the frame of its map."""
         height, width = self.run.network["input_size"]
         boxes = [photograph.scaled_boxes(height, width) for photograph in photographs]
         return {"array": row.array, "by_image": {"boxes": boxes}}
@@ -153,16 +157,16 @@ class Experiment(ABC):
         return Shard(self.kind, arguments, maps.photographs, self.looks, maps, label, passes)
 
     def cases(self, shard: Shard, picture: Any) -> dict[str, Sequence[Any]]:
-        """The columns (cases,) that tell a picture's lines in the table apart, beside what a piece says: the blurs."""
+        """Columns (cases,) that tell apart the lines of a picture within a piece: unless overridden, the blurs."""
         return {"sigma": shard.arguments["sigmas"]}
 
     @abstractmethod
     def overview(self) -> dict[str, pd.DataFrame]:
-        """The paper's tables by title, or ours where it has none, of what is finished: one line or more."""
+        """The paper's tables by title, or ours where it has none, from `table`, which must have a line or more."""
 
     @cached_property
     def pieces(self) -> list[Piece]:
-        """Everything that is compared. Raises InputError where that is nothing."""
+        """All shards of scores, with the columns of their lines. Raises InputError if there are none."""
         rows = [row for row in self.rows if not self.only or row.method in self.only]
         pieces = [(row.about, shard) for row in rows for shard in self.shards_of(row)]
         if not pieces:
@@ -173,28 +177,28 @@ class Experiment(ABC):
 
     @property
     def shards(self) -> list[Shard]:
-        """Maps, then scores."""
+        """All shards: first those of maps, then those of scores."""
         return [*self.run.with_needed([shard for _, shard in self.pieces]).values()]
 
     @property
     def unfinished(self) -> list[Shard]:
-        """Those that `complete` would compute."""
+        """The shards that `complete` would compute."""
         return self.run.unfinished([shard for _, shard in self.pieces])
 
     def complete(self) -> None:
         """Compute what is not finished."""
-        vars(self).pop("table", None)  # which lacks that
+        vars(self).pop("table", None)  # the cached one lacks what is computed now
         self.run.complete([shard for _, shard in self.pieces])
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """One line or more for each picture, of all shards that are finished.
+        """One line or more for each picture of each finished shard.
 
-        Selection says whether settings are chosen on the picture; failure "" or why there is no result; seconds how
-        long its maps took.
+        selection says whether settings are chosen on the picture; failure why it has no result, "" if it has one;
+        seconds how long its maps took.
         """
         chosen = {picture.name for picture in self.first(self.section.selection)}
-        rows = []  # of each picture of each shard; what differs from line to line is a sequence
+        rows = []  # one for each picture of each shard; a value that differs from line to line is a sequence
         for about, shard in self.pieces:
             arrays = self.run.load(shard)
             maps = arrays if shard.needs is None else self.run.load(shard.needs)
@@ -220,10 +224,10 @@ class Experiment(ABC):
     def maps(
         self, method: str, names: Collection[str] | None = None, array: str | None = None, **about: Any
     ) -> dict[str, np.ndarray]:
-        """The maps (..., H, W) of a method's row of the table, not blurred, by picture; computed where missing.
+        """The unblurred maps (..., H, W) of a method's row of the table, by picture; missing ones are computed.
 
-        Or what else their shards say of each, `array`. Only of the pictures with these `names`, None for all; `about`
-        are further columns that the row is told by.
+        `array` names another array of their shards to return instead. `names` selects pictures, None all; `about` are
+        further columns that identify the row.
         """
         wanted = {"role": "table", "method": method} | about
         found = {}
@@ -234,7 +238,7 @@ class Experiment(ABC):
         return {name: each for name, each in found.items() if names is None or name in names}
 
     def explained(self, shard: Shard, array: str) -> dict[str, np.ndarray]:
-        """What a shard, computed where it is missing, says in an array of each picture that did not fail, by name."""
+        """One array of a shard, by name of each picture that did not fail. A shard that is missing is computed."""
         if (arrays := self.run.load(shard)) is None:
             self.run.complete([shard])
             arrays = self.run.load(shard)
@@ -243,14 +247,14 @@ class Experiment(ABC):
         return dict(zip(names[arrays["failure"] == ""], values, strict=True))
 
     def seconds(self, method: str) -> float:
-        """Mean time that a map of a method's row of the table took, of those that are finished."""
+        """Mean seconds for a map of a method's row of the table, over the finished ones."""
         lines = self.table[(self.table.role == "table") & (self.table.method == method)]
         row = lines.columns.intersection([self.unit, "settings", "scale", "seed"])
         return float(lines.drop_duplicates(row).seconds.mean())
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What made the table, as JSON; seconds are those of workers, maps that other experiments share included."""
+        """What made the table, as JSON. Its seconds are those of workers, with maps shared by other experiments."""
         asked = {picture.name for row in self.rows for picture in row.photographs}
         images = [(picture.name, digest(picture)) for picture in self.pictures]
         return {

@@ -18,7 +18,7 @@ from perceptual_lib.runs.executors import Executor, Local, all_of_this_machine
 
 
 def find_game(name: str) -> type[Experiment]:
-    """A game by its name. Raises InputError for one that there is not."""
+    """A game by its name. Raises InputError for an unknown one."""
     if name not in GAMES:
         raise InputError(f"there is no experiment {name!r}; there are {', '.join(GAMES)}.")
     return getattr(import_module(f"{__package__}.{name}.experiment"), GAMES[name])
@@ -34,11 +34,11 @@ def experiments_of(
     limit: int | None = None,
     only: Sequence[str] = (),
 ) -> Iterator[list[Experiment]]:
-    """A profile's experiments; those that explain the same network have one executor, which ends with the context.
+    """A profile's experiments. Those that explain the same network share an executor, which is closed with the context.
 
-    What is asked of them afterwards comes from the store, or where that lacks it from this process. `make_executor` is
-    from the arguments of `load_classifier` to what computes; with `names` there are only these experiments; the rest is
-    as for `Experiment`. Raises InputError for an experiment that there is not, or none, and as that does.
+    They can be used afterwards: they then read the store, and compute in this process what it lacks. `make_executor`
+    makes an executor from the arguments of `load_classifier`; `names` selects experiments; the rest is as for
+    `Experiment`. Raises InputError for an unknown experiment, if there is none, and as `Experiment` does.
     """
     names = names or [name for name in profile.games if not only or set(only) & _methods_of(profile, name)]
     kinds = [find_game(name) for name in names]
@@ -60,7 +60,7 @@ def experiments_of(
 
 
 def _methods_of(profile: Profile, game: str) -> set[str]:
-    """Those of its table, and those that ranges of layers are tried with."""
+    """The methods of a game's table, and those tried with ranges of layers."""
     section = getattr(profile, game)
     return {*section.methods, *(find_game(game).range_methods if getattr(section, "ranges", 0) else ())}
 
@@ -68,18 +68,18 @@ def _methods_of(profile: Profile, game: str) -> set[str]:
 def play(
     profile: Profile, root: str | os.PathLike, *names: str, role: str = "table"
 ) -> list[tuple[Experiment, list[Results]]]:
-    """Complete games of a profile in the clone `root`: each with the runs that a page shows of it.
+    """Complete games of a profile in the clone `root`, and return each with the runs that a page shows of it.
 
-    Those are the profile's own and, of the published ones that it names as `beside`, the first that has ours and
-    most of the methods that they have in this role, or else the first that has ours: a run may be published row by row.
-    The one with more pictures comes first: what a page finds, it finds there. Without names, all games of the profile.
-    Raises InputError as `experiments_of`, and where no such run has a game.
+    These are the profile's own run and one of the published runs in its `beside`: the first that has our method and
+    more than half of all methods that these runs have in this role, or else the first that has our method, as a run may
+    be published row by row. The run with more pictures comes first: a page takes its findings from that. Without names,
+    all games of the profile. Raises InputError as `experiments_of` does, and if no such run has a game.
     """
     title, played = f"this book's own run, of the profile {profile.name}", []
     with experiments_of(profile, all_of_this_machine, Path(root, STORE), names=names) as experiments:
         for experiment in experiments:
             experiment.complete()
-        for experiment in experiments:  # with its workers, whose networks are loaded: they tell what they compute on
+        for experiment in experiments:  # while its workers live: the manifest asks them for their machine
             runs = [Results(title, experiment.table, experiment.manifest)]
             if folders := [Path(root, "results", name) for name in profile.beside or ()]:
                 with_it = [folder for folder in folders if (folder / f"{experiment.name}.json").exists()]

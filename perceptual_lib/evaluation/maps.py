@@ -1,4 +1,4 @@
-"""Maps of photographs by any method, without a blur, and as they are kept."""
+"""Unblurred maps of photographs by any method, and the form in which they are stored."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ from perceptual_lib.networks.classifier import Classifier
 def compute(
     classifier: Classifier, pictures: Sequence[Image.Image], *, method: str, settings: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Maps of the classes predicted for B pictures, with a method and settings as for `explain`.
+    """Maps for the classes predicted for B pictures; method and settings are as for `explain`.
 
-    Targets (B,), the predictions; maps (B, H, W) and maps_scales (B,) as `pack_maps` has them. One perturbation has the
-    maps of all of our own methods: maps are then the root mean square over the channels, and there are also guided
-    (B, H, W) with guided_scales, and (B,) margin_before, margin, evaluations, converged, failed, becomes, the
-    prediction of the changed image, cosine with the margin's steepest descent and growth, how much more the last
-    activation changes than the pixels.
+    Returns targets (B,), the predictions, and maps (B, H, W) with maps_scales (B,), as from `pack_maps`. All our own
+    methods take their maps from one perturbation: maps is then its root mean square over the channels. It also gives
+    guided (B, H, W) with guided_scales, and (B,) margin_before, margin, evaluations, converged, failed; becomes, the
+    prediction for the changed image; cosine, that of the change with the margin's steepest descent; and growth, the
+    relative change of the last activation divided by that of the pixels.
     """
     images = classifier.preprocess(pictures)
     if not find_method(method).ours:
@@ -55,15 +55,15 @@ def compute(
 def unblurred_maps(
     network: nn.Module, images: Tensor, targets: Tensor, method: str, settings: Mapping[str, Any], **margin: bool
 ) -> Tensor:
-    """(B, H, W): what `explain` returns; of our own methods without blur, and with `multilabel` where that is said."""
+    """(B, H, W): what `explain` returns. Only our own methods get a sigma, 0 for no blur, and `margin` (multilabel)."""
     of_ours = {"sigma": 0.0, **margin} if find_method(method).ours else {}
     return explain(network, images, targets, method=method, **settings, **of_ours)
 
 
 def pack_maps(maps: Tensor, name: str = "maps") -> dict[str, np.ndarray]:
-    """Maps (..., H, W) as float16, each with a largest magnitude of 1, and what they are to be multiplied by, (...).
+    """Maps (..., H, W) as float16, each scaled to a largest magnitude of 1, and the factors (...) that undo this.
 
-    Half precision and not even steps: the least salient pixels keep their order, which the deletion game asks for.
+    In half precision, unlike in evenly spaced levels, the least salient pixels keep the order that deletion needs.
     """
     scales = maps.abs().amax((-2, -1))
     shares = maps / torch.where(scales > 0, scales, 1)[..., None, None]

@@ -1,4 +1,4 @@
-"""What a profile needs that is not here: said before anything is computed."""
+"""What a profile needs and this machine lacks, said before anything is computed."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ IMAGENET = (
 def missing(profile: Profile, names: Sequence[str] = ()) -> list[str]:
     """One sentence for each thing that is missing: what, where to get it, where to put it. Empty when all is here.
 
-    With names, only what these experiments need. Raises InputError for one that there is not.
+    With names, only what these experiments need. Raises InputError for an unknown one.
     """
     games, classifiers = _used(profile, names)
     pictures = [game.lacks(profile) for game in games]
@@ -36,7 +36,7 @@ def missing(profile: Profile, names: Sequence[str] = ()) -> list[str]:
 
 
 def downloads(profile: Profile) -> list[str]:
-    """One sentence for what a run downloads by itself where it may."""
+    """One sentence for each network whose weights a run downloads by itself, if it has access to the internet."""
     sentences = {}
     for classifier in _used(profile)[1]:
         if classifier.weights == "default" and (address := _published_at(classifier.model)) is not None:
@@ -48,7 +48,7 @@ def downloads(profile: Profile) -> list[str]:
 
 
 def _used(profile: Profile, names: Sequence[str] = ()) -> tuple[list[type[Experiment]], Iterable[ClassifierSection]]:
-    """The games, and the networks that are explained, each once. The pages look at the profile's own."""
+    """The games and, each once, the networks that they explain; without names also the profile's own, for the pages."""
     games = [game for game in map(find_game, names or profile.games) if getattr(profile, game.name) is not None]
     classifiers = [*([] if names else [profile.classifier]), *(game.classifier(profile) for game in games)]
     return games, dict.fromkeys(classifiers)
@@ -65,7 +65,7 @@ def _weights(classifier: ClassifierSection) -> Iterator[str]:
 
 
 def _published_at(model: str) -> str | None:
-    """Where the weights of the paper's network or one of torchvision's are downloaded from; timm knows of others."""
+    """The address of the weights of the paper's VOC network or one of torchvision's; None for others, left to timm."""
     if model == VGG16_VOC:
         return vgg16_voc.WEIGHTS
     import torchvision  # slow to import

@@ -10,8 +10,8 @@ from perceptual_lib.core.saliency import gaussian_blur
 
 
 def scale_and_blur(maps: Tensor, sigma: float = 0.0) -> Tensor:
-    """Maps (N, H, W), each scaled to a least value of 0 and a largest of 1, a constant one to 0; then blurred by a
-    Gaussian of this standard deviation in their pixels."""
+    """Maps (N, H, W), each scaled so that its values range from 0 to 1 (a constant one to 0), then blurred by a
+    Gaussian with this standard deviation in pixels of the map."""
     low, high = torch.aminmax(maps.flatten(1), dim=1)
     span = torch.where(high > low, high - low, 1)
     return gaussian_blur((maps - low[:, None, None]) / span[:, None, None], sigma)
@@ -20,7 +20,7 @@ def scale_and_blur(maps: Tensor, sigma: float = 0.0) -> Tensor:
 def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, tuple[int, int, int, int] | None]:
     """The largest connected part of a map (H, W) above a share alpha of its range ("value", Sec. 4.2).
 
-    As a mask (H, W) bool, and as a box (left, top, right, bottom) in inclusive pixels, None when nothing is above.
+    Returns its mask (H, W) bool and its box (left, top, right, bottom) in inclusive pixels, None if nothing is above.
     """
     low, high = saliency.min(), saliency.max()
     labels, count = ndimage.label(saliency > low + alpha * (high - low), structure=np.ones((3, 3)))
@@ -34,7 +34,7 @@ def dominant_component(saliency: np.ndarray, alpha: float) -> tuple[np.ndarray, 
 def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
     """Share (...) in [0, 1] of the sum of maps (..., H, W) that lies inside masks (..., H, W); nan for a map of zeros.
 
-    Maps are not negative; arrays, or tensors on the CPU.
+    Maps must not be negative. Both are arrays, or tensors on the CPU.
     """
     maps, masks = np.asarray(maps, dtype=np.float64), np.asarray(masks, dtype=bool)
     with np.errstate(invalid="ignore"):
@@ -42,17 +42,17 @@ def share_inside(maps: ArrayLike, masks: ArrayLike) -> np.ndarray:
 
 
 def effective_share(maps: np.ndarray) -> np.ndarray:
-    """Share (...) of the pixels that a map (..., H, W) of numbers of at least 0 would cover if it were even; 0 of 0."""
+    """Participation ratio (...) of nonnegative maps (..., H, W): the share of pixels in use, 1 if even; 0 for zeros."""
     peaks = (maps**2).sum((-2, -1))
     return maps.sum((-2, -1)) ** 2 / np.where(peaks > 0, peaks, 1) / np.prod(maps.shape[-2:])
 
 
 def extent(maps: np.ndarray) -> np.ndarray:
-    """How far maps (..., H, W) of numbers of at least 0 reach, (...): the root mean square distance from their centre,
-    in units of that of an even map; nan for a map of zeros."""
+    """How far nonnegative maps (..., H, W) reach, (...): the root mean square distance of their mass from its centre,
+    divided by that of an even map; nan for a map of zeros."""
     variance = even = 0.0
     with np.errstate(invalid="ignore"):
-        for axis, size in zip((-1, -2), maps.shape[-2:], strict=True):  # what is summed over, what is left
+        for axis, size in zip((-1, -2), maps.shape[-2:], strict=True):  # the axis summed over, the size of the other
             line, places = maps.sum(axis) / maps.sum((-2, -1))[..., None], np.arange(size)
             variance = variance + line @ places**2 - (line @ places) ** 2
             even += (size**2 - 1) / 12
@@ -60,9 +60,9 @@ def extent(maps: np.ndarray) -> np.ndarray:
 
 
 def edge_mask(picture: ArrayLike, share: float = 0.1, around: float = 0.0) -> np.ndarray:
-    """The edges (H, W) bool of a picture (H, W, 3): the share of its pixels in which the brightness changes most.
+    """The edges (H, W) bool of a picture (H, W, 3): the given share of its pixels, where the brightness changes most.
 
-    With a sigma in pixels `around` them, those around which it does: texture.
+    With `around`, a sigma in pixels, that change is first blurred: the mask then shows texture instead of edges.
     """
     steepness = ndimage.gaussian_gradient_magnitude(np.asarray(picture, dtype=np.float64).mean(-1), sigma=1)
     steepness = ndimage.gaussian_filter(steepness, around) if around else steepness

@@ -16,9 +16,9 @@ FOLDER = Path(__file__).with_name("profiles")
 
 
 class Profile(sections.Section):
-    """One way to compute the book. The games whose sections are there are played."""
+    """One way to compute the book. The games that it has a section for are played."""
 
-    name: str  #: of the file, without its ending
+    name: str  #: the file's, without its ending
     description: str  #: one line for readers
     classifier: sections.ClassifierSection = sections.ClassifierSection()
     photographs: sections.PhotographsSection = sections.PhotographsSection()
@@ -40,7 +40,7 @@ class Profile(sections.Section):
 
     @property
     def games(self) -> list[str]:
-        """Names of those that are there."""
+        """Names of the games that the profile has a section for."""
         return [name for name in GAMES if getattr(self, name) is not None]
 
     @property
@@ -49,7 +49,7 @@ class Profile(sections.Section):
         return self.perturbation.model_dump()
 
     def given(self, game: str, method: Any) -> dict[str, Any]:
-        """What a method of `METHODS` is given in a game: the profile's settings for it, and before these the game's."""
+        """The settings of a method of `METHODS` in a game: the profile's, overridden by those in the game's section."""
         sources = self.methods, getattr(self, game).settings
         return {name: value for each in sources for name, value in method.current(each.get(method.name, {})).items()}
 
@@ -79,7 +79,7 @@ class Profile(sections.Section):
         return self._pick(load_photographs(source), names, source or "the package")[:limit]
 
     def pick_shown(self, photographs: list) -> list:
-        """Those that the text looks at closely, in the profile's order. Raises InputError where a name is not there."""
+        """The photographs that the text looks at closely, in the profile's order. InputError for an unknown name."""
         firsts = {photograph.target: photograph.name for photograph in reversed(photographs)}
         names = [firsts.get(each) if isinstance(each, int) else each for each in self.shown]
         names = [name for name in names if name is not None]
@@ -95,7 +95,7 @@ class Profile(sections.Section):
         return [by_name[name] for name in names]
 
     def expand_path(self, source: str, what: str) -> str:
-        """A path with the variables of the environment replaced. Raises InputError for one that is not set."""
+        """A path with its environment variables replaced. Raises InputError for a variable that is not set."""
         if "$" in (path := os.path.expandvars(source)):
             advice = f"set that environment variable to {what}."
             raise InputError(f"profile {self.name} reads {path}, which is not set: {advice}")
@@ -110,9 +110,9 @@ def profile_names() -> list[str]:
 def load_profile(name: str | os.PathLike) -> Profile:
     """A profile of the package by name ("demo"), or one's own by the path of its YAML file.
 
-    A file may say `base`: another profile, by its name or by a path beside it, whose values hold where the file says
-    none. A section is joined key by key; null takes it away. Raises InputError: no such profile, not YAML, an unknown
-    key, or a value of the wrong type or range.
+    A file may name a `base`, another profile by its name or by a path relative to the file, whose values hold where the
+    file gives none. Sections are merged key by key; null removes one. Raises InputError for no such profile, a file
+    that is not YAML, an unknown key, or a value of the wrong type or range.
     """
     path = _find(name)
     content, folder = _read(path)
@@ -136,17 +136,17 @@ def _find(name: str | os.PathLike) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key that is said twice is an error, and not what was said last."""
+    """YAML in which a repeated key is an error; else PyYAML would keep its last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # 1 and 1.0 are one
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # 1 and 1.0 are one key
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is said twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def _read(path: Path, above: Sequence[Path] = ()) -> tuple[dict[str, Any], Path]:
-    """What a file says, over what its `base` says, and the folder where its list of photographs is."""
+    """A file's content, merged over that of its `base`, and the folder where its list of photographs is."""
     if path in above:
         raise InputError(f"profile {path} builds on itself.")
     try:
@@ -168,7 +168,7 @@ def _read(path: Path, above: Sequence[Path] = ()) -> tuple[dict[str, Any], Path]
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The two as one: what `above` says holds; mappings that both have are joined, key by key."""
+    """Both merged: the values of `above` win, and mappings that are in both are merged key by key."""
     joined = {
         key: _over(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
         for key, value in above.items()
@@ -191,9 +191,9 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _known_keys(section: Sequence[str]) -> list[str]:
-    """What may be said in a section, by its path in the profile."""
+    """The keys that a section may have, by the section's path in the profile."""
     model = Profile
     for name in section:
-        annotation = model.model_fields[name].annotation  # a section, or that or None
+        annotation = model.model_fields[name].annotation  # a section's class, or its union with None
         model = next(each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields"))
     return [name for name in model.model_fields if name not in ("name", "folder")]

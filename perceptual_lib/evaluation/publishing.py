@@ -13,7 +13,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.games import GAMES
 from perceptual_lib.methods import METHODS
 
-if TYPE_CHECKING:  # which imports this
+if TYPE_CHECKING:  # it imports this module
     from perceptual_lib.evaluation.experiment import Experiment
 
 
@@ -25,10 +25,10 @@ OWN = ("methods", "ranges", "scales", "range_scales")
 
 
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
-    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json, in place of an earlier state of both.
+    """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json, in place of earlier versions.
 
-    Raises InputError where it cannot, for a run that is not finished, and for a folder with results of another profile,
-    or of this game by another network.
+    Raises InputError if they cannot be written, the run is not finished, or the folder has results of another profile,
+    or of this game for another network.
     """
     path = folder / manifest["experiment"]
     if left := manifest.get("unfinished"):
@@ -49,17 +49,17 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
 
 
 def publish_rows(experiment: "Experiment", folder: Path) -> bool:
-    """Publish what is finished on all its pictures, in place of the same rows there and beside all others.
+    """Publish the rows that are finished on all their pictures: they replace the same rows there, and all others stay.
 
     So a run may be computed bit by bit, on several machines. A row is a method in its role, at a scale, with a seed;
-    its ranges of layers are one. The manifest's "parts" say what made which. Returns whether there was any; raises
-    InputError as `publish`, and where other pictures, weights or settings made what is there.
+    all its ranges of layers are one row. The manifest's "parts" say what made which rows. Returns whether any row was
+    finished; raises InputError as `publish`, and if other pictures, weights or settings made what is there.
     """
     pieces = list(zip(_rows(pd.DataFrame([about for about, _ in experiment.pieces])), experiment.pieces, strict=True))
     left = {row for row, (_, shard) in pieces if experiment.run.unfinished([shard])}
     part = copy(experiment)
     part.pieces = [piece for row, piece in pieces if row not in left]
-    part.__dict__.pop("table", None)  # of all pieces
+    part.__dict__.pop("table", None)  # the cached one, of all pieces
     if part.table.empty:
         return False
     publish(*_joined(part.table, part.manifest, folder), folder)
@@ -67,9 +67,9 @@ def publish_rows(experiment: "Experiment", folder: Path) -> bool:
 
 
 def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> tuple[pd.DataFrame, Mapping[str, Any]]:
-    """With what is published of other rows; raises InputError where they cannot be one table.
+    """A table and its manifest joined with what is published of other rows. Raises InputError if they do not fit.
 
-    Its seconds are those of its parts; what was replaced of a part counts as long as some of its rows are there.
+    seconds is the sum over the parts. A part counts in full, even if rows of it were replaced, until it has none left.
     """
     parts, game = [_part(manifest, table)], manifest["experiment"]
     if (folder / f"{game}.json").exists():
@@ -92,21 +92,21 @@ def _joined(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> t
 
 
 def _part(manifest: Mapping[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """What a manifest says that may differ from part to part, and the rows that it is said of."""
+    """The entries of a manifest that may differ from part to part, and the rows that they belong to."""
     about = {name: manifest[name] for name in ("machine", "versions", "code", "seconds", "made")}
     return about | {"rows": _rows(table).unique().tolist()}
 
 
 def _rows(table: pd.DataFrame) -> pd.Series:
-    """(lines,) what parts call the row of each."""
+    """(lines,) the name of each line's row in "parts"."""
     told = [name for name in ROW if name in table]
     codes = table.groupby(told, sort=False, observed=True).ngroup()
     words = [" ".join(map(str, row)) for row in table[told].drop_duplicates().itertuples(index=False)]
-    return pd.Series(pd.Categorical.from_codes(codes, words), table.index)  # of up to twenty million lines
+    return pd.Series(pd.Categorical.from_codes(codes, words), table.index)  # there may be twenty million lines
 
 
 def _shared(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """By name what all rows of a table must have in common."""
+    """What all rows of a table must have in common, by name."""
     profile, network = manifest["profile"], manifest["network"]
     game = {name: value for name, value in profile[manifest["experiment"]].items() if name not in OWN}
     of_methods = {"settings of methods": profile["methods"], "settings": game.get("settings", {})}
@@ -128,11 +128,11 @@ def failures(table: pd.DataFrame, unit: str) -> list[dict[str, str]]:
 
 
 def _check_owner(file: Path, manifest: Mapping[str, Any], same_game: bool) -> None:
-    """Raise InputError for a manifest of another profile, or where it is of the same game of another network."""
+    """Raise InputError if a file is the manifest of another profile, or of the same game for another network."""
     try:
         there = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return  # none, or a damaged one
+        return  # there is none, or it is damaged
     for key in ("profile", "network") if same_game else ("profile",):
         if (other := there.get(key, {}).get("name")) != manifest.get(key, {}).get("name"):
             raise InputError(f"{file} is of the {key} {other}; publish into another folder.")
@@ -153,13 +153,13 @@ class Results:
 
     @property
     def n(self) -> int:
-        """How many of them."""
+        """How many photographs or scenes the game was played on."""
         return self.manifest[f"{self.unit}s"]["n"]
 
     def describe(self) -> str:
-        """The run in two sentences for readers: which it is, and what it was."""
+        """Two sentences for readers: which run this is, and what made it."""
         made, failed = self.manifest, len(self.manifest["failures"])
-        minutes = made["seconds"] and made["seconds"] / 60  # None where the run was stopped on the way: nobody knows
+        minutes = made["seconds"] and made["seconds"] / 60  # None for a run that was interrupted: its time is unknown
         time = "" if minutes is None else f"{minutes:.0f} minutes" if minutes < 60 else f"{minutes / 60:.1f} hours"
         parts = made.get("parts", [made])
         days = sorted({part["made"][:10] for part in parts})
@@ -173,12 +173,12 @@ class Results:
 
 
 def _all(name: str, parts: Sequence[Mapping[str, Any]]) -> str:
-    """What parts say, each once."""
+    """The distinct values of an entry over all parts."""
     return " and ".join(dict.fromkeys(part[name] for part in parts))
 
 
 def load_results(folder: Path, experiment: str) -> Results:
-    """What `publish` wrote. Raises InputError where there is nothing."""
+    """What `publish` wrote. Raises InputError if it is missing or damaged."""
     path = Path(folder) / experiment
     try:
         manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -189,5 +189,5 @@ def load_results(folder: Path, experiment: str) -> Results:
 
 
 def load_all(folder: Path) -> dict[str, Results]:
-    """What `publish` wrote, by experiment."""
+    """What `publish` wrote into a folder, by experiment."""
     return {name: load_results(folder, name) for name in GAMES if (Path(folder) / f"{name}.json").exists()}

@@ -24,37 +24,37 @@ from perceptual_lib.runs.shard import Shard
 class Row:
     """A method with settings on some photographs: what one row of a table is made of."""
 
-    role: str  # "table" for the paper's tables, another for what settings are chosen from
+    role: str  # "table" for the paper's tables; else, for example, "range" for a trial that settings are chosen from
     method: str
-    settings: Mapping[str, Any]  # its keyword arguments, of our own methods all that `perceptual_ball` takes
+    settings: Mapping[str, Any]  # the method's keyword arguments; for our own methods all that a profile can set
     photographs: tuple[Photograph, ...]
-    more: Mapping[str, Any] = field(default_factory=dict)  # columns of its lines: a scale, or a seed
+    more: Mapping[str, Any] = field(default_factory=dict)  # further columns of its lines: a scale, or a seed
 
     @property
     def about(self) -> dict[str, Any]:
-        """What its lines in the table begin with."""
+        """The columns that its lines in the table begin with."""
         settings = json.dumps(self.settings, sort_keys=True)
         return {"role": self.role, "method": self.method, "settings": settings, **self.more}
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Of the network for one image, forward and backward."""
+        """Passes of the network for one image, forward and backward."""
         return find_method(self.method).passes(self.settings)
 
     @property
     def name(self) -> str:
-        """What progress calls it."""
+        """The row's name in progress reports."""
         if self.role in ("table", "single"):
             return self.method
         return f"{self.method} with layers {self.settings['layers']}, lambda' {self.settings['layer_weight']:g}"
 
     @property
     def array(self) -> str:
-        """The array of its shards that holds its maps."""
+        """The name of the array of its shards that holds its maps."""
         return "guided" if self.method == "perceptual_guided" else "maps"
 
     def map_shards(self, size: int) -> Iterator[Shard]:
-        """Maps that are not blurred, of `size` photographs at once; with the same settings ours are one another's."""
+        """Shards of unblurred maps, of `size` photographs each. Our own methods share them if settings are equal."""
         method = "perceptual" if find_method(self.method).ours else self.method
         arguments = {"method": method, "settings": dict(self.settings)}
         for few in batches(self.photographs, size):
@@ -62,12 +62,12 @@ class Row:
 
 
 def batches(items: tuple[Photograph, ...], size: int) -> Iterator[tuple[Photograph, ...]]:
-    """All of them, so many at once."""
+    """All items, in batches of `size`."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def check_layers(layers: Layers, activations: Sequence[Activation]) -> None:
-    """Raise InputError for layers that a network has not; words that are no ranges may be modules."""
+    """Raise InputError for layers that a network lacks. Words that are no ranges go unchecked: they may be modules."""
     asked = [each for each in list_layers(layers) if not isinstance(each, str) or parse_span(each)]
     select_layers(asked, [each.name for each in activations])
 
@@ -75,7 +75,7 @@ def check_layers(layers: Layers, activations: Sequence[Activation]) -> None:
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:
     """All contiguous ranges "first-last" of activations, or of the stages between which their resolution changes.
 
-    Of those with more than one place: the paper tries the features of VGG, and not the classifier's layers.
+    Only activations with more than one place count: the paper tries VGG's features, and not its classifier's layers.
     """
     places = {index: each.shape[1:] for index, each in enumerate(activations) if math.prod(each.shape[1:]) > 1}
     units = [list(each) for _, each in itertools.groupby(places, None if granularity == "activation" else places.get)]
@@ -83,7 +83,7 @@ def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[st
 
 
 def draw_subset(items: Sequence[Photograph], count: int | None) -> tuple[Photograph, ...]:
-    """All of them, or so many drawn with a fixed seed, in their order."""
+    """All items, or `count` of them drawn with a fixed seed, in their original order."""
     if count is None or count >= len(items):
         return tuple(items)
     return tuple(items[index] for index in sorted(random.Random(0).sample(range(len(items)), count)))

@@ -1,4 +1,4 @@
-"""The sections of profiles: what may stand in them, and of which type and range."""
+"""The sections of profiles: their keys, and the types and ranges of the values."""
 
 from collections.abc import Iterable
 from dataclasses import fields
@@ -30,7 +30,7 @@ ALL_METHODS = """
 
 
 def _whole_numbers(value: object) -> object:
-    """Those that "1-30" stands for, both ends included."""
+    """The numbers that "1-30" stands for, both ends included; any other value as it is."""
     first, _, last = value.partition("-") if isinstance(value, str) else ("", "", "")
     numbers = range(int(first), int(last) + 1) if first.isdecimal() and last.isdecimal() else ()
     return [float(number) for number in numbers] or value
@@ -80,7 +80,7 @@ class PhotographsSection(Section):
 _hyperparameters = {
     field.name: (field.type, field.default)
     for field in fields(Settings)
-    # For layers see below; a game says which margin is its own, and maps of tables get all steps.
+    # Layers follow below. Each game sets its own margin, and searches for the maps of tables take all steps.
     if field.name not in ("layers", "multilabel", "reach", "tolerance_map")
 }
 
@@ -88,7 +88,7 @@ _hyperparameters = {
 class PerturbationSection(create_model("_Hyperparameters", __base__=Section, **_hyperparameters)):
     """Keyword arguments of `perceptual_ball`: see `Settings`, which knows their defaults and ranges."""
 
-    layers: str | int | list[int | str] = []  # what YAML can say of `Layers`
+    layers: str | int | list[int | str] = []  # those `Layers` that YAML can express
 
     @model_validator(mode="after")
     def check(self) -> Self:
@@ -98,25 +98,25 @@ class PerturbationSection(create_model("_Hyperparameters", __base__=Section, **_
 
 
 class ExperimentSection(Section):
-    """What the sections of all games have in common. A game that a profile lacks is not played."""
+    """What the sections of all games have in common. A game without a section is not played."""
 
-    pictures: PositiveInt | None = None  #: how many, the first ones; none for all
-    methods: Names = []  #: the rows of its table, by the names of `explain`'s methods
-    settings: dict[str, MethodSettings] = {}  #: what differs from the profile's settings here, by method
-    selection: PositiveInt = 10  #: how many pictures, the first ones, settings are chosen on; the others report them
+    pictures: PositiveInt | None = None  #: play on the first so many; none for all
+    methods: Names = []  #: the rows of its table, as names of `explain`'s methods
+    settings: dict[str, MethodSettings] = {}  #: what overrides the profile's settings in this game, by method
+    selection: PositiveInt = 10  #: settings are chosen on the first so many pictures, and judged on the others
 
 
 class RowsSection(ExperimentSection):
-    """Of a game that also tries other settings than the profile's; see `rows`."""
+    """The section of a game that also tries settings other than the profile's; see `rows`."""
 
-    subsets: dict[str, PositiveInt] = {}  #: how many, drawn with a fixed seed, for methods that cost too much for all
-    ranges: NonNegativeInt = 0  #: on the first so many every contiguous range of layers is held in turn (Fig. 5)
-    ranges_after: NonNegativeInt = 0  #: but not on the first so many of these
-    granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; stages change the resolution
+    subsets: dict[str, PositiveInt] = {}  #: for methods too costly for all pictures, how many to draw with a fixed seed
+    ranges: NonNegativeInt = 0  #: on the first so many pictures each contiguous range of layers is tried (Fig. 5)
+    ranges_after: NonNegativeInt = 0  #: the first so many of these are left out
+    granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; each stage has one resolution
 
     @model_validator(mode="after")
     def check_ranges(self) -> Self:
-        """Raise an error where nothing is left to try ranges on."""
+        """Raise an error if no picture is left to try ranges on."""
         if self.ranges_after and self.ranges_after >= self.ranges:
             raise ValueError(f"ranges_after is {self.ranges_after}, and must be below ranges, {self.ranges}.")
         return self
@@ -127,11 +127,11 @@ def _check_tried(pinned: Iterable[float], sigmas: list[float]) -> None:
         raise ValueError(f"pinned is {min(other):g}, which is none of the sigmas.")
 
 
-# One for each game. Blurs are in pixels of the network's input.
+# The sections of the games. Blurs are in pixels of the network's input.
 
 
 class Change(RowsSection):
-    """Where the change goes (Secs. 1, 3 and 4): of the paper's own methods alone."""
+    """Where the change of the image goes (Secs. 1, 3 and 4), for the paper's own methods only."""
 
     methods: Annotated[list[Literal["no_perceptual", "perceptual"]], Once] = ["no_perceptual", "perceptual"]
 
@@ -140,8 +140,8 @@ class Localization(RowsSection):
     """Weak localization (Sec. 4.2)."""
 
     methods: Names = ALL_METHODS
-    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps that are tried
-    pinned: NonNegativeFloat | None = None  #: one of them, at which the table has every method, too
+    sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]  #: blurs of the maps to try
+    pinned: NonNegativeFloat | None = None  #: one of the sigmas, at which the table also reports every method
     grey: list[str] = []  #: methods whose maps are clipped at their 99th percentile, as PyTorch CNN Visualizations does
     layer_weights: Annotated[list[NonNegativeFloat], Once] = []  #: other values of lambda', tried where ranges are
 
@@ -161,10 +161,10 @@ class InsertionDeletion(RowsSection):
         "guided_backprop": [0.0, 5.0],
         "no_perceptual": [0.0, 2.5, 5.0],
         "perceptual": [0.0, 1.0, 2.5, 5.0],
-    }  #: blurs of a method's maps; none for the others
+    }  #: blurs of a method's maps; no blur for the others
     sweep: list[NonNegativeFloat] = []  #: more blurs of the maps of "perceptual"
-    swept: NonNegativeInt = 0  #: the first so many pictures play with them
-    single: NonNegativeInt = 0  #: of each method the first so many pictures play single deletion, with its `sigmas`
+    swept: NonNegativeInt = 0  #: the sweep is played on the first so many pictures
+    single: NonNegativeInt = 0  #: single deletion is played on each method's first so many pictures, at its `sigmas`
     range_sigmas: Blurs = [0.0, 5.0]  #: blurs for ranges of layers
     step: PositiveInt = 8 * 224  #: pixels that change at once
 
@@ -172,8 +172,8 @@ class InsertionDeletion(RowsSection):
 class Pointing(RowsSection):
     """The pointing game (Sec. 4.4), on mosaics of the profile's photographs or on VOC 2007.
 
-    On VOC `selection` and `ranges` count boxes as the paper does, the classes of pictures, also those of which all
-    objects are flagged and which nothing is asked of; the picture with the last of them counts whole.
+    On VOC `selection` and `ranges` count boxes as the paper does: one for each class in a picture, also for a class
+    whose objects are all flagged, so that no question asks for it. The picture with the last counted box enters whole.
     """
 
     methods: Names = """
@@ -184,16 +184,16 @@ class Pointing(RowsSection):
     classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
     scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]
     """Of the input: 1 is the paper's "original size", a short side of 224."""
-    without: dict[float, list[str]] = {}  #: methods that do not play at a scale
+    without: dict[float, list[str]] = {}  #: by scale, methods that do not play at it
     range_scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]  #: those at which ranges of layers are tried
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]  #: tried
-    pinned: dict[float, NonNegativeFloat] = {}  #: by scale, one of them at which the table has "perceptual", too
-    smooth: dict[str, PositiveFloat] = {}  #: of methods that TorchRay smooths in place of a blur; see `maxima`
-    layers: dict[float, str] = {}  #: that "perceptual" holds, by scale, where they are not the profile's
+    pinned: dict[float, NonNegativeFloat] = {}  #: by scale, a sigma at which the table also reports "perceptual"
+    smooth: dict[str, PositiveFloat] = {}  #: by method, how TorchRay smooths its maps, in place of a blur; see `maxima`
+    layers: dict[float, str] = {}  #: by scale, those that "perceptual" holds in place of the profile's
 
     @model_validator(mode="after")
     def check(self) -> Self:
-        """Raise an error for what is said of a scale that there is not."""
+        """Raise an error for a scale that is not played, and for a pinned blur that is not tried."""
         for name in ("pinned", "layers"):
             if other := getattr(self, name).keys() - {*self.scales}:
                 raise ValueError(f"{name} is said of {min(other):g}, which is none of the scales.")
@@ -205,5 +205,5 @@ class Randomization(ExperimentSection):
     """The sanity checks (Sec. 4.5)."""
 
     methods: Names = ["perceptual", "gradient", "guided_backprop", "grad_cam", "selective_normgrad"]
-    seeds: PositiveInt = 2  #: untrained networks that the weights are taken from
+    seeds: PositiveInt = 2  #: how many untrained networks weights are taken from
     sigma: NonNegativeFloat = 0.0  #: blur of the maps

@@ -16,17 +16,17 @@ from perceptual_lib.core.errors import InputError
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 ALPHA = 0.05
-DECIMALS = 12  # of an estimate: behind them is what rounding left, which differs from processor to processor
+DECIMALS = 12  # of an estimate: further digits are rounding errors, which differ from processor to processor
 
 
 def fewest(comparisons: int = 1) -> int:
-    """Rows that a comparison needs, where so many are made at once: two-sided sign test, all pairs pointing one way."""
+    """Fewest rows by which one of so many comparisons can be significant (two-sided sign test, all pairs one way)."""
     return math.ceil(math.log2(2 * max(comparisons, 1) / ALPHA))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic and its percentile interval, of 95 % where nothing else was asked for."""
+    """A statistic and its percentile interval, of 95 % by default."""
 
     value: float | np.ndarray  #: (...) for a statistic of several numbers
     low: float | np.ndarray  #: of the same shape, for 95 % the 2.5th percentile over the resamples
@@ -39,8 +39,8 @@ class Estimate:
 
     @property
     def side(self) -> int:
-        """Of a number: on which side of 0 all of the interval lies, 1 or -1; 0 where 0 is in it, or of fewer images
-        than `fewest`, whose interval promises too much."""
+        """For a single number, the side of 0 on which the whole interval lies, 1 or -1; 0 if it contains 0, or
+        if there are fewer images than `fewest`, as such an interval is overconfident."""
         return 0 if self.n < fewest() else int(self.low > 0) - int(self.high < 0)
 
 
@@ -49,11 +49,11 @@ def plain(means: np.ndarray) -> np.ndarray:
     return means
 
 
-@lru_cache(maxsize=8)  # the claims turn from one number of images to another
+@lru_cache(maxsize=8)  # the claims alternate between several numbers of images
 def resampling_weights(n: int, resamples: int = 2000, seed: int = 0) -> np.ndarray:
     """(resamples, n): the share of each image in samples of n images drawn with replacement; rows sum to 1."""
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n
-    weights.flags.writeable = False  # all who ask get the same array
+    weights.flags.writeable = False  # it is cached: all callers share it
     return weights
 
 
@@ -68,40 +68,40 @@ def bootstrap(
 ) -> Estimate:
     """A statistic of images, with its interval.
 
-    A choice of the best flatters itself once more in each resample: the interval of a least error lies low, the lower
-    the more nearly equal candidates there are, and can even miss the value. Values held out have no such bias.
+    A statistic that chooses the best is optimistic once more in each resample: the interval of a least error lies too
+    low, the lower the more candidates are nearly equal, and can even miss the value. Held-out values have no such bias.
 
     Args:
-        values: (N, ...) numbers or bools, a row for each image; one with a nan, such as a failure, is left out whole.
-        statistic: from means over images (R, ...) to (R,) or (R, ...), row by row; it is computed anew in each
+        values: (N, ...) numbers or bools, a row for each image; a row with a nan, such as a failure, is left out.
+        statistic: maps means over images (R, ...) to (R,) or (R, ...), row by row; it is computed anew in each
             resample. For misses (N, A) at A thresholds, `lambda means: means.min(1)` is the error at the best one.
         resamples: R, at least 1, drawn with this seed.
-        confidence: of the interval, in (0, 1); of K intervals with 1 - 0.05 / K each, all hold at once with 95 %.
+        confidence: of the interval, in (0, 1); K intervals at 1 - 0.05 / K each hold together with 95 % (Bonferroni).
 
-    Raises InputError for no image without nan, or no resample.
+    Raises InputError if no image is free of nan, or resamples is below 1.
     """
     values, means = _resample(values, resamples, seed)
     return _estimate(statistic(values.mean(0, keepdims=True))[0], statistic(means), len(values), confidence)
 
 
 def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The mean (...) over images and random seeds, each image with each seed, and an interval for others of both.
+    """The mean (...) over images and random seeds, each image with each seed, and its interval for others of both.
 
     A resample draws the images and, independently, the seeds (Owen 2007, "The pigeonhole bootstrap"). With one seed it
-    is `bootstrap`, and the interval does not know what another seed would change; with few seeds it knows little.
+    is `bootstrap`, whose interval ignores how results vary between seeds; with few seeds it captures little of that.
     Takes values (N, S, ...) of N images with S seeds. Raises InputError for no seed, and as `bootstrap`.
     """
     shape = np.shape(values)
     if len(shape) < 2 or shape[1] == 0:
         raise InputError(f"values must have the shape (images, seeds, ...) with a seed or more, not {shape}.")
     values, means = _resample(values, resamples, seed)  # means (R, S, ...)
-    # Not by the same random numbers: as many seeds as images would be drawn as the images are.
+    # From other random numbers: else, if there are as many seeds as images, both would be drawn alike.
     of_seeds = resampling_weights(values.shape[1], resamples, seed + 1)
     return _estimate(values.mean((0, 1)), np.einsum("rs,rs...->r...", of_seeds, means), len(values))
 
 
 def _resample(values: ArrayLike, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The values without nan (N, ...), and their means over images (resamples, ...)."""
+    """The rows of values without nan (N, ...), and their means over the images of each resample (resamples, ...)."""
     values = whole_rows(values)
     if len(values) == 0 or resamples < 1:
         raise InputError(f"{len(values)} images without nan and {resamples} resamples; give at least one of each.")
@@ -109,7 +109,7 @@ def _resample(values: ArrayLike, resamples: int, seed: int) -> tuple[np.ndarray,
 
 
 def _estimate(value: float | np.ndarray, resampled: np.ndarray, n: int, confidence: float = 0.95) -> Estimate:
-    """With the percentiles over resamples (R, ...)."""
+    """A value with its interval, percentiles over resamples (R, ...)."""
     tail = 50 * (1 - confidence)
     found = value, *np.percentile(resampled, [tail, 100 - tail], axis=0)
-    return Estimate(*(np.round(each, DECIMALS) + 0.0 for each in found), n)  # of shares, a bound is often 0 itself
+    return Estimate(*(np.round(each, DECIMALS) + 0.0 for each in found), n)  # many bounds are exactly 0, and none is -0

@@ -18,15 +18,15 @@ OURS = "perceptual"  # what the other methods of a table are compared with
 
 
 def estimate(values: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
-    """As `statistics.bootstrap`, but None where fewer than two rows are without nan: one has no interval."""
+    """As `statistics.bootstrap`, but None if fewer than two rows are without nan: one alone has no interval."""
     return bootstrap(values, statistic) if len(whole_rows(values)) > 1 else None
 
 
 def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statistic = plain) -> Estimate | None:
-    """The statistic of one method less that of another on the same images, with its interval.
+    """The statistic of one method minus that of another on the same images, with its interval.
 
-    Both are computed on the same resamples: what makes an image hard for both cancels. An image with a nan in either
-    is left out of both; None where fewer than two are left. Takes values (N, ...), row i for image i in both.
+    Both are computed on the same resamples, so what makes an image hard for both cancels. An image with a nan in either
+    is left out of both; None if fewer than two are left. Takes values (N, ...), row i for image i in both.
     """
     both = np.stack([first, second], axis=1)
     return estimate(both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]))
@@ -49,10 +49,10 @@ def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
 
 
 def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
-    """Forward passes of the network for a map of a row, by its method and settings: for RISE its masks.
+    """Forward passes of the network for one map, by the method and settings of a row: for RISE the number of masks.
 
-    For our own methods as many as the search takes as a rule; None for a method that is not known here. `fixed` are
-    settings that the game has for all methods that know them.
+    For our own methods it is what the search usually takes; None for a method that is not known here. `fixed` are
+    settings that the game imposes on all methods that have them.
     """
     try:
         return find_method(lines.method.iloc[0]).passes(json.loads(lines.settings.iloc[0]) | fixed)[0]
@@ -61,9 +61,9 @@ def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
 
 
 def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of settings that were tried, then those of the profile's own, of the same methods and photographs.
+    """The lines of the settings tried, then those of the profile's own settings, for the same methods and photographs.
 
-    Between them those of no_perceptual, as a trial of "perceptual" with no layers: a corner of a triangle of Fig. 5.
+    Between them are those of no_perceptual, as a trial of "perceptual" without layers: a triangle's corner in Fig. 5.
     """
     of_table = table[(table.role == "table") & table.photograph.isin(tried.photograph)]
     corner = of_table[(of_table.method == "no_perceptual") & ("perceptual" in set(tried.method))]
@@ -78,7 +78,7 @@ def by_setting(lines: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
 
 
 def make_table(lines: Mapping[Any, Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:
-    """A table of lines by method, or by more; None where a line lacks a column."""
+    """A table of lines, by method or by a longer key; None where a line lacks a column."""
     rows = {row: [line.get(column) for column in columns] for row, line in lines.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(columns))
 
@@ -118,7 +118,7 @@ def format_table(table: pd.DataFrame, format: str, width: int | None = None) -> 
 
 
 def _spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Each column of estimates as three columns of numbers, nothing where there is no estimate."""
+    """Each column of estimates as three columns of numbers, None where there is no estimate."""
     columns = {}
     for name, column in table.items():
         columns[name] = column

@@ -23,7 +23,7 @@ class Question(NamedTuple):
 
 
 def box_array(boxes: Sequence[Box]) -> np.ndarray:
-    """Boxes as (M, 4) float64; raises InputError where there is none, or one is not of four numbers."""
+    """Boxes as (M, 4) float64; raises InputError if there is none, or one is not of four numbers."""
     array = np.asarray(boxes, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 4 or len(array) == 0:
         raise InputError("there must be at least one box (left, top, right, bottom).")
@@ -31,7 +31,7 @@ def box_array(boxes: Sequence[Box]) -> np.ndarray:
 
 
 def box_mask(boxes: Iterable[Box], height: int, width: int) -> np.ndarray:
-    """(height, width) bool: the pixels whose centre lies inside one of the boxes, which are of that frame."""
+    """(height, width) bool: the pixels whose centre lies inside one of the boxes, given in that frame."""
     rows, columns = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
     mask = np.zeros((height, width), dtype=bool)
     for left, top, right, bottom in boxes:

@@ -21,17 +21,17 @@ SOLUTION = "LOC_val_solution.csv"  # Kaggle's table of the validation boxes
 
 
 class Object(NamedTuple):
-    """An object in a picture, as a file has it."""
+    """An object in a picture, as an annotation file describes it."""
 
-    name: str  # of its class
+    name: str  # the name of its class
     box: Box  # ImageNet counts pixels from 0, VOC from 1
     difficult: bool = False  # VOC's flag
 
 
 def read_annotation(path: Path) -> tuple[tuple[int, int], list[Object]]:
-    """The (width, height) of a picture and its objects, from an XML file of VOC's form, which ImageNet's have too.
+    """The (width, height) of a picture and its objects, from an XML file in VOC's format, which is ImageNet's too.
 
-    Raises InputError for a file of another form.
+    Raises InputError for a file in another format.
     """
     from torchvision.datasets import VOCDetection  # slow to import, and needed for these two data sets only
 
@@ -78,8 +78,8 @@ def load_imagenet(root: Path, limit: int | None) -> list[Photograph]:
 def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
     """A folder and those below it, each with the names of its files.
 
-    The 1.3 million training images and the test images are left out. Large data often lies behind links; one that leads
-    back ends here.
+    The 1.3 million training images and the test images are left out. Links are followed, as large data often lies
+    behind them, but not back to a folder that was visited before.
     """
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
@@ -92,7 +92,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """In one walk: images, XML files and Kaggle's table, which may also lie beside the folder, by name."""
+    """Images, XML files and Kaggle's table, which may also lie beside the folder, by file name; found in one walk."""
     beside = root.resolve().parent / SOLUTION
     found = {SOLUTION: beside} if beside.is_file() else {}
     for folder, names in walk(root):
@@ -102,7 +102,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _read_solution(path: Path) -> dict[str, list[Object]]:
-    """Objects by image, from ImageId and PredictionString, "id xmin ymin xmax ymax id ..."."""
+    """Objects by image, from the columns ImageId and PredictionString, "id xmin ymin xmax ymax id ..."."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = {row["ImageId"]: iter(row["PredictionString"].split()) for row in csv.DictReader(file)}

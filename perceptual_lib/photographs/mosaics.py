@@ -1,7 +1,7 @@
 """Mosaics of photographs: pictures of several objects, for the pointing game without VOC.
 
-Four photographs of different classes, each warped to a cell of 224 x 224 pixels, in two rows of two. The question is
-asked for each class, and the other three are there to be mistaken for it. The embedded network can tell where they are:
+Four photographs of different classes, each warped to a cell of 224 x 224 pixels, in two rows of two. A question is
+asked for each class, and the other three can be mistaken for it. The embedded network can tell where the classes are:
 on ImageNet its largest response lies in the right cell for 88 % of the questions where the network's input is 224
 pixels wide, and for 98 % at 336 (1.5 x).
 """
@@ -44,8 +44,8 @@ class Mosaic:
 
     @cached_property
     def questions(self) -> tuple[Question, ...]:
-        """One for each cell, in their order. It is hard if the photograph alone would be small, a quarter of the cell:
-        no object of a mosaic exceeds VOC's limit, a quarter of the picture. A distractor is always there."""
+        """One for each cell, in their order. It is hard if its boxes cover less than a quarter of their photograph: no
+        object covers more than a quarter of the picture, VOC's limit. Other classes are always there."""
         questions = []
         for cell, (x, y) in zip(self.cells, CORNERS, strict=True):
             boxes = ((lt + x, tp + y, rt + x, bt + y) for lt, tp, rt, bt in cell.scaled_boxes(CELL_SIZE, CELL_SIZE))
@@ -54,10 +54,10 @@ class Mosaic:
 
 
 def draw_mosaics(photographs: Sequence[Photograph]) -> list[Mosaic]:
-    """Mosaics in which each photograph stands once, the same at each call.
+    """Mosaics in which each photograph appears once, the same ones at each call.
 
-    Raises InputError unless the photographs have classes and boxes, are a multiple of four, and at most a quarter of
-    them of one class.
+    Raises InputError unless all photographs have a class and boxes, their number is a multiple of four, and no class
+    has more than a quarter of them.
     """
     if not photographs or len(photographs) % 4:
         raise InputError(f"{len(photographs)} photographs make no mosaics: give a multiple of four.")
@@ -68,7 +68,7 @@ def draw_mosaics(photographs: Sequence[Photograph]) -> list[Mosaic]:
     targets = sorted({each.target for each in photographs})
     places = {target: place for place, target in enumerate(generator.sample(targets, len(targets)))}
     row = sorted(generator.sample(photographs, len(photographs)), key=lambda each: places[each.target])
-    # Classes stand together in the row: photographs a quarter of it apart differ in class, unless one has more.
+    # The row is sorted by class: photographs a quarter of it apart differ in class, unless a class is longer.
     quadruples = [row[start :: len(row) // 4] for start in range(len(row) // 4)]
     if any(len({each.target for each in cells}) < 4 for cells in quadruples):
         raise InputError("more than a quarter of the photographs are of one class; mosaics need four different ones.")

@@ -51,7 +51,7 @@ class Photograph:
     def scaled_boxes(self, height: int, width: int) -> list[Box]:
         """The boxes, as floats, in the frame of the picture warped to height x width; empty without boxes.
 
-        What is scaled are edges, and the right edge of an inclusive box is at right + 1: a box that fills the picture
+        Edges are scaled, and the right edge of an inclusive box is at right + 1: so a box that fills the picture also
         fills the warped one.
         """
         if not self.boxes:
@@ -65,7 +65,7 @@ class Photograph:
 
 
 def unused(name: str, taken: Collection[str]) -> str:
-    """The name, with a number where another has it: cat, cat (2)."""
+    """The name, with a number if it is taken: cat, cat (2)."""
     names = chain([name], (f"{name} ({number})" for number in count(2)))
     return next(each for each in names if each not in taken)
 

@@ -25,10 +25,10 @@ def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: 
     - ImageNet: a folder with `ILSVRC2012_val_*.JPEG` anywhere below it, with classes and boxes from the XML files of
       the official download or from Kaggle's `LOC_val_solution.csv`, below or next to it.
     - Another folder: the pictures directly in it, without classes or boxes.
-    - A file, or files: those pictures, in the order given. A Photograph among them stays as it is, under a new name if
-      another has its own.
+    - A file, or files: those pictures, in the order given. A Photograph among them stays as it is, but is renamed if
+      its name is taken.
 
-    Raises InputError for a limit below 1, and where something is missing or cannot be read.
+    Raises InputError for a limit below 1, and if something is missing or cannot be read.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}; give a positive number of photographs, or None for all.")
@@ -68,7 +68,7 @@ def _plain(source: Source) -> Photograph:
 
 
 def _distinct(photographs: list[Photograph]) -> list[Photograph]:
-    """With names of their own, which tables know them by: cat, cat (2) of two files of one stem."""
+    """The photographs with distinct names, which identify them in tables: cat, cat (2) for two files with one stem."""
     found: dict[str, Photograph] = {}
     for each in photographs:
         name = unused(each.name, found)
@@ -77,7 +77,7 @@ def _distinct(photographs: list[Photograph]) -> list[Photograph]:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files directly in a folder, in order of their names. InputError where none can be read."""
+    """The picture files directly in a folder, in order of their names. InputError if none can be read."""
     if not os.access(folder, os.R_OK | os.X_OK):
         raise InputError(f"{folder} cannot be read; give a folder that you may read.")
     suffixes = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}

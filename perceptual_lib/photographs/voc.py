@@ -1,7 +1,7 @@
 """VOC 2007's test set for the pointing game (Sec. 4.4), in the layout of the download, which is torchvision's too.
 
-"Difficult" is said of two things. VOC flags objects as difficult; a class of which all objects are flagged is no
-question of the game. The paper's difficult subset are questions of another kind, here called hard: small objects, with
+"Difficult" means two things. VOC flags objects as difficult, and the game asks no question about a class whose objects
+are all flagged. The paper's difficult subset is of questions instead, here called hard: those about small objects, with
 another class in the picture.
 """
 
@@ -25,21 +25,21 @@ HARD_PAIRS = "torchray/benchmark/pointing_game_ebp_voc07_difficult.txt"  # in th
 
 @dataclass(frozen=True)
 class Scene(Photograph):
-    """A photograph of several objects, and what is asked of it."""
+    """A photograph of several objects, and the questions that are asked about it."""
 
     questions: tuple[Question, ...] = ()  # those of the game, in the order of classes
-    before: int = 0  # classes in the pictures before it, those that nothing is asked of too
+    before: int = 0  # number of classes in all pictures before it, also of those that no question asks for
     upright = False  # boxes refer to the picture as stored
 
 
 def load_voc(root: Source) -> list[Scene]:
     """The pictures of VOC 2007's test set, in the order of its list; not yet opened.
 
-    A question has the boxes of all objects of its class, flagged ones too. It is hard by the published list where that
-    is installed, else by its definition: the boxes cover less than a quarter of the picture, overlaps counted once, and
-    an object of another class is in it, flagged or not, which the definition leaves open.
+    A question has the boxes of all objects of its class, also flagged ones. The published list says whether it is hard,
+    if that is installed, else the list's definition: the boxes cover less than a quarter of the picture, overlaps
+    counted once, and an object of another class is in the picture, flagged or not, which the definition leaves open.
 
-    `root` is the folder VOC2007, or one that it lies in directly or below VOCdevkit. Raises InputError for a list,
+    `root` is the folder VOC2007, or one that contains it, directly or in VOCdevkit. Raises InputError for a list,
     picture or annotation that is missing or cannot be read.
     """
     folders = [Path(root), Path(root, "VOC2007"), Path(root, "VOCdevkit/VOC2007")]
@@ -62,7 +62,7 @@ def load_voc(root: Source) -> list[Scene]:
 def load_hard_pairs() -> set[tuple[str, int]] | None:
     """The difficult subset as Zhang et al. (2016) published it: pairs of a picture's name and a class's index.
 
-    It is a file of the package torchray, whose licence (CC BY-NC) keeps it out of this one; None without that.
+    It is a file of the package torchray, whose licence (CC BY-NC) keeps it out of this one; None without torchray.
     """
     try:
         path = Path(distribution("torchray").locate_file(HARD_PAIRS))
@@ -73,7 +73,7 @@ def load_hard_pairs() -> set[tuple[str, int]] | None:
 
 
 def _read_scene(folder: Path, name: str, hard_pairs: set[tuple[str, int]] | None) -> tuple[Scene, int]:
-    """And how many classes are in it."""
+    """A scene, and the number of classes in it, also of those that no question asks for."""
     picture, annotation = folder / f"JPEGImages/{name}.jpg", folder / f"Annotations/{name}.xml"
     for path in (picture, annotation):
         if not path.is_file():

@@ -1,11 +1,11 @@
 """Where shards are computed: in this process, in several, or in the actors of a Ray cluster.
 
-Whatever it is, a shard is the same images in the same order on one thread: its numbers are the same bits on one kind
-of device. What a run needs of an executor::
+In each of them a shard is the same images in the same order on one thread, so its numbers are the same bits on one
+kind of device. What a run needs of an executor::
 
-    submit(name, *arguments)  a future of what a worker's method returns; BrokenExecutor where the worker was killed
-    capacity                  calls at once
-    close()                   ends all workers at once
+    submit(name, *arguments)  a future of what a worker's method returns; BrokenExecutor if the worker was killed
+    capacity                  how many calls run at once
+    close()                   ends all workers immediately
 """
 
 import os
@@ -39,15 +39,15 @@ class Local:
 
 
 class Ray(Pool):
-    """Actors on a Ray cluster, or on this machine as one. Raises InputError where there is no Ray, no cluster, no room.
+    """Actors on a Ray cluster, or on one started here. Raises InputError if there is no Ray, no cluster or no room.
 
-    Workers run the code of this process, which results are kept under, whatever is installed on their machine.
+    Workers run the code of this process, from which the keys of results are made, whatever their machine has installed.
 
     Args:
         classifier: as for `Local`.
         workers: how many; None for one per GPU, or per core, of the cluster.
         address: of a running cluster ("auto", "ray://host:10001"); None starts one here.
-        gpus: of each worker; a fraction shares one.
+        gpus: how many each worker gets; with a fraction, workers share one.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Ray(Pool):
 
 
 def _connect(address: str | None, workers: int | None) -> Any:
-    """Ray, connected to a cluster, or to this machine as one."""
+    """Ray, connected to the cluster at the address, or to one that it starts on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read on import; nothing is sent home
     try:
         import ray
@@ -85,7 +85,7 @@ def _connect(address: str | None, workers: int | None) -> Any:
     except (OSError, RuntimeError, ValueError) as error:
         where = f"at {address}" if address else "here"
         raise InputError(f"Ray cannot be started or reached {where}: {' '.join(str(error).split())}") from error
-    with suppress(ValueError):  # outside of the main thread, where Ray has put no handler that aborts either
+    with suppress(ValueError):  # outside the main thread, where Ray could not set its handler either
         signal.signal(signal.SIGTERM, before)
     return ray
 
@@ -100,7 +100,7 @@ class _Actor:
         try:
             return self.ray.get(getattr(self.actor, name).remote(*arguments))
         except self.ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # what the worker raised, without Ray's story around it
+            raise error.cause from None  # what the worker raised, without Ray's wrapper around it
         except self.ray.exceptions.RayActorError:
             raise BrokenExecutor from None
 
@@ -114,7 +114,7 @@ Executor = Local | Processes | Ray
 def make_executor(
     engine: str, classifier: Mapping[str, Any], workers: int | None = None, address: str | None = None, gpus: float = 0
 ) -> Executor:
-    """The executor of an engine: "local", "processes" or "ray". Raises InputError for another, or what does not fit."""
+    """The executor of an engine: "local", "processes" or "ray". Raises InputError for another, or unfit options."""
     if engine == "ray":
         return Ray(classifier, workers, address, gpus)
     if address is not None or gpus:
@@ -129,5 +129,5 @@ def make_executor(
 
 
 def all_of_this_machine(classifier: Mapping[str, Any]) -> Executor:
-    """As many workers as it has room for; this process where that is one."""
+    """An executor of as many workers as this machine has room for; if that is one, this process."""
     return make_executor("local" if room(classifier) == 1 else "processes", classifier)

@@ -20,18 +20,18 @@ from typing import Any
 from perceptual_lib.core.errors import InputError, MachineError, see
 
 ANY_GPU = "auto", "cuda"  # names of devices that leave open which one
-PER_GPU = 8  # workers: more of them only take turns
-NO_GUARD = 97  # exit status
+PER_GPU = 8  # workers: more of them would only take turns
+NO_GUARD = 97  # exit status of a worker whose main script has no guard, and would start workers itself
 WORKER_MEMORY = 6e9  # bytes of a GPU, for one worker
 
 
 def usable_cores() -> int:
-    """Of those of the machine: a batch system, or `taskset`, may leave a process fewer."""
+    """Cores that this process may use: a batch system, or `taskset`, may leave it fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def room(classifier: Mapping[str, Any]) -> int:
-    """Workers that this machine has room for: one per core, and no more than share its GPUs well."""
+    """How many workers this machine has room for: one per core, but no more than can share its GPUs well."""
     import torch
 
     device = classifier.get("device", "auto")
@@ -43,22 +43,22 @@ def room(classifier: Mapping[str, Any]) -> int:
 
 
 class Pool:
-    """Workers that threads ask. One that dies takes no other with it, and the next call starts another in its place.
+    """Workers, called from threads. When one dies, the others live on, and the next call starts a new one in its place.
 
-    The standard library's pool loses all of its processes with one of them, and waits for ever where that one was
-    killed while it wrote its answer.
+    The standard library's pool loses all of its processes when one dies, and waits for ever if that one was killed
+    while it wrote its answer.
 
     Args:
         capacity: how many workers.
-        start: from a worker's number to the worker: `ask(name, arguments)` calls a method of it, and raises
-            BrokenExecutor where it has died; `end()` ends it at once.
+        start: makes the worker with a given number. Its `ask(name, arguments)` calls one of its methods, and raises
+            BrokenExecutor if it has died; its `end()` ends it immediately.
     """
 
     def __init__(self, capacity: int, start: Callable[[int], Any]) -> None:
         self.capacity, self.start = capacity, start
         self.threads = ThreadPoolExecutor(capacity)  # each waits for a worker's answer
         self.workers: dict[int, Any] = {}
-        self.idle = list(reversed(range(capacity)))  # numbers of workers; the last one has its network loaded
+        self.idle = list(reversed(range(capacity)))  # numbers; the last was used last: its network is loaded
         self.lock, self.closed = threading.Lock(), False
 
     def submit(self, name: str, *arguments: Any) -> Future:
@@ -91,17 +91,17 @@ class Pool:
 class Processes(Pool):
     """Several processes of this machine, as many as have `room` where `workers` is None; `classifier` as for `Local`.
 
-    Where there are GPUs they share them: one scores its maps while another computes the next ones.
+    They share GPUs, if there are any: one process scores its maps while another computes the next ones.
     """
 
     def __init__(self, classifier: Mapping[str, Any], workers: int | None = None) -> None:
         if getattr(multiprocessing.current_process(), "_inheriting", False):
-            sys.exit(NO_GUARD)  # a worker's process that has come to what starts workers
+            sys.exit(NO_GUARD)  # in a worker's process, which runs the main script again and has come to this line
         self.classifier = dict(classifier)
         super().__init__(workers or room(classifier), partial(_Process, self.classifier))
 
     def submit(self, name: str, *arguments: Any) -> Future:
-        """Shards are computed by the workers. What is asked of the network this process answers: none is started."""
+        """Workers compute shards. This process answers questions about the network, so that they start no worker."""
         if name == "compute":
             return super().submit(name, *arguments)
         return self.threads.submit(getattr(self.here, name), *arguments)
@@ -114,7 +114,7 @@ class Processes(Pool):
 
 
 class _Process:
-    """A process with a worker, and a connection of its own to it, which ends with it."""
+    """A process with a worker, and a connection to it alone, which ends with the process."""
 
     def __init__(self, classifier: dict[str, Any], number: int) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process that has used torch's threads may hang
@@ -123,7 +123,7 @@ class _Process:
             self.process = context.Process(target=_answer, args=(theirs,), daemon=True)
             self.process.start()
             theirs.close()
-            self.connection.send((classifier, number))  # not with the process: what unpickles it imports torch
+            self.connection.send((classifier, number))  # once it ignores Ctrl-C: to unpickle it may import torch
         except OSError as error:
             raise MachineError(f"no process can be started here ({error}){see('The machine')}.") from error
 
@@ -148,9 +148,9 @@ class _Process:
 
 
 def _answer(connection: Connection) -> None:
-    """What a worker's process does."""
+    """The main function of a worker's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle, which then ends its workers
-    gc.set_threshold(100_000)  # as the command line's, for what is imported now
+    gc.set_threshold(100_000)  # as in the command line: the imports below are faster so
     threading.Thread(target=_end_with_parent, daemon=True).start()
     classifier, number = connection.recv()
     import torch
@@ -172,6 +172,6 @@ def _answer(connection: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """A run that is killed cannot end its workers: they would compute, and wait for more, for ever."""
+    """End this process with its parent. A run that is killed cannot end its workers, which would wait for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)

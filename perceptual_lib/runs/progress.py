@@ -14,9 +14,9 @@ Work = Iterable[tuple[Run, Sequence[Shard]]]
 
 
 class Bar(tqdm):
-    """A bar whose length is the network passes left, so that its time left holds for cheap and dear methods alike.
+    """A bar that counts passes of the network, so that its remaining time holds for cheap and expensive methods alike.
 
-    It shows what the runs of unfinished shards do. In a log, which is no terminal, it is a line every half minute.
+    It shows what the runs are computing. In a log, which is no terminal, it is a line every half minute.
     """
 
     def __init__(self, work: Work) -> None:
@@ -33,7 +33,7 @@ class Bar(tqdm):
             run.report = self.report
 
     def report(self, shard: Shard, state: str) -> None:
-        """Take what a `Run` reports."""
+        """Take a `Run`'s report on a shard: "started", "finished" or "found"."""
         self.working[shard.label] += {"started": 1, "finished": -1, "found": 0}[state]
         self.left -= state != "started"
         labels = " + ".join((+self.working).keys())
@@ -57,7 +57,7 @@ def distinct(work: Work) -> dict[str, tuple[Run, Shard]]:
 
 
 def estimate(work: Work, batch: int) -> Iterator[str]:
-    """Lines that say what unfinished shards are, and how long they take here, from passes of so many images."""
+    """Lines that say what is unfinished, and how long it takes here, estimated from passes of `batch` images."""
     unfinished = distinct(work).values()
     if not unfinished:
         yield "Everything is finished."

@@ -20,7 +20,7 @@ from perceptual_lib.runs.shard import Picture, Shard, check_code
 from perceptual_lib.runs.store import Arrays, Store
 
 ATTEMPTS = 3  # to compute a shard whose worker dies
-POLL = 1.0  # seconds between looks at what another run is computing
+POLL = 1.0  # seconds between two looks at what another run is computing
 Flight = Generator[Future, None, None]
 """A shard that is being computed: each future is a call that it waits for."""
 
@@ -42,7 +42,7 @@ class Run:
         self.verified: set[str] = set()  # keys of files that this run has read
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """What a worker's method returns. Raises InputError where the worker dies of it."""
+        """What a worker's method returns. Raises InputError if the worker dies of the call."""
         try:
             return self.executor.submit(name, *arguments).result()
         except BrokenExecutor:
@@ -55,18 +55,18 @@ class Run:
         return shard.key(self.network)
 
     def load(self, shard: Shard) -> Arrays | None:
-        """A finished shard's arrays; None for one that is not."""
+        """A shard's arrays; None if it is not finished."""
         key = self.key(shard)
         arrays = self.store.load(key)
         (self.verified.discard if arrays is None else self.verified.add)(key)
         return arrays
 
     def is_finished(self, shard: Shard) -> bool:
-        """Whether its file is there and whole; read once in a run."""
+        """Whether the shard's file is there and whole; a whole one is read once in a run."""
         return self.key(shard) in self.verified or self.load(shard) is not None
 
     def with_needed(self, shards: Sequence[Shard]) -> dict[str, Shard]:
-        """The shards that some need, then these, by key: two that have the same are one."""
+        """By key, the shards that some of these need, then these; shards with the same key are one."""
         return {self.key(each): each for each in (*(shard.needs for shard in shards if shard.needs), *shards)}
 
     def unfinished(self, shards: Sequence[Shard]) -> list[Shard]:
@@ -81,14 +81,14 @@ class Run:
         stays.
         """
         while unfinished := self.unfinished(shards):  # again: photographs may have changed meanwhile
-            with ExitStack() as flights:  # whatever happens, none keeps its lease
+            with ExitStack() as flights:  # whatever happens, all leases are released
                 self._complete(unfinished, flights)
 
     def _can_start(self, shard: Shard) -> bool:
         return shard.needs is None or self.is_finished(shard.needs)
 
     def _complete(self, unfinished: list[Shard], flights: ExitStack) -> None:
-        """The dearest first, so that workers end together; what needs another shard as soon as that is finished."""
+        """Compute the costliest first, so that workers end together; what needs another, once that is finished."""
         waiting: deque[Shard] = deque()
         behind: defaultdict[str, list[Shard]] = defaultdict(list)
         for shard in sorted(unfinished, key=lambda shard: shard.cost, reverse=True):
@@ -110,9 +110,9 @@ class Run:
     def _fill(
         self, flying: dict[Future, tuple[Flight, Shard]], waiting: deque[Shard], flights: ExitStack
     ) -> list[Shard]:
-        """Start waiting shards until no worker is idle; those that were found finished.
+        """Start waiting shards until no worker is idle; return those that were found finished.
 
-        One that another run is computing goes to the end.
+        A shard that another run is computing goes to the end of the queue.
         """
         found = []
         for _ in range(len(waiting)):
@@ -129,7 +129,7 @@ class Run:
         return found
 
     def _fly(self, shard: Shard) -> Flight:
-        """A shard from its lease to its file. It ends at once where another run has that, or something has changed."""
+        """A shard from its lease to its file. Ends at once if another run has it, or its inputs have changed."""
         key = self.key(shard)
         with self.store.lease(key) as free:
             if not free or self.store.path(key).exists():

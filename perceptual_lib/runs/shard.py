@@ -25,22 +25,22 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "numba", "pillow",
 
 
 class Picture(Protocol):
-    """What a shard can be of: a `Photograph`, or a picture made of several."""
+    """An image that shards are made of: a `Photograph`, or a picture composed of several."""
 
     name: str  # its identity
-    files: tuple[Path, ...]  # what it is made of, in order
+    files: tuple[Path, ...]  # the files that it is made of, in order
     size: tuple[int, int] | None  # (width, height) in pixels, None where it is not known before it is opened
     upright: bool  # whether it is opened upright, and not as stored
 
     def open(self) -> Image.Image:
-        """In RGB; raises InputError where that cannot be."""
+        """The picture in RGB; raises InputError if it cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
     """One piece of work."""
 
-    kind: str  #: module whose `compute(classifier, pictures, **arguments)` does it
+    kind: str  #: module whose `compute(classifier, pictures, **arguments)` does the work
     arguments: Mapping[str, Any]  #: JSON values, keyword arguments of `compute`
     photographs: tuple[Picture, ...]  #: the images
     looks: bool = True  #: whether `compute` looks at the pictures; else it gets "" for each
@@ -50,7 +50,7 @@ class Shard:
 
     @property
     def cost(self) -> float:
-        """In forward passes. A backward pass takes about two, and so does what is not the network's: scoring."""
+        """The cost in forward passes. A backward pass counts as two, and so does an image's scoring."""
         forward, backward = self.passes
         return len(self.photographs) * (forward + 2 * backward + 2)
 
@@ -75,18 +75,18 @@ class Shard:
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Of Python and the packages that can change a shard; "none" for one that is not installed.
+    """Versions of Python and the packages that can change a shard; "none" for a package that is not installed.
 
-    Of Python without the patch level, which changes no number and would cost days of work.
+    Python's is without the patch level, which changes no number and would invalidate days of work.
     """
     found = {name: next((each.version for each in metadata.distributions(name=name)), "none") for name in PACKAGES}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def digest(picture: Picture) -> str:
-    """SHA-256 of the file, or of those of several and the size of the picture that they are put into.
+    """SHA-256 of a picture's file, or, for several files, of their hashes and the size of the picture made of them.
 
-    "unreadable" where one is not there, so that its failure has a key of its own.
+    "unreadable" if a file cannot be read, so that this failure has a key of its own.
     """
     try:
         states = [(path, path.stat()) for path in picture.files]
@@ -102,9 +102,9 @@ def _file_digest(path: Path, size: int, time_ns: int) -> str:
 
 
 def code_digest(*modules: str) -> str:
-    """Hash of what these modules, and those of this package that they import, do: comments and docstrings left out.
+    """Hash of the code, without comments and docstrings, of these modules and those of this package that they import.
 
-    A notebook is a module without a file: the explanation methods that are defined in it stand for it, but not what
+    A notebook is a module without a file: of its code, the explanation methods defined in it are hashed, but not what
     they call. Raises InputError for a method without a source, such as one made by `exec`.
     """
     parts = [(name, _typed_methods(name) if _file(name) is None else _filed_digest(name)) for name in modules]
@@ -113,7 +113,7 @@ def code_digest(*modules: str) -> str:
 
 @cache
 def _filed_digest(module: str) -> str:
-    """Of a module with a file and of all that it imports; asked for many times for each shard."""
+    """Hash of a module with a file and all that it imports; cached, as it is asked for many times for each shard."""
     sources: dict[str, str] = {}
     waiting = [module]
     while waiting:
@@ -134,7 +134,7 @@ def _file(module: str) -> Path | None:
 
 
 def _typed_methods(module: str) -> str:
-    """What the methods do that are defined in a module without a file."""
+    """The code of the explanation methods that are defined in a module without a file."""
     from perceptual_lib.methods import METHODS
 
     functions = [method.function for method in METHODS.values() if method.function.__module__ == module]
@@ -151,7 +151,7 @@ _read: dict[tuple[str, Path], tuple[int, str]] = {}
 
 @cache
 def _read_module(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
-    """What a module does, and what of this package it imports; a file is read once in a process."""
+    """A module's code, and the modules of this package that it imports; a file is read once in a process."""
     changed, tree = path.stat().st_mtime_ns, ast.parse(path.read_text("utf-8"))
     does = ast.dump(_without_docstrings(tree))
     _read[name, path] = changed, does
@@ -159,8 +159,8 @@ def _read_module(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
 
 
 def check_code() -> None:
-    """Raise InputError where a module does something else than when its digest was taken: workers that start later
-    compute by what its file says then, and results would be kept under keys of what it was."""
+    """Raise InputError if a module's code has changed since its digest was taken. Workers that start later would run
+    the changed file, and their results would be kept under the keys of the old code."""
     for (name, path), (changed, does) in _read.items():
         try:
             if path.stat().st_mtime_ns == changed:
@@ -173,24 +173,24 @@ def check_code() -> None:
 
 
 def _own_imports(tree: ast.AST, importer: str, wanted: set[str] | None = None) -> Iterator[str]:
-    """Modules of this package that are imported, for `wanted` names only. Imports from a package may be relative."""
+    """Modules of this package that a tree imports, for `wanted` names only. A package's imports may be relative."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             names = {alias.name for alias in node.names}
             if wanted is None or names & wanted:
                 yield from _behind(importlib.util.resolve_name("." * node.level + (node.module or ""), importer), names)
-        elif isinstance(node, ast.Import):  # of which any name may be used; `import a.b` gives `a`, too
+        elif isinstance(node, ast.Import):  # any of its names may be used; `import a.b` gives `a`, too
             for module in {part for alias in node.names for part in (alias.name, alias.name.partition(".")[0])}:
                 yield from _behind(module, None)
 
 
 def _behind(module: str, names: set[str] | None) -> Iterator[str]:
-    """A module of this package, and those that it gives these names of, all names where None; nothing of another's."""
+    """A module of this package, and those that its names (None for all) come from; nothing for another package."""
     if module.partition(".")[0] == PACKAGE:
         yield module
         if (file := _file(module)).stem == "__init__":
             yield from (f"{module}.{name}" for name in names or ())  # some are modules
-            if (stub := file.with_suffix(".pyi")).exists():  # and some loaded from modules when they are used
+            if (stub := file.with_suffix(".pyi")).exists():  # and some are loaded from modules when they are used
                 yield from _own_imports(ast.parse(stub.read_text("utf-8")), module, names)
 
 

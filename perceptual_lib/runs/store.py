@@ -5,7 +5,7 @@
     KEY.lock     locked by the run that computes the shard, and says which that is
 
 A lock ends with its process, however that ends, so what a killed run leaves behind can be told from what another run
-is computing, and several runs share a store.
+is computing, and several runs can share a store.
 """
 
 import errno
@@ -29,7 +29,7 @@ DIGEST = 32  # bytes of a SHA-256
 
 
 class Store:
-    """A folder of finished shards, made where it is missing; raises InputError where that or writing fails."""
+    """A folder of finished shards, made if it is missing; raises InputError if it cannot be made or written to."""
 
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
@@ -59,9 +59,9 @@ class Store:
         return None
 
     def save(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write a shard that is leased: the same arrays are always the same bytes.
+        """Write a shard that is leased; the same arrays are always the same bytes.
 
-        Raises InputError where the disk is full or the folder became read-only. Nothing else is lost.
+        Raises InputError if the disk is full or the folder has become read-only. No other shard is lost.
         """
         buffer, partial = io.BytesIO(), self.path(key).with_suffix(".partial")
         np.savez(buffer, **arrays)
@@ -75,7 +75,7 @@ class Store:
 
     @contextmanager
     def lease(self, key: str) -> Iterator[bool]:
-        """Whether a shard may be computed, for the length of the context: False where another run computes it.
+        """Lock a shard during the context, and yield whether it may be computed: False if another run computes it.
 
         Nothing but the finished shard is left behind when the context ends.
         """
@@ -107,9 +107,9 @@ class Store:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether this process has the lock on a file, which is gone, with a shard half written, when the context ends.
+    """Try to lock a file, and yield whether that worked; if so, remove the file and a half-written shard afterwards.
 
-    Where the file system has no locks, that is an OSError: FileLock would take the file's existence for one, and a
+    A file system without locks raises OSError: FileLock could take the file's existence for a lock instead, but a
     killed run leaves the file behind.
     """
     lock = FileLock(path, blocking=False, fallback_to_soft=False)
@@ -119,8 +119,8 @@ def _locked(path: Path) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         if lock.is_locked:
-            # The name goes first and the lock after it: whoever has opened the file finds it gone.
-            with suppress(OSError):  # Windows removes no file that is open; there FileLock does it, behind the lock
+            # The file is removed before it is unlocked: whoever has opened it meanwhile finds it gone.
+            with suppress(OSError):  # Windows removes no open file; there FileLock does it, once unlocked
                 path.with_suffix(".partial").unlink(missing_ok=True)
                 path.unlink()
             lock.release()
@@ -128,7 +128,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 @contextmanager
 def _one_sentence(folder: Path) -> Iterator[None]:
-    """Turn what the system says of a folder into a sentence that says what to do."""
+    """Turn the system's error about a folder into an InputError that says what to do."""
     try:
         yield
     except OSError as error:

@@ -37,10 +37,10 @@ class Worker:
 
     def __init__(self, classifier: Mapping[str, Any]) -> None:
         self.arguments = dict(classifier)
-        # glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as computing what
-        # comes there: a forward pass of eight images on one core takes 1.4 times as long. Freed memory is used again.
-        _tell_glibc("mallopt", -4, 0)  # M_MMAP_MAX: nothing outside the heap, which is
-        _tell_glibc("mallopt", -1, 2**31 - 1)  # M_TRIM_THRESHOLD: not shrunk
+        # By default glibc asks the system anew for each block above 32 MB, and clearing its pages takes as long as
+        # computing its content: a forward pass of eight images on one core takes 1.4 times as long. So reuse memory.
+        _tell_glibc("mallopt", -4, 0)  # M_MMAP_MAX: all memory comes from the heap
+        _tell_glibc("mallopt", -1, 2**31 - 1)  # M_TRIM_THRESHOLD: which does not shrink by itself
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -65,13 +65,13 @@ class Worker:
         }
 
     def machine(self) -> str:
-        """What it computes on, for readers: "Linux x86_64, 2 cores", or the GPU's name."""
+        """What the worker computes on, for readers: "Linux x86_64, 2 cores", or the GPU's name."""
         if self.classifier.device.type == "cuda":
             return torch.cuda.get_device_name(self.classifier.device)
         return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
     def activations(self) -> tuple[Activation, ...]:
-        """The network's, in forward order."""
+        """The network's activations, in forward order."""
         return self.classifier.activations
 
     def stages(self) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ class Worker:
 
     @contextmanager
     def as_always(self) -> Iterator[None]:
-        """In the classifier's precision, and on one thread, as sums of several differ in their last bits."""
+        """Compute in the classifier's precision and on one thread: sums over several differ in their last bits."""
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
@@ -105,13 +105,13 @@ class Worker:
     ) -> Arrays:
         """One shard's arrays: what its kind computes, with a row for each image that did not fail, and `ALWAYS`.
 
-        `pictures` has in the place of one the reason why there is none, `needed` the arrays of the shard that this one
-        needs. Raises InputError for what is wrong with the machine and not with an image: no network, method, memory,
-        permission or package.
+        `pictures` has, in place of one that cannot be read, the reason as a string; `needed` are the arrays of the
+        shard that this one needs. Raises InputError for what is wrong with the machine and not with an image: a missing
+        network, method, memory, permission or package.
         """
         classifier = self.classifier
         if "method" in arguments:
-            find_method(arguments["method"])  # here, where it is no failure of an image
+            find_method(arguments["method"])  # an unknown one is raised here, where it is no failure of an image
         clock = time.process_time if classifier.device.type == "cpu" else time.perf_counter
         start = clock()
         compute = importlib.import_module(kind).compute
@@ -119,7 +119,7 @@ class Worker:
         by_image = shared.pop("by_image", {})
         failures = [picture if isinstance(picture, str) else "" for picture in pictures]
         if needed is not None:
-            place = np.cumsum(needed["failure"] == "") - 1  # of each image among the rows of those that did not fail
+            place = np.cumsum(needed["failure"] == "") - 1  # each image's row in `needed`, which lacks failed ones
             failures = [ours or theirs for ours, theirs in zip(failures, needed["failure"].tolist(), strict=True)]
 
         def compute_rows(rows: list[int]) -> Arrays:
@@ -129,19 +129,19 @@ class Worker:
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
         with self.as_always(), warnings.catch_warnings():  # a game may call the classifier itself
-            warnings.filterwarnings("ignore", ".* everywhere for ")  # which tables show
+            warnings.filterwarnings("ignore", ".* everywhere for ")  # tables show that, too
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         seconds = (clock() - start) / max(1, len(pictures))
-        _tell_glibc("malloc_trim", 0)  # what stays in use between the pieces would grow from shard to shard
+        _tell_glibc("malloc_trim", 0)  # else free pages between blocks in use would pile up from shard to shard
         return {"failure": np.array(failures, dtype=str), "seconds": np.full(len(pictures), seconds), **arrays}
 
 
 def _in_halves(compute: Callable[[list[int]], Arrays], rows: list[int], failures: list[str]) -> list[Arrays]:
     """Results of these rows: of all at once, or else in halves, down to the one image that fails.
 
-    Raises MachineError for what, stored, would be the image's for ever.
+    Raises MachineError for a fault of the machine, which would else be stored as the image's for ever.
     """
     if not rows:
         return []
@@ -171,6 +171,6 @@ def _fastest(work: Callable[[], torch.Tensor]) -> float:
 
 
 def _tell_glibc(function: str, *numbers: int) -> None:
-    """How this process gets and gives back memory; where there is no glibc, nothing."""
+    """Call a function of glibc that sets how this process gets and returns memory; without glibc, do nothing."""
     with suppress(OSError, AttributeError):
         getattr(ctypes.CDLL("libc.so.6"), function)(*numbers)

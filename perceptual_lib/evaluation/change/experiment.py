@@ -16,13 +16,13 @@ from perceptual_lib.runs.shard import Shard
 class Change(Experiment):
     """Roles are "table" for the profile's own perturbations and "range" for ranges of layers.
 
-    Of the columns margin_before and margin are those of the image and of the changed image; inside is the share of the
-    squared change inside the object's boxes and area the share of the picture that they cover; size is the root mean
-    square of the change over pixels and channels, in 0..255, and largest that over the channels of one pixel; spread is
-    the share of pixels that the squared change would cover if it were even, blurred_spread the same once it is blurred,
-    and extent how far it reaches, see `places`; near is the share of what lies outside the boxes that is within an
-    eighth of the picture's side from them, and near_area that of the picture; cosine and growth are as in `maps`, and
-    target is the photograph's class. nan where it failed.
+    margin_before and margin are those of the image and of the changed image. inside is the share of the squared change
+    inside the object's boxes, area the share of the picture that they cover. size is the root mean square of the
+    change over pixels and channels, in 0..255, and largest the largest such mean of a single pixel over its channels.
+    spread is the share of pixels that the squared change would cover if it were even, blurred_spread the same after a
+    blur, and extent how far it reaches; see `places`. near is the share of the squared change outside the boxes that is
+    within an eighth of the picture's side from them, near_area the same share of the area outside. cosine and growth
+    are as in `maps`, target is the photograph's class. nan where the method failed.
     """
 
     name = "change"
@@ -32,7 +32,7 @@ class Change(Experiment):
     )
 
     def arguments(self, row: Row, photographs: Sequence[Photograph]) -> dict[str, Any]:
-        unit = 255 * float(np.mean(self.run.network["std"]))  # of the network's input, in 0..255
+        unit = 255 * float(np.mean(self.run.network["std"]))  # a 1 of the network's input, in 0..255
         return super().arguments(row, photographs) | {"unit": unit}
 
     def cases(self, shard: Shard, picture: Photograph) -> dict[str, Sequence[Any]]:

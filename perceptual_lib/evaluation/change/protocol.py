@@ -1,4 +1,4 @@
-"""What a perturbation does: on the way to it, to the activations, and where in the image (Secs. 1, 3 and 4)."""
+"""What a perturbation does: during its search, to the activations, and where in the image (Secs. 1, 3 and 4)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,20 +13,20 @@ from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.places import effective_share, extent, share_inside
 from perceptual_lib.photographs.boxes import Box, box_mask
 
-BLUR = 5.0  # pixels: what is nearer than that is one place
+BLUR = 5.0  # pixels: changes that are closer together count as one place
 
 
 def perturbation_path(
     model: nn.Module, inputs: Tensor, *arguments: Any, **settings: Any
 ) -> tuple[Perturbation, Tensor]:
-    """`perceptual_ball` with the perturbation after each step: (steps + 1, B, C, H, W), from delta = 0 to the result;
-    an image that ends early keeps its last one."""
+    """The result of `perceptual_ball`, and its perturbation after each step, (steps + 1, B, C, H, W), from delta = 0 to
+    the result; an image whose search ends early keeps its last one."""
     path = [inputs.new_zeros(inputs.shape)]
 
     def keep(step: int, rows: Tensor, delta: Tensor) -> None:
         if step == len(path):
             path.append(path[-1].clone())
-        for later in path[step:]:  # of a batch before this one, which took more steps
+        for later in path[step:]:  # there are some if a batch before this one took more steps
             later[rows] = delta
 
     result = perceptual_ball(model, inputs, *arguments, callback=keep, **settings)
@@ -36,9 +36,9 @@ def perturbation_path(
 def compute(
     *_: Any, needed: dict[str, np.ndarray], array: str, unit: float, boxes: Sequence[Sequence[Box]]
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: of changes, whose maps are `needed[array]`, (B, H, W), the measures (B,) of `Change`.
+    """What a shard computes from changes with the maps `needed[array]` (B, H, W): the measures (B,) of `Change`.
 
-    Where nothing changes inside and spread are 0. `unit` is what a 1 of the network's input is in 0..255.
+    Where nothing changes, inside and spread are 0. `unit` is what a 1 of the network's input is in 0..255.
     """
     energy = needed[array].astype(np.float64) ** 2
     height, width = energy.shape[1:]

@@ -5,7 +5,7 @@ import pandas as pd
 
 from perceptual_lib.evaluation.tables import estimate, make_table
 
-LEAST = 0.01  # of 255 levels: what is smaller, as no change at all, enters a mean of logarithms as so much
+LEAST = 0.01  # of 255 levels: smaller changes, or none, count as this much in a mean of logarithms
 VISIBLE = 8.0  # of 255 levels: the customary bound of adversarial perturbations; nobody was asked to look
 MEANS = ["flipped", "inside", "area", "size", "visible", "spread"]
 
@@ -15,8 +15,8 @@ def change_table(table: pd.DataFrame) -> pd.DataFrame:
 
     By method: n, failed, and the means of `flipped` (0 or 1: the margin is not above 0), `inside`, `area`, `size`,
     `visible` (0 or 1: the size is above `VISIBLE`) and `spread`, see `Change`, each an `Estimate`, or None for fewer
-    than two photographs. The mean of sizes is the geometric one: L-BFGS without a line search can go astray, and one
-    size of millions would be all of another mean.
+    than two photographs. The mean of sizes is the geometric one: L-BFGS without a line search can diverge, and one
+    size of millions would dominate an arithmetic mean.
     """
     lines = {}
     for method, rows in table[table.role == "table"].groupby("method", sort=False):

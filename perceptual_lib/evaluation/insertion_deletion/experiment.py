@@ -19,8 +19,8 @@ class InsertionDeletion(Experiment):
     """Roles are "table" for Table 2, "range" for ranges of layers, "sweep" for more blurs of perceptual's maps, and
     "single" for single deletion; there both games have the blurred filling.
 
-    Insertion and deletion of the table are the curves (n,) of probabilities, none where it failed; single_blurred and
-    single_grey the correlations of `single_deletion`, of the role "single" alone.
+    The table's insertion and deletion are curves (n,) of probabilities, None where the method failed; single_blurred
+    and single_grey are the correlations of `single_deletion`, for the role "single" only.
     """
 
     name = "insertion_deletion"
@@ -48,11 +48,11 @@ class InsertionDeletion(Experiment):
     def score(self, maps: Shard, arguments: Mapping[str, Any], passes: tuple[int, int] = (0, 0)) -> Shard:
         between = self._steps() - 1
         forward = 2 + 2 * len(arguments["sigmas"]) * between  # the ends of the curves are common to all blurs
-        forward += (2 * CELLS**2 + 1) * (arguments["filling"] == "blurred")  # the grid's cells, and the image again
+        forward += (2 * CELLS**2 + 1) * (arguments["filling"] == "blurred")  # the grid's cells, and the image once more
         return super().score(maps, arguments, (forward, 0))
 
     def _steps(self) -> int:
-        """Of a curve, all alike: the areas of tables are means of its values."""
+        """Steps of a curve, all of one size (else InputError), as the areas of tables are means of its values."""
         (height, width), step = self.run.network["input_size"], self.section.step
         if height * width % min(step, height * width):
             divisors = [rows for rows in range(1, height + 1) if height % rows == 0]

@@ -51,16 +51,16 @@ CELLS = 4  # along each side of its grid
 
 STEP = 8 * 224  # pixels: eight rows of a common input, as in RISE's own run over many images
 SIGMA = 5.0  # of the blur that insertion starts from
-DECIMALS = 4  # of a probability in tables: more would be noise of the last bits, and most of the file
+DECIMALS = 4  # of a probability in tables: more would be rounding noise, and take most of the file
 
 Curves = TypeVar("Curves", Tensor, np.ndarray)
 
 
 class Played(NamedTuple):
-    """What the GAMES gave."""
+    """The results of the GAMES."""
 
     curves: Tensor  #: (B, ..., 2, n), probabilities of the class after each step
-    areas: Tensor  #: (B, ..., 2), below them over the share of pixels that have changed, by trapezoids, in [0, 1]
+    areas: Tensor  #: (B, ..., 2) in [0, 1], under the curves over the share of changed pixels, by trapezoids
 
 
 def insertion_deletion(
@@ -76,7 +76,7 @@ def insertion_deletion(
 ) -> Played:
     """The probability of the class while pixels change in the order of their saliency, and the areas below its curves.
 
-    Of pixels of one value, the one that comes first in row order changes first. Several maps of an image share their
+    Of pixels of equal value, the first in row order changes first. Several maps of an image share their
     end points: B images with M maps each take 2 B + 1 + 2 B M (n - 2) forward passes. Raises InputError for images,
     maps, targets or fillings that do not fit, a step or a batch size below 1.
 
@@ -85,11 +85,11 @@ def insertion_deletion(
         images: (B, C, H, W) in the network's normalized input space, where 0 is mean grey.
         maps: (B, ..., H, W), one or more for each image; higher is more salient, and nothing but the order matters.
         targets: None for the network's prediction, one class index for all, or (B,) int64.
-        step: pixels that change at once; the last step takes those that are left, and its area is as much narrower.
+        step: pixels that change at once; the last step takes those that are left, and is narrower in the area.
         start: what insertion starts from, see `Filling`.
-        filling: what deletion ends with; where it is the same, insertion's area less deletion's depends on the order
+        filling: what deletion ends with; if it equals `start`, insertion's area minus deletion's depends on the order
             alone, and not on the filling (Bluecher et al. 2024).
-        batch_size: pictures that the network gets at once, on which only memory depends; None for `full_batch`.
+        batch_size: pictures that the network gets at once, which affects memory alone; None for `full_batch`.
 
     Returns:
         Curves (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1, and their areas (B, ..., 2), in the images'
@@ -109,7 +109,7 @@ def insertion_deletion(
         first, last = first.expand_as(images), last.expand_as(images)
         before, after = torch.stack([first, images], 1), torch.stack([images, last], 1)  # (B, 2, C, H, W)
         between = curves[..., 1:-1]
-        # One count over images, maps, games and steps: batches are full, however many there are of each.
+        # One index runs over images, maps, games and steps, so batches are full however many of each there are.
         places = on(images.device, torch.stack(torch.unravel_index(torch.arange(between.numel()), between.shape)))
         for image, which, game, done in places.split(batch_size, 1) if between.numel() else ():
             changed = order[image, which] < (done[:, None, None] + 1) * step  # (batch, H, W)
@@ -123,11 +123,11 @@ def insertion_deletion(
 
 
 def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None) -> Tensor:
-    """How a map's sums over the cells of a grid rank with what the class's probability loses without each cell.
+    """How well a map's sums over a grid's cells rank these cells by the probability that the class loses without each.
 
-    (B, ..., 2) for the SINGLE fillings: Spearman's rank correlation over the cells, in [-1, 1]; 0 where one is
-    constant. Takes 2 CELLS**2 + 1 forward passes an image, for all of its maps together; the
-    arguments and errors are those of `insertion_deletion`.
+    Returns (B, ..., 2) for the SINGLE fillings: Spearman's rank correlation over the cells, in [-1, 1]; 0 where sums or
+    losses are constant. Takes 2 CELLS**2 + 1 forward passes per image, for all of its maps together. Arguments and
+    errors are those of `insertion_deletion`.
     """
     with ready(classifier, images, targets, None, gradient=False) as (images, targets):
         _check_game(images, maps, 1)
@@ -148,13 +148,13 @@ def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets
     sums = torch.einsum("bmhw,khw->bmk", flat, masks.double())
     ranked = (torch.from_numpy(rankdata(each.cpu(), axis=-1)) for each in (sums[:, :, None], lost[:, None]))
     sums, lost = (each - each.mean(-1, keepdim=True) for each in ranked)
-    found = torch.cosine_similarity(sums, lost, dim=-1)  # 0 of a constant
+    found = torch.cosine_similarity(sums, lost, dim=-1)  # 0 if one is constant
     return found.reshape(*maps.shape[:-2], len(SINGLE))
 
 
 def auc(curves: Curves) -> Curves:
-    """(...), the area under curves (..., n) of equal steps that together are 1 long, by trapezoids, as RISE has it: the
-    one that `insertion_deletion` gives where its step divides the pixels. Of at least two scores (else InputError)."""
+    """The area (...) under curves (..., n) with equal steps over [0, 1], by trapezoids, as in RISE.
+    It is that of `insertion_deletion` where the step divides the pixels. Needs two scores or more (else InputError)."""
     n = curves.shape[-1]
     if n < 2:
         raise InputError(f"the area under a curve needs two scores or more, not {n}.")
@@ -164,7 +164,7 @@ def auc(curves: Curves) -> Curves:
 def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
     """RISE's blur, for the image that insertion starts from and, as in the paper, for maps.
 
-    The kernel is an impulse in the middle of a square that a Gaussian has blurred within the square, reflected at its
+    The kernel is an impulse in the middle of a square, blurred within the square by a Gaussian that is reflected at its
     borders. RISE's square is 11 x 11, for sigma 5: nearly a box. Here its side is 2 sigma + 1, rounded up to an odd
     number and at least 11. Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels,
     finite and not negative (else InputError).
@@ -174,7 +174,7 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
     if sigma == 0:
         return maps
     half = max(5, math.ceil(sigma))
-    impulse = torch.eye(2 * half + 1, dtype=torch.double)[half : half + 1]  # (1, L): the square's kernel is a product
+    impulse = torch.eye(2 * half + 1, dtype=torch.double)[half : half + 1]  # (1, L): the square's kernel is separable
     kernel = gaussian_blur(impulse, sigma)[0, half:].to(maps)  # it is symmetric
     # As matrices and not as a convolution, which on a GPU would round to ten bits and reorder pixels.
     lines = (torch.arange(size, device=maps.device) for size in maps.shape[-2:])
@@ -184,13 +184,13 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
 
 
 def ranks(maps: Tensor) -> Tensor:
-    """How many pixels of a map come before each in the games; maps and result (..., H, W), the result int64."""
+    """For each pixel of maps (..., H, W), how many change before it in the games: int64 of the same shape."""
     order = maps.flatten(-2).argsort(dim=-1, descending=True, stable=True)
     return order.argsort(-1).reshape(maps.shape)
 
 
 def _filled(images: Tensor, filling: Filling) -> Tensor:
-    """(B, C, H, W), or (1, C, H, W) where it is the same for all images. InputError for no such filling."""
+    """The filling (B, C, H, W), or (1, C, H, W) if the same for all images. InputError for one that does not fit."""
     if isinstance(filling, str):
         if filling not in FILLINGS:
             known = ", ".join(FILLINGS)
@@ -206,8 +206,8 @@ def _filled(images: Tensor, filling: Filling) -> Tensor:
 def _end_points(
     passes: Passes, ends: Sequence[Tensor], targets: Tensor | None, batch_size: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """The classes of the first of the `ends`, and their probabilities at each, (B,); an end that comes twice is asked
-    once."""
+    """The targets (B,), as predicted for the first of `ends` if None, and their probabilities (B,) at each end; an end
+    that is listed twice passes the network once."""
     batch, distinct = len(ends[0]), {id(each): each for each in ends}
     logits = []
     for some in torch.cat([*distinct.values()]).split(batch_size):
@@ -241,9 +241,9 @@ def compute(
     step: int,
     filling: str,
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: of maps `needed[array]`, (B, H, W), blurred, each game's curves (B, sigmas, n) float32.
+    """What a shard computes from maps `needed[array]` (B, H, W), blurred: each game's curves (B, sigmas, n) float32.
 
-    Where both games have one filling also single_blurred and single_grey, (B, sigmas): `single_deletion`.
+    If both games have the blurred filling, it also plays `single_deletion`: single_blurred and single_grey (B, sigmas).
     """
     images = classifier.preprocess(pictures)
     maps = torch.from_numpy(needed[array].astype(np.float32)).to(images.device)

@@ -15,12 +15,12 @@ SINGLE = ["single_blurred", "single_grey", "relevance"]
 
 
 def insertion_deletion_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 2, of the experiment's table, the other methods compared with ours.
+    """Table 2, from the experiment's table; other methods are compared with ours.
 
     Returns:
         By method and sigma, in the order of the experiment: n, failed; `passes`, see `forward_passes`; `deletion` and
         `insertion`, the mean areas under the curves; `deletion_difference` and `insertion_difference`, ours (without
-        blur for deletion, at sigma 5 for insertion) less this row on the photographs that both explained. Each is an
+        blur for deletion, at sigma 5 for insertion) minus this row on the photographs that both explained. Each is an
         `Estimate`, or None for fewer than two photographs. `paper_...` are the paper's (nan where it has none).
     """
     compared = _compare(_areas(table[table.role == "table"]), OURS_AT)
@@ -28,17 +28,17 @@ def insertion_deletion_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def single_table(table: pd.DataFrame) -> pd.DataFrame:
-    """What the paper did not play, as Table 2: `single_blurred` and `single_grey`, mean rank correlations of
-    `single_deletion`; `relevance`, insertion's area less deletion's, both with the blurred filling; of each
-    `..._difference`, ours at the same sigma less this row. No line where the run has no single deletion."""
+    """What the paper did not play, in the form of Table 2: `single_blurred` and `single_grey`, mean rank correlations
+    of `single_deletion`; `relevance`, insertion's area minus deletion's, both with the blurred filling; for each
+    `..._difference`, ours at the same sigma minus this row. Without a line if the run has no single deletion."""
     rows = _areas(table[table.role == "single"])
     rows = rows.assign(relevance=rows.insertion - rows.deletion)
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # a run of before has no such columns
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # older runs have no such columns
     return _compare(rows, dict.fromkeys(SINGLE))
 
 
 def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None]) -> pd.DataFrame:
-    """Rows by method and sigma: the mean of each measure, and that of ours at its sigma (or the row's) less it."""
+    """By method and sigma, each measure's mean, and ours minus it, at the measure's sigma (if None, at the row's)."""
     wide = rows.pivot(index="photograph", columns=ROW, values=list(measures))
     lines = {}
     for row, of_row in rows.groupby(ROW, sort=False):
@@ -75,10 +75,10 @@ def average_curves(table: pd.DataFrame) -> dict[tuple[str, float], dict[str, Est
 
 
 def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple[np.ndarray, Estimate]]:
-    """What a blur adds to the areas at the least one: those of Table 2 and of the sweep, where a photograph has all.
+    """How each blur changes the areas, compared with the least blur: blurs of Table 2 and of the sweep.
 
-    For "insertion" and "deletion", sigmas (S,) and the mean paired differences (S,); nothing for fewer than two
-    photographs.
+    For "insertion" and "deletion", sigmas (S,) and the mean paired differences (S,), over the photographs that have all
+    blurs; a game is left out if they are fewer than two.
     """
     rows = _areas(table[table.role.isin(["table", "sweep"]) & (table.method == method)])
     rows = rows.drop_duplicates(["photograph", "sigma"])
@@ -91,11 +91,11 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
 
 
 def range_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """The ranges of layers that the profile's is chosen from, each on the same photographs (Fig. 5, middle).
+    """The ranges of layers from which the profile's is chosen, all on the same photographs (Fig. 5, middle).
 
     Columns: role ("table" for the profile's own), method, first and last layer held, n, `deletion` without blur,
-    `insertion` at the largest blur that ranges were tried at, and `spread`, insertion less deletion, which the paper
-    chooses by; nan where there is no photograph.
+    `insertion` at the largest blur that ranges were tried at, and `spread`, insertion minus deletion, by which the
+    paper chooses; nan where there is no photograph.
     """
     tried = table[table.role == "range"]
     lines = []

@@ -10,10 +10,10 @@ from numba import njit
 
 
 def compiled(function: Callable) -> Callable:
-    """By numba, which keeps what it makes where this package lies or in the user's folder, if one can be written."""
+    """The function compiled by numba, cached beside this package or in the user's folder, if either can be written."""
     try:
         return njit(cache=True)(function)
-    except RuntimeError:  # neither can
+    except RuntimeError:  # neither can be written
         return njit(function)
 
 
@@ -22,11 +22,11 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
     """The box of the largest 8-connected component of each cut of a map.
 
     The cuts are nested, so pixels are added from the last of the order to the first, each as a component that joins
-    those beside it (union-find). Components only grow: the largest met so far is the largest of the cut. Of two of a
-    size, the one whose first pixel in row order comes first counts as larger.
+    those beside it (union-find). Components only grow: the largest met so far is the largest of the cut. Of two of
+    equal size, the one whose first pixel in row order comes first counts as larger.
 
     Args:
-        order: (height width,) the pixels as counted in row order, in ascending order of value.
+        order: (height width,) indices of the pixels, counted in row order, in ascending order of value.
         starts: (K,) from the smallest cut to the largest: each keeps the pixels order[start:].
 
     Returns:
@@ -48,7 +48,7 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
             beside = 0
             for step in ring:
                 before, beside = beside, parent[place + step]
-                if beside > 0 and before == 0:  # consecutive neighbours touch: one speaks for those after it
+                if beside > 0 and before == 0:  # consecutive neighbours touch, so the first has joined the rest
                     root = _join(parent, records, root, beside)
             size, best = records[root, 0], records[largest, 0]
             if size > best or (size == best and records[root, 1] < records[largest, 1]):
@@ -60,9 +60,9 @@ def largest_boxes(order: np.ndarray, starts: np.ndarray, height: int, width: int
 
 @compiled
 def _join(parent: np.ndarray, records: np.ndarray, one: int, other: int) -> int:
-    """The root of a root's component and of that of another pixel, made one."""
+    """Join the component with root `one` and that of the pixel `other`, and return their common root."""
     while parent[other] != other:
-        parent[other] = parent[parent[other]]  # halves the way for the next time
+        parent[other] = parent[parent[other]]  # path halving: the next search is shorter
         other = parent[other]
     if one == other:
         return one

@@ -15,20 +15,20 @@ from perceptual_lib.photographs.photographs import Photograph
 class Localization(Experiment):
     """Roles are "table" for Table 1, "range" for ranges of layers, "weight" for other values of lambda'.
 
-    Hits of the table are (250,) bool for the `THRESHOLDS`, none where it failed. Of the map's square at this blur edges
-    is the share that lies on the picture's `edge_mask`, and spread the share of pixels that it would cover if even.
+    The table's hits are (250,) bool for the `THRESHOLDS`, None where the method failed. Of the squared map at this
+    blur, edges is the share on the picture's `edge_mask`, and spread the share of pixels that it would cover if even.
     """
 
     name = "localization"
     columns = tuple("role method settings sigma photograph selection failure seconds hits edges spread".split())
     looks = True
-    range_methods = ("perceptual", "perceptual_guided")  # whose maps come from one perturbation
+    range_methods = ("perceptual", "perceptual_guided")  # the maps of both come from one perturbation
 
     @property
     def rows(self) -> list[Row]:
         if not (few := self.asked_ranges()):
             return super().rows
-        # No layers are the corner of the guided variant's triangle, too; the unguided one's is the table's row.
+        # A trial without layers is the guided triangle's corner; for the unguided one the table has that row.
         corner = Row("range", "perceptual_guided", self.settings("no_perceptual"), few)
         tried = product(self.section.layer_weights, self.range_methods)
         weights = [self.tried("weight", method, few, layer_weight=weight) for weight, method in tried]
@@ -39,8 +39,8 @@ class Localization(Experiment):
         return super().arguments(row, photographs) | {"sigmas": self.section.sigmas, "grey": grey}
 
     def overlaps(self, method: str, sigma: float, column: int) -> dict[str, float]:
-        """By photograph, how well the box of a method's row of the table fits, the IoU of `localize`: of those that it
-        explained, at one of the section's sigmas and one of the `THRESHOLDS`, as an index."""
+        """By photograph that a method of the table explained, the fit of its box: the IoU of `localize`, at one of the
+        section's sigmas and at the threshold whose index in `THRESHOLDS` is `column`."""
         blur, found = self.section.sigmas.index(sigma), {}
         for piece, shard in self.pieces:
             if (piece["role"], piece["method"]) == ("table", method):

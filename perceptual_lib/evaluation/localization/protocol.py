@@ -32,7 +32,7 @@ STRATEGY_COLUMNS = {"value": slice(0, 20), "percent": slice(20, 40), "mean": sli
 
 
 def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
-    """What one threshold keeps of a map (H, W) as from `scale_and_blur`: (H, W) bool, all components, to be shown."""
+    """The pixels that one threshold keeps of a map (H, W) as from `scale_and_blur`: (H, W) bool, all components."""
     if strategy == "percent":
         kept = max(1, round(alpha * saliency.size))
         return saliency >= np.sort(saliency, axis=None)[-kept]
@@ -40,11 +40,11 @@ def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
 
 
 def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
-    """(N, 250) for the THRESHOLDS, how well the largest component of each cut of a map fits an object.
+    """How well the largest component of each cut of a map fits an object: (N, 250) for the THRESHOLDS.
 
-    That is the largest IoU over the boxes of the map, in [0, 1]; 0 for an empty cut. Maps (N, H, W) are as for
-    `component_boxes`, which says what it raises; boxes for each map at least one in its frame, with an area (else
-    InputError).
+    The fit is the largest IoU of the component's box with a box of the map, in [0, 1]; 0 for an empty cut. Maps
+    (N, H, W), and what is raised for them, are as for `component_boxes`. Each map needs at least one box, in its frame
+    and with an area (else InputError).
     """
     boxes = [box_array(of_map) for of_map in boxes]
     # A box scaled down can be narrower than a pixel: its right is then less than its left.
@@ -59,11 +59,11 @@ def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
 
 
 def component_boxes(maps: ArrayLike) -> np.ndarray:
-    """(N, 250, 4) int32, the box of the largest component of each cut of each map, as `largest_boxes` has it.
+    """The box of the largest component of each cut of each map, (N, 250, 4) int32, as from `largest_boxes`.
 
-    "percent" takes at least one pixel, and with it all of the same value as the last one taken: a constant map is cut
-    as a whole. Maps (N, H, W) as from `scale_and_blur`, arrays or tensors on the CPU, are compared in single precision;
-    InputError for another shape, none, values below 0 or not finite.
+    "percent" keeps at least one pixel, and all pixels as large as the last one kept: a constant map is kept whole. Maps
+    (N, H, W) as from `scale_and_blur`, arrays or tensors on the CPU, are compared in single precision. Raises
+    InputError for another shape, no map, or values that are below 0 or not finite.
     """
     from perceptual_lib.evaluation.localization.components import largest_boxes  # not above: it imports a compiler
 
@@ -80,7 +80,7 @@ def component_boxes(maps: ArrayLike) -> np.ndarray:
 
 
 def _ascending_order(values: np.ndarray) -> np.ndarray:
-    """The order that sorts float32 numbers of at least 0, several times as fast as `numpy.argsort` finds it.
+    """The indices that sort nonnegative float32 numbers, found several times as fast as by `numpy.argsort`.
 
     The bits of such numbers rank as the numbers do, and NumPy sorts integers of 16 bits in linear time.
     """
@@ -90,7 +90,7 @@ def _ascending_order(values: np.ndarray) -> np.ndarray:
 
 
 def _cut_starts(ascending: np.ndarray, mean: float) -> np.ndarray:
-    """(250,) for each of the THRESHOLDS, where in a map's sorted float32 values (H W,) its cut starts."""
+    """For each of the THRESHOLDS, the index (250,) at which its cut starts in a map's sorted float32 values (H W,)."""
     kept = np.maximum(1, np.round(ALPHAS["percent"] * len(ascending)).astype(int))
     return np.concatenate(
         [
@@ -113,19 +113,19 @@ def box_iou(some: ArrayLike, others: ArrayLike) -> np.ndarray:
 
 
 def is_hit(iou: np.ndarray) -> np.ndarray:
-    """Bool, of the same shape: the object is localized."""
+    """Whether the object is localized: bool, of the same shape."""
     return iou >= 0.5
 
 
 def best_column(hits: np.ndarray) -> int:
-    """The threshold with the most hits (N, K), as the paper chooses it, on the very images; the first of equals."""
+    """The threshold with the most hits (N, K) on these very images, as the paper chooses it; the first of equals."""
     return int(hits.sum(0).argmax())
 
 
 def held_out_hits(hits: np.ndarray) -> np.ndarray:
     """(N,) hits at a threshold that was chosen on other images: on the odd ones for the even, and the other way round.
 
-    Of hits (N, K) bool, at least two images (else InputError), and the columns of one strategy, or of all.
+    Takes hits (N, K) bool, of at least two images (else InputError), with the columns of one strategy or of all.
     """
     if len(hits) < 2:
         raise InputError(
@@ -147,8 +147,8 @@ def compute(
     boxes: Sequence[Sequence[Box]],
     grey: bool,
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: of maps `needed[array]`, (B, H, W), iou and hits (B, sigmas, 250) for the THRESHOLDS, and
-    edges and spread (B, sigmas) of `Localization`; `grey` maps are clipped at the 99th percentile of their values."""
+    """What a shard computes from maps `needed[array]` (B, H, W): iou and hits (B, sigmas, 250) for the THRESHOLDS, and
+    edges and spread (B, sigmas) of `Localization`. `grey` first clips maps at the 99th percentile of their values."""
     maps = torch.from_numpy(needed[array].astype(np.float32))
     if grey:
         maps = maps.clamp(max=maps.flatten(1).quantile(0.99, 1)[:, None, None])

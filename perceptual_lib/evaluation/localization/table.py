@@ -15,7 +15,7 @@ from perceptual_lib.evaluation.statistics import Estimate, bootstrap
 class Scores:
     """One method's hits in weak localization, with one setting."""
 
-    names: tuple[str, ...]  #: N photographs, those that it explained
+    names: tuple[str, ...]  #: the N photographs that it explained
     sigmas: tuple[float, ...]  #: S blurs
     hits: np.ndarray  #: (N, S, 250) bool
     selection: np.ndarray  #: (N,) bool, the photographs that settings are chosen on
@@ -36,7 +36,7 @@ class Scores:
         return bool(self.selection.any())
 
     def choose(self) -> tuple[int, int]:
-        """Blur and threshold, as indices, with the least error on the selection; the first of equals. If it can."""
+        """Indices of blur and threshold with the least error on the selection; the first of equals. If `can_choose`."""
         return divmod(int(self.hits[self.selection].sum(0).argmax()), len(THRESHOLDS))
 
     def _at_blur(self, strategy: str, sigma: float | None = None) -> np.ndarray:
@@ -47,8 +47,8 @@ class Scores:
     def in_sample(self, strategy: str, sigma: float | None = None) -> Estimate | None:
         """Error on all photographs at the strategy's threshold that is best for them: the paper's way.
 
-        At one of the `sigmas`, or the one chosen on the selection. The interval does not know that the threshold was
-        chosen; `cross_validated` does.
+        At one of the `sigmas`, or None for the one chosen on the selection. The interval ignores that the threshold was
+        chosen; `cross_validated` accounts for it.
         """
         hits = self._at_blur(strategy, sigma)
         return tables.estimate(~hits[:, best_column(hits)])
@@ -64,18 +64,18 @@ class Scores:
         return bootstrap(~self._at_blur(strategy))
 
     def cross_validated(self) -> Estimate | None:
-        """Error on all photographs, blur, threshold and strategy chosen on one half and applied to the other."""
+        """Error on all photographs, with blur, threshold and strategy chosen on each half and applied to the other."""
         hits = self.hits.reshape(len(self.hits), -1)
         return bootstrap(~held_out_hits(hits)) if len(hits) > 1 else None
 
     @property
     def held_out_misses(self) -> pd.Series:
-        """Of the photographs outside the selection, by name: 1 or 0, at the blur and threshold chosen on it."""
+        """1 for a miss and 0 for a hit, by photograph outside the selection, at the blur and threshold chosen on it."""
         return pd.Series(~self.hits[:, *self.choose()], list(self.names), dtype=float)[~self.selection]
 
 
 def difference(ours: Scores, other: Scores) -> Estimate | None:
-    """Ours less another's error on the held-out photographs that both explained; below 0 where ours is better."""
+    """Our error minus another's on the held-out photographs that both explained; below 0 if ours is better."""
     misses = pd.concat([ours.held_out_misses, other.held_out_misses], axis=1, join="inner")
     return tables.difference_estimate(misses[0], misses[1])
 
@@ -87,13 +87,13 @@ def table_scores(table: pd.DataFrame) -> dict[str, Scores]:
 
 
 def localization_table(table: pd.DataFrame, pinned: float | None = None) -> pd.DataFrame:
-    """Table 1, of the experiment's table, the other methods compared with ours.
+    """Table 1, from the experiment's table; other methods are compared with ours.
 
     Returns:
         By method: n, failed; passes, see `forward_passes`; sigma, chosen on the selection; the errors `value`,
-        `percent`, `mean`, `best` on all photographs at the best threshold; with a pinned sigma, such as the paper's 20,
-        `pinned_value` to `pinned_best`, the same there, where it was tried; `cross_validated`; `held_out` and
-        `difference` (ours less this method's) on the photographs outside the selection, at the blur and threshold
+        `percent`, `mean`, `best` on all photographs at the best threshold; for a pinned sigma that was tried, such as
+        the paper's 20, `pinned_value` to `pinned_best`, the same there; `cross_validated`; `held_out` and
+        `difference` (ours minus this method's) on the photographs outside the selection, at the blur and threshold
         chosen on it. Each is an `Estimate` or None. `paper_value` to `paper_best` are the paper's (nan for none).
     """
     scores, lines = table_scores(table), {}
@@ -116,7 +116,7 @@ def localization_table(table: pd.DataFrame, pinned: float | None = None) -> pd.D
 
 
 def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
-    """The settings that the profile's are chosen from, each on the same photographs (Fig. 5, top).
+    """The trials from which the profile's settings are chosen, all on the same photographs (Fig. 5, top).
 
     Columns: role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the
     least over blurs and the strategy's thresholds.

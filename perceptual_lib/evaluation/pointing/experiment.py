@@ -25,8 +25,8 @@ class Pointing(Experiment):
     """Roles are "table" for Table 3 and "range" for ranges of layers.
 
     A line is a question, a class in a scene, at one scale of the scene and one blur of the map. Of the columns target
-    is the class, hard whether the question is of the difficult subset, and distance how far the map's maximum is from
-    the object in pixels of the scene: 0 inside it, nan where it failed.
+    is the class, hard whether the question is in the difficult subset, and distance how far the map's maximum is from
+    the object in pixels of the scene: 0 inside it, nan where the method failed.
     """
 
     name = "pointing"
@@ -49,8 +49,8 @@ class Pointing(Experiment):
 
     @staticmethod
     def classes_of(source: str | None) -> range | None:
-        """That a mean goes over, where a section has this source: all of VOC's, as TorchRay has it; None for those that
-        occur in mosaics."""
+        """The classes that a mean goes over, by the section's source: all of VOC's, as in TorchRay; None for
+        mosaics, which stands for those that occur in them."""
         return None if source is None else range(len(VOC_CLASSES))
 
     def load(self) -> list[Mosaic] | list[Scene]:
@@ -62,7 +62,7 @@ class Pointing(Experiment):
         return draw_mosaics(photographs[: len(photographs) // 4 * 4])
 
     def first(self, count: int) -> tuple[Any, ...]:
-        """Of VOC 2007 the pictures that hold the first so many boxes, see the section."""
+        """Of VOC 2007, the pictures that hold the first `count` boxes; see the section."""
         if self.section.source is None:
             return super().first(count)
         return tuple(scene for scene in self.pictures if scene.before < count)
@@ -80,16 +80,16 @@ class Pointing(Experiment):
         return rows + [replace(row, more={"scale": scale}) for scale, row in ranges]
 
     def shards_of(self, row: Row) -> Iterator[Shard]:
-        """One scene in each: their sizes may differ, and their questions are a batch."""
+        """Shards of one scene each: scenes may differ in size, and the questions of one are a batch."""
         scale = row.more["scale"]
-        # An answer is of Eq. 2, and the passes are those at the network's usual input size.
+        # Our own methods answer by Eq. 2. The passes are first those at the network's usual input size.
         passes = find_method(row.method).passes({**row.settings, "multilabel": True})
         smooth = self.section.smooth.get(row.method, 0.0)
         scored = {"sigmas": [0.0] if smooth else self.section.sigmas, "smooth": smooth}
         for scene in row.photographs:
             targets, boxes = zip(*((question.target, question.boxes) for question in scene.questions), strict=True)
             asked = {"method": row.method, "settings": row.settings, "scale": scale, "by_image": {"targets": [targets]}}
-            classes = len(targets) if passes[1] else 1  # without gradients, a pass answers for all of them
+            classes = len(targets) if passes[1] else 1  # without gradients, the same passes serve all classes
             cost = tuple(round(count * classes * scale**2) for count in passes)
             maps = Shard(regions.__name__, asked, (scene,), label=f"{row.name} at {scale:g} x", passes=cost)
             by_image = {"size": [scene.size[::-1]], "boxes": [boxes]}

@@ -3,7 +3,7 @@
 The rules are those of TorchRay's implementation, which the paper uses. The question is a pair of a picture and a class
 in it. The map of the class is blurred at the size of the network's input, resized to the picture's own size, and its
 maximum is a hit when it is less than 15 pixels from the boxes around the class's objects, all of them together. The
-accuracy is the mean over classes, over all pairs or over those called difficult: small objects, another class present.
+accuracy is a mean over classes, of all pairs or of the difficult ones: small objects, with another class present.
 
 It is played on scenes: VOC07's pictures, or mosaics of photographs.
 """
@@ -30,11 +30,11 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
     """(N, S, 2) int64, column and row of the most salient pixel of each map; of equals the first in row order.
 
     Args:
-        maps: (N, h, w) floating point, of N classes or pictures of one size; else, or if not finite, InputError.
+        maps: (N, h, w) floating point, of N classes or pictures of one size; InputError for others, or not finite.
         size: (height, width) of the picture; the maps are resized to it bilinearly, after the blur.
         sigmas: S standard deviations of a Gaussian in pixels of the maps, at least 0 (else InputError).
         smooth: standard deviation of another Gaussian, after the maps are resized, as a share of the picture's longer
-            side; its borders are replicated, and it is cut at 4 of them, as in TorchRay.
+            side. As in TorchRay, borders are replicated, and the kernel ends at 4 standard deviations.
     """
     if maps.ndim != 3 or 0 in maps.shape or not maps.isfinite().all():
         raise InputError(f"maps must have the shape (N, h, w) and finite values; these are {tuple(maps.shape)}.")
@@ -53,8 +53,8 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
 
 
 def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
-    """(...) float64 pixels from points (..., 2), as from `maxima`, to the nearest one of the region that boxes cover
-    together; 0 inside. Raises InputError for no box, or one that is not of four numbers."""
+    """Distances (...) float64, in pixels, from points (..., 2), as from `maxima`, to the nearest pixel inside one of
+    the boxes; 0 inside. Raises InputError for no box, or one that is not of four numbers."""
     edges = box_array(boxes)
     points = np.asarray(points)[..., None, :]  # (..., 1, 2) beside (M, 2)
     outside = np.maximum(edges[:, :2] - points, points - edges[:, 2:]).clip(min=0)
@@ -64,15 +64,15 @@ def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
 def count_hits(
     hits: ArrayLike, groups: Sequence[str | int], classes: Sequence[int], among: Sequence[int] | None = None
 ) -> np.ndarray:
-    """(G, ..., K, 2) float64, hits and pairs of each class in each picture: what `bootstrap` takes, with `class_mean`.
+    """Hits and pairs of each class in each group, (G, ..., K, 2) float64: what `bootstrap` takes, with `class_mean`.
 
     Args:
-        hits: (P, ...) bool, a row for each pair, such as one column for each blur; nan where there is no map, which
-            makes the whole row of its group nan.
-        groups, classes: (P,) what each pair is drawn with, such as the name of its picture, as pairs of one picture are
-            no independent draws; and its class. InputError for no pair, or lengths that differ.
-        among: the K classes that the mean goes over, all of the pairs' (else InputError); None for those that occur.
-            One that has no pair counts as missed in every group: its accuracy is 0, as TorchRay has it.
+        hits: (P, ...) bool, a row for each pair, with, for example, a column for each blur; nan where there is no map,
+            which makes `bootstrap` leave out the pair's whole group.
+        groups, classes: (P,) the group with which each pair is drawn, such as the name of its picture, as pairs of one
+            picture are not independent draws; and its class. InputError for no pair, or lengths that differ.
+        among: the K classes that the mean goes over, ascending, with all of the pairs' (else InputError); None for
+            those that occur. One without a pair counts as missed in every group: its accuracy is 0, as in TorchRay.
     """
     hits, classes = np.asarray(hits, dtype=np.float64), np.asarray(classes)
     if not 0 < len(hits) == len(groups) == len(classes):
@@ -92,8 +92,8 @@ def count_hits(
 def class_mean(means: np.ndarray) -> np.ndarray:
     """The statistic for `bootstrap`: (R, ...) in [0, 1], the mean over classes of the share of hits.
 
-    Of (R, ..., K, 2), means or sums of the rows of `count_hits`. A class that a resample happens to lack is left out
-    there: as 0 it would pull the interval down, and most of all where classes are rare.
+    Takes (R, ..., K, 2), means or sums over the rows of `count_hits`. A class that a resample happens to lack is left
+    out there: as 0 it would pull the interval down, and most of all where classes are rare.
     """
     hits, pairs = means[..., 0], means[..., 1]
     shares = np.divide(hits, pairs, out=np.zeros_like(hits), where=pairs > 0)
@@ -108,9 +108,9 @@ def compute(
     boxes: Sequence[Sequence[Sequence[Box]]],
     smooth: float = 0.0,
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: of maps (B, Q, h, w), the distance (B, Q * sigmas) float32 in pixels of each picture.
+    """What a shard computes from maps (B, Q, h, w): the distance (B, Q * sigmas) float32, in pixels of each picture.
 
-    Of each picture `size` is (height, width), and `boxes` those of the class for each of its questions.
+    For each picture, `size` is (height, width), and `boxes` has the boxes of the class of each of its questions.
     """
     found = []
     for maps, frame, asked in zip(needed["maps"].astype(np.float32), size, boxes, strict=True):

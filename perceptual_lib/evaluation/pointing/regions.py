@@ -32,8 +32,8 @@ def compute(
     scale: float,
     targets: list[list[int]],
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: maps (B, Q, h, w), not blurred, and maps_scales (B, Q) as `pack_maps` has them,
-    of Q classes in each of B pictures of one size, which is that of `region_inputs` at this scale."""
+    """What a shard computes: unblurred maps (B, Q, h, w) and maps_scales (B, Q), as from `pack_maps`, for Q classes in
+    each of B pictures of one size; h and w are those of `region_inputs` at this scale."""
     images = torch.cat([region_inputs(classifier, picture, scale) for picture in pictures])
     asked = torch.tensor(targets)  # (B, Q)
     network = class_responses(classifier) if find_method(method).ours else class_scores(classifier)
@@ -44,15 +44,15 @@ def compute(
 
 
 def class_responses(classifier: Classifier) -> nn.Module:
-    """For `perceptual_ball(..., multilabel=True)`: images (B, 3, H, W) to (B, K, h, w).
+    """A network for `perceptual_ball(..., multilabel=True)`, from images (B, 3, H, W) to responses (B, K, h, w).
 
-    The classifier itself where it returns that, and `ResponseMaps` of one that pools. Raises InputError as that does.
+    The classifier itself if it returns responses, its `ResponseMaps` if it pools. Raises InputError as the latter does.
     """
     return classifier if _returns_regions(classifier) else ResponseMaps(classifier.network, classifier.precision)
 
 
 def class_scores(classifier: Classifier) -> nn.Module:
-    """For `explain`: images (B, 3, H, W) of any size to (B, K), summed over regions where a network does not pool."""
+    """A network for `explain`, from images (B, 3, H, W) of any size to (B, K), summed over regions where not pooled."""
     return SummedRegions(classifier.network, classifier.precision) if _returns_regions(classifier) else classifier
 
 
@@ -66,8 +66,8 @@ def region_inputs(classifier: Classifier, picture: Image.Image, scale: float = 1
     """A picture as the network takes it in the pointing game, (1, 3, h, w): aspect ratio kept.
 
     Its short side becomes that of the classifier's input, times the scale: 1 for the paper's original size, 1.5 for its
-    larger one. The paper's network for VOC takes it as TorchRay resizes it, bilinearly and without smoothing what
-    becomes smaller; others as `Classifier.preprocess` does.
+    larger one. For the paper's network for VOC it is resized as in TorchRay, bilinearly and without antialiasing; for
+    others as by `Classifier.preprocess`.
     """
     short = round(min(classifier.input_size) * scale)
     size = int(short * picture.height / min(picture.size)), int(short * picture.width / min(picture.size))
@@ -94,8 +94,8 @@ class ResponseMaps(nn.Module):
     """A classifier that pools its features, without the pooling: images (B, C, H, W) to responses (B, K, h, w).
 
     The last layer is linear, so it can as well be applied to each place before the mean over places is taken: the mean
-    of the responses is the network's logits. Shares the network. Raises InputError for another network than one of
-    timm's EfficientNet family, or one with another pooling.
+    of the responses is the network's logits. Shares the network. Raises InputError for a network that is not of timm's
+    EfficientNet family or does not pool by averaging.
     """
 
     def __init__(self, network: nn.Module, precision: str = "full") -> None:

@@ -1,7 +1,7 @@
 """From the pointing game's table to Table 3 (paper Sec. 4.4), to the bottom of Fig. 5, and to SM B.2.
 
-A resample draws scenes, with all their questions. A scene in which a method failed is left out of its numbers as a
-whole.
+A resample draws scenes, each with all its questions. A scene in which a method failed on any question is left out of
+the method's numbers as a whole.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ Classes = Sequence[int] | None
 def pointing_table(
     table: pd.DataFrame, scale: float, among: Classes = None, pinned: float | None = None
 ) -> pd.DataFrame:
-    """Table 3, one of its two halves: of the experiment's table the lines at this scale (1.0 or 1.5), the other methods
-    compared with ours. Of the lines of few sigmas alone it is what SM B reports.
+    """One of the two halves of Table 3, from the lines of the experiment's table at this scale (1.0 or 1.5); other
+    methods are compared with ours. From the lines of a few sigmas only, it is what SM B reports.
 
     Returns:
-        By method: n, the questions that enter, and `hard_n` of them difficult; their `scenes`; `failed`, the questions
-        without a map; `passes`, see `forward_passes`, for one question; `sigma`, chosen on the selection by the mean
-        accuracy over classes, the first of equals. That accuracy on `all` questions and on the `hard` ones, as in the
-        paper; on those outside the selection, `held_out` and `held_out_hard`; on all without blur, `unblurred`; the
-        `difference`, ours less this method's on the questions outside the selection that both answered, each at its own
-        blur. Each is an `Estimate`, or None for fewer than two scenes, or without a sigma. With a pinned sigma, such as
-        the paper's at this scale, of ours also `pinned_sigma`, `pinned_all` and `pinned_hard`, where it was tried.
-        `paper_all` and `paper_hard` are the paper's (nan where it has none).
+        By method: n, the questions that enter, `hard_n`, the difficult ones of these, and `scenes`, their scenes;
+        `failed`, the questions without a map; `passes` for one question, see `forward_passes`; `sigma`, chosen on the
+        selection by the mean accuracy over classes (ties: the first). Then this accuracy: on `all` questions and on the
+        `hard` ones, as in the paper; outside the selection, `held_out` and `held_out_hard`; on all without blur,
+        `unblurred`; and `difference`, ours minus this method's on the questions outside the selection that both
+        answered, each at its own blur. Each is an `Estimate`, or None for fewer than two scenes or without a sigma. If
+        a pinned sigma, such as the paper's at this scale, was tried, ours also has `pinned_sigma`, `pinned_all` and
+        `pinned_hard`. `paper_all` and `paper_hard` are the paper's (nan where it has none).
     """
     hits = _hits_by_method(table, scale)
     sigmas = {method: _choose_sigma(one, among) for method, one in hits.items()}
@@ -79,16 +79,16 @@ def pointing_by_sigma(table: pd.DataFrame, scale: float, among: Classes) -> dict
 
 
 def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.DataFrame:
-    """What layers and blur are chosen by (Fig. 5, bottom, and SM B.2): the rate of hits on the selection, over blurs.
+    """The rate of hits on the selection, over blurs, by which layers and blur are chosen (Fig. 5, bottom, and SM B.2).
 
-    Not a mean over classes: of the few questions that the paper chooses on, some classes have hardly any.
+    It is not a mean over classes: some classes have hardly any of the few questions that the paper chooses on.
 
     Returns:
-        By setting (role "table" for the profile's own; first 0 and last -1 for no layers held, <NA> where a method
-        knows none), on the same scenes: n questions; `rate`, the largest over blurs, and the first `sigma` that reaches
-        it; `share`, that of the blurs with a rate above the level, which a consistent method exceeds at most of them:
-        of all whole pixels from the least to the largest blur, as in the paper, rates between those tried being
-        interpolated. nan where there is no question.
+        By setting (role "table" for the profile's own; first 0 and last -1 for no layers held, <NA> for a method
+        without layers), on the same scenes: n questions; `rate`, the largest over blurs, and the first `sigma` that
+        reaches it; `share`, the share of blurs with a rate above the level, high for a consistent method. As in the
+        paper, it is that of all whole pixels from the least to the largest blur, with rates interpolated between the
+        blurs tried. nan where there is no question.
     """
     rows = table[(table.scale == scale) & table.selection]
     tried = rows[rows.role == "range"]
@@ -111,7 +111,7 @@ def _hits_by_method(table: pd.DataFrame, scale: float) -> dict[str, pd.DataFrame
 
 
 def _hits(lines: pd.DataFrame) -> pd.DataFrame:
-    """One method's (Q, sigmas) bool by QUESTION, without the scenes in which it failed."""
+    """One method's hits, (Q, sigmas) bool, by QUESTION, without the scenes in which it failed."""
     distances = lines.pivot(index=QUESTION, columns="sigma", values="distance")
     scenes = distances.index.get_level_values("scene")
     return distances[~scenes.isin(scenes[distances.isna().any(axis=1)])] < TOLERANCE

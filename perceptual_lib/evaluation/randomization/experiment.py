@@ -18,10 +18,10 @@ class Randomization(Experiment):
     """The network forgets layer after layer, and each method's maps are compared with those of the trained one.
 
     A line is a stage: 0 is the trained network, and each later stage has one more layer as before training, from the
-    last to the first; layer is its path, "" at stage 0. Correlation (of ranks) and ssim are with the map of stage 0;
-    inside is the share of the map's square inside the object's boxes, and area the boxes' share of the picture;
-    textured is the share in the quarter of the picture with the most texture, see `edge_mask`. nan where it failed;
-    inside and textured also where the map is 0.
+    last to the first; layer is that layer's path, "" at stage 0. Correlation (of ranks) and ssim are with the map of
+    stage 0; inside is the share of the squared map inside the object's boxes, and area the boxes' share of the picture;
+    textured is the share in the quarter of the picture with the most texture, see `edge_mask`. nan where the method
+    failed; inside and textured also where the map is 0.
     """
 
     name = "randomization"
@@ -45,7 +45,7 @@ class Randomization(Experiment):
 
     @cached_property
     def layers(self) -> list[str]:
-        """What is randomized, in order."""
+        """The layers that are randomized, in order."""
         return self.run.ask("stages")
 
     def cases(self, shard: Shard, picture: Photograph) -> dict[str, Sequence[Any]]:

@@ -29,23 +29,23 @@ from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.photographs.boxes import Box, box_mask
 
 WINDOW = 11  # pixels: the least side of a map that SSIM compares
-AROUND = 8.0  # pixels: texture is what the brightness does within about so many
+AROUND = 8.0  # pixels: texture is how much the brightness changes within about this distance
 
 
 def cascade(
     network: nn.Module, layers: Sequence[str] | None = None, *, fresh: nn.Module
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Each layer's path, and a copy of the network with that layer and those before as in an untrained network.
+    """Each layer's path, and a copy of the network in which this layer and those listed before it are untrained.
 
-    With a layer go the batch norms behind it, up to the end of the network: their statistics describe what the layers
-    before used to send, and that is no longer what comes. "Behind" is by the order in which the network lists its
-    modules. The copies have the network's type, device and mode, and are independent of each other; keep none, and
-    there are never more than two.
+    With a layer, all batch norms behind it become untrained, too, up to the end of the network: their statistics
+    describe activations that they no longer get. "Behind" is by the order in which the network lists its modules. The
+    copies have the network's type, device and mode, and are independent of each other; if the caller keeps none, there
+    are never more than two.
 
     Args:
         network: a `Classifier`, or any module; left as it was.
         layers: paths of modules within the network (of a `Classifier`, within its `network`), from the last to the
-            first; None for `stages`. InputError, at once, for one that is unknown or has no weights.
+            first; None for `stages`. One that is unknown or has no weights raises InputError at once.
         fresh: an untrained network of the same layers (else InputError), as from `fresh_network`.
     """
     layers = stages(network) if layers is None else layers
@@ -79,8 +79,8 @@ def fresh_network(name: str, seed: int = 0) -> nn.Module:
 def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
     """(N,) in [-1, 1], Spearman's rank correlation of maps (N, H, W), arrays or tensors on the CPU.
 
-    That of a constant map, which is undefined, counts as 0, so that an average over images does not lose those whose
-    map has vanished. Raises InputError for maps of two shapes, without pixels or not finite.
+    It is undefined for a constant map and then counts as 0, so that an average over images does not lose those whose
+    map has vanished. Raises InputError for maps whose shapes differ, without pixels or not finite.
     """
     first, second = (rankdata(each.reshape(len(each), -1), axis=1) for each in _pair(maps, others))
     first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
@@ -89,8 +89,9 @@ def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
 
 
 def structural_similarity(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
-    """SSIM of two maps, each scaled to [0, 1] first, a constant one to 0 (Wang et al. 2004: Gaussian window of 11 x 11,
-    sigma 1.5), as a mean over the windows within the map. As for `rank_correlation`, with H and W at least 11."""
+    """SSIM (N,) of pairs of maps (Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5), a mean over the windows
+    within the map. Each map is first scaled to [0, 1], a constant one to 0. Arguments and errors are as for
+    `rank_correlation`, with H and W at least 11."""
     pair = _pair(maps, others)
     if min(pair[0].shape[1:]) < WINDOW:
         raise InputError(f"SSIM compares maps of at least {WINDOW} x {WINDOW} pixels, not {pair[0].shape[1:]}.")
@@ -131,11 +132,11 @@ def compute(
     sigma: float,
     boxes: Sequence[Sequence[Box]],
 ) -> dict[str, np.ndarray]:
-    """What a shard computes: maps of the classes that the network predicts, by it and by its randomized copies.
+    """What a shard computes: maps by the network and by its randomized copies, for the classes that it predicts.
 
-    Of stages, the first of which is the network itself and the others follow the layers: maps (B, stages, H, W) and
-    maps_scales (B, stages) as `pack_maps` has them, and the measures (B, stages) of `Randomization`. Model, seed and
-    layers are as for `fresh_network` and `cascade`; sigma is a Gaussian blur of the maps in pixels.
+    The first stage is the network itself, and each of the others randomizes one more layer. Returns maps
+    (B, stages, H, W) and maps_scales (B, stages), as from `pack_maps`, and the measures (B, stages) of `Randomization`.
+    Model, seed and layers are as for `fresh_network` and `cascade`; sigma is a Gaussian blur of the maps in pixels.
     """
     images = classifier.preprocess(pictures)
     with torch.no_grad():

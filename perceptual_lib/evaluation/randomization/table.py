@@ -6,11 +6,11 @@ from perceptual_lib.evaluation.statistics import Estimate, crossed_bootstrap
 
 
 def randomization_curves(table: pd.DataFrame, measure: str = "correlation") -> dict[str, tuple[list[str], Estimate]]:
-    """How like its first map a method's map stays, stage by stage, by a measure of `Randomization`; lower is better.
+    """How similar a method's map stays to its first, stage by stage, by a measure of `Randomization`; lower is better.
 
     Returns:
         By method, the names of the stages ("trained", then the layers) and the means over photographs and seeds,
-        (stages,). A photograph that failed with any of the seeds is left out, and so is a method with fewer than two.
+        (stages,). A photograph that failed with any seed is left out, and so is a method with fewer than two.
     """
     curves = {}
     for method, lines in table[table.role == "table"].groupby("method", sort=False):
