@@ -27,7 +27,7 @@ const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
 /**
  * @param {() => object} state gives the choices: see layers.js.
  * @param {object} own range of the profile.
- * @param {(maps: string, live: boolean) => object[] | null} ranges with maps, whose keys begin with `maps`; null for all.
+ * @param {(maps: string, live: boolean) => object[] | null} ranges with maps, by the start of their keys; null for all.
  * @param {() => object | null} shown gives the map that is shown.
  */
 export function controlsOf(model, state, own, ranges, shown) {

@@ -89,8 +89,8 @@ def differences_of(classifier: Classifier, file: bytes, image: Tensor, seed: int
 class Graph(TorchFunctionMode):
     """Context in which a network is called once: each torch call adds its nodes, and to a tape how gradients flow back.
 
-    A call of `torch.NAME` is handled by the rule `_NAME`. The rule has its parameters, but gets names of values in the
-    graph in place of tensors that depend on the image. It returns its output's name, or None if it does not cover it.
+    The rule `_NAME` handles calls of the function NAME. It has its parameters, but gets names of values in the graph in
+    place of tensors that depend on the image. It returns the output's name, or None if it does not cover the call.
     """
 
     def __init__(self, image: Tensor) -> None:
