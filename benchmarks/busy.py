@@ -1,8 +1,8 @@
-"""What a GPU takes for whole searches and games beside their floors, how busy it is, and what they take in less
-precision: `python -m benchmarks.busy FILE`.
+"""How long a GPU takes for whole searches and games, compared with their floors; how busy it is; and how long searches
+take in lower precision: `python -m benchmarks.busy FILE`.
 
-Writes JSON. Milliseconds are those of a call on the embedded network, the least of three; a floor is those of one pass
-of the batch (of 64 for forward passes alone), as a graph.
+Writes JSON. Milliseconds are the least of three calls on the embedded network. A floor is the milliseconds of one pass
+of the batch as a graph; for forward passes alone, the batch is 64.
 """
 
 import json
@@ -26,7 +26,7 @@ SEARCHES = ((1, 60), (16, 60), (64, 60))  # images at once, steps
 
 
 def milliseconds(run: Callable[[], object]) -> float:
-    """Of the fastest of three calls, after three that record what is asked for again."""
+    """Milliseconds of the fastest of three calls, after three calls in which CUDA graphs are recorded."""
 
     def once() -> None:
         run()
@@ -37,7 +37,7 @@ def milliseconds(run: Callable[[], object]) -> float:
 
 
 def busy(run: Callable[[], object]) -> float:
-    """Milliseconds in which the GPU computes or copies."""
+    """Milliseconds in which the GPU computes or copies during one call."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run()
         torch.cuda.synchronize()
@@ -46,7 +46,7 @@ def busy(run: Callable[[], object]) -> float:
 
 
 def floor(network: nn.Module, images: Tensor, *, backward: bool) -> float:
-    """Milliseconds of a folded pass that is recorded and replayed, of twenty in a row."""
+    """Milliseconds of a folded pass that is recorded and replayed, averaged over twenty in a row."""
     passes = Passes(network)
     once = recorded(pass_of(lambda batch: passes.measure(batch)[0]))
     with ready(network, images, None) as (batch, _):
@@ -54,7 +54,7 @@ def floor(network: nn.Module, images: Tensor, *, backward: bool) -> float:
 
 
 def measure() -> dict[str, Any]:
-    """All of it."""
+    """All measurements, as JSON."""
     lite = load_classifier(device="cuda")
     images = lite.preprocess([photograph.path for photograph in load_photographs(limit=16)]).repeat(4, 1, 1, 1)
     maps = gaussian_blur(torch.rand(64, 224, 224, generator=torch.Generator().manual_seed(0)), 5)

@@ -1,7 +1,7 @@
-"""What the rows share: networks, pictures, how much is done; and the table at the end.
+"""What the rows share: networks, pictures, the scale of the work, and the table at the end.
 
-`make bench` runs them. They assert that results agree, never that something is fast: whether a limit is reached stands
-in the table.
+`make bench` runs them. They assert that results agree, never that something is fast: the table says whether a goal is
+reached.
 """
 
 import os
@@ -44,7 +44,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(1, 1, 1, 4, 4, 2, 16, 13, 2, 2, 0.2, 1),
     "quick": Scale(),
-    "gpu": Scale(3, 2, 10, 60, 60, 64, 8000, 390, 60, 3, 0.4),  # as people use it: it is over soon
+    "gpu": Scale(3, 2, 10, 60, 60, 64, 8000, 390, 60, 3, 0.4),  # as much work as in real use, which a GPU does quickly
     "full": Scale(5, 2, 10, 60, 60, 16, 2000, 3900, 60, 4),
 }
 
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
-    """For readers of the table: on what it was measured."""
+    """Add what the table was measured on, for its readers."""
     machine_info["speed"] = {
         "processor": cpuinfo.get_cpu_info().get("brand_raw", platform.processor()),
         "cores": os.cpu_count(),
@@ -90,7 +90,7 @@ def device() -> torch.device:
 
 @pytest.fixture(autouse=True)
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Of the rivals, too: torch's own default on a GPU rounds convolutions to ten bits."""
+    """Compute in full precision, rivals included: torch's default on a GPU rounds convolutions to ten bits (TF32)."""
     with computing("full", device):
         yield
 
@@ -108,13 +108,13 @@ def lite() -> Classifier:
 
 @pytest.fixture(scope="session")
 def photographs(lite: Classifier) -> Tensor:
-    """(16, 3, 224, 224); on a GPU (64, 3, 224, 224), also shifted."""
+    """(16, 3, 224, 224); on a GPU (64, 3, 224, 224): the same, and three times shifted sideways."""
     images = lite.preprocess([photograph.path for photograph in load_photographs(limit=16)])
     return images if lite.device.type == "cpu" else torch.cat([images.roll(shift, 3) for shift in (0, 56, 112, 168)])
 
 
 @pytest.fixture(scope="session")
 def vgg() -> Classifier:
-    """VGG19 with batch normalization, with random weights: nothing of it is downloaded."""
+    """VGG19 with batch normalization and random weights, so that nothing need be downloaded."""
     torch.manual_seed(0)
     return load_classifier("vgg19_bn", weights="random")

@@ -1,8 +1,7 @@
-"""A contest: ours, its rivals and the floor take turns on the same work, so that what disturbs one disturbs all.
+"""A contest: ours, its rivals and the floor take turns on the same work, so that a disturbance affects all of them.
 
-pytest-benchmark times ours and keeps the rows comparable between versions; the others take their turns in what it sets
-up before each of its rounds and takes down after it. What belongs to a row beside its seconds stands in the row's
-`extra_info`.
+pytest-benchmark times ours, and keeps the rows comparable between versions. The others take their turns in the setup
+and the teardown of its rounds. What belongs to a row beside pytest-benchmark's own times is in the row's `extra_info`.
 """
 
 import time
@@ -19,14 +18,14 @@ from perceptual_lib.core.graphs import ASKED, Recorder
 from perceptual_lib.core.passes import Passes
 
 SIZES = 1, 2, 4, 6, 8, 16, 32, 64
-"""Batches that a floor chooses from: up to the largest that ours takes on any device."""
+"""Batch sizes that a floor chooses from, up to the largest that ours uses on any device."""
 
 Pass = Callable[[Tensor, bool], Any]
-"""One pass of a batch: forward, or also back to the input."""
+"""One pass of a batch: forward, or (True) also back to the input."""
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and how many seconds it took; a GPU that is in use has done its part by then."""
+    """The result of a call, and its seconds, which include what it started on a GPU in use."""
     _wait()
     start = time.perf_counter()
     result = run()
@@ -44,9 +43,9 @@ class Turn:
     """What one side does in a round.
 
     Attributes:
-        run: does it.
-        share: how much of the row's work that is; where it is too long to be done in full, its time is divided by it.
-        about: what it is, for readers.
+        run: the call that is timed.
+        share: the part of the row's work that `run` does, below 1 if all takes too long; the time is divided by it.
+        about: a description for readers.
     """
 
     run: Callable[[], Any]
@@ -57,12 +56,12 @@ class Turn:
 class Contest:
     """One row: call it with ours and the others.
 
-    A round in which all warm up comes first and is not counted. The order then turns from round to round: floors, ours,
-    rivals, and back. So no floor ever runs behind a rival, which may leave memory in disorder.
+    The first round warms up and is not counted. The order alternates from round to round: floors, ours, rivals, then
+    rivals, ours, floors. So between a rival, which may leave memory in disorder, and a floor there is always ours.
 
     Args:
         benchmark: pytest-benchmark's fixture.
-        rounds: in which each takes its turn.
+        rounds: how many turns each side takes.
     """
 
     def __init__(self, benchmark: Any, rounds: int) -> None:
@@ -87,13 +86,13 @@ class Contest:
         Args:
             row: number and letter of the row.
             title: the work, in words.
-            units, unit: what the seconds are told for, and how many of them the work has.
+            units, unit: how many units of work the row has, and what a unit is; seconds are told for one.
             ours: the library's way.
             others: the rivals, by name, and the `floors`.
-            limits: for a floor, how many times its time ours may take; for a rival, how many times ours it takes at
-                least; "seconds", of ours for one unit.
-            agreement: says how far the results agree, from all of them by name; raises where they do not.
-            times: how many times as many rounds as usual, for a row that is over in a moment.
+            limits: the goals. For a floor, ours takes at most so many times its time; for a rival, it takes at least so
+                many times ours; "seconds", the most that ours takes for one unit.
+            agreement: from the results by name, says how far they agree; raises if they do not.
+            times: factor on the number of rounds, for a row that is over in a moment.
 
         Returns:
             The results of the last round, by name.
@@ -109,12 +108,12 @@ class Contest:
             seconds[name].append(taken / side.share / units)
 
         def one_side() -> None:
-            # The rivals before the first of ours, the floors after it and before the second, and so on.
+            # Rivals before the first turn of ours, floors after it and before the second, and so on.
             for name in sides[len(seconds["ours"]) % 2]:
                 turn(name, others[name])
 
         for _ in range(ASKED - 1 if torch.cuda.is_initialized() else 0):
-            ours()  # what is asked for again is recorded
+            ours()  # repeated calls are recorded as CUDA graphs
         self.benchmark.pedantic(
             lambda: turn("ours", Turn(ours)),
             setup=one_side,
@@ -141,18 +140,19 @@ class Contest:
 def floors(
     network: nn.Module, images: Tensor, *, forward: int = 0, both: int = 0, largest: int, seconds: float
 ) -> dict[str, Turn]:
-    """The passes that the work needs and nothing else, at the batch size that takes least for an image.
+    """The passes that the work needs and nothing else, at the batch size with the least time for an image.
 
     Args:
         network: from images to logits.
         images: (B, C, H, W), from which batches are made.
-        forward, both: how many passes of one image the work needs, forward alone and forward and back to the input.
-        largest: of the batches to choose from.
-        seconds: of a turn, about; its time is enlarged to that of all passes.
+        forward: how many passes of one image the work needs that are forward only.
+        both: how many that are forward and back to the input.
+        largest: the largest batch size to choose from.
+        seconds: of a turn, about; the time of all passes is extrapolated from it.
 
     Returns:
-        "floor", the network called as it is, and "floor, folded", called as ours calls it; on a GPU also "floor, as a
-        graph", folded passes that are recorded and replayed.
+        "floor", the network called as it is; "floor, folded", called as ours calls it; on a GPU also "floor, as a
+        graph", folded passes recorded and replayed.
     """
     passes = Passes(network)
     with freeze(network):
@@ -164,7 +164,7 @@ def floors(
 
 
 def limits(device: torch.device, floor: float, graph: float) -> dict[str, float]:
-    """How many times a floor's time ours may take: the network as it is, on a GPU its passes as a graph."""
+    """The limit for ours against a floor: on a CPU the network as it is, on a GPU its folded passes as a graph."""
     return {"floor": floor} if device.type == "cpu" else {"floor, as a graph": graph}
 
 
@@ -194,7 +194,7 @@ def _floor(
     best = [(needed, backward, *_least(once, batches, backward, seconds / 12)) for needed, backward in kinds]
     share = min(1.0, seconds / sum(needed * each for needed, _, _, each in best))
     plan = [(max(1, round(share * needed / len(batch))), batch, backward) for needed, backward, batch, _ in best]
-    # What is run is told in seconds of one pass of each kind, so that rounding the number of batches does no harm.
+    # The share is computed from the passes that are run, so that rounding the number of batches does not distort it.
     done = sum(times * len(batch) * each for (times, batch, _), (*_, each) in zip(plan, best, strict=True))
     words = [f"{'forward and input-gradient' if back else 'forward'} in batches of {len(one)}" for _, one, back in plan]
 
@@ -208,7 +208,7 @@ def _floor(
 
 
 def _least(once: Pass, batches: Sequence[Tensor], backward: bool, seconds: float) -> tuple[Tensor, float]:
-    """The batch that takes least for an image, and how many seconds: the better half is tried for twice as long."""
+    """The batch with the least seconds for an image, and these. The better half is tried again, for twice as long."""
     found = {_for_an_image(once, batch, backward, seconds): batch for batch in batches}
     ranked = sorted(found)
     if len(ranked) == 1:
@@ -217,10 +217,10 @@ def _least(once: Pass, batches: Sequence[Tensor], backward: bool, seconds: float
 
 
 def _for_an_image(once: Pass, batch: Tensor, backward: bool, at_least: float) -> float:
-    """Seconds, over so many passes that they take a while; some before them warm up, and are recorded."""
+    """Seconds for an image, from passes that take `at_least` so many seconds. Passes before them warm up and record."""
     for _ in range(1 if batch.device.type == "cpu" else ASKED):
         once(batch, backward)
-    passes, taken, some = 0, 0.0, 1 if batch.device.type == "cpu" else 5  # a GPU is not looked at after each
+    passes, taken, some = 0, 0.0, 1 if batch.device.type == "cpu" else 5  # a GPU is not waited for after each pass
 
     def several() -> None:
         for _ in range(some):

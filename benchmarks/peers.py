@@ -1,6 +1,6 @@
-"""What ours is compared with: the same work as a careful user writes it from the papers, one image at a time.
+"""The rivals: the same work as a careful user writes it from the papers, one image at a time.
 
-Networks come in the framework's default layout, as a user has them.
+Networks have PyTorch's default memory layout, as users have them.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ def plain_perturbation(
     """Eq. 5 with torch's optimizer: features and logits in two passes, gradients for the weights too.
 
     Args:
-        network: to logits (1, K).
-        features: the activations that are held, of an image.
+        network: from an image to logits (1, K).
+        features: from an image to the activations that are held.
         image: (1, C, H, W).
         max_iter: of L-BFGS.
         layer_weight, normalize_layers: as for `perceptual_ball`.
@@ -57,7 +57,7 @@ def plain_perturbation(
 
 
 def sequential_features(layers: nn.Sequential, indices: Sequence[int]) -> Callable[[Tensor], list[Tensor]]:
-    """The outputs of some modules of a sequence, run no further than the last of them."""
+    """A function from an image to the outputs of some modules of a sequence, which it runs no further than needed."""
 
     def features(image: Tensor) -> list[Tensor]:
         found, value = [], image
@@ -72,11 +72,11 @@ def sequential_features(layers: nn.Sequential, indices: Sequence[int]) -> Callab
 
 
 def hooked_features(network: nn.Module, modules: Sequence[nn.Module]) -> Callable[[Tensor], list[Tensor]]:
-    """The outputs of some modules of a network, in the order of their calls, taken by hooks."""
+    """A function from an image to the outputs of some modules of a network, in the order of their calls, by hooks."""
 
     def features(image: Tensor) -> list[Tensor]:
         found: list[Tensor] = []
-        # A copy, because the next module may work in place.
+        # Cloned, because the next module may work in place.
         hooks = [module.register_forward_hook(lambda *call: found.append(call[2].clone())) for module in modules]
         network(image)
         for hook in hooks:
@@ -90,10 +90,10 @@ def plain_games(network: nn.Module, image: Tensor, saliency: Tensor, target: int
     """The probabilities of insertion and deletion, one picture at a time: the one-image loop (`single_run`) of RISE.
 
     Args:
-        network: to logits (1, K).
-        image: (1, C, H, W), saliency: (H, W) on the CPU.
+        network: from an image to logits (1, K).
+        image, saliency: (1, C, H, W), and (H, W) on the CPU.
         target: the class.
-        step: pixels that change at once.
+        step: how many pixels change at once.
     """
     impulse = np.zeros((11, 11))
     impulse[5, 5] = 1
@@ -115,7 +115,7 @@ def plain_games(network: nn.Module, image: Tensor, saliency: Tensor, target: int
 
 
 def plain_rise(network: nn.Module, image: Tensor, target: int, masks: Tensor, share: float, batch_size: int) -> Tensor:
-    """RISE with all masks (M, H, W) and all masked images at hand, as its authors' code has it: (H, W)."""
+    """The map (H, W) of RISE, with all masks (M, H, W) and all masked images in memory, as in its authors' code."""
     masked = image * masks[:, None]
     with torch.no_grad():
         scores = torch.cat([network(some).softmax(1)[:, target] for some in masked.split(batch_size)])
@@ -123,9 +123,9 @@ def plain_rise(network: nn.Module, image: Tensor, target: int, masks: Tensor, sh
 
 
 def plain_boxes(saliency: np.ndarray) -> np.ndarray:
-    """(250, 4): the box of the largest component of each cut of a map, each labelled anew by SciPy.
+    """(250, 4): the box of the largest component of each cut of a map; SciPy labels each cut anew.
 
-    NumPy compares single precision with a Python float in single precision.
+    NumPy compares an array of single precision with a Python float in single precision.
     """
     mean = float(saliency.mean(dtype=np.float64))
     falling = np.sort(saliency, axis=None)[::-1]
@@ -150,8 +150,8 @@ def two_loops(
     """The direction of L-BFGS by the two loops of `torch.optim.LBFGS`, which write one vector in place.
 
     Args:
-        steps, changes: pairs (N,) in order of age.
-        curvatures: 1 / (step . change) of each, which torch keeps from step to step.
+        steps, changes: vectors (N,) of each pair, the oldest first.
+        curvatures: 1 / (step . change) of each pair, which torch keeps from step to step.
         gradient: (N,).
     """
     alphas = []

@@ -1,4 +1,4 @@
-"""How time and memory grow, what several workers gain, and what less precision costs."""
+"""How time and memory grow, what several workers gain, and what lower precision gains and costs."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_growth_of_the_optimizer(benchmark, scale: Scale) -> None:
 
 
 def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
-    """The same shards by one and by two of Ray's workers, with a thread each."""
+    """The time of the same shards with one and with two of Ray's workers, which have one thread each."""
     if torch.cuda.is_available():
         pytest.skip("workers would share the GPU")
     pictures = [photograph.open() for photograph in load_photographs(limit=2)]
@@ -72,7 +72,7 @@ def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
             executor = Ray({"model": "efficientnet_lite0"}, workers)
             try:
                 calls = [executor.submit("identity") for _ in range(workers)]
-                [call.result() for call in calls]  # both are there
+                [call.result() for call in calls]  # wait until all workers have started
                 seconds[str(workers)] = timed(lambda executor=executor: shards_by(executor))[1]
             finally:
                 executor.close()
@@ -90,7 +90,7 @@ def test_workers(benchmark, scale: Scale, lite: Classifier) -> None:
 def test_precision(
     benchmark, scale: Scale, lite: Classifier, photographs: Tensor, device: torch.device, precision: str
 ) -> None:
-    """What less than full precision gains around the games and around the search, and what it does to their results."""
+    """What lower precision gains in the games and in the search, and how it changes their results."""
     if precision == "tf32" and device.type == "cpu":
         pytest.skip("TF32 is a GPU's")
     images = photographs[: max(2, scale.games // 2)]
@@ -107,7 +107,7 @@ def test_precision(
         "games": lambda count: insertion_deletion(lite, images[:count], stacked[:count]).areas.float(),
         "search": lambda count: perceptual_ball(lite, images[:count], **settings).delta.float(),
     }
-    results: dict[str, dict[str, Tensor]] = {}  # of the last round, in either precision
+    results: dict[str, dict[str, Tensor]] = {}  # of the last round, in each of the two precisions
     gains: dict[str, list[float]] = {what: [] for what in work}
     others = {}
 

@@ -1,4 +1,4 @@
-"""Row 4: RISE, and the methods that captum has too."""
+"""Row 4: RISE, and the methods that captum has, too."""
 
 from collections.abc import Callable
 from functools import partial
@@ -70,7 +70,7 @@ Attribution = Callable[..., Tensor]
 
 
 def by_hand(method: Callable[[nn.Module, Tensor], Attribution]) -> Callable[[nn.Module, Tensor], Tensor]:
-    """Captum's method on the predicted class, as its documentation calls it: (B, H, W)."""
+    """Maps (B, H, W) of captum's method for the predicted classes, called as in captum's documentation."""
 
     def maps(network: nn.Module, images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -91,7 +91,7 @@ def integrated(network: nn.Module, images: Tensor) -> Attribution:
 
 
 def smooth(network: nn.Module, images: Tensor) -> Attribution:
-    """With as much noise as ours, on average: captum takes one spread for all images."""
+    """SmoothGrad with as much noise as ours on average, since captum takes one standard deviation for all images."""
     ranges = images.amax((1, 2, 3)) - images.amin((1, 2, 3))
     at_once = max(1, full_batch(network, images.device) // len(images))
     return partial(
@@ -120,7 +120,7 @@ def test_captum(contest: Contest, lite: Classifier, photographs: Tensor, method:
     def agreement(results: dict) -> str:
         pair = torch.stack([results["ours"].flatten(), results["captum"].flatten()])
         correlation = torch.corrcoef(pair)[0, 1].item()
-        assert correlation > (0.5 if method == "smoothgrad" else 0.999)  # whose noise is another
+        assert correlation > (0.5 if method == "smoothgrad" else 0.999)  # the noise of smoothgrad differs
         return f"maps correlate by {correlation:.3f}"
 
     contest(

@@ -1,4 +1,4 @@
-"""Row 2f: the batched optimizer on problems of its own, beside the other batched L-BFGS and one problem at a time."""
+"""Row 2f: the batched optimizer on general problems, against BoTorch's batched L-BFGS-B and SciPy's, one at a time."""
 
 from collections.abc import Iterator
 
@@ -12,14 +12,14 @@ from benchmarks.contest import Contest, Turn
 from perceptual_lib import minimize
 
 COUNT, LENGTH = 64, 1000
-TOLERANCE = 1e-6  # of each entry of the gradient; the loss curves by 1 at least, so the optimum is as near
-HISTORY = 10  # SciPy's and BoTorch's own
+TOLERANCE = 1e-6  # of each entry of the gradient; as the loss has a curvature of 1 or more, the optimum is as near
+HISTORY = 10  # the default of SciPy and BoTorch
 INSTALL = "pip install 'perceptual-ball[bench]'"
 
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Two gain little on arrays of this size, and on a busy machine wait for each other."""
+    """Use one thread: two gain little on arrays of this size, and wait for each other on a busy machine."""
     threads = pytest.importorskip("threadpoolctl", reason=f"row 2f needs threadpoolctl, as BoTorch does: {INSTALL}")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -30,8 +30,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 def test_batched_problems(contest: Contest, device: torch.device) -> None:
-    """Series whose neighbours are coupled, the last problem thirty times as stiffly as the first. Each evaluation is
-    cheap, so that it is the optimizers that are measured."""
+    """Each problem is a series whose neighbours are coupled, in the last one thirty times as stiffly as in the first.
+    Evaluations are cheap, so that the row measures the optimizers."""
     batched = pytest.importorskip("botorch.optim.batched_lbfgs_b", reason=f"row 2f needs BoTorch: {INSTALL}")
     optimum = torch.randn(COUNT, LENGTH, dtype=torch.double, generator=torch.Generator().manual_seed(0)).to(device)
     stiffness = torch.logspace(0, np.log10(30), COUNT, dtype=torch.double, device=device)

@@ -18,16 +18,16 @@ from perceptual_lib.networks.classifier import Classifier
 VGG_LAYERS = 13  # ReLU 0 to 12
 
 
-EARLY = {"max_iter": 4}  # when results are compared: from step to step rounding is enlarged, at each bend of a ReLU
+EARLY = {"max_iter": 4}  # for comparing results: each further step amplifies rounding errors at the kinks of ReLUs
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:
-    """The largest relative distance of images (B, ...), in the Euclidean norm."""
+    """The largest relative distance, in the Euclidean norm, between corresponding images (B, ...)."""
     return float(((ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
 
 
 def agreed(early: float, late: float | None = None, at_most: float = 0.01) -> str:
-    """What is said of distances after a few steps, which must be small, and after all."""
+    """A sentence on the distances after a few steps, which must be small, and after all steps."""
     assert early < at_most
     words = f"changes x' - x differ by {early:.0e} of their norm after {EARLY['max_iter']} steps"
     return words if late is None else f"{words}, by {late:.0e} after all"
@@ -47,7 +47,7 @@ def test_vgg(contest: Contest, scale: Scale, vgg: Classifier) -> None:
 
     def agreement(results: dict) -> str:
         early = apart(ours(**EARLY)[:1], plain_perturbation(theirs, features, images[:1], **settings | EARLY))
-        return agreed(early, apart(results["ours"], results["plain way"]), at_most=0.1)  # random weights, many bends
+        return agreed(early, apart(results["ours"], results["plain way"]), at_most=0.1)  # random weights: many kinks
 
     contest(
         "1",
@@ -83,13 +83,13 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
     evaluations = batch * (steps + 1)
 
     def agreement(results: dict) -> str:
-        assert (results["ours"].evaluations == steps + 1).all()  # the floor has as many
+        assert (results["ours"].evaluations == steps + 1).all()  # as many as the floor has passes
         settings = lite.settings | EARLY
         ours = perceptual_ball(lite, images, **settings).delta[-1:]
         theirs = copy.deepcopy(lite.network).to(memory_format=torch.contiguous_format)
         held = [module for module in theirs.modules() if isinstance(module, nn.ReLU6)][: len(settings.pop("layers"))]
         plain = plain_perturbation(theirs, hooked_features(theirs, held), images[-1:], **settings)
-        return agreed(apart(ours, plain), at_most=0.01 if batch < 64 else 0.05)  # among many images there are bent ones
+        return agreed(apart(ours, plain), at_most=0.01 if batch < 64 else 0.05)  # many images: some hit kinks
 
     contest(
         row,
@@ -112,7 +112,7 @@ def test_lite(contest: Contest, scale: Scale, lite: Classifier, photographs: Ten
 
 @pytest.mark.parametrize("batch", [1, 8])
 def test_optimizer(contest: Contest, device: torch.device, batch: int) -> None:
-    """L-BFGS alone, with a full history: what one more step costs beside its evaluation."""
+    """L-BFGS alone, with a full history: the cost of one more step without its evaluation."""
     size, length = 100, 3 * 224 * 224
     memory = measured(optimizer, CPU_THREADS, size, batch).memory / batch / 1e6
     generator = torch.Generator().manual_seed(0)

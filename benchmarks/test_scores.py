@@ -100,5 +100,5 @@ def test_memory_of_weak_localization(benchmark, scale: Scale) -> None:
         "(or 1 MiB)",
         memory={str(count): memory for count, memory in found.items()},
         limits={"growth": 1.1},
-        growth=many / max(2**20, few),  # less is a page here and a page there
+        growth=many / max(2**20, few),  # less than 1 MiB is only some pages of memory
     )

@@ -1,4 +1,4 @@
-"""Pieces of work that are measured in a process of their own, which nothing before them has warmed or filled."""
+"""Pieces of work that are measured in new processes, so that no work before them has filled caches or memory."""
 
 import multiprocessing
 import resource
@@ -14,7 +14,7 @@ from benchmarks.contest import timed
 
 Work = Callable[[], object]
 Pieces = tuple[Work, Work]
-"""What the memory is measured of, and then what the time is measured of."""
+"""The work whose memory is measured and, after it, the work whose time is measured."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Measured:
 
     Attributes:
         seconds: the least of three runs of its second piece.
-        memory: the most that its first piece held beside what was there before, in bytes.
+        memory: the most that its first piece held in addition to what was there before, in bytes.
     """
 
     seconds: float
@@ -31,7 +31,7 @@ class Measured:
 
 
 def measured(prepare: Callable[..., Pieces], threads: int, *arguments: object) -> Measured:
-    """Prepare work and do it, in a new process with so many threads."""
+    """Prepare work with these arguments and measure it, in a new process with so many threads."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_measure, prepare, threads, *arguments).result()
 
@@ -44,7 +44,7 @@ def _measure(prepare: Callable[..., Pieces], threads: int, *arguments: object) -
 
 
 def _peak(run: Work) -> int:
-    if torch.cuda.is_initialized():  # by work that is done there
+    if torch.cuda.is_initialized():  # the work was prepared on the GPU
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
@@ -57,7 +57,7 @@ def _peak(run: Work) -> int:
 
 
 def _resident(what: str) -> int:
-    """Bytes, by Linux's own account; elsewhere the largest so far."""
+    """Bytes of resident memory from Linux's /proc; on other systems the peak so far."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -66,7 +66,7 @@ def _resident(what: str) -> int:
 
 
 def perturbation(images: int, side: int, layers: int, steps: int) -> Pieces:
-    """Explain images of a side with the first so many activations held."""
+    """Explain square images of `side` pixels with the first `layers` activations held."""
     from perceptual_lib import load_classifier, perceptual_ball
 
     classifier = load_classifier()
@@ -80,7 +80,7 @@ def perturbation(images: int, side: int, layers: int, steps: int) -> Pieces:
 
 
 def optimizer(size: int, batch: int) -> Pieces:
-    """L-BFGS alone: a history of so many pairs is filled, with ten steps more; ten steps with a full history."""
+    """L-BFGS alone: fill a history of `size` pairs and take ten more steps; then ten steps with the full history."""
     from perceptual_lib.core.history import History
 
     length = 3 * 224 * 224
@@ -125,7 +125,7 @@ def boxes(count: int) -> Pieces:
     from perceptual_lib.evaluation.localization.protocol import component_boxes
 
     maps = torch.rand(count, 224, 224, generator=torch.Generator().manual_seed(0)).numpy()
-    component_boxes(maps[:1])  # compiled at the first call, or read from where that was kept
+    component_boxes(maps[:1])  # the first call compiles, or loads the compiled code from a cache
 
     def run() -> object:
         return component_boxes(maps)

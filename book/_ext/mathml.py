@@ -1,6 +1,6 @@
-"""Equations as MathML, written into the page when the book is built: no script, no request, readable aloud.
+"""Write equations into the page as MathML when the book is built: no script, no request, and screen readers read it.
 
-The TeX is translated by docutils. What it cannot translate is a warning, and so an error in a strict build.
+Docutils translates the TeX. An equation that it cannot translate gives a warning, which is an error in a strict build.
 """
 
 import html
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def to_mathml(tex: str, display: bool = False) -> str:
-    r"""A `<math>` element: docutils' translation, tidied; `align` and its like too (Sphinx numbers them)."""
+    r"""The `<math>` element of an equation: docutils' translation, tidied, without `align` and its like."""
     tex = re.sub(r"\\(begin|end)\{(align|gather|equation|split)\*?\}", "", tex).strip()
     if r"\operatorname*" in tex:
-        raise MathError(r'"\operatorname*" is not supported')  # docutils would set its star
+        raise MathError(r'"\operatorname*" is not supported')  # docutils would print the star
     markup = tex2mathml(tex, as_block=display).replace(f' xmlns="{MATHML}"', "").replace("&ApplyFunction;", "\u2061")
     tree = ElementTree.fromstring(markup)
     for element in tree.iter():
@@ -36,7 +36,7 @@ def to_mathml(tex: str, display: bool = False) -> str:
 
 
 def _keep_bars_small(parent: ElementTree.Element) -> None:
-    r"""Bars grow with what they enclose only where `\left` and `\right` made a row of them."""
+    r"""Keep bars from growing with what they enclose, except those of `\left` and `\right`, which end an `mrow`."""
     bars = [child for child in parent if child.tag == "mo" and child.text in ("|", "‖")]
     if parent.tag == "mrow" and len(bars) > 1 and parent[0] in bars and parent[-1] in bars:
         bars = bars[1:-1]
@@ -60,7 +60,7 @@ def visit_math(self: HTML5Translator, node: nodes.math) -> None:
 
 
 def visit_displaymath(self: HTML5Translator, node: nodes.math_block) -> None:
-    r"""An equation on its own, with its number: that of its `\tag`, or Sphinx's if it has a label."""
+    r"""An equation on its own, with the number in its `\tag`, or Sphinx's number if it has a label."""
     tex, *tags = re.split(r"\\tag\{(.*?)\}", node.astext(), maxsplit=1)
     equation = _translated(node, tex + "".join(tags[1:]), display=True)
     self.body.append(self.starttag(node, "div", CLASS="math notranslate nohighlight"))

@@ -1,8 +1,8 @@
-"""What Sphinx's writer of HTML writes otherwise.
+"""Changes to what Sphinx's HTML writer writes.
 
-Images are fetched when the reader comes near them, and their place is kept until then: nothing jumps. On a dark page
-what stands around the photographs and maps of a figure can be turned over, and they stay as they are. References are a
-list of items, also for a screen reader: no list may hold what Docutils calls their entries.
+Images are loaded when the reader comes near them, and have their size before, so that nothing jumps. On a dark page,
+the style sheet can invert a figure around its photographs and maps, which keep their colours. References are list items
+for a screen reader, too, because Docutils gives them a role that a list may not contain.
 """
 
 import json
@@ -15,14 +15,14 @@ from sphinx.application import Sphinx
 from sphinx.util.images import get_image_size
 from sphinx.writers.html5 import HTML5Translator
 
-WIDE = 700  # pixels, from which on words in a figure cannot be read when it is as wide as a phone
+WIDE = 700  # pixels: words in a wider figure cannot be read once it is shrunk to the width of a phone
 
 
 def visit_image(self: HTML5Translator, node: nodes.image) -> None:
-    """Sphinx's own, with `loading`, `width` and `height`, and whether it is wide.
+    """Write an image as Sphinx does, with `loading`, `width` and `height`, and `data-wide` if it is wide.
 
-    A figure of a notebook tells its size in pixels of the page. As attributes the style sheet can scale them down
-    together; as a style, where Sphinx would write them, they would distort the figure on a phone.
+    A notebook's figure has its size in pixels of the page. As attributes, width and height can be scaled down together
+    by the style sheet; in a style, where Sphinx would write them, they would distort the figure on a phone.
     """
     if "height" in node:
         size = node.attributes.pop("width"), node.attributes.pop("height")
@@ -40,7 +40,7 @@ def visit_image(self: HTML5Translator, node: nodes.image) -> None:
 
 
 def _around_panels(path: Path) -> str:
-    """The corners of a polygon with a hole for each panel of a figure, as its comment says (`figures.figure_data`)."""
+    """The corners of a polygon with a hole for each panel of a figure, from the comment of `figures.figure_data`."""
     if path.suffix not in (".jpg", ".jpeg"):
         return ""
     with Image.open(path) as image:
@@ -56,13 +56,13 @@ def _around_panels(path: Path) -> str:
 
 
 def visit_citation(self: HTML5Translator, node: nodes.citation) -> None:
-    """Docutils' own, with a role that ARIA has not given up."""
+    """Write a citation as Docutils does, but with the role "listitem", because ARIA has deprecated Docutils' role."""
     HTML5Translator.visit_citation(self, node)
     self.body[-1] = self.body[-1].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Write these nodes so."""
+    """Register these visitors."""
     app.add_node(nodes.image, override=True, html=(visit_image, HTML5Translator.depart_image))
     app.add_node(nodes.citation, override=True, html=(visit_citation, HTML5Translator.depart_citation))
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

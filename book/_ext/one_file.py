@@ -1,4 +1,4 @@
-"""Pages of the EPUB, of which the PDF is made, too: XML, without what needs a script, and nothing folded away."""
+"""Pages of the EPUB, from which the PDF is made, too: XML without anything folded away or in need of a script."""
 
 import posixpath
 import re
@@ -10,25 +10,25 @@ from sphinx.application import Sphinx
 from sphinx.builders.epub3 import Epub3Builder
 
 EMBEDDED = {"math": ("mathml", "http://www.w3.org/1998/Math/MathML"), "svg": ("svg", "http://www.w3.org/2000/svg")}
-"""By its element, what EPUB calls another language in a page, and its namespace."""
+"""Element of another language in a page -> EPUB's property for it, and its namespace."""
 CAMEL_CASE = ("viewBox", "markerHeight", "markerWidth", "refX", "refY")
-"""Attributes of SVG whose letters the HTML parser makes small."""
+"""Attributes of SVG that the HTML parser turns into lower case."""
 LEFT_OUT = "script, noscript, :not(svg) > style, fieldset, button"
 
 
 class Builder(Epub3Builder):
-    """Sphinx's own, where the first page is in a folder and equations are in the pages."""
+    """Sphinx's EPUB builder, for a book whose first page is in a folder, and whose pages have equations as MathML."""
 
     media_types = Epub3Builder.media_types | {".woff2": "font/woff2", ".txt": "text/plain"}  # a font and its licence
 
     def get_toc(self) -> None:
-        """Addresses from the root of the book, without `..`."""
+        """Build the table of contents with addresses from the root of the book, without `..`."""
         super().get_toc()
         for node in self.refnodes:
             node["refuri"] = posixpath.normpath(node["refuri"])
 
     def build_content(self) -> None:
-        """And which pages have equations or drawings, as EPUB wants to be told."""
+        """Write the package file with the property of each page that has equations or drawings, as EPUB demands."""
         super().build_content()
         package = Path(self.outdir, "content.opf")
         text = package.read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ class Builder(Epub3Builder):
 
 
 def tidied(body: str, suffix: str) -> str:
-    """The body of a page as XML; links of raw HTML to other pages lead to those with this suffix."""
+    """The body of a page as XML. Links in raw HTML to other pages get this suffix instead of .html."""
     soup = BeautifulSoup(body, "html.parser")
     for element in soup.select(LEFT_OUT):
         element.decompose()
@@ -49,7 +49,7 @@ def tidied(body: str, suffix: str) -> str:
         folded.replace_with(*folded.select("div.cell_output"))
     for details in soup("details"):
         details["open"] = "open"
-        details.attrs.pop("name", None)  # of several with one name a browser opens one
+        details.attrs.pop("name", None)  # a browser opens only one of several with the same name
     for name, (_, namespace) in EMBEDDED.items():
         for element in soup(name):
             element["xmlns"] = namespace
@@ -57,7 +57,7 @@ def tidied(body: str, suffix: str) -> str:
         for name in CAMEL_CASE:
             if name.lower() in element.attrs:
                 element[name] = element.attrs.pop(name.lower())
-    for link in soup.select("a[data-state]"):  # what it sets is an explorer
+    for link in soup.select("a[data-state]"):  # it would set the state of an explorer, and there is none
         link.unwrap()
     for link in soup.find_all("a", href=re.compile(r"^[\w./-]+\.html(#|$)")):
         link["href"] = re.sub(r"\.html(#.*=.*)?", suffix, link["href"], count=1)
@@ -65,10 +65,10 @@ def tidied(body: str, suffix: str) -> str:
 
 
 def tidy(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
-    """What Sphinx calls for each page."""
+    """Tidy a page; Sphinx calls this for each."""
     context["body"] = tidied(context.get("body", ""), app.builder.out_suffix)
     context["script_files"] = []
-    # That of myst-nb is not in the EPUB: it is copied when the book has been packed.
+    # myst-nb copies its style sheet only after the book has been packed, so it is not in the EPUB.
     context["css_files"] = [each for each in context["css_files"] if "mystnb" not in str(each.filename)]
 
 

@@ -12,12 +12,12 @@ from perceptual_lib.methods import METHODS
 
 CONTENT = yaml.safe_load(Path(__file__).with_name("choices.yaml").read_text(encoding="utf-8"))
 TASKS = CONTENT["tasks"]
-"""The paper's settings by experiment (Secs. 4.2 to 4.4), and the game and the method of a profile that it is."""
+"""The paper's settings by experiment (Secs. 4.2 to 4.4), each with its game and its method in a profile."""
 
 
 def choices(profile: Profile) -> pd.DataFrame:
-    """By question: what the paper says, its authors' code does, and this book, with a profile's settings; of a game
-    that the profile has not, those by default."""
+    """A row for each open question: what the paper says, what its authors' code does, and what this book does with a
+    profile's settings. A game that the profile lacks has its default settings."""
     games = {"localization": Localization, "insertion_deletion": InsertionDeletion, "pointing": Pointing}
     profile = profile.model_copy(update={name: game() for name, game in games.items() if not getattr(profile, name)})
     table = pd.DataFrame(CONTENT["choices"])
@@ -33,5 +33,5 @@ def choices(profile: Profile) -> pd.DataFrame:
 
 
 def _of_methods(profile: Profile, game: str) -> dict[str, dict[str, Any]]:
-    """By method its settings in a game."""
+    """Method -> its settings in a game."""
     return {name: method.settings | profile.given(game, method) for name, method in METHODS.items()}

@@ -1,4 +1,4 @@
-"""Explanations as evidence: kept with the photos and all that made them, and made again to be compared, to the bit."""
+"""Explanations as evidence: kept with the photos and all that made them, to be repeated and compared bit by bit."""
 
 import hashlib
 import json
@@ -31,15 +31,15 @@ from perceptual_lib.runs.shard import code_digest, versions
 from perceptual_lib.runs.worker import Worker
 
 MANIFEST = "manifest.json"
-KEPT = {"photo", "photo_sha256", "map", "map_sha256", "found"}  # of each photo
+KEPT = {"photo", "photo_sha256", "map", "map_sha256", "found"}  # what the manifest has for each photo
 
 
 def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
-    """Explain photos, and write into a new folder a copy of each, its map (NAME.npy, (H, W) float32) and its overlay;
-    numbers and what made them are in `MANIFEST`. Says in a line each what was found, as `explain_photos` does.
+    """Explain photos, and write into a new folder a copy of each, its map (NAME.npy, (H, W) float32) and its overlay.
 
-    Each is explained alone and on one thread, so that its bits depend neither on the others nor on the machine's cores.
-    Raises InputError for a folder that has something in it.
+    `MANIFEST` has the numbers found and what they were made with. Yields a line for each photo, as `explain_photos`
+    does. Each photo is explained alone and on one thread, so that its bits depend neither on the others nor on the
+    machine's cores. Raises InputError for a folder that is not empty.
     """
     worker = ready_for(asked)
     with writing(folder):
@@ -56,7 +56,7 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
             continue
         saliency, numbers = _explain(worker, picture, asked, f"[{number}/{len(photos)}]")
         stem = shown.stem.removesuffix("_explained")
-        # A photo may have any name: that of the manifest, or one that ends as those of maps do.
+        # A photo may have any name, even the manifest's or one that ends like those of maps.
         copy = f"{stem}{photo.suffix}" if f"{stem}{photo.suffix}" != MANIFEST else f"{stem}_photo{photo.suffix}"
         files = {copy: photo.read_bytes(), f"{stem}{'.map' * (photo.suffix == '.npy')}.npy": _npy(saliency)}
         with writing(folder):
@@ -67,7 +67,7 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
         hashes = {f"{what}_sha256": _sha256(files[name]) for what, name in entry.items()}
         kept.append({**entry, **hashes, "found": numbers})
         manifest = {"asked": asdict(asked), "made_with": made_with, "photos": kept}
-        with writing(folder):  # after each: who is interrupted keeps what there is
+        with writing(folder):  # after each photo, so that an interrupted run keeps what it has
             half = folder / f"{MANIFEST}.half"
             half.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             half.replace(folder / MANIFEST)
@@ -75,9 +75,9 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
 
 
 def repeat(folder: Path, device: str = "auto") -> Iterator[str | InputError]:
-    """Explain again what `keep` has kept, on the device that it was explained on unless another is given, and say of
-    each photo that it is the same to the bit; an InputError is how it differs, or that a file of it was changed. Before
-    them comes a line for all that was made with something else. Raises InputError for a folder without a manifest."""
+    """Explain again what `keep` has kept, on the same kind of device unless another is given. Yields a line for each
+    version, setting and so on that has changed; then for each photo a line that it is the same to the bit, or an
+    InputError: how it differs, or which of its files was changed. Raises InputError for a folder without a manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         asked, before, photos = Asked(**manifest["asked"]), dict(manifest["made_with"]), list(manifest["photos"])
@@ -114,7 +114,7 @@ def _explain(worker: Worker, picture: Image.Image, asked: Asked, title: str) -> 
 
 
 def _made_with(worker: Worker, asked: Asked) -> dict[str, Any]:
-    """All that can change a bit, as it is read from JSON: the network and its device, versions, code, settings."""
+    """All that can change a bit: the network and its device, versions, code, settings; as plain JSON values."""
     classifier, method = worker.classifier, find_method(asked.method)
     own = asdict(suited(classifier.network)) if method.ours else {}
     given = method.settings | asked.settings | {"sigma": asked.sigma}
@@ -135,7 +135,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
 
 
 def _check(folder: Path, kept: Mapping[str, Any]) -> None:
-    """Raise InputError where a file is not the one that was kept."""
+    """Raise InputError if the photo or the map is not the file that was kept."""
     for what in ("photo", "map"):
         path = folder / kept[what]
         if not path.is_file() or _sha256(path.read_bytes()) != kept[f"{what}_sha256"]:

@@ -1,4 +1,4 @@
-"""The book's figures, one function each: those of numbers here, those of pictures in `panels`; and their style."""
+"""The book's figures of numbers, one function each, and their style. Figures of pictures are in `panels`."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from pandas.io.formats.style import Styler
 
 from perceptual_lib.book import panels as of_pictures
 
-# A notebook knows one module of figures.
+# Notebooks import all figures from this module.
 from perceptual_lib.book.panels import comparison, image_grid, localization, pointing, threshold_steps  # noqa: F401
 from perceptual_lib.evaluation.statistics import Estimate
 from perceptual_lib.methods import METHODS
@@ -27,30 +27,30 @@ from perceptual_lib.methods import METHODS
 # One palette in the whole book: Okabe and Ito's, which colour-blind readers can tell apart.
 PERCEPTUAL, NO_PERCEPTUAL, NEUTRAL = "#D55E00", "#0072B2", "#767676"
 SERIES = (PERCEPTUAL, "#CC79A7", NO_PERCEPTUAL, NEUTRAL, "#009E73", "#E69F00", "#56B4E9", "#000000")
-NAMED = 6  # points of `two_scores`
-DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":", "--")  # nine: the colours that come again have another sign
+NAMED = 6  # points of `two_scores` that are named
+DASHES = ("-", "--", "-.", ":", "-", "--", "-.", ":", "--")  # nine for eight colours: a repeated colour gets another
 STYLE = {
     "figure.dpi": 110,  # pixels of the page, per inch
-    "savefig.dpi": 220,  # twice as many, for dense screens
+    "savefig.dpi": 220,  # twice as many, for high-resolution screens
     "font.sans-serif": ["DejaVu Sans"],  # matplotlib's own: the same on every machine
     "lines.linewidth": 1.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
     "svg.fonttype": "path",  # looks the same everywhere; text in a picture of a page cannot be selected anyway
-    "svg.hashsalt": "perceptual",  # the same figure, the same file
+    "svg.hashsalt": "perceptual",  # the same figure gives the same file
 }
 
 
 def setup() -> None:
-    """Draw in the book's style; let this notebook show figures in the format that suits them, and methods by title."""
+    """Draw in the book's style; show figures in this notebook in the format that suits them, and methods by title."""
     from IPython import get_ipython
     from IPython.display import Markdown
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     sns.set_theme(context="paper", style="ticks", rc=STYLE)
-    set_matplotlib_formats()  # none of the inline backend's own, so that each figure is stored once
-    plt.uninstall_repl_displayhook()  # or each is drawn once more, for nobody: the backend shows it all the same
+    set_matplotlib_formats()  # none of the inline backend's own formats, so that each figure is stored once
+    plt.uninstall_repl_displayhook()  # else each figure is drawn twice; the backend shows it without the hook, too
     shown = get_ipython().display_formatter
     shown.mimebundle_formatter.for_type(Figure, figure_data)
     shown.formatters["text/markdown"].for_type(Markdown, lambda markdown: in_print(markdown.data))
@@ -58,20 +58,20 @@ def setup() -> None:
 
 
 def in_print(text: str) -> str:
-    """A text as readers see it: each method by its title, but in code by its name."""
+    """The text with each method's name replaced by its title, except in code."""
     words = rf"(?s)```.*?```|`[^`]*`|\b(?:{'|'.join(METHODS)})\b"
     return re.sub(words, lambda found: METHODS[found[0]].title if found[0] in METHODS else found[0], text)
 
 
 def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
-    """What a page stores of a figure: SVG of a drawing, JPEG of pictures, which would be heavier as SVG or PNG.
+    """A figure as a page stores it: drawings as SVG, pictures as JPEG, because they would be larger as SVG or PNG.
 
-    As IPython wants it: the data (JPEG in base 64) and the size in pixels of the page, each by mime type.
+    Returns what IPython expects: the data (JPEG in base 64) and the size in pixels of the page, each by MIME type.
     """
     for text in figure.findobj(Text):
         text.set_text(in_print(text.get_text()))
-    figure.draw_without_rendering()  # places everything, which tells where the figure ends
-    figure.set_layout_engine(None)  # else writing it would place everything anew, or draw it once more to see
+    figure.draw_without_rendering()  # computes the layout, which `get_tightbbox` needs
+    figure.set_layout_engine(None)  # else saving would compute the layout again
     box = figure.get_tightbbox().padded(0.1)  # inches
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
     file = BytesIO()
@@ -84,9 +84,9 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
 
 
 def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Quantities over the steps of the optimization: one panel for each, one curve a method.
+    """Quantities over the steps of the optimization: one panel for each, with one curve for each method.
 
-    Panel title -> method -> values (steps + 1, images); images are drawn thin, their mean thick.
+    Panel title -> method -> values (steps + 1, images); images are thin lines, their mean is a thick one.
     """
     figure, panels = plt.subplots(1, len(curves), figsize=(3.3 * len(curves), 2.8), squeeze=False, layout="constrained")
     for axes, (title, methods) in zip(panels.flat, curves.items(), strict=True):
@@ -101,7 +101,7 @@ def traces(curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def growth(changes: Mapping[str, np.ndarray], held: int | None = None) -> Figure:
     """Relative change of each activation: name -> (layers, images), drawn as the images' median and quartiles.
 
-    What the perceptual term holds is shaded, up to the activation `held`.
+    The activations that the perceptual term holds, up to the index `held`, are shaded.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
     if held is not None:
@@ -114,14 +114,14 @@ def growth(changes: Mapping[str, np.ndarray], held: int | None = None) -> Figure
 
 
 def _long_form(curves: Mapping[str, np.ndarray], colours: tuple[str, ...]) -> dict[str, Any]:
-    """Seaborn's arguments for curves (rows, columns) over their rows, with a hue each; images are in the columns."""
+    """Seaborn's arguments for curves: name -> values (rows, images), drawn over their rows in a hue of its own."""
     tables = {name: pd.DataFrame(values).rename_axis("row").reset_index() for name, values in curves.items()}
     data = pd.concat(tables, names=["name"]).reset_index("name").melt(["name", "row"], var_name="column")
     return {"data": data, "x": "row", "y": "value", "hue": "name", "palette": list(colours[: len(curves)])}
 
 
 def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labels: tuple[str, str]) -> Figure:
-    """Share of each map inside the boxes: one point a photograph, ours against the other, and the boxes' area.
+    """Share of two methods' maps that lies inside the boxes: a point for each photograph; marks show the boxes' area.
 
     All are (B,) in [0, 1]; the labels name the first (horizontal) and the second (vertical).
     """
@@ -136,13 +136,13 @@ def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labe
 
 
 Panels = Mapping[str, Mapping[str, tuple[ArrayLike, Estimate]]]
-"""Panel title -> name of a curve -> its places, numbers or names, and its estimate, (K,) each."""
+"""Panel title -> name of a curve -> its x values (K,), numbers or names, and its estimate (K,)."""
 
 
 def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
-    """Curves with their intervals, one panel beside the other (Fig. 6), the same curves in each.
+    """Curves with their intervals in panels side by side (Fig. 6), the same curves in each.
 
-    A curve far above all others is not drawn but named, with its values: beside it they would look alike.
+    A curve far above all others is not drawn but named, with its values: beside it the others would look alike.
     """
     far = _far_above(panels)
     size = 3.0 * len(panels), 2.5 + 0.1 * max(map(len, panels.values()))  # with a legend of two names a row
@@ -152,7 +152,7 @@ def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
             if (title, name) == far:
                 words = f"↑ {name}: {np.min(estimate.value):.2f} to {np.max(estimate.value):.2f}"
                 panel.text(0.5, 1, words, color=colour, ha="center", va="top", transform=panel.transAxes)
-                places, estimate = [], Estimate([], [], [], 0)  # it stands in the legend
+                places, estimate = [], Estimate([], [], [], 0)  # drawn empty, for the legend
             panel.fill_between(places, estimate.low, estimate.high, color=colour, alpha=0.15, linewidth=0)
             panel.plot(places, estimate.value, dash, color=colour, label=name)
             if len(places) and isinstance(places[0], str):
@@ -164,9 +164,9 @@ def bands(panels: Panels, xlabel: str, ylabel: str) -> Figure:
 
 
 def _far_above(panels: Panels) -> tuple[str, str] | None:
-    """The curve, by panel and name, that never comes down to one and a half times the highest of all others.
+    """The (panel, name) of the curve that stays above 1.5 times the maximum of all others, intervals included.
 
-    None where its panel would be left empty.
+    None if there is no such curve, it is alone in its panel, or there is only one panel.
     """
     curves = {(title, name): estimate for title, own in panels.items() for name, (_, estimate) in own.items()}
     high = {key: np.max(estimate.high) for key, estimate in curves.items()}
@@ -178,7 +178,7 @@ def _far_above(panels: Panels) -> tuple[str, str] | None:
 def fits(axes: Mapping[str, ArrayLike]) -> Figure:
     """Seconds (circles) and memory in MB (squares) against what they grow with, and lines of least squares.
 
-    Of each axis (K, 3): its values, seconds, bytes.
+    Name of an axis of growth -> (K, 3): its values, seconds, bytes.
     """
     rows = -(-len(axes) // 3)
     figure, panels = plt.subplots(rows, 3, figsize=(7.8, 2.2 * rows), squeeze=False, layout="constrained")
@@ -200,7 +200,7 @@ def fits(axes: Mapping[str, ArrayLike]) -> Figure:
 def forest(panels: Mapping[str, Mapping[str, Estimate]], xlabel: str, higher_is_better: bool = False) -> Figure:
     """Differences with their intervals, one below the other, on one axis; a panel for each group, by its title.
 
-    One that is better than 0 has the colour of the perceptual method, and one on no `side` of it is grey.
+    A difference on the better side of 0 has the colour of the perceptual method; it is grey if its `side` is 0.
     """
     below, above = (NO_PERCEPTUAL, PERCEPTUAL) if higher_is_better else (PERCEPTUAL, NO_PERCEPTUAL)
     counts = [len(estimates) for estimates in panels.values()]
@@ -219,10 +219,10 @@ def forest(panels: Mapping[str, Mapping[str, Estimate]], xlabel: str, higher_is_
 
 
 def dots(panels: Mapping[str, tuple[pd.Series, pd.Series]]) -> Figure:
-    """A table of the paper as a picture: our numbers with their intervals, and joined to them the paper's, hollow.
+    """A table of the paper as a picture: our numbers with their intervals, joined to the paper's (hollow circles).
 
-    Panel title -> by method, or "method, how it was used", our estimates and the paper's numbers, missing ones None or
-    nan.
+    Panel title -> our estimates and the paper's numbers, both by "method" or "method, how it was used"; missing ones
+    are None or nan.
     """
     size = 4.6, sum(0.16 * len(ours) + 0.7 for ours, _ in panels.values())  # can be read on a phone
     figure, axes = plt.subplots(len(panels), 1, figsize=size, squeeze=False, layout="constrained")
@@ -241,10 +241,10 @@ def dots(panels: Mapping[str, tuple[pd.Series, pd.Series]]) -> Figure:
 
 
 def heat_maps(panels: Mapping[str, pd.DataFrame], label: str, lower_is_better: bool = False) -> Figure:
-    """Fig. 5: a number for every range of layers, from the first (down) to the last held (across); yellow is better.
+    """Fig. 5: a number for every range of layers, by the first held (down) and the last (across); yellow is better.
 
-    Panel title -> numbers by first layer (index) and last layer (columns), nan where there is no range. From 0 to -1
-    is no layer: what the paper has in the corner.
+    Panel title -> numbers by first layer (index) and last layer (columns), nan where there is no range. First 0 and
+    last -1 stands for no layer, which the paper shows in the corner.
     """
     shape = -(-len(panels) // 2), min(2, len(panels))
     size = (3.6 * shape[1] + 0.6, 3.2 * shape[0])
@@ -255,7 +255,7 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str, lower_is_better: b
         colours = {"cmap": "cividis_r" if lower_is_better else "cividis", "vmin": low, "vmax": high, "cbar": False}
         sns.heatmap(numbers, annot=len(numbers) <= 8, fmt=".2f", square=True, ax=panel, **colours)
         panel.set(title=title, xlabel="last layer held" + " (–: none)" * ("–" in numbers), ylabel="first layer held")
-        for text in panel.texts:  # seaborn writes in white on middling colours, too
+        for text in panel.texts:  # seaborn also writes in white on colours of medium brightness
             is_high = float(text.get_text()) > (low + high) / 2
             text.set_color("black" if is_high != lower_is_better else "white")
         panel.tick_params(length=0)
@@ -265,11 +265,11 @@ def heat_maps(panels: Mapping[str, pd.DataFrame], label: str, lower_is_better: b
 
 
 def two_scores(table: pd.DataFrame, xlabel: str, ylabel: str) -> Figure:
-    """Two estimates of each method and sigma, the columns of the table: the first across, the second up.
+    """Two estimates of each method and sigma, the table's columns: the first on the x axis, the second on the y axis.
 
-    The blurs of one method are joined. Named, at the side from the highest point to the lowest, are six: ours at the
-    least and the largest blur, and of the others those that are first in one of the two (least across, highest up). A
-    row without estimates is left out.
+    The points of one method are joined. Six points are named at the side, in the order of their heights: ours at the
+    least and the largest blur, then the others that rank best in one of the two estimates (the least x, the largest y).
+    A row without estimates is left out.
     """
     rows = table.set_axis(["across", "up"], axis=1).dropna()
     values = rows.map(lambda estimate: estimate.value)

@@ -1,7 +1,7 @@
 """A process that has imported the packages of every notebook, and forks kernels: else each kernel takes six seconds.
 
-`kernels.py` runs this file as a script, and talks to it on a socket, whose number it gets. Nothing of this library is
-imported: a kernel finds the clone's own.
+`kernels.py` runs this file as a script, passes it the number of a socket, and talks to it there. The process imports
+nothing of this library: a kernel then finds the clone's own.
 """
 
 import gc
@@ -18,16 +18,16 @@ PACKAGES = """
     ipykernel.kernelapp anywidget torch torchvision timm pandas pyarrow.parquet scipy.stats seaborn pydantic
     huggingface_hub
 """.split()
-"""None asks for a GPU when it is imported: CUDA cannot be used in a fork of a process that did."""
+"""None of them initializes CUDA on import: a fork of a process that did could not use it."""
 
 
 def fork_kernels(build: socket.socket) -> None:
-    """Fork a kernel for each message of the build, until that is no more."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for the end of one
+    """Fork a kernel for each message of the build, until the build closes the socket."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing here waits for kernels that end
     while True:
         told, channels, *_ = socket.recv_fds(build, 1 << 20, 1, socket.MSG_CMSG_CLOEXEC)
         if not told:
-            return  # kernels end when they see that this process is none either
+            return  # kernels see that this process, their parent, has ended, and end, too
         if not os.fork():
             build.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -36,7 +36,7 @@ def fork_kernels(build: socket.socket) -> None:
 
 
 def become_kernel(channel: int, arguments: list[str], cwd: str, env: dict[str, str], log: str) -> None:
-    """Run `ipykernel_launcher` as a process of its own would. The channel gets its number, and closes when it ends."""
+    """Run `ipykernel_launcher` as in a new process. Its id is written to the channel, which closes when it ends."""
     os.setpgid(0, 0)
     os.write(channel, b"%d" % os.getpid())
     with open(log, "a") as file:
@@ -50,12 +50,12 @@ def become_kernel(channel: int, arguments: list[str], cwd: str, env: dict[str, s
 
 if __name__ == "__main__":
     del sys.path[0]  # the folder of this file
-    # Read on import: what a kernel ends with, and where it draws.
+    # Read on import: the process with which a kernel ends, and the backend for figures.
     os.environ["JPY_PARENT_PID"] = str(os.getpid())
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    gc.disable()  # a fifth of the time of imports would be spent looking for garbage
+    gc.disable()  # garbage collection would take a fifth of the time of the imports
     for name in PACKAGES:
-        with suppress(Exception):  # whatever a package raises: the notebook says so
+        with suppress(Exception):  # whatever a package raises, the notebook raises again and shows
             import_module(name)
     gc.freeze()
     gc.enable()

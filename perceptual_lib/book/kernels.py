@@ -1,4 +1,4 @@
-"""The kernels of a build: on Linux, forks of one process that has imported their packages (`forks.py`)."""
+"""The kernels for a build's notebooks: on Linux, forks of a process that has imported their packages (`forks.py`)."""
 
 import json
 import os
@@ -22,33 +22,33 @@ from perceptual_lib.core.errors import InputError
 
 
 class Kernels(ExitStack):
-    """Of a clone's notebooks, which share the cores with what runs beside them. On exit their forking process ends."""
+    """Kernels for a clone's notebooks, on half of the cores: games run beside them. On exit, the forks' parent ends."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
         threads = max(1, (os.cpu_count() or 1) // 2)
-        memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}  # as `Worker` tells glibc
+        memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}  # the settings of `Worker`
         self.environment = {"OMP_NUM_THREADS": str(threads)} | memory | environment(root)
         self.lock = Lock()
 
     def manager(self, folder: Path, log: TextIO) -> type[AsyncKernelManager]:
-        """Of a kernel for papermill. What that says of itself (its transport, its shutdown) is not for the terminal."""
+        """A kernel manager for papermill. The kernel's own messages (transport, shutdown) go to the log."""
         kernels = self
 
         class Manager(AsyncKernelManager):
             def start_kernel(self, **options: Any) -> Awaitable[None]:
-                if sys.platform == "linux":  # elsewhere systems' own libraries may not be used in a fork
+                if sys.platform == "linux":  # other systems' own libraries may not be used in a fork
                     self.provisioner = _Forks(kernel_spec=self.kernel_spec, parent=self)
                     self.provisioner.kernels = kernels
-                    # A port of TCP could be another program's by the time that the first fork asks for it. This is the
-                    # name of a socket that needs no file.
+                    # Another program could take a TCP port before the first fork binds it. This is the name of a socket
+                    # that needs no file.
                     self.transport, self.ip = "ipc", f"@kernel-{uuid4()}"
                 return super().start_kernel(stderr=log, env=kernels.environment, cwd=str(folder), **options)
 
         return Manager
 
     def fork(self, told: dict[str, Any]) -> "_Fork":
-        """A kernel that is told its arguments, folder, environment and log."""
+        """Fork a kernel with these arguments, folder, environment and log."""
         ours, its = socket.socketpair(type=socket.SOCK_SEQPACKET)
         with its, self.lock:
             socket.send_fds(self.forks, [json.dumps(told).encode()], [its.fileno()])
@@ -56,19 +56,19 @@ class Kernels(ExitStack):
 
     @cached_property
     def forks(self) -> socket.socket:
-        """Where the process is talked to that forks them: started with the first one."""
+        """The socket of the process that forks kernels; the first kernel starts it."""
         ours, its = socket.socketpair(type=socket.SOCK_SEQPACKET)
         command = [sys.executable, Path(__file__).with_name("forks.py"), str(its.fileno())]
         with its:
             process = subprocess.Popen(
                 command, env=self.environment, stdin=subprocess.DEVNULL, pass_fds=[its.fileno()], start_new_session=True
             )
-        self.enter_context(process)  # waits for its end, of which the next line tells it
+        self.enter_context(process)  # on exit, waits for the process, which ends once the socket below is closed
         return self.enter_context(ours)
 
 
 class _Forks(LocalProvisioner):
-    """Has the kernel forked that jupyter_client would start."""
+    """Forks the kernel that jupyter_client would otherwise start."""
 
     kernels: Kernels
 
@@ -82,7 +82,7 @@ class _Forks(LocalProvisioner):
 
 
 class _Fork:
-    """A kernel, as `subprocess.Popen` would stand for it."""
+    """A forked kernel with the interface of `subprocess.Popen`."""
 
     stdin = stdout = stderr = returncode = None
 
@@ -92,13 +92,13 @@ class _Fork:
         self.channel, self.pid = channel, int(told)
 
     def poll(self) -> int | None:
-        """Not None when it has ended, and with it its end of the channel; nobody asks how."""
+        """None while it runs, 0 once it has ended and so closed the channel: nobody asks for the real exit status."""
         if self.returncode is None and select.select([self.channel], [], [], 0)[0]:
             self.returncode = 0
             self.channel.close()
         return self.returncode
 
-    wait = poll  # it has ended then
+    wait = poll  # called only when it has ended
 
     def send_signal(self, number: int) -> None:
-        """What is left to be done where its process group is no more: nothing."""
+        """Do nothing: jupyter_client calls this only when the kernel's process group is gone."""

@@ -1,6 +1,6 @@
-"""The book as one file: an EPUB of the site's own stage, and a PDF of the EPUB's pages, which Chromium prints.
+"""The book as one file: an EPUB made from the same stage as the site, and a PDF of its pages, printed by Chromium.
 
-Explorers are stills there, and what the site folds is open, but for code, which is left out. Nothing is computed.
+Explorers become stills. What the site folds is shown open, except code, which is left out. Nothing is computed.
 """
 
 import posixpath
@@ -30,7 +30,7 @@ SPHINX = {
     "epub_css_files": ["one_file.css"],
     "epub_exclude_files": ["_static/front.html", "_static/front.md", "_static/paper.css"],
     "epub_identifier": NAME,
-    "epub_uid": NAME,  # EPUB 2 and 3 shall name the same book
+    "epub_uid": NAME,  # the same in the parts for EPUB 2 and 3
     "epub_description": "The reproducible edition of the paper on the perceptual ball.",
     "epub_show_urls": "no",
     "epub_tocdepth": 2,
@@ -38,18 +38,18 @@ SPHINX = {
     "epub_use_index": False,
     "html_domain_indices": False,
 }
-"""What Sphinx is told beside the settings of the site."""
+"""Sphinx's settings in addition to those of the site."""
 
 
 def chromium() -> str | None:
-    """Where a browser is that prints PDFs, if the system has one."""
+    """The path of a browser that prints PDFs, if the system has one."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def bind(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str], strict: bool) -> None:
-    """Make `out/perceptual-ball.epub` and, where Chromium is there, `.pdf` of what `pages.render` makes the site of.
+    """Make `out/perceptual-ball.epub` and, if there is Chromium, `.pdf`; the arguments are those of `pages.render`.
 
-    Raises InputError where Jupyter Book or Chromium cannot.
+    Raises InputError if Jupyter Book or Chromium fails.
     """
     stage, epub, pdf = out / "one-file", out / f"{NAME}.epub", out / f"{NAME}.pdf"
     for previous in (epub, pdf):
@@ -65,7 +65,7 @@ def bind(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str], s
 
 
 def _still(stage: Path) -> None:
-    """Put the pictures of explorers in their place, and the settings of a book where those of the site are."""
+    """Replace explorers by their stills, and the settings of the site by those of a book."""
     path, static = stage / pages.SETTINGS[0], stage / "book" / "_static"
     shutil.rmtree(static / "explorer", ignore_errors=True)
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -95,8 +95,8 @@ def _print(browser: str, epub: Path, pdf: Path) -> None:
     """Join the unpacked pages of an EPUB and print them."""
     joined = epub / "joined.html"
     joined.write_text(_joined(epub), encoding="utf-8")
-    # These are our own pages, without scripts: where containers allow no sandbox, none is needed. A profile of its own,
-    # because a browser that is open keeps the reader's.
+    # Some containers allow no sandbox, and our own pages, which have no scripts, need none. The browser gets a profile
+    # of its own, because one that is already open locks the user's.
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={epub.parent / 'profile'}"]
     command += ["--no-pdf-header-footer", "--generate-pdf-document-outline", f"--print-to-pdf={pdf}"]
     done = subprocess.run([*command, joined.as_uri()], capture_output=True, text=True, check=False)
@@ -105,7 +105,7 @@ def _print(browser: str, epub: Path, pdf: Path) -> None:
 
 
 def _joined(epub: Path) -> str:
-    """All pages as one, in the order of the table of contents, which stands behind the first; links stay within it."""
+    """All pages as one HTML page: the first page, the table of contents, the others in its order. Links stay within."""
     contents = BeautifulSoup((epub / "nav.xhtml").read_text(encoding="utf-8"), "html.parser").nav
     names = dict.fromkeys(urldefrag(link["href"]).url for link in contents("a"))
     sections = []
@@ -120,8 +120,8 @@ def _joined(epub: Path) -> str:
 
 
 def _moved(body: Tag, name: str) -> str:
-    """The body of a page as a part of the joined one: its ids are its own, its links and images found from there."""
-    for element in body.select("[id]:not(svg *)"):  # a drawing speaks of its own by `url(#id)`
+    """The body of a page as a part of the joined one: ids get the page's name, links and images lead from there."""
+    for element in body.select("[id]:not(svg *)"):  # drawings refer to their ids by `url(#id)`
         element["id"] = f"{name}:{element['id']}"
     for attribute in ("href", "src"):
         for element in body.select(f"[{attribute}]"):

@@ -1,4 +1,4 @@
-"""Photos of one's own explained: for each a line of results, and its map over it as a picture."""
+"""Explain one's own photos: a line of results for each, and a picture of its map over it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,12 +25,12 @@ from perceptual_lib.networks.pictures import open_picture
 from perceptual_lib.runs.worker import Worker
 
 Numbers = dict[str, Any]
-"""What was found of a photo, as JSON: classes as {"index", "name"}, probabilities, and what the perturbation did."""
+"""What was found for a photo, as JSON: classes as {"index", "name"}, probabilities, and what the perturbation did."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What `perceptual-ball explain` is asked, in the words of its options; "" for what is left to it."""
+    """The options of `perceptual-ball explain`, as they are written there; "" for the default."""
 
     model: str
     weights: str
@@ -44,13 +44,13 @@ class Asked:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments of `explain`, beside the blur."""
+        """Arguments of `explain`, without the blur."""
         names = [] if self.layers == "none" else [each.strip() for each in self.layers.split(",")]
         return {"layers": names} if self.layers else {}
 
 
 def overlay_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """Where each photo's overlay is written: on none of the photos, and no two on one, whether or not case counts."""
+    """The file of each photo's overlay. None of them is a photo or another overlay, even if case does not count."""
     taken = {str(photo.resolve()).casefold() for photo in photos}
     written = []
     for photo in photos:
@@ -62,8 +62,8 @@ def overlay_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
-    """Explain photos in batches, write their overlays, and say in a line each what was found, or what is wrong with it:
-    one bad photo does not cost the others. Raises InputError where nothing can be explained or written."""
+    """Explain photos in batches, write their overlays, and yield a line for each photo, or the InputError of one that
+    cannot be read: the others are still explained. Raises InputError if nothing can be explained or written."""
     classifier = ready_for(asked).classifier
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterat
 
 
 def ready_for(asked: Asked) -> Worker:
-    """With the network loaded. Raises InputError where method, network or a class that is named does not exist."""
+    """A worker with its network loaded. Raises InputError if there is no such method, network or class."""
     find_method(asked.method)
     worker = Worker({name: getattr(asked, name) for name in ("model", "weights", "device", "precision")})
     for label in filter(None, (asked.target, asked.expected)):
@@ -99,7 +99,7 @@ def ready_for(asked: Asked) -> Worker:
 def explain_batch(
     classifier: Classifier, pictures: Sequence[Image.Image], asked: Asked, title: str
 ) -> list[tuple[np.ndarray, Numbers]]:
-    """The map (H, W) float32 of each picture and its numbers; `title` is that of the bar which shows how far it is."""
+    """The map (H, W) float32 and the numbers of each picture; `title` is that of the progress bar."""
     inputs = classifier.preprocess(pictures)
     target = classifier.class_index(asked.target) if asked.target else None
     with torch.no_grad():
@@ -120,7 +120,7 @@ def explain_batch(
             numbers["becomes"] = _class(classifier, becomes[row])
     else:
         targets = scores.argmax(1) if target is None else torch.full((len(pictures),), target)
-        own = {"sigma": asked.sigma} if find_method(asked.method).ours else {}  # a method that blurs does it itself
+        own = {"sigma": asked.sigma} if find_method(asked.method).ours else {}  # our methods blur their maps themselves
         maps = explain(classifier, inputs, targets, method=asked.method, **asked.settings, **own)
         maps = maps if own else gaussian_blur(maps, asked.sigma)
     probabilities = class_probabilities(classifier, scores, torch.float32)
@@ -138,7 +138,7 @@ def _class(classifier: Classifier, index: torch.Tensor | int) -> dict[str, Any]:
 
 
 def in_words(photo: Path, numbers: Numbers, written: Path) -> str:
-    """The line of a photo."""
+    """The line of results of a photo."""
     words = f"{photo.name}: {numbers['target']['name']} ({numbers['target']['probability']:.1%})"
     if "expected" in numbers:
         if numbers["prediction"] != numbers["target"]:
@@ -153,7 +153,7 @@ def in_words(photo: Path, numbers: Numbers, written: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Context in which a file or folder is made. Raises InputError where it cannot be."""
+    """Context in which a file or folder is written. Raises InputError if it cannot be."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Notebooks on their way to the site: computed, cleaned for readers or replaced by a note, staged for Jupyter Book."""
+"""Take notebooks to the site: run them, clean them for readers or write a note instead, stage them, build the pages."""
 
 import json
 import os
@@ -42,18 +42,18 @@ While a build is at work, load this page again in some minutes.
 ```
 """
 STAND_IN = "https://github.com/perceptual-ball/perceptual-ball"
-"""The repository's address where a clone does not know a better one."""
+"""The repository's address in the sources; staging replaces it by that of the clone's remote."""
 FRONT = {"text/html": "front.html", "text/markdown": "front.md"}
-"""What the front page shows of the cells tagged so, by its kind."""
+"""MIME type of an output of a cell tagged `front-page` -> the file that the front page includes."""
 CHUNK = re.compile(r'(?P<element><script type="text/plain" id="(?P<name>chunk-\w+)".*?</script>)\n', re.S)
-"""An array as an explorer's HTML has it."""
+"""Matches the script element that holds an array in an explorer's HTML."""
 
 
 def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "Kernels", games: float = 0.0) -> None:
     """Run a notebook of a clone; `target`, its computed copy, appears only if every cell ran.
 
-    It gets `parameter` as its `profile`; readers see the profile's name, and below the title how long it took, and
-    before it in seconds the `games` that it plays. Raises what papermill reports of a failure.
+    The notebook runs with `parameter` as its `profile`; the copy shows the profile's name `profile`. A line below its
+    title says how long it took and, before it, the `games` that it plays (seconds). Raises what papermill raises.
     """
     import papermill  # takes a second to import, and is often not needed
 
@@ -77,14 +77,14 @@ def compute(source: Path, target: Path, parameter: str, profile: str, kernels: "
 
 
 def reason(error: Exception) -> str:
-    """The line that says what went wrong, as Python prints it at the end of a traceback."""
+    """The error in one line, as Python prints it at the end of a traceback."""
     name = getattr(error, "ename", type(error).__name__)
     words = str(getattr(error, "evalue", error)).strip()
     return f"{name}: {words.splitlines()[0]}" if words else name
 
 
 def games_of(source: Path) -> list[str]:
-    """The games that a notebook plays, as it calls `play` or makes an experiment."""
+    """The games that a notebook plays, found in its code: it calls `play`, or makes an experiment."""
     code = "".join(cell.source for cell in nbformat.read(source, 4).cells if cell.cell_type == "code")
     calls = re.findall(r'(?s)play\(\s*profile,\s*"\.\."(.*?)\)', code)
     made = [game for game, name in GAMES.items() if f"{name}(profile" in code]
@@ -92,21 +92,21 @@ def games_of(source: Path) -> list[str]:
 
 
 def write_note(source: Path, note: Path, profile: str, message: str | None = None) -> None:
-    """Write the page that stands in for a notebook: its title, and that it failed, by this message, or has not run."""
+    """Write a page in place of a notebook: its title, and that it failed with this message, or has not run (None)."""
     notebook = nbformat.read(source, 4)
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     title = re.search(r"(?m)^# .+", prose)
     why = WAITING if message is None else FAILED
     text = f"{title[0] if title else f'# {source.stem}'}\n\n{why.format(profile=profile, message=message)}"
-    cell = nbformat.v4.new_markdown_cell(text, id="note")  # not a random one: the same failure, the same page
+    cell = nbformat.v4.new_markdown_cell(text, id="note")  # not a random id: the same failure gives the same page
     note.parent.mkdir(parents=True, exist_ok=True)
     half = note.with_suffix(".half")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=notebook.metadata), half)
-    half.replace(note)  # a site may be made of it at this moment
+    half.replace(note)  # at once, because a site may be built from the note at this moment
 
 
 def _clean(notebook: NotebookNode, profile: str, games: float) -> NotebookNode:
-    """The time that it took, as a whole; no injected cell, no progress bars, warnings and paths of this machine."""
+    """Add the running time; remove the injected cell, progress bars, warnings, and paths of this machine."""
     _say_how_long(notebook, profile, games)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in tags(cell)]
     for cell in notebook.cells:
@@ -122,7 +122,7 @@ def _clean(notebook: NotebookNode, profile: str, games: float) -> NotebookNode:
 
 
 def _say_how_long(notebook: NotebookNode, profile: str, games: float) -> None:
-    """A line below the title, for whoever plans a class. What was in the store already took no time."""
+    """Add a line below the title, for whoever plans a class. It does not count what was in the store already."""
     line = f"*This page took {_in_words(notebook.metadata.papermill.duration)} to compute"
     line += f", and its games {_in_words(games)} before it" if games else ""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
@@ -137,21 +137,21 @@ def _in_words(seconds: float) -> str:
 
 
 def tags(cell: NotebookNode) -> list[str]:
-    """Of a cell, such as "parameters"."""
+    """The tags of a cell, such as "parameters"."""
     return cell.metadata.get("tags", [])
 
 
 def environment(root: Path) -> dict[str, str]:
-    """That of a process which imports the library of this clone, wherever another one may be installed."""
+    """Environment variables for a process that imports this clone's library, even if another one is installed."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))}
 
 
 def render(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str], strict: bool) -> None:
-    """Stage a clone's prose and the notebooks as readers see them; Jupyter Book makes `out/html` of it.
+    """Stage a clone's prose and the notebooks as readers see them, and have Jupyter Book build `out/html` from them.
 
-    The front page says which sections are `waiting` to be computed. Where Jupyter Book finds an error, or a warning if
-    `strict`, that is printed, no site is left, and InputError is raised. A site that need not be strict is made of what
-    the one before it has read, but for what has changed.
+    The front page says which sections are `waiting` to be computed. If Jupyter Book finds an error (if `strict`, also a
+    warning), it is printed, no site is left, and InputError is raised. A site that is not `strict` is built
+    incrementally: only what has changed since the one before it is read again.
     """
     stage, html = out / "stage", out / "html"
     shutil.rmtree(html, ignore_errors=True)
@@ -163,15 +163,15 @@ def render(root: Path, out: Path, shown: Sequence[Path], waiting: Sequence[str],
 
 
 def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -> Path:
-    """Run Jupyter Book on a stage, with one of Sphinx's builders: the folder of what that made.
+    """Run Jupyter Book on a stage with one of Sphinx's builders, and return the folder of what it built.
 
-    If `strict` it starts from nothing, and warnings count as errors: these are printed, and InputError is raised.
+    If `strict`, it starts from nothing, and warnings count as errors. Errors are printed, and InputError is raised.
     """
     log.parent.mkdir(exist_ok=True)
     made = stage.with_name("sphinx")
     if strict:
         shutil.rmtree(made, ignore_errors=True)
-    # Half of its time is spent looking for garbage, of which there are 40 MB in the end.
+    # Garbage collection would take half of its time; without it, only 40 MB of garbage pile up.
     code = "import gc; gc.disable(); from jupyter_book.cli.main import main; main()"
     command = [sys.executable, "-c", code, "build", str(stage)]
     command += ["--path-output", str(made), "--builder", "custom", "--custom-builder", builder]
@@ -187,7 +187,7 @@ def run_sphinx(root: Path, stage: Path, log: Path, builder: str, strict: bool) -
 
 
 def fill(stage: Path, root: Path, shown: Sequence[Path], waiting: Sequence[str]) -> None:
-    """Fill a stage anew with what Jupyter Book reads; what is as it was before keeps its time, so is not read again."""
+    """Fill a stage anew with what Jupyter Book reads. Unchanged files keep their time, so that it skips them."""
     before = stage.with_name(f"{stage.name}-before")
     shutil.rmtree(before, ignore_errors=True)
     if stage.exists():
@@ -218,8 +218,8 @@ def _announce(front: Path, waiting: Sequence[str]) -> None:
 
 
 def repository(root: Path) -> str | None:
-    """Where a browser finds the repository that a clone comes from, by its remote; None where it has none."""
-    if not (root / ".git").exists():  # a repository around it is another one
+    """The web address of the repository that a clone comes from, by its remote `origin`; None without a remote."""
+    if not (root / ".git").exists():  # git would answer for a repository around the folder
         return None
     with suppress(OSError):  # no git
         asked = ["git", "-C", str(root), "remote", "get-url", "origin"]
@@ -232,7 +232,7 @@ def repository(root: Path) -> str | None:
 
 
 def _address(stage: Path, repository: str | None) -> None:
-    """Tell staged pages and Jupyter Book where the repository is; only to GitHub there are buttons that lead."""
+    """Write the repository's address into staged pages and settings. Pages have buttons only for one on GitHub."""
     path = stage / SETTINGS[0]
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     if repository is not None and repository.startswith("https://github.com/"):
@@ -247,11 +247,11 @@ def _address(stage: Path, repository: str | None) -> None:
 
 
 def stage_page(page: Path, staged: Path, static: Path) -> None:
-    """Copy a computed notebook, what it found first, but for what becomes files of the site.
+    """Copy a computed notebook with its findings first, and move the data of its explorers into files of the site.
 
-    Each array of its explorers becomes a script `explorer/NAME.js`: a reader fetches what is looked at, and no more.
-    Scripts, because `file://` forbids to fetch data. The HTML or the Markdown of a cell tagged `front-page` takes the
-    place of the front page's figure or headline, which say that there is none.
+    Each array of its explorers becomes a script `explorer/NAME.js`, so that a reader fetches only what is looked at.
+    It is a script because pages on `file://` may not fetch data. The HTML or Markdown of a cell tagged `front-page`
+    replaces the front page's figure or headline, whose placeholders say that there is none.
     """
     notebook = nbformat.read(page, 4)
     outputs = [(cell, output.get("data", {})) for cell in notebook.cells for output in cell.get("outputs", [])]
@@ -270,9 +270,9 @@ def stage_page(page: Path, staged: Path, static: Path) -> None:
 
 
 def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:
-    """The cells tagged `findings` and the outputs of one tagged `main-figure` stand above what one will learn.
+    """Move the cells tagged `findings` and the output of the one tagged `main-figure` above "You will learn".
 
-    A section computes them last; whoever has ten minutes reads no further.
+    A section computes them last, but a reader with ten minutes reads no further than the top.
     """
     found = [cell for cell in cells if "findings" in tags(cell)]
     figures = [
@@ -288,13 +288,13 @@ def _findings_first(cells: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def _folded(cell: NotebookNode) -> NotebookNode:
-    """The cell of a figure that stands at the top, where it was made: to be opened."""
+    """The cell that made the figure at the top, collapsed in its own place."""
     shown = {"code_prompt_show": "Show the figure at the top again, and its code"}
     about = {"tags": ["hide-cell"], "mystnb": cell.metadata.get("mystnb", {}) | shown}
     return nbformat.from_dict(cell | {"metadata": cell.metadata | about})
 
 
 def _complaints(log: str) -> list[str]:
-    """The lines of Sphinx's log that tell what is wrong, or its end where none does."""
+    """The lines of Sphinx's log that say what is wrong, or its last 15 lines if none does."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in log.splitlines()]
     return [line for line in lines if re.search(r"WARNING|ERROR|CRITICAL|Error:", line)] or lines[-15:]

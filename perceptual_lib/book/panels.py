@@ -51,9 +51,9 @@ def image_grid(rows: Sequence[Sequence[ArrayLike]], titles: Sequence[str], row_t
 
 
 def places_of_panels(figure: Figure, box: Bbox) -> list[list[float]]:
-    """In percent of the box that is written of a figure: left, top, right and bottom of each picture.
+    """Left, top, right and bottom of each picture in a figure, in percent of the `box` that is saved.
 
-    On a dark page they stay as they are, and what stands around them is turned over.
+    On a dark page the colours around the pictures are inverted, and theirs are not.
     """
     inches = figure.dpi_scale_trans.inverted()
     places = []
@@ -67,7 +67,7 @@ def places_of_panels(figure: Figure, box: Bbox) -> list[list[float]]:
 
 
 Steps = Mapping[str, tuple[ArrayLike | None, Box | None]]
-"""By title a map, a mask (H, W) bool of what is kept or None for the picture itself, and the box found or None."""
+"""Title -> a map, a mask (H, W) bool of what is kept, or None for the picture itself; and the box found, or None."""
 
 
 def threshold_steps(rows: Sequence[tuple[ArrayLike, Steps, Sequence[Box]]], titles: Sequence[str] = ()) -> Figure:
@@ -83,7 +83,7 @@ def threshold_steps(rows: Sequence[tuple[ArrayLike, Steps, Sequence[Box]]], titl
 
 
 def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Sequence[str]) -> Figure:
-    """Fig. 1: original, size of the perturbation, dominant component and its box; one row a picture.
+    """Fig. 1: original, size of the perturbation, dominant component and its box; one row for each picture.
 
     The component is cut at `alpha`, a share of the map's range; `titles` are those of the rows.
     """
@@ -94,7 +94,7 @@ def localization(pictures: ArrayLike, maps: ArrayLike, alpha: float, titles: Seq
 
 
 def _kept(picture: np.ndarray, image: ArrayLike | None) -> np.ndarray:
-    """An image of a step: None stands for the picture, a mask for the picture, dark where it is not kept."""
+    """What a panel shows: for None the picture, for a mask the picture darkened outside it, for a map the map."""
     image = picture if image is None else np.asarray(image)
     return picture * np.where(image, 1.0, 0.25)[..., None] if image.dtype == bool else image
 
@@ -108,21 +108,21 @@ def comparison(
 ) -> Figure:
     """Fig. 4 and S1: each picture with its boxes, then its maps in columns; `across` pictures in a row.
 
-    shares: (pictures, columns) in [0, 1], drawn as bars at the foot of the maps.
+    `shares` (pictures, columns) in [0, 1] are drawn as bars at the foot of the maps.
     """
     panels = [[picture, *(maps[index] for maps in columns.values())] for index, picture in enumerate(pictures)]
     blank = [np.ones((1, 1, 3))] * (1 + len(columns))
     panels += [blank] * (-len(panels) % across)
     rows = [sum(panels[start : start + across], []) for start in range(0, len(panels), across)]
     figure = image_grid(rows, ["original", *columns] * across)
-    for panel in figure.axes[len(pictures) * (1 + len(columns)) :]:  # nothing of the page's colour is a picture
+    for panel in figure.axes[len(pictures) * (1 + len(columns)) :]:  # empty panels, which only kept their place
         panel.images[0].remove()
     for own, (first, *others) in zip(boxes, np.array(figure.axes).reshape(len(panels), -1), strict=False):
         _draw_boxes(first, own, TRUE_BOX)
         for panel in others:
             _draw_boxes(panel, own, TRUE_BOX, linewidth=0.6)  # not to hide the maps
     if shares is not None:
-        of_panels = chain(*((None, *own) for own in np.asarray(shares).tolist()))  # a picture has none
+        of_panels = chain(*((None, *own) for own in np.asarray(shares).tolist()))  # a picture has no share
         for panel, share in zip(figure.axes, of_panels, strict=False):
             for length, colour in ((1.0, "#d0d0d0"), (share, "black")) if share is not None else ():
                 place = {"transform": panel.transAxes, "clip_on": False}
@@ -135,7 +135,7 @@ def pointing(
 ) -> Figure:
     """The pointing game on one scene: for each question the map over the picture, its maximum, and the true boxes.
 
-    The maps (Q, h, w) are drawn at the picture's size, to which the points (Q, 2), columns and rows, and boxes belong.
+    The maps (Q, h, w) are drawn at the picture's size. Points (Q, 2), columns and rows, and boxes are in its pixels.
     """
     scene = Image.fromarray(np.uint8(255 * np.asarray(picture)))
     figure = image_grid([[np.asarray(overlay(scene, np.asarray(each))) for each in maps]], titles)
@@ -147,6 +147,6 @@ def pointing(
 
 
 def _draw_boxes(axes: plt.Axes, boxes: Iterable[Box], colour: str, linewidth: float = 1.6) -> None:
-    for left, top, right, bottom in boxes:  # inclusive pixels, whose middles have whole coordinates
+    for left, top, right, bottom in boxes:  # inclusive pixels, whose centres have whole coordinates
         size = right - left + 1, bottom - top + 1
         axes.add_patch(Rectangle((left - 0.5, top - 0.5), *size, fill=False, edgecolor=colour, linewidth=linewidth))

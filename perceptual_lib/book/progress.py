@@ -1,4 +1,4 @@
-"""What a build of the book says of its steps in the terminal."""
+"""The progress of a build of the book in the terminal."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 
 class Progress(ZeroReporter):
-    """A line where a step begins, with how long it took last time, and one where it ends: how long, or why not."""
+    """Prints a line when a step begins, with its last duration, and one when it ends: its duration, or its error."""
 
     def __init__(self, out: Path, steps: int):
         super().__init__(sys.stdout, {})
@@ -20,7 +20,7 @@ class Progress(ZeroReporter):
         self.started: dict[str, float] = {}
         self.file = out / "durations.json"
         self.durations: dict[str, float] = {}
-        with suppress(OSError, ValueError):  # a convenience: none, or cut short, is as good as the first time
+        with suppress(OSError, ValueError):  # only a convenience: a missing or damaged file is no error
             self.durations = json.loads(self.file.read_text())
 
     def _begin(self, task: Any, more: str) -> None:

@@ -1,6 +1,6 @@
-"""From what `make bench` measured to the table of speeds, the lines of growth and what a large study would take.
+"""The table of speeds, the lines of growth and the time of a large study, from what `make bench` measured.
 
-Its file is pytest-benchmark's JSON; what is read of a row is its `extra_info` (benchmarks/contest.py).
+`make bench` writes pytest-benchmark's JSON; only the `extra_info` of its rows is read (benchmarks/contest.py).
 """
 
 import json
@@ -20,7 +20,7 @@ from perceptual_lib.evaluation.tables import format_cell
 
 @dataclass(frozen=True)
 class SpeedRun:
-    """One run of the benchmark: what each row says of itself, where it was measured and, in words, when."""
+    """One run of the benchmark: the `extra_info` of each row, the machine and, in words, the date."""
 
     rows: list[dict[str, Any]]
     machine: dict[str, Any]
@@ -42,9 +42,8 @@ class SpeedRun:
 
 
 def load_speed(path: str | PathLike) -> SpeedRun:
-    """What `make bench` wrote: a file, or a folder of them from one machine, whose later rows replace the earlier.
-
-    Raises InputError: no such file, another kind of file, several machines.
+    """Load what `make bench` wrote: a file, or a folder of files from one machine, where later files replace the rows
+    of earlier ones. Raises InputError for a file that is missing or of another kind, and for several machines.
     """
     path = Path(path)
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -53,7 +52,7 @@ def load_speed(path: str | PathLike) -> SpeedRun:
         for file in files:
             content = json.loads(file.read_text(encoding="utf-8"))
             found = [each["extra_info"] for each in content["benchmarks"]]
-            rows |= {row["row"]: row for row in found if "row" in row}  # one that was broken off has none
+            rows |= {row["row"]: row for row in found if "row" in row}  # an interrupted benchmark has no name
             machines.append(content["machine_info"]["speed"])
             made.append(content["datetime"][:10])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -66,9 +65,9 @@ def load_speed(path: str | PathLike) -> SpeedRun:
 def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """A line for each comparison of each contest.
 
-    Columns: row; work, what was done; unit; seconds of ours for one; measure, what ratio is of; ratio; goal, what it
-    was to reach, and whether its median did; agreement of the results. Estimates are the median over the rounds, with
-    the least and the greatest; a ratio is taken within each round.
+    Columns: row; work, what was done; unit of the work; seconds that ours takes for one unit; measure, what the ratio
+    compares; ratio; goal of the ratio; reached, whether its median does; agreement of the results. Estimates are
+    medians over the rounds, with the least and the greatest; a ratio is taken within each round.
     """
     lines = []
     for row in sorted(rows, key=lambda row: row["row"]):
@@ -82,7 +81,7 @@ def speed_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _ratios(row: Mapping[str, Any]) -> Iterator[tuple[str, Estimate, float | None, bool]]:
-    """Of a row: what each ratio is of, the ratio, its goal, and whether that is the least that it should be."""
+    """For each ratio of a row: what it compares, the ratio, its goal, and whether the goal is a lower bound."""
     limits = row.get("limits", {})
     if "growth" in row:
         yield "times as much", over_rounds([row["growth"]]), limits["growth"], False
@@ -110,10 +109,10 @@ def format_speed(table: pd.DataFrame) -> str:
 
 
 def growth_table(run: SpeedRun) -> pd.DataFrame:
-    """For each axis of growth the lines of least squares through the seconds and the MB that were measured.
+    """For each axis of growth, the lines of least squares through the measured seconds and MB.
 
-    Columns: axis; values, from which to which; n; what; at_zero and per_unit of the axis; worst, the largest distance
-    of a point from its line as a share of the largest value.
+    Columns: axis; values, their range; n; what, seconds or MB; at_zero and per_unit, intercept and slope of the line;
+    worst, the largest distance of a point from its line as a share of the largest value.
     """
     lines = []
     for row in run.rows:
@@ -129,10 +128,10 @@ def growth_table(run: SpeedRun) -> pd.DataFrame:
 def study_hours(
     run: SpeedRun, images: int, ranges: int, evaluations: int, workers: int, gpu_row: str = "2b"
 ) -> float | None:
-    """Hours that explaining images with ranges of layers held takes on so many workers like those measured.
+    """Hours to explain images with ranges of layers held, on so many workers like those measured.
 
-    A worker is a GPU where the run had one, with the median of `gpu_row`. Elsewhere it is one of two workers of Ray,
-    each on one thread, so that what they take from each other is in it. None where the row was not measured.
+    If the run had a GPU, a worker is a GPU, at the median speed of `gpu_row`. Else it is one of two workers of Ray on
+    one thread each, so that their competition for the machine is counted. None if the row was not measured.
     """
     row = run.row(gpu_row if run.machine["gpu"] else "workers")
     if row is None:

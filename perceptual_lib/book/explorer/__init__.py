@@ -1,4 +1,4 @@
-"""Explorers: the book's figures to play with, and the same for one's own photographs and networks, in Jupyter."""
+"""Explorers: the book's interactive figures, and the same for one's own photographs and networks in Jupyter."""
 
 from perceptual_lib.book.explorer.cascade import CascadePlayer
 from perceptual_lib.book.explorer.games import InsertionDeletionPlayer

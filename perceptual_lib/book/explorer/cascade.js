@@ -36,7 +36,7 @@ function render(view) {
     tell(now);
   };
 
-  /** Numbers and curves. */
+  /** Show the numbers and curves. */
   const tell = ({ photograph, method, stage }) => {
     const { correlation, ssim } = about.measures[photograph][method];
     const all = about.means[method];

@@ -16,12 +16,12 @@ from perceptual_lib.networks.classifier import Classifier
 
 
 class CascadePlayer(Player):
-    """The sanity check (Sec. 4.5): maps while the network forgets, layer after layer, with the first random seed.
+    """The sanity check (Sec. 4.5): maps while the network forgets layer after layer, with the first random seed.
 
-    The mean correlation that is drawn is that of another `run`, such as a published one; by default the experiment's.
-    Of another network's stages there is nothing to draw. To choose from are the first photographs that every method
-    explained; without one, InputError is raised. What is chosen are `method`, and as `stage` how many layers are
-    forgotten.
+    The mean correlation in the chart is that of another `run`, such as a published one; by default the experiment's.
+    It is left out if the run has other stages, as with another network. The player offers the first photographs that
+    every method explained; if there is none, it raises InputError. The reader chooses the `method` and the `stage`, how
+    many layers are forgotten.
     """
 
     _esm = module("cascade")

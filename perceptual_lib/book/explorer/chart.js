@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 
-/** Two curves that are compared, ours first; dashes are a second sign beside the colours. */
+/** The styles of two curves that are compared, ours first; they differ in dashes as well as in colour. */
 export const COMPARED = [{ colour: "var(--ours)" }, { colour: "var(--other)", dashes: "6 3" }];
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN] = [460, 220, 60, 40, 12];
@@ -59,7 +59,7 @@ export function chart(curves, { title, x, y, low, high, level, steps, mark }) {
   return element("svg", about, ...parts);
 }
 
-/** Multiples of 1, 2 or 5 and a power of ten, five or fewer steps of them, around what is between low and high. */
+/** Ticks that enclose low and high, five steps or fewer: multiples of 1, 2 or 5 times a power of ten. */
 function roundTicks(low, high) {
   const least = (high - low || 1) / 4;
   const power = 10 ** Math.floor(Math.log10(least));
@@ -68,7 +68,7 @@ function roundTicks(low, high) {
   return Array.from({ length: Math.ceil(high / step - 1e-9) - first + 1 }, (_, index) => (first + index) * step);
 }
 
-/** The sign of a curve, beside its name. */
+/** A sample of a curve's line, to stand beside its name. */
 export function swatch({ colour, dashes }) {
   const line = { x1: 0, x2: 26, y1: 5, y2: 5, stroke: colour, "stroke-width": 3, "stroke-dasharray": dashes };
   return element("svg", { class: "swatch", width: 26, height: 10, "aria-hidden": "true" }, element("line", line));

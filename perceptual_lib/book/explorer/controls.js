@@ -6,7 +6,7 @@ import { mean, threshold } from "./numerics.js";
 import { nearestRange, parsedRange, rangeHandles, rangeTriangle } from "./ranges.js";
 import { onGrid, put } from "./state.js";
 
-/** What is kept, by strategy. */
+/** Strategy -> what a level alpha keeps, in words. */
 const KEPT = {
   value: (alpha) => `> ${alpha.toFixed(2)}`,
   percent: (alpha) => `largest ${Math.round(100 * alpha)} %`,
@@ -21,14 +21,14 @@ const AIMS = [
   { value: "towards", text: "reaches this class" },
 ];
 
-/** What else is tried, beside layers. */
+/** Settings that may be tried beside the layers, with their labels. */
 const SETTINGS = { layer_weight: "Weight λ′", margin_target: "Target T" };
 
 /**
- * @param {() => object} state what is chosen: see layers.js.
+ * @param {() => object} state gives the choices: see layers.js.
  * @param {object} own range of the profile.
- * @param {(maps: string, live: boolean) => object[] | null} ranges that there are maps of, whose keys begin so; null for all.
- * @param {() => object | null} shown the map that is shown.
+ * @param {(maps: string, live: boolean) => object[] | null} ranges with maps, by the start of their keys; null for all.
+ * @param {() => object | null} shown gives the map that is shown.
  */
 export function controlsOf(model, state, own, ranges, shown) {
   const about = model.get("about");
@@ -38,7 +38,7 @@ export function controlsOf(model, state, own, ranges, shown) {
     return { name, values, ...slider(SETTINGS[name], [0, values.length - 1, 1], (index) => values[index], moved) };
   });
   const set = (trait) => (value) => put(model, trait, value);
-  let before = ""; // the layers, when none was held
+  let before = ""; // the trait `layers` when no layer was held the last time
   const hold = (layers) => {
     if (!layers) {
       model.set("layers", before);
@@ -52,7 +52,7 @@ export function controlsOf(model, state, own, ranges, shown) {
   };
   const setLayers = (first, last, moved) => {
     const known = ranges(state().maps, state().live);
-    const weight = { first: 1, last: 1, [moved]: 1000 }; // the one that was moved counts first, and pushes the other
+    const weight = { first: 1, last: 1, [moved]: 1000 }; // the end that was moved counts most, and pushes the other
     const free = moved === "first" ? `${first}-${Math.max(first, last)}` : `${Math.min(first, last)}-${last}`;
     hold(known ? nearestRange(known, first, last, weight).layers : free);
   };
@@ -63,13 +63,13 @@ export function controlsOf(model, state, own, ranges, shown) {
   };
   const named = (name) => ({ value: name, text: name });
   const setPhotograph = (name) => {
-    model.set("target", ""); // what another picture shows
+    model.set("target", ""); // the new photograph's own class
     model.set("aim", "away");
     put(model, "photograph", name);
   };
   const setAim = (aim) => {
     const [likeliest, second] = state().photograph.classes.map(([index]) => `${index}`);
-    if (aim === "towards" && state().target === likeliest) model.set("target", second); // what it is not already
+    if (aim === "towards" && state().target === likeliest) model.set("target", second); // one not reached yet
     put(model, "aim", aim);
   };
   const controls = {
@@ -88,7 +88,7 @@ export function controlsOf(model, state, own, ranges, shown) {
   const held = element("div", { class: "held" }, ...settings.map(({ root }) => root), triangle?.root);
   const strip = thumbnails(setPhotograph);
 
-  let filled = null; // the photograph whose classes and methods there are to choose from
+  let filled = null; // the photograph whose classes and methods are offered
 
   const setAll = (now) => {
     if (filled !== now.photograph) {
@@ -103,7 +103,7 @@ export function controlsOf(model, state, own, ranges, shown) {
     for (const [trait, { set }] of Object.entries(controls)) set(names[trait] ?? now[trait]);
     strip.set(names.photograph);
     const holds = now.method.layered || now.method.name === RELEASED;
-    for (const root of [held, handles.root]) root.style.visibility = holds ? "" : "hidden"; // their place is kept
+    for (const root of [held, handles.root]) root.style.visibility = holds ? "" : "hidden"; // they keep their place
     if (!holds) return;
     handles.set(parsedRange(now.layers), now.photograph.own);
     for (const { name, values, set } of settings) set(values.indexOf(now.tried[name]));
@@ -117,7 +117,7 @@ export function controlsOf(model, state, own, ranges, shown) {
   return { ...controls, handles: handles.root, held, strip: strip.root, set: setAll, fill };
 }
 
-/** Photographs as small pictures, where there are more than a few to choose from. */
+/** Photographs as small pictures to choose from, if there are more than two. */
 function thumbnails(choose) {
   const root = element("div", { class: "strip", role: "group", "aria-label": "Photographs" });
   const buttons = new Map();
@@ -133,14 +133,14 @@ function thumbnails(choose) {
   return { root, fill, set };
 }
 
-/** The paper's come first. */
+/** Options for the methods; the paper's come first. */
 function methodOptions(methods) {
   const group = ({ ours }) => (ours ? "The paper's" : "Others");
   const options = methods.map((each) => ({ value: each.name, text: each.title, group: group(each) }));
   return options.sort((one, other) => other.group.localeCompare(one.group));
 }
 
-/** The most probable classes, and all. */
+/** Options for the class: the most probable ones, then all others. */
 function classOptions(names, { classes }) {
   const likely = classes.map(([index, share]) => ({ value: `${index}`, text: `${classOf(names, index)}, ${inPercent(share)}` }));
   const all = names.map((text, index) => ({ value: `${index}`, text })).filter(({ value }) => likely.every((each) => each.value !== value));
@@ -148,16 +148,16 @@ function classOptions(names, { classes }) {
   return [...grouped(likely, "Most probable"), ...grouped(all, "All others")];
 }
 
-/** As `Classifier.class_name` has it. */
+/** The name of a class, as `Classifier.class_name` gives it. */
 export const classOf = (names, index) => names[index] ?? `class ${index}`;
 
-/** Photographs by their class; with their names where a class comes twice. */
+/** Options for the photographs: their classes, with the photograph's name where a class comes twice. */
 function photographOptions(photographs) {
   const often = (title) => photographs.filter((each) => each.title === title).length > 1;
   return photographs.map(({ name, title }) => ({ value: name, text: often(title) ? `${title} (${name})` : title }));
 }
 
-/** The threshold of another strategy that cuts a map as nearly as it is cut now. */
+/** The level of another strategy that cuts a map as nearly as possible as it is cut now. */
 function sameCut(blurred, now, strategy, grid) {
   const { level, count } = threshold(blurred, now.strategy, now.alpha);
   const alphas = { value: level, percent: count / blurred.length, mean: level / mean(blurred) };

@@ -1,11 +1,11 @@
-// What a cut keeps of a map, drawn over its photograph, and boxes.
+// Drawings over a photograph: boxes, a map, and what a cut of the map keeps.
 
 import { swatch } from "./chart.js";
 import { COLOURS, paint } from "./drawing.js";
 import { element } from "./elements.js";
 
 /**
- * Boxes over a canvas, in lines as fine as the screen.
+ * A layer of boxes over a canvas, drawn at the resolution of the screen.
  * @returns {(height: number, width: number, boxes: {kind: "true" | "found", box: number[]}[]) => void} shows boxes
  *   [left, top, right, bottom] in inclusive pixels of the canvas.
  */
@@ -22,7 +22,7 @@ export function boxesOver(canvas) {
   };
 }
 
-/** Lines and words of kinds of boxes, for a caption. */
+/** A key for a caption: the line and the words of each kind of box. */
 export function keyOf(kinds) {
   const entries = Object.entries(kinds).map(([kind, words]) => {
     const line = { colour: `var(--box-${kind})`, dashes: kind === "true" ? "5 3" : "" };
@@ -34,7 +34,7 @@ export function keyOf(kinds) {
 const brightness = (pixels, at) => 0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2];
 
 /**
- * A map over its photograph, which is grey so that all colour is the map's: the more salient, the more colour.
+ * Draw a map over its photograph in grey, so that all colour is the map's: the more salient, the more colour.
  * @param {Uint8ClampedArray} pixels red, green, blue and 255 of each.
  */
 export function drawOverlay(canvas, pixels, values, opacity) {
@@ -49,8 +49,8 @@ export function drawOverlay(canvas, pixels, values, opacity) {
 }
 
 /**
- * What a cut keeps of a photograph: its largest component in the photograph's colours, the rest of the cut in grey, and
- * all else dark.
+ * Draw what a cut keeps of a photograph: the largest component in the photograph's colours, the rest of the cut in
+ * grey, and all else dark.
  */
 export function drawCut(canvas, pixels, cut, component) {
   paint(canvas, (data, index) => {

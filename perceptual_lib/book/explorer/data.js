@@ -1,11 +1,11 @@
-// Arrays and pictures of the model, and their pixels.
+// Load arrays and pictures of the model, and read pixels.
 
 const TIMEOUT = 600_000; // a live kernel may compute for minutes
 
 /**
  * An array or a picture of the model, by its key: computed and sent by Python, or read from the static page.
  * @returns {Promise<{shape: number[], low: number, high: number, values: Uint16Array} | HTMLImageElement>}
- *   of a map (H, W) the values of 0 to 65535 and what these two stand for; or a picture.
+ *   a picture; or of a map (H, W) its values from 0 to 65535, and `low` and `high`, for which these two stand.
  */
 export function load(model, key) {
   const kept = (model.loaded ??= new Map());
@@ -18,7 +18,7 @@ export function load(model, key) {
       };
       const listen = (message, buffers) => {
         if (message.key !== key) return;
-        if (!("format" in message || "error" in message)) return wait(); // how far it is
+        if (!("format" in message || "error" in message)) return wait(); // a report of progress
         clearTimeout(timer);
         model.off("msg:custom", listen);
         message.error ? reject(new Error(message.error)) : resolve(decoded(message, buffers[0]));
@@ -28,7 +28,7 @@ export function load(model, key) {
       model.send({ need: key });
     });
     kept.set(key, waiting);
-    waiting.catch(() => kept.delete(key)); // asked again, it is tried again
+    waiting.catch(() => kept.delete(key)); // so that the next request tries again
   }
   return kept.get(key);
 }
@@ -49,7 +49,7 @@ async function decoded(head, buffer) {
 }
 
 /**
- * The pixels of one of the pictures (height, width) that lie row by row in a larger one, `columns` to a row.
+ * The pixels of the picture `index` in a sheet of pictures (height, width), which lie row by row, `columns` to a row.
  * @returns {Uint8ClampedArray} red, green, blue and 255 of each pixel.
  */
 export function pixelsOf(picture, height, width, index = 0, columns = 1) {

@@ -1,4 +1,4 @@
-// Labelled controls, panels, and the line that tells what is going on.
+// Labelled controls, panels, and the status line.
 
 import { oneOf, onGrid } from "./state.js";
 
@@ -21,8 +21,8 @@ let count = 0;
 const fresh = () => `explorer-${Date.now().toString(36)}-${count++}`;
 
 /**
- * A labelled slider that shows its value in words. `set` moves it without calling `changed`, `grid` changes its range
- * [min, max, step], `valid` is the nearest value that it can have.
+ * A labelled slider that shows its value in words. `set` moves it without calling `changed`, `setGrid` changes its
+ * range [min, max, step], `valid` gives the nearest value on `grid`, its first range.
  */
 export function slider(label, grid, words, changed) {
   const id = fresh();
@@ -46,7 +46,7 @@ export function slider(label, grid, words, changed) {
 
 /**
  * A labelled choice. `set` chooses without calling `changed`, `fill` changes its options [{value, text, group}], `valid`
- * is a value where it is one of them, else the first.
+ * gives back a value that is one of them, and the first of them for any other.
  */
 export function choice(label, options, changed) {
   const id = fresh();
@@ -66,7 +66,7 @@ export function choice(label, options, changed) {
   return { root, input, set: (now) => (input.value = now), fill, valid: (value) => oneOf(values, value) };
 }
 
-/** A button that plays a slider from its place to its end; still, one step a press, for readers who want no motion. */
+/** A button that plays a slider to its end. For readers who prefer reduced motion, a press moves it by one step. */
 export function playButton({ input }, milliseconds = 120) {
   let timer = 0;
   const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -96,7 +96,7 @@ export function playButton({ input }, milliseconds = 120) {
   return button;
 }
 
-/** A panel: a canvas of (height, width) pixels with its caption, described in words for those who do not see it. */
+/** A panel: a canvas of (height, width) pixels with a caption. `describe` sets its text for screen readers. */
 export function panel(caption, height, width) {
   const canvas = element("canvas", { height, width, role: "img", "aria-label": caption });
   const text = element("figcaption", {}, caption);
@@ -106,13 +106,13 @@ export function panel(caption, height, width) {
 
 export const inPercent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-/** Where a pointer is, in pixels of a canvas. */
+/** The place [x, y] of a pointer event, in pixels of a canvas. */
 export function placeOn(canvas, { clientX, clientY }) {
   const { left, top, width, height } = canvas.getBoundingClientRect();
   return [((clientX - left) / width) * canvas.width, ((clientY - top) / height) * canvas.height];
 }
 
-/** A line that tells what is going on, read out politely; `say("")` empties it. */
+/** A line about what is going on, which screen readers read out politely; `say("")` empties it. */
 export function statusLine() {
   const root = element("p", { class: "status", role: "status" });
   return { root, say: (words) => (root.textContent = words) };

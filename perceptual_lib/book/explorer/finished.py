@@ -1,4 +1,4 @@
-"""What an explorer shows of finished weak localization: maps by key, the ranges of layers that were tried, errors."""
+"""Data for the explorer of finished weak localization: maps by key, the ranges of layers that were tried, errors."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -22,10 +22,10 @@ from perceptual_lib.photographs.photographs import Photograph
 def maps_by_key(
     experiment: Localization, classifier: Classifier, methods: Collection[str], names: Collection[str]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Maps (H, W) without blur of the table's rows and of the ranges', by key `map/PHOTOGRAPH/METHOD/LAYERS`.
+    """Maps (H, W) without blur of the rows of Table 1 and of ranges of layers, by key `map/PHOTOGRAPH/METHOD/LAYERS`.
 
-    And by the keys of those of ours, of which class the network takes the changed photograph to be. Those of the ranges
-    are of the first few photographs: of a large network there are hundreds of ranges.
+    Also, by the keys of our methods' maps, the class that the network predicts for the changed photograph. Ranges have
+    maps of the first few photographs only, because a large network has hundreds of ranges.
     """
     table = experiment.table
     rows = table[table.role.isin(["table", "range"]) & table.method.isin(methods)]
@@ -34,7 +34,7 @@ def maps_by_key(
     for role, method, settings in rows[["role", "method", "settings"]].drop_duplicates().itertuples(index=False):
         layers = _span(settings, classifier) if holds_layers(method) else ""
         if role == "range" and not layers:
-            continue  # the corner of Fig. 5, which is no range that can be chosen
+            continue  # no layers, the corner of Fig. 5: not a range that can be chosen
         of = few if role == "range" else names
         maps = experiment.maps(method, of, role=role, settings=settings)
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
@@ -46,7 +46,7 @@ def maps_by_key(
 
 
 def costs(methods: Sequence[Mapping[str, Any]], experiment: Experiment) -> dict[str, Any]:
-    """What is told of the methods, with the cost of each with the experiment's settings."""
+    """The entry "methods" of an explorer's `about`, with each method's cost under the experiment's settings."""
     notes = (find_method(each["name"]).cost(**experiment.settings(each["name"])) for each in methods)
     return {"methods": [{**each, "note": note} for each, note in zip(methods, notes, strict=True)]}
 
@@ -54,7 +54,7 @@ def costs(methods: Sequence[Mapping[str, Any]], experiment: Experiment) -> dict[
 def maps_by_settings(
     experiment: Experiment, photographs: Sequence[Photograph], choices: Mapping[str, Sequence[Any]]
 ) -> dict[str, np.ndarray]:
-    """Maps of "perceptual" with every combination of settings, from the experiment's store or computed for it.
+    """Maps of "perceptual" with every combination of settings, from the experiment's store, or computed and stored.
 
     Choices are of layers, layer_weight and margin_target; keys are `map/PHOTOGRAPH/perceptual WEIGHT TARGET/LAYERS`.
     """
@@ -74,13 +74,13 @@ def holds_layers(method: str) -> bool:
 
 
 def _span(settings: str, classifier: Classifier) -> str:
-    """The layers that a row's settings (JSON) hold, as the explorer writes them: "first-last"."""
+    """The layers held by a row's settings (JSON), as the explorer writes them: "first-last"."""
     held = select_layers(json.loads(settings)["layers"], [each.name for each in classifier.activations])
     return f"{held[0]}-{held[-1]}" if held else ""
 
 
 def first_traits(table: pd.DataFrame, classifier: Classifier, scores: Scores | None) -> dict[str, Any]:
-    """What the row "perceptual" of Table 1 holds, and the blur and threshold that its scores choose; what there is."""
+    """The first traits, if known: the layers of Table 1's row "perceptual"; blur and threshold chosen by its scores."""
     traits = {}
     if scores is not None and scores.can_choose:
         blur, threshold = scores.choose()
@@ -93,8 +93,8 @@ def first_traits(table: pd.DataFrame, classifier: Classifier, scores: Scores | N
 def tried_ranges(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The ranges of layers that were tried for "perceptual" and the profile's own, each on the same photographs.
 
-    As `trials` has them, with `layers`, "first-last", and the least error over the thresholds of "value", `error`, and
-    over all, `best`: None where there is none.
+    Columns of `trials`, with `layers`, "first-last"; `error`, the least over the thresholds of "value"; and `best`, the
+    least over all thresholds. None where there is no error.
     """
     rows = table[(table.method == "perceptual") & table.role.isin(["range", "table"])]
     tried = trials(rows, "value").assign(best=trials(rows, "best").error).dropna(subset="first")
@@ -104,7 +104,7 @@ def tried_ranges(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def as_ranges(layers: Sequence[str]) -> list[dict[str, Any]]:
-    """Ranges "first-last" of which no error is known, as `tried_ranges` has them."""
+    """Ranges "first-last" without known errors, in the form of `tried_ranges`."""
     spans = [(each, *map(int, each.split("-"))) for each in layers]
     return [
         {"layers": each, "role": "range", "first": first, "last": last, "error": None} for each, first, last in spans
@@ -112,10 +112,10 @@ def as_ranges(layers: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def table_errors(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
-    """By method n, and by strategy its error with the interval."""
+    """Method -> "n", and for each strategy [error, low, high], the error with its interval."""
     found = {}
     for method, one in scores.items():
-        if one.can_choose and len(one.names) > 1:  # one has no interval
+        if one.can_choose and len(one.names) > 1:  # a single photograph gives no interval
             estimates = {strategy: one.in_sample(strategy) for strategy in ALPHAS}
             found[method] = {"n": estimates["value"].n} | {
                 strategy: [round(float(value), 2) for value in (each.value, each.low, each.high)]

@@ -14,7 +14,7 @@ const RULES = {
 };
 
 /**
- * The picture when the pixels of so many steps have changed.
+ * Draw the picture after `done` steps.
  * @param {{low: number, high: number, values: Uint16Array}} steps at which each pixel changes.
  * @param {Uint8ClampedArray} start, finish: red, green, blue and 255 of each pixel.
  */

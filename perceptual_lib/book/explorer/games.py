@@ -18,11 +18,11 @@ from perceptual_lib.photographs.photographs import Photograph
 class InsertionDeletionPlayer(Player):
     """The insertion and deletion games (Sec. 4.3), two maps side by side, of a finished experiment and its network.
 
-    To choose from are the first of the photographs (None for the experiment's) that every map plays with; without one,
-    InputError is raised. The pictures are made in the browser, from the step at which each pixel changes.
+    It offers the first of the photographs (None for the experiment's) for which all rows have a map; if there is none,
+    it raises InputError. The browser makes the pictures from the step at which each pixel changes.
 
-    What is chosen are the `game`; as `left` and `right` rows of Table 2, such as "perceptual, sigma 5"; and as `step`
-    how many times pixels have changed.
+    The reader chooses the `game`; `left` and `right`, rows of Table 2 such as "perceptual, sigma 5"; and `step`, how
+    many times pixels have changed.
     """
 
     _esm = module("games")
@@ -64,19 +64,19 @@ class InsertionDeletionPlayer(Player):
         super().__init__(shown, classifier, about, arrays, left=left, right=right)
 
     def panels(self) -> list[np.ndarray]:
-        """The photograph, and what both maps leave of it at the step: grey, as in deletion."""
+        """The photograph, and what deletion by either map leaves of it at the step, the rest in grey."""
         picture, grey = super().panels()[0], np.array(self.about["grey"]) / 255
         steps = [self.steps(self.photograph, row) for row in (self.left, self.right)]
         return [picture, *(np.where(each[..., None] <= self.step, grey, picture) for each in steps)]
 
     def steps(self, name: str, row: str) -> np.ndarray:
-        """The step at which each pixel changes, (H, W) from 1: the game's own order."""
+        """(H, W): the step from 1 on at which each pixel changes, in the game's own order."""
         method, sigma = self.rows[row]
         before = ranks(impulse_blur(torch.from_numpy(self.maps(method)[name]), sigma))
         return 1 + before.numpy() // self.experiment.section.step
 
 
 def _curve(probabilities: np.ndarray) -> dict[str, object]:
-    """A curve (n,) of the table, and the area under it."""
+    """The values of a curve (n,) of the table, and the area under it."""
     values = probabilities.astype(np.float64).round(DECIMALS)
     return {"values": values.tolist(), "area": float(auc(values))}

@@ -1,15 +1,15 @@
-"""Eq. 5 and its gradient in the image as one ONNX graph, for where there is no autograd: a reader's browser.
+"""Eq. 5 and its gradient with respect to the image as one ONNX graph, for a reader's browser, which has no autograd.
 
 Inputs: `image` (1, C, H, W), normalized; `target` (1, K), 1 at the class explained; `rival` (1,), 1 for the margin of
-Eq. 1, 0 for the class's logit alone (Eq. 2); `margin_target` (1,), T; `scale` (L,), what multiplies the squared change
-of each activation, 0 where it is not held; `reference_l`, C_l(x), or any one number where it is not held.
+Eq. 1, 0 for the class's logit alone (Eq. 2); `margin_target` (1,), T; `scale` (L,), the factor of each activation's
+squared change, 0 if it is not held; `reference_l`, C_l(x), or any single number if it is not held.
 
 Outputs: `logits` (1, K); `margin` (1, 1); `perceptual` (1,), the sum over the layers; `gradient` (1, C, H, W) of
-(margin - T)^2 and that sum; `cam` (1, 1, H, W), Grad-CAM of what flows back, at the last activation that is a map,
-enlarged; `activation_l`, C_l.
+(margin - T)^2 plus that sum; `cam` (1, 1, H, W), Grad-CAM of the gradient that flows back, at the last activation that
+is a map, upsampled; `activation_l`, C_l.
 
-One graph serves every class, choice of layers, lambda' and T. Covered are networks of convolutions without dilation,
-with zeros padded before and batch norms behind them, ReLU and ReLU6, sums, a global average and linear layers.
+One graph serves every class, choice of layers, lambda' and T. It covers networks of convolutions without dilation, with
+zero padding before and batch norms behind them, ReLU and ReLU6, sums, a global average and linear layers.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,30 +34,30 @@ from perceptual_lib.core.perturbation import Objective
 from perceptual_lib.core.settings import suited
 from perceptual_lib.networks.classifier import Classifier
 
-VERSIONS = {"opset_imports": [helper.make_opsetid("", 17)], "ir_version": 8}  # old enough for every runtime of today
+VERSIONS = {"opset_imports": [helper.make_opsetid("", 17)], "ir_version": 8}  # old enough for all current runtimes
 TOLERANCE = 1e-4  # relative
-DRAWS = 8  # random changes that a graph is checked at, each of another image as far as there are so many
+DRAWS = 8  # random changes at which a graph is checked, each of another image if there are enough images
 
 
 def equation_5(classifier: Classifier, images: Tensor) -> bytes:
-    """The graph of a classifier, as an ONNX file, which says of images (B, C, H, W) what PyTorch says.
+    """The graph of a classifier as an ONNX file, checked against PyTorch on images (B, C, H, W).
 
     Raises InputError for a network that is not covered.
     """
     with torch.no_grad(), freeze(classifier), Graph(image := images[:1]) as graph:
         file = graph.file(network_of(classifier)(image))
     differences = np.array([differences_of(classifier, file, images[[n % len(images)]], n) for n in range(DRAWS)])
-    # Where an activation lies within rounding of its bound, the gradient may go one way or the other: in about every
-    # third image, and everywhere if a rule were wrong.
+    # If an activation is within rounding of its bound, gradients may differ there: so in about every third image. A
+    # wrong rule would make them differ in all images.
     if not (differences[:, :2].max() < TOLERANCE and differences[:, 2].min() < TOLERANCE):
         raise InputError("the graph for pages gives other numbers than the network: it does not cover a part of it.")
     return file
 
 
 def differences_of(classifier: Classifier, file: bytes, image: Tensor, seed: int) -> tuple[float, float, float]:
-    """How far the graph is from PyTorch beside an image (1, C, H, W), in logits, loss and gradient of Eq. 5, relative.
+    """Relative differences between graph and PyTorch in logits, loss and gradient of Eq. 5, near an image (1, C, H, W).
 
-    At a random change of half a percent, with the layers and weights that suit the network.
+    They are taken at a normal random change of standard deviation 0.005, with the settings that suit the network.
     """
     import onnxruntime
 
@@ -87,26 +87,26 @@ def differences_of(classifier: Classifier, file: bytes, image: Tensor, seed: int
 
 
 class Graph(TorchFunctionMode):
-    """Context in which a network is called once: each call writes its node, and on a tape how gradients go back.
+    """Context in which a network is called once: each torch call adds its nodes, and to a tape how gradients flow back.
 
-    What answers a call has its parameters, but for tensors that depend on the image: in their place are the names of
-    the values in the graph.
+    The rule `_NAME` handles calls of the function NAME. It has its parameters, but gets names of values in the graph in
+    place of tensors that depend on the image. It returns the output's name, or None if it does not cover the call.
     """
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, TensorProto] = {}
-        self.values: dict[int, tuple[str, Tensor]] = {}  # by the ids of the tensors, which are kept for these
+        self.values: dict[int, tuple[str, Tensor]] = {}  # by the ids of the tensors; keeping these keeps the ids valid
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.tape: list[Callable[[], None]] = []
         self.gradients: dict[str, str] = {}
         self.padded: dict[str, tuple[str, Sequence[int]]] = {}
         self.inputs: dict[str, tuple] = {"image": tuple(image.shape)}
         self.outputs: dict[str, tuple] = {}
-        self.squares: list[str] = []  # of the activations, last to first
+        self.squares: list[str] = []  # squared changes of the activations, last to first
         self.activations = 0
-        self.convolved: tuple[Any, ...] = ("", None, None)  # the last convolution, with its weight and bias, twice
+        self.convolved: tuple[Any, ...] = ("", None, None)  # the last convolution; weight and bias, tensors and names
         self._know(image, "image")
 
     def _know(self, value: Tensor, name: str) -> None:
@@ -120,8 +120,8 @@ class Graph(TorchFunctionMode):
         if isinstance(output, Tensor) and any(name is not each for name, each in zip(given, args, strict=True)):
             rule, name = getattr(self, f"_{function_name(func)}", None), None
             padded = any(isinstance(each, str) and each in self.padded for each in given)
-            if rule and (rule == self._conv2d or not padded):  # which alone pads
-                with suppress(LookupError, TypeError, ValueError):  # arguments that a rule does not foresee
+            if rule and (rule == self._conv2d or not padded):  # only a convolution can do the padding before it
+                with suppress(LookupError, TypeError, ValueError):  # arguments that the rule does not cover
                     name = rule(*given, **kwargs)
             if name is None:
                 raise InputError(f"the graph for pages does not cover this call of {function_name(func)}.")
@@ -129,14 +129,14 @@ class Graph(TorchFunctionMode):
         return output
 
     def add(self, operator: str, *inputs: Any, name: str = "", **attributes: Any) -> str:
-        """A node of one output, whose name is returned; inputs that are no names are constants."""
+        """Add a node with one output, and return its name. Inputs that are not names become constants."""
         name = name or f"v{len(self.nodes)}"
         names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
         self.nodes.append(helper.make_node(operator, names, [name], **attributes))
         return name
 
     def constant(self, values: Any, name: str = "") -> str:
-        """A weight or another constant: floating-point numbers of single precision, whole ones of 64 bits."""
+        """Add a weight or another constant, and return its name: floats in single precision, integers with 64 bits."""
         array = np.array(values.detach().cpu() if isinstance(values, Tensor) else values)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
@@ -145,12 +145,12 @@ class Graph(TorchFunctionMode):
         return name
 
     def flow(self, value: str, gradient: str) -> None:
-        """A gradient arrives at a value, beside those that have arrived there before."""
+        """Add a gradient to those that have arrived at a value before."""
         before = self.gradients.get(value)
         self.gradients[value] = self.add("Add", before, gradient) if before else gradient
 
     def file(self, logits: Tensor) -> bytes:
-        """The whole graph: margin, tape and perceptual sum behind the network's forward pass."""
+        """The whole graph as a file: the network's forward pass, then the margin, the tape and the perceptual sum."""
         found, classes = self.values.get(id(logits), ("",))[0], logits.shape[1]
         layers = range(self.activations)
         self.inputs |= {"target": (1, classes), "rival": (1,), "margin_target": (1,), "scale": (len(layers),)}
@@ -195,7 +195,7 @@ class Graph(TorchFunctionMode):
     ) -> str | None:
         input, before = self.padded.get(input, (input, [0, 0, 0, 0]))
         stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-        if len(padding) > 2 or dilation != (1, 1):  # a word, such as "same"
+        if len(padding) > 2 or dilation != (1, 1):  # longer than 2: a word, such as "same"
             return None
         pads = [here + there for here, there in zip((*padding, *padding), before, strict=True)]
         own, shift = self.constant(weight), self.constant(torch.zeros(len(weight)) if bias is None else bias)
@@ -205,7 +205,7 @@ class Graph(TorchFunctionMode):
         kernel = weight.shape[2:]
 
         def back() -> None:
-            """By a convolution, which is faster than a transposed one, where there is one that does it."""
+            """Use a convolution where it can replace a transposed one, because it is faster."""
             gradient, size = self.gradients[output], self.shapes[input]
             if max(stride) > 1 or groups not in (1, size[1]) or size[1] != len(weight) != groups > 1:
                 reach = [
@@ -227,7 +227,7 @@ class Graph(TorchFunctionMode):
     def _batch_norm(
         self, input: str, mean: Tensor, var: Tensor, weight: Tensor, bias: Tensor, training: bool, eps: float, **_: Any
     ) -> str | None:
-        """The convolution just before does its work."""
+        """Fuse the batch norm into the convolution just before it."""
         output, kernel, shift, *names = self.convolved
         if output != input or training:
             return None
@@ -237,7 +237,7 @@ class Graph(TorchFunctionMode):
         return output
 
     def _hardtanh(self, input: str, min_val: float, max_val: float | None, inplace: bool = False) -> str:
-        """An activation, which may be held."""
+        """An activation that may be held."""
         layer, shape = self.activations, self.shapes[input]
         self.activations += 1
         output = self.add("Clip", input, min_val, *([] if max_val is None else [max_val]), name=f"activation_{layer}")

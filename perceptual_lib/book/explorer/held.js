@@ -1,4 +1,4 @@
-// More and more layers held (Fig. 1): the map, and what the network takes the changed picture to be.
+// More and more layers held (Fig. 1): the map, and the classes that the network predicts for the changed picture.
 
 import { drawPicture, drawTile } from "./drawing.js";
 import { element, inPercent, panel, playButton, slider } from "./elements.js";

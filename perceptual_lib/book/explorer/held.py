@@ -1,4 +1,4 @@
-"""The player of layers held, from none to all: the front page's (Fig. 1)."""
+"""The player of layers held, from none to all, for the front page (Fig. 1)."""
 
 from collections.abc import Mapping
 
@@ -12,15 +12,15 @@ from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
-LIKELY = 3  # classes that are told
+LIKELY = 3  # classes that are shown
 
 
 class HeldPlayer(Player):
     """One photograph, its map, and the likeliest classes of the changed picture, while more and more layers are held.
 
     Args:
-        deltas: by what is held, in words, the perturbation (1, C, H, W) of the photograph.
-        held: which of them is shown at first.
+        deltas: the layers held, in words -> the perturbation (1, C, H, W) of the photograph.
+        held: the index of the perturbation that is shown first.
     """
 
     _esm = module("held")

@@ -1,4 +1,4 @@
-// What Python does for an explorer in Jupyter, done in the page, for photographs of the reader's own.
+// Does in the page what Python does for an explorer in Jupyter, for the reader's own photographs.
 
 import { load } from "./data.js";
 
@@ -7,15 +7,15 @@ export const COMPUTED = [...SEARCHES, "gradient", "grad_cam"];
 const LARGEST = 100_000_000; // pixels of a picture
 
 /**
- * Let a static page's model answer for the reader's own photographs, too: pictures that are sent, maps, and to stop.
- * Network and runtime are loaded with the first picture, and the pictures stay in the page.
+ * Let a static page's model answer requests about the reader's own photographs, too: to add one, for maps, and to stop.
+ * Network and runtime are loaded with the first picture. The pictures never leave the page.
  */
 export function explainInPage(model) {
   const send = model.send;
-  const photographs = new Map(); // by name: what the worker is told of them
+  const photographs = new Map(); // by name: what the worker's task "look" gets
   let opening = null;
-  let turn = Promise.resolve(); // what is asked of the worker, one after the other
-  let looked = null; // the photograph that the worker knows
+  let turn = Promise.resolve(); // the end of the queue of the worker's tasks, which run one after the other
+  let looked = null; // the photograph that the worker has
   let asked = null; // the key of the map that is being computed
   let begun = null; // the key of a search, which may be stopped, and its map so far
 
@@ -28,7 +28,7 @@ export function explainInPage(model) {
   const look = async (name, photograph) => {
     if (looked === name) return;
     leave();
-    looked = null; // should it fail, the worker has neither
+    looked = null; // if this fails, the worker has no photograph
     const call = await opening;
     const seen = await call("look", photograph);
     looked = name;
@@ -37,21 +37,21 @@ export function explainInPage(model) {
 
   const add = async (picture) => {
     opening ??= openWorker(model, emit);
-    opening.catch(() => (opening = null)); // with the next picture it is tried again
+    opening.catch(() => (opening = null)); // the next picture tries again
     await opening;
     const { kernel, size, classes } = model.get("about");
     const name = photographs.size ? `yours ${photographs.size + 1}` : "yours"; // not the file's, which is private
     const photograph = { ...picture, size, mean: kernel.mean, std: kernel.std };
     const { shown, probabilities } = await look(name, photograph);
-    // Kept as the network sees it: it may have a hundred times as many pixels.
+    // Kept as the network sees it, because the original may have a hundred times as many pixels.
     photographs.set(name, { ...photograph, pixels: shown, from: size });
     const canvas = new OffscreenCanvas(size[1], size[0]);
     canvas.getContext("2d").putImageData(new ImageData(shown, size[1]), 0, 0);
-    model.loaded.set(`picture/${name}`, canvas); // nobody asks for it then
+    model.loaded.set(`picture/${name}`, canvas); // so that nothing requests it from the static page
     const ranked = [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
     const likely = ranked.slice(0, 5).map((index) => [index, probabilities[index]]);
     const told = { name, title: classes[ranked[0]], boxes: [], classes: likely, target: ranked[0], own: true };
-    const about = model.get("about"); // with the boxes that were drawn meanwhile
+    const about = model.get("about"); // read again: boxes may have been drawn meanwhile
     model.set("about", { ...about, photographs: [...about.photographs, told] });
     model.set("target", "");
     model.set("aim", "away");
@@ -73,7 +73,7 @@ export function explainInPage(model) {
     if (!begun) await call("begin", { ...about, held, towards: aim === "towards" });
     begun ??= { key };
     const ended = (error) => {
-      begun = null; // asked again, it begins again
+      begun = null; // the next request starts the search anew
       throw error;
     };
     for (let found; asked === key && (found = await call("step").catch(ended)); ) {
@@ -81,7 +81,7 @@ export function explainInPage(model) {
       begun.map = map;
       emit({ key, progress: step.step / step.steps, ...step }, [map, seen]);
     }
-    if (asked !== key) return; // stopped
+    if (asked !== key) return; // stopped; the search may go on later
     emit({ key, format: "uint16", raw: true }, [begun.map]);
     begun = null;
   };
@@ -90,7 +90,7 @@ export function explainInPage(model) {
     const parts = message.need?.split("/") ?? [];
     if (message.upload) {
       const picture = opened(message.upload, buffers[0]);
-      picture.then(() => (asked = null), () => {}); // a search goes on where it is none
+      picture.then(() => (asked = null), () => {}); // if it is not a picture, a running search goes on
       return queue(async () => add(await picture));
     }
     if (asked && asked === (message.stop ?? message.cancel)) asked = null;
@@ -102,13 +102,13 @@ export function explainInPage(model) {
   };
 }
 
-/** The methods that there can be maps by. */
+/** The methods to choose from for a photograph: for the reader's own in a static page, those that a page computes. */
 export function methodsFor(model, { own }) {
   const { methods } = model.get("about");
   return own && !model.get("live") ? methods.filter(({ name }) => COMPUTED.includes(name)) : methods;
 }
 
-/** Pixels of a picture's file, upright, on white where it is transparent. */
+/** The pixels of an image file, upright, with transparent parts on white. */
 async function opened(name, bytes) {
   const failure = `${name} is not a picture that can be read here; give a JPEG or PNG file.`;
   const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
@@ -125,7 +125,7 @@ async function opened(name, bytes) {
   return { pixels: context.getImageData(0, 0, width, height).data, from: [height, width] };
 }
 
-/** Load the network and what runs it, and start the worker. */
+/** Load the network and its runtime, and start the worker. */
 async function openWorker(model, emit) {
   if (typeof WebAssembly === "undefined") throw new Error("This browser has no WebAssembly, which runs the network.");
   const { pieces, bytes, sizes } = model.get("about").kernel;
@@ -142,7 +142,7 @@ async function openWorker(model, emit) {
   const files = Object.fromEntries(
     Object.entries(sizes).map(([name, size]) => [name, new Uint8Array(all, (start += size) - size, size)]),
   );
-  // A classic one: file:// allows no worker that is a module.
+  // A classic worker, because file:// allows no module worker.
   const worker = new Worker(URL.createObjectURL(new Blob([files.search], { type: "text/javascript" })));
   const call = (task, given, moved = []) =>
     new Promise((resolve, reject) => {

@@ -1,4 +1,4 @@
-// Layers, blur and thresholds (Secs. 3 and 4.2): a photograph, its map, what a cut of it keeps, and how well that fits.
+// Layers, blur and thresholds (Secs. 3 and 4.2): a photograph, its map, what a cut of the map keeps, and how it fits.
 
 import { controlsOf, strategies } from "./controls.js";
 import { pixelsOf } from "./data.js";
@@ -24,8 +24,8 @@ function render({ model, el, signal }) {
   const ranges = (maps, live) => rangesAtHand(model, maps, live, own);
   const state = () => stateOf(model, own, ranges);
   let shown = null;
-  let settled; // the key of the map that is shown, unless that is still on its way
-  const searches = new Map(); // by key of a map: the margins on the way, and what is known at its end
+  let settled; // the key of the map that is shown, unless its search is still running
+  const searches = new Map(); // key of a map -> the last report of its search, with all margins so far
 
   const views = panelsOf(size);
   const outcome = verdict();
@@ -106,7 +106,7 @@ function render({ model, el, signal }) {
   fill();
 }
 
-/** The panels side by side, each above what changes it: a choice, and what is moved or pressed. */
+/** The panels side by side, each above its controls: a choice, buttons or handles, and a slider. */
 function columnsOf(views, { photograph, method, handles, sigma, opacity, strategy, alpha }, button) {
   const below = [
     [views.photograph, photograph.root, button, null],
@@ -120,7 +120,7 @@ function columnsOf(views, { photograph, method, handles, sigma, opacity, strateg
   return element("div", { class: "panels" }, ...columns);
 }
 
-/** The reader's choices, as far as they can be shown. */
+/** The reader's choices; where one cannot be shown, what is shown instead. */
 function stateOf(model, own, ranges) {
   const about = model.get("about");
   const found = (all, name) => all.find((each) => each.name === name) ?? all[0];
@@ -144,10 +144,10 @@ function stateOf(model, own, ranges) {
   return {
     photograph,
     target,
-    towards: towards && method.ours, // whether the class is to be reached, and not to be left
-    live, // whether maps are computed
+    towards: towards && method.ours, // whether the change is to reach the class, not to leave it
+    live, // whether maps can be computed
     method,
-    held, // the layers that methods with layers hold
+    held, // the layers that methods hold, if they hold any
     layers: method.layered ? held : "",
     strategy,
     sigma: onGrid(model.get("sigma"), [0, 30, 0.1]),
@@ -156,23 +156,23 @@ function stateOf(model, own, ranges) {
     picture: `picture/${photograph.name}`,
     maps,
     map: keyOf(method),
-    keyOf, // of another method's map
+    keyOf, // the key of another method's map
     tried: Object.fromEntries(tried),
-    // The traits that led to it.
+    // The traits that led to this state, to be restored if its map fails.
     chosen: Object.fromEntries(
       ["photograph", "target", "aim", "method", "layers", ...tried.map(([name]) => name)].map((trait) => [trait, model.get(trait)]),
     ),
   };
 }
 
-/** The layers that are chosen, or those nearest to them that there is a map of. */
+/** The chosen layers, or the nearest range of layers that has a map. */
 function layersAtHand(model, own, ranges) {
   const wanted = parsedRange(model.get("layers")) ?? own;
   if (ranges) return nearestRange(ranges, wanted.first, wanted.last).layers;
   return wanted.last < model.get("about").activations ? wanted.layers : own.layers;
 }
 
-/** The ranges of layers that a page has maps of; null where any can be computed. */
+/** The ranges of layers that a page has maps of; null if any map can be computed. */
 function rangesAtHand(model, prefix, live, own) {
   if (live) return null;
   const ranges = [own, ...model.get("about").ranges];

@@ -30,8 +30,8 @@ from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.photographs.photographs import Photograph, unused
 
 MAX_BYTES = 64_000_000  # of an uploaded file
-SEARCHES = "perceptual", "no_perceptual"  # whose maps are shown on the way
-PATIENCE = 600.0  # seconds that a search may be stopped before it is given up
+SEARCHES = "perceptual", "no_perceptual"  # methods whose maps are shown while they are computed
+PATIENCE = 600.0  # seconds: a search that is stopped for longer is cancelled
 NOTHING_TO_HOLD = (
     "This network has no activations that are known here: nothing can be held, and the perceptual maps are those "
     "without the perceptual term."
@@ -41,30 +41,30 @@ NOTHING_TO_HOLD = (
 class Explorer(Widget):
     """Layers, blur and thresholds on photographs and a network of one's own.
 
-    Maps are computed when they are asked for, off the main thread; the newest request takes the place of an older one.
-    The blur, the thresholds, the largest component and its IoU are the browser's work. Raises InputError: pictures that
-    cannot be read, or an unknown method.
+    Maps are computed on request, in another thread; a new request cancels the one before it. The browser computes the
+    blur, the thresholds, the largest component and its IoU. Raises InputError for pictures that cannot be read, and for
+    an unknown method.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (taken as by `load_classifier`).
         images: paths of pictures or photographs, PIL images or arrays, or a folder; None for the embedded photographs.
-            Their classes are those of ImageNet: what explains a network of other classes begins with its predictions.
+            Photographs' classes are ImageNet's: for a network with other classes, its predictions are explained first.
         methods: names of the methods to choose from; None for all of Table 1 and four more.
         traits: what is chosen at first.
 
     Attributes:
-        maps: those that are there, (H, W) without blur, by key `map/PHOTOGRAPH/METHOD/LAYERS`; where several lambda'
-            and T are tried, METHOD is followed by them, "perceptual 100 -2".
+        maps: the maps computed so far, (H, W) without blur, by key `map/PHOTOGRAPH/METHOD/LAYERS`; where several
+            lambda' and T are tried, they follow METHOD: "perceptual 100 -2".
         subjects: the photographs by name.
     """
 
     _esm = module("layers")
-    address = traitlets.Unicode("layers").tag(sync=True)  # what its part of a page's address begins with
+    address = traitlets.Unicode("layers").tag(sync=True)  # prefix of its part of a page's address
     photograph = traitlets.Unicode().tag(sync=True)
     target = traitlets.Unicode().tag(sync=True)  # the class explained, "" for the photograph's own
-    aim = traitlets.Enum(["away", "towards"], "away").tag(sync=True)  # from it, or to it
+    aim = traitlets.Enum(["away", "towards"], "away").tag(sync=True)  # whether the change leaves or reaches the class
     method = traitlets.Unicode("perceptual").tag(sync=True)
-    layers = traitlets.Unicode().tag(sync=True)  # the first and the last that are held, "0-25"
+    layers = traitlets.Unicode().tag(sync=True)  # the first and the last layer held, "0-25"
     sigma = traitlets.Float(5.0).tag(sync=True)
     strategy = traitlets.Enum([*ALPHAS], "mean").tag(sync=True)
     alpha = traitlets.Float(1.5).tag(sync=True)
@@ -90,8 +90,8 @@ class Explorer(Widget):
         if not self.subjects:
             raise InputError("there is no picture to explore; give one or more, or none for the embedded photographs.")
         self._executor = ThreadPoolExecutor(max_workers=1)
-        self._cancelled, self._going = Event(), Event()  # of the map that was asked for last; it is not stopped
-        self._searched = ""  # its key
+        self._cancelled, self._going = Event(), Event()  # of the newest map: is it cancelled; is it not stopped
+        self._searched = ""  # the key of that map
         self._going.set()
         held = len(self.classifier.activations)
         layers = f"0-{max(0, held * 4 // 5 - 1)}" if held else ""
@@ -107,7 +107,7 @@ class Explorer(Widget):
             "classes": list(self.classifier.class_names),
             "alphas": {name: grid[[0, -1, 0]].tolist() for name, grid in ALPHAS.items()},
             "notice": "" if held else NOTHING_TO_HOLD,
-            **{"ranges": [], "errors": {}, "becomes": {}, "tried": {}},  # of a finished experiment
+            **{"ranges": [], "errors": {}, "becomes": {}, "tried": {}},  # filled from a finished experiment
         }
         super().__init__(about=about, **{"photograph": next(iter(self.subjects)), "layers": layers} | traits)
 
@@ -122,13 +122,13 @@ class Explorer(Widget):
         photographs: int | None = None,
         **traits: Any,
     ) -> "Explorer":
-        """The maps of a finished experiment: those of its table, and of the ranges of layers where it has them.
+        """An explorer of a finished experiment's maps: those of its table and, if it has them, of ranges of layers.
 
-        It begins with the layers of the profile, and with the blur and the threshold that the selection of the
-        published table chooses for "perceptual". The methods' errors are read from that table, too, and those of the
-        ranges, where it has the same ones; None stands for the experiment's own. `methods` are some of the
-        experiment's, None for all; `photographs` is how many, None for the few that the ranges' maps are held of;
-        `traits` what is chosen at first.
+        It begins with the layers of the profile, and with the blur and the threshold that the `published` table (None:
+        the experiment's own) chooses on its selection for "perceptual". The methods' errors come from that table, too,
+        and those of the ranges, if it has all of them. `methods` are some of the experiment's, None for all;
+        `photographs` is their number, None for the few that the ranges have maps of; `traits` is what is chosen at
+        first.
         """
         methods = experiment.section.methods if methods is None else methods
         scores = table_scores(experiment.table if published is None else published)
@@ -155,9 +155,9 @@ class Explorer(Widget):
         choices: Mapping[str, Sequence[Any]],
         **traits: Any,
     ) -> "Explorer":
-        """The maps of "perceptual" with every combination of a few settings, kept in the experiment's store.
+        """An explorer of maps of "perceptual" with every combination of a few settings, kept in the experiment's store.
 
-        `choices` are values of `layers` ("0-25"), `layer_weight` and `margin_target`; `traits` what is chosen at first.
+        `choices` has values of `layers` ("0-25"), `layer_weight` and `margin_target`; `traits` is what is chosen first.
         """
         made = cls(classifier, photographs, ["perceptual"], **traits)
         made.maps = finished.maps_by_settings(experiment, photographs, choices)
@@ -169,8 +169,8 @@ class Explorer(Widget):
         return made
 
     def with_kernel(self, **settings: Any) -> "Explorer":
-        """The same, to explain readers' pictures in a page, with these settings, and else the network's own; where that
-        cannot be, it says why."""
+        """Let the explorer compute maps of readers' pictures in a page, with these settings and else the network's own.
+        If the page's graph cannot do that, the explorer says why. Returns itself."""
         from perceptual_lib.book.explorer.in_page import page_kernel  # imports onnx, which is needed here alone
 
         images = torch.cat([subject.images for subject in self.subjects.values()])
@@ -183,8 +183,8 @@ class Explorer(Widget):
 
     @property
     def arrays(self) -> dict[str, Callable[[], Chunk]]:
-        """The pictures, and the maps that are there."""
-        subjects, maps = self.subjects.copy(), self.maps.copy()  # the other thread may add one meanwhile
+        """The pictures, the maps computed so far, and the pieces of a page's kernel."""
+        subjects, maps = self.subjects.copy(), self.maps.copy()  # the other thread may add a map meanwhile
         pictures = {f"picture/{name}": partial(self._picture, name) for name in subjects}
         return pictures | {key: partial(array_chunk, saliency) for key, saliency in maps.items()} | self.kernel
 
@@ -192,7 +192,7 @@ class Explorer(Widget):
         return picture_chunk(self.classifier.pixels(self.subjects[name].images)[0].numpy())
 
     def static_traits(self) -> dict[str, Any]:
-        """A page computes nothing: it has the methods and ranges whose maps are there."""
+        """The traits for a page, where Python computes nothing: only the methods that have maps."""
         there = {key.split("/")[2].split()[0] for key in self.maps}
         methods = [method for method in self.about["methods"] if method["name"] in there]
         about = self.about | {"methods": methods, "classes": self.about["classes"] if self.kernel else []}
@@ -206,13 +206,13 @@ class Explorer(Widget):
                 self.send({"error": str(error)})
         elif "stop" in content:
             self._going.clear()
-        elif content.get("cancel") == self._searched:  # and no newer one
+        elif content.get("cancel") == self._searched:  # a late request does not cancel a newer map
             self._stop()
         else:
             super()._answer(widget, content, buffers)
 
     def reply(self, key: str) -> None:
-        """Send what is there; compute, and then send, what is not."""
+        """Send the array of a key, or compute its map first. For a stopped map, go on with it."""
         if not key.startswith("map/") or key in self.maps:
             return super().reply(key)
         if key == self._searched and not self._going.is_set():  # it was stopped
@@ -226,7 +226,7 @@ class Explorer(Widget):
         self._going.set()
 
     def _compute(self, key: str, cancelled: Event) -> None:
-        """In a thread of its own, so that a request to stop can be heard."""
+        """Compute and send a map, in a thread of its own, so that the main thread hears requests to stop."""
 
         def report(told: dict[str, Any], drawn: list[bytes]) -> None:
             if not self._going.wait(PATIENCE) or cancelled.is_set():
@@ -237,21 +237,21 @@ class Explorer(Widget):
             self.maps[key] = self.compute(key, report)
         except CancelledError:
             self.send({"key": key, "error": "cancelled"})
-        except Exception as error:  # whatever the reader's network raises: the widget goes on working
+        except Exception as error:  # whatever the reader's network raises, the widget goes on working
             self.send({"key": key, "error": str(error) or type(error).__name__})
         else:
             super().reply(key)
         finally:
             if self._cancelled is cancelled:
-                self._searched = ""  # what comes too late stops nothing
+                self._searched = ""  # so that a late cancel has no effect
 
     def compute(self, key: str, report: Report = lambda told, drawn: None) -> np.ndarray:
-        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`, behind it `/CLASS`, if not its own, and
-        `/towards` for the change that reaches the class.
+        """A map (H, W) without blur, by its key `map/PHOTOGRAPH/METHOD/LAYERS`. The key goes on with `/CLASS` if it is
+        not the photograph's own, and with `/towards` for the change that reaches the class.
 
-        `report` is called after each pass of the network with the share that is done, and of a search with where it is
-        and, a few times a second, with what is drawn of it. Raises InputError for a photograph, method or layers that
-        there are not, and as `explain`.
+        `report` is called after each pass of the network with the share that is done; for a search also with its
+        progress and, a few times a second, with images (see `telling`). Raises InputError for an unknown photograph,
+        method or layers, and as `explain` does.
         """
         _, name, method, layers, *other = key.split("/")
         method, *tried = method.split()
@@ -260,7 +260,7 @@ class Explorer(Widget):
         subject, known = self.subjects[name], find_method(method)
         settings: dict[str, Any] = {"sigma": 0.0} if known.ours else {}
         settings |= zip(("layer_weight", "margin_target"), map(float, tried), strict=False)
-        if layers or (known.ours and not self.classifier.activations):  # of which the notice speaks
+        if layers or (known.ours and not self.classifier.activations):  # then there is a notice: NOTHING_TO_HOLD
             settings["layers"] = layers or ()
         settings |= {"reach": True} if "towards" in other else {}
         passes, target = max(1, known.passes({})[0]), int(other[0]) if other else subject.target
@@ -273,9 +273,9 @@ class Explorer(Widget):
         return maps[0].cpu().numpy()
 
     def add(self, name: str, data: bytes) -> None:
-        """Add the picture in a file's bytes by the file's name, and show it.
+        """Add a picture from a file's bytes under the file's name, and show it.
 
-        Raises InputError for a file that is no picture, or too large.
+        Raises InputError for a file that is not a picture, or is too large.
         """
         if len(data) > MAX_BYTES:
             raise InputError(f"{name} has more than {MAX_BYTES // 10**6} MB; give a smaller picture.")
@@ -283,10 +283,10 @@ class Explorer(Widget):
             picture = open_picture(data)
         except InputError as error:
             raise InputError(str(error).replace("the picture", name, 1)) from error
-        self._stop()  # a search has the network, and only this thread can end it
+        self._stop()  # a running search uses the network, and only this thread can end it
         subject = subject_of(self.classifier, picture, own=True)
         name = unused(name.replace("/", "_"), self.subjects)
         self.subjects[name] = subject
-        others = self.about["photographs"]  # with the reader's boxes
+        others = self.about["photographs"]  # these have the boxes that the reader drew
         self.about = self.about | {"photographs": [*others, told_of(subject, name, self.classifier)]}
         self.target, self.aim, self.photograph = "", "away", name

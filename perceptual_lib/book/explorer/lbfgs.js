@@ -1,4 +1,4 @@
-// L-BFGS, step by step as `torch.optim.LBFGS` without line search takes them; core/lbfgs.py says the same in Python.
+// L-BFGS with the steps of `torch.optim.LBFGS` without line search; core/lbfgs.py does the same in Python.
 
 const CURVATURE = 1e-10; // least product of step and gradient change for a pair to be remembered
 const HISTORY = 100; // pairs
@@ -6,7 +6,7 @@ const TOLERANCE_GRADIENT = 1e-7;
 const TOLERANCE_CHANGE = 1e-9;
 
 /**
- * The points of a search, one at a time: it goes on when the next one is asked for.
+ * The points of a search, one at a time: the search goes on when the next point is asked for.
  * @param {(point: Float32Array) => Promise<{loss: number, gradient: Float32Array}>} evaluate gives new arrays.
  * @param {Float32Array} start
  * @yields {Float32Array} the start, and the point after each step, the same array each time.
@@ -17,7 +17,7 @@ export async function* minimize(evaluate, start, most = 60) {
   const pairs = [];
   let { loss, gradient } = await checked(evaluate, point);
   let direction = sum(null, -1, gradient);
-  let length = Math.min(1, 1 / gradient.reduce((total, value) => total + Math.abs(value), 0)); // of torch's first step
+  let length = Math.min(1, 1 / gradient.reduce((total, value) => total + Math.abs(value), 0)); // as torch's first step
   yield point;
   if (largest(gradient) <= TOLERANCE_GRADIENT) return;
   for (let step = 1; step <= most; step++) {
@@ -48,7 +48,7 @@ function remember(pairs, step, change) {
   pairs.push({ step, change, curvature });
 }
 
-/** Minus the inverse Hessian that the pairs stand for, times the gradient: the two loops over the history. */
+/** Minus the approximate inverse Hessian times the gradient, by the two loops over the pairs. */
 function downhill(pairs, gradient) {
   const direction = sum(null, -1, gradient);
   const shares = pairs.map(() => 0);
@@ -65,7 +65,7 @@ function downhill(pairs, gradient) {
   return direction;
 }
 
-// Loops: a function for each of the hundred thousand entries takes seven times as long.
+// Plain loops: calling a function for each of the hundred thousand entries would take seven times as long.
 
 export function dot(one, other) {
   let total = 0;
@@ -77,7 +77,7 @@ function add(to, factor, values) {
   for (let index = 0; index < to.length; index++) to[index] += factor * values[index];
 }
 
-/** A new array: one, or zeros, and factor times the values. */
+/** A new array: `one` (null for zeros) plus factor times the values. */
 export function sum(one, factor, values) {
   const made = one ? one.slice() : new Float32Array(values.length);
   add(made, factor, values);

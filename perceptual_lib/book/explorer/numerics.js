@@ -1,10 +1,10 @@
 // What the localization protocol does with a map, in the browser: blur, cut, largest component, fit.
-// core.saliency and evaluation.localization.protocol say the same in Python; the tests compare the two.
+// core.saliency and evaluation.localization.protocol do the same in Python; tests compare the two.
 
 // Blur
 
 /**
- * The blur of a map: `scipy.ndimage.gaussian_filter(map, sigma)`, lines first and then columns.
+ * Blur a map as `scipy.ndimage.gaussian_filter(map, sigma)` does, first along its rows and then along its columns.
  * @param {Float32Array} values of at least 0, in row order.
  * @returns {Float32Array} in single precision, as Python compares them.
  */
@@ -13,7 +13,7 @@ export function blur(values, height, width, sigma) {
   return Float32Array.from(eachLine(eachLine(values, height, width, weights), width, height, weights));
 }
 
-/** Half of SciPy's kernel, cut at 4 sigma: the weight of the pixel itself, of its neighbours, and so on. */
+/** Half of SciPy's kernel, truncated at 4 sigma: the weight of the pixel itself, of its neighbours, and so on. */
 function gaussian(sigma) {
   const weights = new Float64Array(Math.floor(4 * sigma + 0.5) + 1).fill(1);
   for (let i = 1; i < weights.length; i++) weights[i] = Math.exp(-0.5 * (i / sigma) ** 2);
@@ -22,12 +22,12 @@ function gaussian(sigma) {
 }
 
 /**
- * A symmetric filter of every line of (count, length) values, borders reflected: d c b a | a b c d | d c b a.
+ * Apply a symmetric filter to every line of (count, length) values, reflected at its ends: d c b a | a b c d | d c b a.
  * The result is transposed, so that a second pass sees the columns.
  */
 function eachLine(values, count, length, weights) {
   const radius = weights.length - 1;
-  const line = new Float64Array(length + 2 * radius + 3); // 3: the last four pixels may be fewer
+  const line = new Float64Array(length + 2 * radius + 3); // 3 more, because the last group of four may be incomplete
   const source = Int32Array.from(line, (_, index) => {
     const place = (((index - radius) % (2 * length)) + 2 * length) % (2 * length);
     return Math.min(place, 2 * length - 1 - place);
@@ -42,7 +42,7 @@ function eachLine(values, count, length, weights) {
   return result;
 }
 
-/** Four neighbouring pixels at a time: a step away from them needs one more pixel on either side, not four. */
+/** Filter four neighbouring pixels at once: each step away from them then reads one pixel on either side, not four. */
 function filterFour(line, at, weights, filtered, place) {
   let [left0, left1, left2, left3] = [line[at], line[at + 1], line[at + 2], line[at + 3]];
   let [right0, right1, right2, right3] = [left0, left1, left2, left3];
@@ -71,11 +71,11 @@ function filterFour(line, at, weights, filtered, place) {
 // Cut
 
 /**
- * What one threshold keeps of a map, as `cut` in Python has it, to the last bit of single precision.
+ * The pixels of a map that one threshold keeps: the same as `cut` in Python, to the last bit of single precision.
  * @param {Float32Array} values of at least 0.
  * @param {"value" | "percent" | "mean"} strategy keeps the pixels above alpha; the share alpha of the pixels, those of
  *   the largest values; the pixels above alpha times the map's mean.
- * @returns {{mask: Uint8Array, level: number, count: number}} 1 where it keeps; the value it cuts at; kept pixels.
+ * @returns {{mask: Uint8Array, level: number, count: number}} 1 for kept pixels; the value of the cut; kept pixels.
  */
 export function threshold(values, strategy, alpha) {
   const isShare = strategy === "percent";
@@ -94,7 +94,7 @@ export function mean(values) {
   return values.reduce((sum, value) => sum + value) / values.length;
 }
 
-/** As NumPy and Python round: 0.5 and 2.5 to 0 and 2. */
+/** Round as NumPy and Python do: 0.5 to 0, and 2.5 to 2. */
 function roundHalfEven(value) {
   const below = Math.floor(value);
   if (value - below !== 0.5) return Math.round(value);
@@ -104,10 +104,10 @@ function roundHalfEven(value) {
 // Component
 
 /**
- * The largest 8-connected part of a mask; of parts of one size, the one whose first pixel in row order comes first.
+ * The largest 8-connected part of a mask; of equally large parts, the one whose first pixel in row order comes first.
  * @param {Uint8Array} mask of 0 and 1.
  * @returns {{mask: Uint8Array, box: [number, number, number, number] | null, size: number}} box: left, top, right,
- *   bottom in inclusive pixels; null of an empty mask.
+ *   bottom in inclusive pixels; null for an empty mask.
  */
 export function largestComponent(mask, height, width) {
   const open = mask.slice(); // pixels that belong to no part yet
@@ -115,7 +115,7 @@ export function largestComponent(mask, height, width) {
   for (let seed = open.indexOf(1); seed >= 0; seed = open.indexOf(1, seed)) {
     open[seed] = 0;
     const part = [seed];
-    for (const place of part) { // which grows meanwhile
+    for (const place of part) { // `part` grows meanwhile
       const [row, column] = [Math.floor(place / width), place % width];
       for (let y = Math.max(0, row - 1); y <= Math.min(height - 1, row + 1); y++) {
         for (let x = Math.max(0, column - 1); x <= Math.min(width - 1, column + 1); x++) {

@@ -6,9 +6,9 @@ import { drawTile, paint } from "./drawing.js";
 import { element, panel, playButton, slider } from "./elements.js";
 import { player, setter } from "./player.js";
 
-const STYLES = COMPARED.toReversed(); // without the perceptual term comes first
+const STYLES = COMPARED.toReversed(); // the search without the perceptual term comes first
 
-/** The place of the last of the steps, ascending, that is not behind this one. */
+/** The index of the last of the ascending steps that is not after this one. */
 const placeOfStep = (steps, step) => Math.max(0, steps.findLastIndex((each) => each <= step));
 
 function render(view) {
@@ -58,7 +58,7 @@ function render(view) {
     curves.replaceChildren(drawn);
   };
 
-  /** The change's size, and the picture with the change, in which 127.5 stands for none. */
+  /** Draw the size of the change, and the picture with the change; in `changes`, 127.5 stands for no change. */
   const drawPath = (now, pixels, index, path, changeSizes, changes) => {
     const count = path.steps.length;
     const place = placeOfStep(path.steps, now.step);
@@ -77,7 +77,7 @@ function render(view) {
   player(view, "optimisation", controls, { panels: [...sizes, ...pictures], below: [curves, ...readouts], keys, show });
 }
 
-/** Where a search stands. */
+/** The state of a search at a step, in words. */
 function toldOf({ steps, margins, sizes }, { photograph, step }) {
   const end = steps.at(-1);
   const margin = margins[photograph][Math.min(step, end)];

@@ -16,13 +16,13 @@ from perceptual_lib.photographs.photographs import Photograph
 class OptimizationPlayer(Player):
     """Two searches from step to step (Sec. 3.3): the change, the margin, and the picture as the network sees it.
 
-    What is chosen are the optimizer's `step`, of which about twenty are kept, and the `magnification` of the change in
-    the picture, whose brightness is kept well and its colours coarsely.
+    The reader chooses the optimizer's `step`, of which about twenty are kept, and the `magnification` of the change in
+    the picture. Compression keeps the change's brightness well, but its colours coarsely.
 
     Args:
         photographs: those of the paths, or the first of them.
-        paths: by name, two of `perturbation_path`: (steps + 1, B, C, H, W), the perceptual one last.
-        margins: by the same names, at each step: (steps + 1, B); what follows the last step is left out.
+        paths: by name, two results of `perturbation_path`: (steps + 1, B, C, H, W), the perceptual one last.
+        margins: by the same names, at each step: (steps + 1, B); entries behind the path's last step are ignored.
     """
 
     _esm = module("optimization")
@@ -38,7 +38,7 @@ class OptimizationPlayer(Player):
     ) -> None:
         shown = {photograph.name: photograph for photograph in photographs}
         steps = kept_steps(max(map(len, paths.values())) - 1)
-        changes, about = {}, {}  # by path, and within by photograph
+        changes, about = {}, {}  # path -> photograph
         for path, every in paths.items():
             kept = sorted({min(step, len(every) - 1) for step in steps})
             changes[path] = {name: every[kept, row].cpu() for row, name in enumerate(shown)}  # (steps, C, H, W)
@@ -50,11 +50,11 @@ class OptimizationPlayer(Player):
             }
 
         def sizes_of(name: str, path: str) -> Chunk:
-            """Maps of the size of the change, a tile a step, all in the range of the last one."""
+            """Maps of the size of the change, one tile for each step, all in the range of the last one."""
             return picture_chunk(tiles(visible(saliency_map(changes[path][name], LOOK).numpy(), together=True)))
 
         def changes_of(name: str, path: str) -> Chunk:
-            """The change itself, a tile a step, each about grey and scaled by its limit."""
+            """The change itself, one tile for each step: grey is no change, and each tile is scaled by its limit."""
             change = changes[path][name] * classifier.std
             limit = _limits(change).clamp(min=1e-12)
             return picture_chunk(tiles((0.5 + change / limit[:, None, None, None] / 2).numpy()))
@@ -64,11 +64,11 @@ class OptimizationPlayer(Player):
 
 
 def _limits(change: Tensor) -> Tensor:
-    """What all but 0.1 % of the changes (steps, C, H, W) stay below: (steps,)."""
+    """(steps,): the magnitude that all but 0.1 % of a step's changes (steps, C, H, W) stay below."""
     return change.abs().flatten(1).quantile(0.999, dim=1)
 
 
 def kept_steps(last: int) -> list[int]:
-    """Of the steps 0 to `last` the first ten, then fewer and fewer, and the last."""
+    """Of the steps 0 to `last`: 0 to 10, then fewer and fewer, and the last."""
     later = np.geomspace(10, max(last, 10), 11).round().astype(int)
     return sorted({*range(11), *later.tolist()} & set(range(last + 1)))

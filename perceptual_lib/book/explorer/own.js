@@ -1,4 +1,4 @@
-// What one does with a map of a picture of one's own: why, and what instead; a box, other methods beside it, a file.
+// Tools for a map of the reader's own picture: what was found, a box for the fit, a comparison of methods, a PNG file.
 
 import { chart } from "./chart.js";
 import { classOf } from "./controls.js";
@@ -9,7 +9,7 @@ import { COMPUTED } from "./in_page.js";
 import { blur, iou, largestComponent, threshold } from "./numerics.js";
 import { put } from "./state.js";
 
-/** The margin on its way, and what the network says at its end. Nothing of a map that was not searched for here. */
+/** A chart of the margin over the search, and its outcome in words; nothing for a map that was not searched here. */
 export function whatWasFound(search, { classes }, { target, towards, layers }) {
   if (!search) return [];
   const { margin, margins, step, steps, probability, rival, rivals } = search;
@@ -39,15 +39,15 @@ export function whatWasFound(search, { classes }, { target, towards, layers }) {
   return [element("p", {}, words), curve];
 }
 
-/** Two places on a picture of so many pixels, the smaller one first. */
+/** Two coordinates, limited to a picture's side of `length` pixels, the smaller one first. */
 function ordered(one, other, length) {
   return [one, other].map((each) => Math.min(Math.max(0, each), length - 1)).sort((a, b) => a - b);
 }
 
-/** A box of the reader's for the fit, drawn over the photograph or written: left, top, right, bottom. */
+/** An input for the reader's own box, which the cut is compared with; drawn on the photograph, or typed as numbers. */
 export function ownBox(model, state, canvas) {
   const keep = (box) => {
-    const wrong = ![0, 4].includes(box.length) || box.some(Number.isNaN); // none takes it away
+    const wrong = ![0, 4].includes(box.length) || box.some(Number.isNaN); // no numbers remove the box
     input.setCustomValidity(wrong ? "Four numbers: left, top, right, bottom, in pixels of the picture." : "");
     if (wrong) return input.reportValidity();
     const [height, width] = model.get("about").size;
@@ -82,10 +82,10 @@ export function ownBox(model, state, canvas) {
   return { root, show };
 }
 
-/** Of a map's key, photograph, method, class and aim: of the layers a caption speaks. */
+/** A map's key without its layers: maps with other layers may stay, as their captions name the layers. */
 const withoutLayers = (key) => key.split("/").toSpliced(3, 1).join("/");
 
-/** Buttons that compare methods on the photograph, and that save what is seen. */
+/** Buttons that compare methods on the photograph, and that save the panels. */
 export function tools(model, state, size, views, found, settle) {
   const root = element("div", { class: "panels" });
   let compared = []; // {method, view, key, title, values}
@@ -98,16 +98,16 @@ export function tools(model, state, size, views, found, settle) {
     }));
     root.replaceChildren(...compared.map(({ view }) => view.root));
     for (const each of list) {
-      if (compared !== list) return; // another photograph
+      if (compared !== list) return; // a newer comparison, or another photograph
       try {
         each.values = Float32Array.from((await load(model, each.key)).values, (value) => value / 65535);
         redraw(state());
       } catch (error) {
         each.view.text.textContent = `${each.title}: ${error.message}`;
-        if (error.message === "cancelled") return; // for what the reader has chosen meanwhile
+        if (error.message === "cancelled") return; // the reader has chosen something else meanwhile
       }
     }
-    settle(); // a search that this has ended is shown whole
+    settle(); // requests the shown map again if the comparison has ended its search
   };
   const redraw = (now) => {
     if (compared.some(({ method, key }) => withoutLayers(now.keyOf(method)) !== withoutLayers(key))) root.replaceChildren(...(compared = []));
@@ -123,7 +123,7 @@ export function tools(model, state, size, views, found, settle) {
   return { root, redraw, buttons: [button("Compare methods", compare), button("Save as PNG", () => save(views, found))] };
 }
 
-/** The panels with their captions side by side in a file. */
+/** Save the panels side by side, with their captions, in a PNG file. */
 function save(views, found) {
   const panels = [views.photograph, views.map, views.overlay, views.cut];
   const [{ width, height }] = panels.map(({ canvas }) => canvas);

@@ -1,9 +1,9 @@
-// The reader's picture at the size that the network takes, to the last bit as Pillow makes it.
+// Resizes the reader's picture to the network's input size, with the same result as Pillow to the last bit.
 
-const BITS = 2 ** 22; // of a weight, as a whole number
+const BITS = 2 ** 22; // a weight of 1, as a whole number
 const SUPPORT = 2; // pixels that the cubic reaches to either side
 
-/** Keys' cubic with a = -0.5, Pillow's BICUBIC. */
+/** Keys' cubic kernel with a = -0.5, as Pillow's BICUBIC uses it. */
 function cubic(distance) {
   const x = Math.abs(distance);
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
@@ -11,15 +11,15 @@ function cubic(distance) {
 }
 
 /**
- * `Image.resize((columns, rows), BICUBIC)`; within rounding where it widens a picture that it makes less high.
+ * Pillow's `Image.resize((columns, rows), BICUBIC)`; only within rounding if the picture gets wider and less high.
  * @param {Uint8ClampedArray} pixels red, green, blue and alpha of each pixel, in row order.
- * @returns {Uint8ClampedArray} the same, all of them opaque.
+ * @returns {Uint8ClampedArray} red, green, blue and 255 of each pixel.
  */
 export function resized(pixels, [height, width], [rows, columns]) {
   return eachLine(eachLine(pixels, height, width, columns), columns, height, rows);
 }
 
-/** Every line of (count, length) pixels at another length. The result is transposed, so that a second pass sees the columns. */
+/** Resize every line of (count, length) pixels to `size`. The result is transposed: a second pass sees the columns. */
 function eachLine(pixels, count, length, size) {
   const scale = length / size;
   const stretch = Math.max(scale, 1);

@@ -1,20 +1,20 @@
-// What the players share: a photograph and further traits to choose, panels, and what is drawn when they change.
+// The base of the players: controls for the photograph and further traits, panels, and drawing when traits change.
 
 import { load } from "./data.js";
 import { choice, element, statusLine } from "./elements.js";
 import { eachFrame, keepInAddress, put } from "./state.js";
 
-/** The function that sets a trait of the model. */
+/** From a trait to the function that sets it in the model. */
 export const setter = (model) => (trait) => (value) => put(model, trait, value);
 
 /**
  * Build a player into its element.
  * @param {{model: object, el: HTMLElement}} view
- * @param {string} name of its part of the address.
+ * @param {string} name the prefix of its part of the address.
  * @param {Object<string, {root: HTMLElement, set: Function, valid: Function, button?: HTMLElement}>} controls by the
- *   traits that they set, a button beside some; the photograph's comes before them.
- * @param {object} parts panels; elements below them; keys(now) of the arrays to load; show(now, ...arrays), where now
- *   has the traits' values, as far as they can be shown.
+ *   traits that they set, some with a button; the control of the photograph is added before them.
+ * @param {object} parts panels; elements `below` them; keys(now) of the arrays to load; show(now, ...arrays), where now
+ *   has the traits' values, made valid.
  */
 export function player({ model, el }, name, controls, { panels, below, keys, show }) {
   const texts = (model.get("about").photographs ?? []).map(({ name, title }) => ({
@@ -47,8 +47,8 @@ export function player({ model, el }, name, controls, { panels, below, keys, sho
 }
 
 /**
- * A function that loads and then shows what is asked for last; what was asked for before is not shown any more.
- * Until it is shown, the explorer counts as busy.
+ * A function that loads and then shows what was asked for last; what was asked for before is not shown any more.
+ * Until then, the explorer is marked as busy.
  */
 function newestOnly(el, status, load, show) {
   let asked = 0;

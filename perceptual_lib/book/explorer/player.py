@@ -1,4 +1,4 @@
-"""What the players of finished experiments have in common: photographs to choose from, and what is drawn of each."""
+"""The base of the players of finished experiments: photographs to choose from, and the images shown for each."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,15 +16,15 @@ from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
-PHOTOGRAPHS = 4  # a page shall stay light
-LOOK = 2.0  # pixels: the blur of maps that are looked at, as in Fig. 7 of the book
+PHOTOGRAPHS = 4  # so few keep a page small
+LOOK = 2.0  # pixels: the blur of maps that are shown to readers, as in Fig. 7 of the book
 
 
 class Player(Widget):
-    """Something of each of a few photographs, by name, as a network sees them: step by step or side by side.
+    """A player of a few photographs, by name, as a network sees them: step by step or side by side.
 
-    `about` comes beside the photographs and their size. `arrays` are, by the first word of their keys,
-    `WORD/PHOTOGRAPH/CHOICE`, the choices and what makes a chunk of the names of photograph and choice.
+    `about` is added to the photographs and their size. `arrays` maps the first word of their keys,
+    `WORD/PHOTOGRAPH/CHOICE`, to the choices and to a function from the names of photograph and choice to a chunk.
     """
 
     photograph = traitlets.Unicode().tag(sync=True)
@@ -57,7 +57,7 @@ class Player(Widget):
 def visible(maps: np.ndarray, *, together: bool = False) -> np.ndarray:
     """Maps (N, H, W) scaled to [0, 1] as figures draw them: from the least value to the 99.5 % quantile.
 
-    Of each map, or for all `together` of the last one.
+    These are taken of each map or, if all are scaled `together`, of the last one.
     """
     of = maps[-1:] if together else maps
     low, high = of.min((1, 2), keepdims=True), np.quantile(of, 0.995, (1, 2), keepdims=True)
@@ -65,9 +65,8 @@ def visible(maps: np.ndarray, *, together: bool = False) -> np.ndarray:
 
 
 def tiles(images: np.ndarray) -> np.ndarray:
-    """Maps (N, H, W) or pictures (N, 3, H, W) as one (rows H, columns W[, 3]), nearly square, row by row.
-
-    One file holds them all, and a slider has nothing to wait for.
+    """Maps (N, H, W) or pictures (N, 3, H, W) as one image (rows H, columns W[, 3]), row by row, about as many rows as
+    columns. One file holds them all, so that a slider need not wait.
     """
     from torchvision.utils import make_grid  # slow to import
 
@@ -79,7 +78,7 @@ def tiles(images: np.ndarray) -> np.ndarray:
 def explained_by_all(
     experiment: Experiment, table: pd.DataFrame, photographs: Sequence[Photograph] | None = None
 ) -> dict[str, Photograph]:
-    """By name, the first pictures that every row of the table has without a failure; InputError without one."""
+    """The first few pictures, by name, that every row of the table explained without a failure. InputError if none."""
     pictures = {picture.name: picture for picture in experiment.pictures}
     row = ["role", "method", "settings"]
     lines = table[[*row, experiment.unit, "failure"]].drop_duplicates()  # a picture may have a line for each blur

@@ -18,9 +18,9 @@ function render(view) {
   const { model } = view;
   const { questions, methods, tolerance } = model.get("about");
   const names = { [YOU]: "You", ...methods };
-  const given = new Map(); // by question, where the reader has pointed
-  let cross = null; // where the keys have moved it
-  let seen = null; // the question whose picture is there
+  const given = new Map(); // question -> where the reader has pointed
+  let cross = null; // where the arrow keys have moved the cross
+  let seen = null; // the question whose picture is shown
 
   const { root, canvas, text, describe } = panel("", 1, 1);
   const boxes = boxesOver(canvas);
@@ -32,9 +32,9 @@ function render(view) {
   const ask = () => put(model, "question", (asked() + 1) % questions.length);
   const next = element("button", { type: "button", onclick: ask }, "Next question");
   canvas.tabIndex = 0;
-  canvas.setAttribute("role", "application"); // else screen readers keep the arrow keys for themselves
+  canvas.setAttribute("role", "application"); // else screen readers handle the arrow keys themselves
 
-  /** Whether each of those who point hits; the reader comes first. */
+  /** For the reader and then for each method, whether the point is a hit. */
   const hits = (index) => {
     const { boxes, hits } = questions[index];
     return [boxes.some((box) => distance(given.get(index), box) < tolerance), ...hits];
@@ -67,7 +67,7 @@ function render(view) {
     hint.textContent = known ? `You ${hits(index)[0] ? "hit" : "miss"} it. ${over}` : at;
     if (!known) return;
     const places = [given.get(index), ...Object.values(theirs)];
-    // The reader's is on top, and each number on its disc.
+    // Drawn in reverse, so that the reader's point is on top; each number follows its disc.
     points.append(...places.map((point, place) => mark(point, place || "You", !place)).reverse().flat());
     const won = [...given.keys()].map(hits);
     answers.append(

@@ -16,8 +16,8 @@ from perceptual_lib.networks.classifier import Classifier
 class PointingPlayer(Widget):
     """The pointing game (Sec. 4.4) on a few scenes of a finished experiment: the reader points first, then the methods.
 
-    Asked are the questions of the first scenes that all methods answered, at one scale of these, each method at the
-    blur that suits it best on the selection; InputError where there is none. What is chosen is the `question`, from 0.
+    The questions are those of the first scenes that all methods answered, at one `scale`; InputError if there is none.
+    Each method has the blur that is best for it on the selection. The reader chooses the `question`, from 0.
     """
 
     _esm = module("points")
@@ -27,7 +27,7 @@ class PointingPlayer(Widget):
         table = experiment.table
         sigmas = pointing_table(table, scale, among=experiment.classes_of(experiment.section.source)).sigma.dropna()
         asked = (table.role == "table") & (table.scale == scale) & table.method.isin(sigmas.index)
-        shown = explained_by_all(experiment, table[asked])  # by the table: VOC's maps are many gigabytes
+        shown = explained_by_all(experiment, table[asked])  # found in the table, as VOC's maps are many gigabytes
         scenes = [scene for scene in experiment.pictures if scene.name in shown]
         maps = {method: experiment.maps(method, shown, scale=scale) for method in sigmas.index}
         questions, smooth = [], experiment.section.smooth

@@ -1,4 +1,4 @@
-// Ranges of layers: a slider for either end, and the triangle of the ranges that were tried (Fig. 5).
+// Ranges of layers: a slider for each end, and the triangle of the ranges that were tried (Fig. 5).
 
 import { COLOURS } from "./drawing.js";
 import { element } from "./elements.js";
@@ -14,7 +14,7 @@ export function parsedRange(text) {
 
 export const inWords = ({ first, last }) => (first === last ? `layer ${first}` : `layers ${first} to ${last}`);
 
-/** The range nearest to (first, last); an end that has `weight` counts before the other. */
+/** The range nearest to (first, last); `weight` says how much the distance of each end counts. */
 export function nearestRange(ranges, first, last, weight = { first: 1, last: 1 }) {
   const distance = (range) => weight.first * Math.abs(range.first - first) + weight.last * Math.abs(range.last - last);
   return ranges.reduce((best, range) => (distance(range) < distance(best) ? range : best));
@@ -22,24 +22,24 @@ export function nearestRange(ranges, first, last, weight = { first: 1, last: 1 }
 
 const ascending = (numbers) => [...new Set(numbers)].sort((one, other) => one - other);
 
-/** Place of the number nearest to one, in ascending numbers. */
+/** The index of the number nearest to the wanted one. */
 function placeOf(numbers, wanted) {
   const distances = numbers.map((number) => Math.abs(number - wanted));
   return distances.indexOf(Math.min(...distances));
 }
 
 /**
- * A slider for either end, which snap to where a range can begin and where one can end; beside them buttons
- * that hold the profile's layers, and none.
- * @param {Range[]} ranges that were tried; none where all can be had, as by `set(range, true)`.
+ * A slider for each end of a range, which snaps to the layers where ranges begin or end; and buttons that hold the
+ * profile's layers, or none.
+ * @param {Range[]} ranges that were tried; empty if all ranges can be had, which `set(range, true)` says, too.
  * @param {number} count of activations.
  * @param {Range} own range of the profile.
- * @param {(first: number, last: number, moved?: "first" | "last") => void} changed by the reader.
- * @param {(() => void) | null} release where there are maps with no layer held.
+ * @param {(first: number, last: number, moved?: "first" | "last") => void} changed is called for the reader's changes.
+ * @param {(() => void) | null} release holds no layer; null if there are no such maps.
  */
 export function rangeHandles(ranges, count, own, changed, release) {
   const all = [...Array(count).keys()];
-  const grids = {}; // by end, the layers that its slider stops at
+  const grids = {}; // end -> the layers that its slider stops at
   const output = element("output");
   const layer = (end) => grids[end][Number(ends[end].value)];
   const handle = (end) => {
@@ -48,7 +48,7 @@ export function rangeHandles(ranges, count, own, changed, release) {
   };
   const ends = { first: handle("first"), last: handle("last") };
 
-  /** Of null, no layer, where the sliders stay as they were. */
+  /** Show a range; for null, no layer, the sliders stay as they were. `any`: all layers are stops. */
   const set = (range, any) => {
     none?.setAttribute("aria-pressed", !range);
     profile.setAttribute("aria-pressed", range?.layers === own.layers);
@@ -58,8 +58,8 @@ export function rangeHandles(ranges, count, own, changed, release) {
       grids[end] = any || !ranges.length ? all : ascending(ranges.map((each) => each[end]));
       input.max = grids[end].length - 1;
       input.value = placeOf(grids[end], range[end]);
-      input.setAttribute("aria-valuetext", `${range[end]}`); // which may lie between two stops
-      input.parentElement.hidden = grids[end].length < 2; // nowhere to go: the words above say where it stands
+      input.setAttribute("aria-valuetext", `${range[end]}`); // may lie between two stops
+      input.parentElement.hidden = grids[end].length < 2; // it could not move, and the words above say where it is
     }
   };
   const button = (words, onclick) => element("button", { type: "button", onclick }, words);
@@ -69,19 +69,19 @@ export function rangeHandles(ranges, count, own, changed, release) {
   const label = element("span", { class: "label", "aria-hidden": "true" }, "Layers held");
   const rows = Object.entries(ends).map(([end, input]) => element("label", { class: "end" }, end, input));
   const parts = [label, output, ...rows, element("div", { class: "quick" }, none, profile)];
-  set(own); // from where they move where no layer is held at first
+  set(own); // the sliders' first places, which matter if no layer is held at first
   return { root: element("div", { class: "control", role: "group", "aria-label": "Layers held" }, ...parts), set };
 }
 
 const MOVES = { ArrowLeft: ["last", -1], ArrowRight: ["last", 1], ArrowUp: ["first", -1], ArrowDown: ["first", 1] };
-const ROOM = 8; // so many columns leave room for the errors in numbers
+const ROOM = 8; // up to so many columns leave room to write the errors into the cells
 
 /**
- * The ranges as a triangle: rows by first layer, columns by last, the brighter the smaller the error. One is chosen by
- * a click or by the arrow keys, as among radio buttons.
+ * The ranges as a triangle: rows by first layer, columns by last, the brighter the smaller the error. The reader
+ * chooses one by a click or by the arrow keys, as among radio buttons.
  * @param {Range[]} ranges
  * @param {() => boolean} preview whether a range is shown while the mouse is over it.
- * @param {(layers: string) => void} changed by the reader.
+ * @param {(layers: string) => void} changed is called with the range that the reader chooses or looks at.
  */
 export function rangeTriangle(ranges, preview, changed) {
   const rows = ascending(ranges.map((range) => range.first));
@@ -91,7 +91,7 @@ export function rangeTriangle(ranges, preview, changed) {
   const number = (error) => (error !== null && columns.length <= ROOM ? error.toFixed(2) : null);
   const cells = new Map(ranges.map((range) => [range.layers, cell(range)]));
   let shown = "";
-  let kept = null; // what is shown again when the mouse leaves
+  let kept = null; // the range that is shown again when the mouse leaves
 
   const choose = (layers) => {
     kept = null;
@@ -114,7 +114,7 @@ export function rangeTriangle(ranges, preview, changed) {
     return made;
   }
 
-  /** To the next range in the direction of an arrow key. */
+  /** Choose the next range in the direction of an arrow key. */
   function step(event) {
     const [end, way] = MOVES[event.key] ?? [];
     const from = ranges.find((range) => cells.get(range.layers) === event.target);
@@ -151,7 +151,7 @@ export function rangeTriangle(ranges, preview, changed) {
   return { root: element("div", { class: "tried" }, grid, key), set };
 }
 
-/** A colour of the maps, of a share in [0, 1], and letters that stand out from it. */
+/** Give a cell the maps' colour for a share in [0, 1], and letters that stand out from it. */
 function paintCell({ style }, share) {
   const start = 3 * Math.round(40 + 215 * share); // darker ones would all look black
   style.background = `rgb(${COLOURS.slice(start, start + 3).join(" ")})`;

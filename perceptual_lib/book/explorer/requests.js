@@ -1,18 +1,18 @@
-// Maps that are asked for: only the newest counts; how far it is, how to stop it, and pictures of the reader's own.
+// Requests for maps, of which only the newest counts, with their progress and a way to stop; and the reader's pictures.
 
 import { load } from "./data.js";
 import { element, statusLine } from "./elements.js";
 
-const PATIENCE = 250; // ms: nothing is computed for what the reader only passes by
+const PATIENCE = 250; // ms: no map is computed for choices that the reader only passes by
 
 /**
- * Asks for photographs and maps, of which only the newest is handed on.
+ * Make a function that requests the photograph and the map of a state. Only the newest ones are passed to `receive`.
  * @param work see `workLine`.
  * @returns {(state: object, settled: string | undefined) => void} settled is the key of the map that is shown.
  */
 export function requests(model, work, receive, fail) {
   let wanted = null; // the state that is waited for
-  let begun = null; // the key that was last asked for, while it is not here
+  let begun = null; // the key that was requested last, until its map arrives
   let timer = 0;
   const end = (state, then) => {
     if (wanted !== state) return;
@@ -22,7 +22,7 @@ export function requests(model, work, receive, fail) {
   };
   const begin = async (state) => {
     begun = state.map;
-    const joined = model.loaded?.has(state.map); // an earlier request, which may have been cancelled by one in between
+    const joined = model.loaded?.has(state.map); // there is an earlier request, which one in between may have cancelled
     try {
       const [picture, map] = await Promise.all([load(model, state.picture), load(model, state.map)]);
       end(state, () => receive(state, picture, map));
@@ -45,8 +45,8 @@ export function requests(model, work, receive, fail) {
 const inMegabytes = (bytes) => (bytes / 1e6).toFixed(0);
 
 /**
- * What is being computed and how far, a way to stop it, and what went wrong. A search that shows its maps on the way is
- * stopped where it is, and goes on from there.
+ * A line with what is being computed, its progress, a button that cancels or stops it, and errors. A search that shows
+ * maps while it runs can be stopped and go on later; other requests can only be cancelled.
  */
 export function workLine(model, el) {
   const status = statusLine();
@@ -78,7 +78,7 @@ export function workLine(model, el) {
     bar.hidden = stop.hidden = !live;
   };
   const wait = (wanted, live) => {
-    if (key && stop.textContent === "Go on") model.send({ cancel: key }); // nobody will say so
+    if (key && stop.textContent === "Go on") model.send({ cancel: key }); // the stopped search will not go on
     key = wanted;
     dropped = false;
     clearTimeout(timer);
@@ -86,7 +86,7 @@ export function workLine(model, el) {
     stop.textContent = "Cancel";
     bar.hidden = stop.hidden = true;
     bar.removeAttribute("value");
-    el.toggleAttribute("data-waiting", key !== null); // until there is something to see of it
+    el.toggleAttribute("data-waiting", key !== null); // until the map, or a first one on the way, is shown
     el.setAttribute("aria-busy", key !== null);
     if (key !== null) timer = setTimeout(tell, 300, live);
   };
@@ -105,19 +105,19 @@ export function workLine(model, el) {
     }
     if ("error" in message && !("key" in message)) {
       status.say(message.error);
-      bar.hidden ||= key === null; // of what was loaded
+      bar.hidden ||= key === null; // the bar of a loading network
     }
   };
   const root = element("div", { class: "work" }, status.root, bar, stop);
   return { root, say: status.say, wait, hear, awaited: () => key, dropped: () => dropped };
 }
 
-/** The reader's own pictures: chosen, dropped, pasted or taken. */
+/** Buttons and listeners for the reader's own pictures: from files, dropped, pasted, or taken with a camera. */
 export function takePictures(model, el, say, signal) {
   const send = async ([file]) => {
     if (!file) return;
     say(`Reading ${file.name} …`);
-    const bytes = await file.arrayBuffer().catch(() => null); // as of a folder
+    const bytes = await file.arrayBuffer().catch(() => null); // null for a folder, for example
     if (bytes) model.send({ upload: file.name }, undefined, [bytes]);
     else say(`${file.name} cannot be read; give a JPEG or PNG file.`);
   };
@@ -130,7 +130,7 @@ export function takePictures(model, el, say, signal) {
     const input = element("input", { type: "file", accept: "image/*", hidden: true, ...more });
     input.addEventListener("change", () => {
       send([...input.files]);
-      input.value = ""; // the same one may be given again
+      input.value = ""; // so that the same file can be chosen again
     });
     return [element("button", { type: "button", onclick: () => input.click() }, words), input];
   };

@@ -1,23 +1,23 @@
-// A worker that explains: the network, as the graph that graph.py writes, and the search for the smallest change.
+// A worker that computes maps: it runs the network, as the graph that graph.py writes, and the search of Eq. 5.
 
 import { dot, minimize, sum } from "./lbfgs.js";
 import { resized } from "./pictures.js";
 
 let ort = null;
 let session = null;
-let subject = null; // the photograph: its image, normalized, and what the network says and activates at it
-let search = null; // points to come, what the last pass said, and what is asked for
+let subject = null; // the photograph: its image, normalized, and all outputs of the graph for it
+let search = null; // the generator of its points, the outputs of the last pass, class and steps
 
-/** What the page may ask for, by name. What is answered is copied into the page. */
+/** The tasks that the page may ask for, by name. Their answers are copied into the page. */
 const tasks = {
-  /** Start the runtime: its module's text, its WebAssembly, and the graph. */
+  /** Start the runtime, from its module's text and its WebAssembly, with the graph of the network. */
   async open({ runtime, wasm, network }) {
     ort = await import(URL.createObjectURL(new Blob([runtime], { type: "text/javascript" })));
     Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: wasm });
     session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"] });
   },
 
-  /** Read a picture; the next tasks are about it. Answers what the network is shown, and the classes' probabilities. */
+  /** Read a picture for the next tasks. Answers with the picture as the network sees it, and the probabilities. */
   async look({ pixels, from, size, mean, std }) {
     const shown = resized(pixels, from, size);
     const count = size[0] * size[1];
@@ -33,8 +33,8 @@ const tasks = {
   },
 
   /**
-   * Begin to minimize Eq. 5 for a class, with the activations from `held[0]` to `held[1]` held. Towards it, the margin is
-   * by how much the best other class leads: the same number with the other sign, and so is what is aimed at.
+   * Begin to minimize Eq. 5 for a class, with the activations from `held[0]` to `held[1]` held. Towards the class, the
+   * margin is the lead of the best other class: it is the same number with the other sign, and so is its target.
    */
   async begin({ target, held, towards, layer_weight, margin_target: aimed, pixel_weight, max_iter }) {
     const margin_target = towards ? -aimed : aimed;
@@ -60,7 +60,7 @@ const tasks = {
     search = own;
   },
 
-  /** The next step: its map, the picture that the network sees, margin and probabilities; null behind the last one. */
+  /** The next step: its map, the picture that the network sees, margin and probabilities; null after the last one. */
   async step() {
     const { value: change, done } = await search.points.next();
     if (done) return null;
@@ -82,7 +82,7 @@ const tasks = {
     return { ...told, seen, map: whole(size) };
   },
 
-  /** Largest magnitude over the channels of the gradient of the class's logit. */
+  /** The gradient of the class's logit: at each pixel the largest magnitude over the channels. */
   async gradient({ target }) {
     const { gradient } = await pass(subject.image, { target, outputs: ["gradient"] });
     const count = gradient.length / 3;
@@ -97,7 +97,7 @@ const tasks = {
 
 const activations = () => session.outputNames.filter((name) => name.startsWith("activation_"));
 
-/** One pass of the graph; where no class is given that of the largest logit does not matter. */
+/** One pass of the graph. By default its margin is the logit alone, far above its target: gradients keep their sign. */
 async function pass(image, { target = 0, rival = 0, margin_target = -1e3, scale = null, outputs }) {
   const tensor = (values, ...dims) => new ort.Tensor("float32", values, dims);
   const held = scale ?? activations().map(() => 0);

@@ -1,9 +1,9 @@
-// What is chosen: traits of the model, the address that keeps them, and when they are drawn.
+// The reader's choices: traits of the model, the address that keeps them, and redrawing once for each frame.
 
 /**
- * Traits that the address keeps, so that what is seen can be sent as a link: `#NAME.trait=value&...`. Links of the page
- * move them by what they have as `data-state`: of a hash that is no selector the theme's script would complain.
- * Only in a static page: a live notebook's address is not ours. What does not fit the trait's type is ignored.
+ * Keep traits in the address, `#NAME.trait=value&...`, so that what is seen can be sent as a link. Links in the page
+ * set them by their attribute `data-state`, as the theme's script fails on a hash in `href` that is not a selector.
+ * Only for static pages: a live notebook's address is not ours. Values that do not fit the trait's type are ignored.
  */
 export function keepInAddress(model, name, traits) {
   if (!model.isStatic) return;
@@ -26,19 +26,19 @@ export function keepInAddress(model, name, traits) {
   let timer = 0;
   for (const trait of traits) {
     model.on(`change:${trait}`, () => {
-      clearTimeout(timer); // browsers allow so many changes of the address in a while
+      clearTimeout(timer); // browsers limit how often the address may change
       timer = setTimeout(write, 250);
     });
   }
 }
 
-/** Set a trait, for Python and for the other parts of the page. */
+/** Set a trait, and tell Python and the other parts of the page. */
 export function put(model, trait, value) {
   model.set(trait, value);
   model.save_changes();
 }
 
-/** A value where it is one of those that there are, else the first of these: an address may say anything. */
+/** The value if it is one of the options, else the first option: an address may say anything. */
 export const oneOf = (options, value) => (options.includes(value) ? value : options[0]);
 
 /** The nearest of the values that a slider can have. */
@@ -47,7 +47,7 @@ export function onGrid(value, [low, high, step]) {
   return Number((Math.round(within / step) * step).toFixed(6));
 }
 
-/** Only the newest of several calls, at most one for each frame. */
+/** A function that calls `draw` at most once for each frame, however often it is called itself. */
 export function eachFrame(draw) {
   let waiting = 0;
   return () => {

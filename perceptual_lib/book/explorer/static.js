@@ -1,4 +1,4 @@
-// A static page's stand-in for the model that anywidget gives live: traits of its own, arrays from files of the site.
+// A static page's stand-in for anywidget's live model: it keeps the traits, and reads arrays from files of the site.
 
 function standIn(traits, chunks) {
   const listeners = new Map();
@@ -27,7 +27,7 @@ function standIn(traits, chunks) {
   };
 }
 
-/** Head and bytes of a chunk: written into the page, or in a script of the site (file:// forbids `fetch`). */
+/** Head and bytes of a chunk, which is in the page or in a script of the site (file:// forbids to `fetch` data). */
 async function chunk(name) {
   const fetched = !document.getElementById(name);
   if (fetched) {
@@ -43,7 +43,7 @@ async function chunk(name) {
   }
   const element = document.getElementById(name);
   const { dataset, textContent } = element;
-  if (fetched) element.remove(); // decoded, it is kept by who asked
+  if (fetched) element.remove(); // whoever asked keeps the decoded bytes
   const bytes = await (await fetch(`data:application/octet-stream;base64,${textContent}`)).arrayBuffer();
   return [JSON.parse(dataset.head), new Uint8Array(bytes)];
 }
@@ -61,7 +61,7 @@ function mountWhenSeen(el, explorer, traits, chunks) {
   observer.observe(el);
 }
 
-// Here, and not where traits are kept: what it changes may lie above, and be mounted only when it is seen.
+// This is here and not in state.js, because the explorer that a link changes may not be mounted until it is seen.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("[data-state]");
   if (!link) return;

@@ -1,4 +1,4 @@
-"""Photographs as a network sees them, for the explorer of layers, and what it is told of a search on its way."""
+"""Photographs as a network sees them, for the explorer of layers, and reports of a search while it runs."""
 
 import math
 import os
@@ -27,10 +27,10 @@ from perceptual_lib.photographs.sources import load_photographs
 
 IMAGENET_CLASSES = 1000
 LIKELY = 5  # classes that are offered first
-DRAWN_EVERY = 0.2  # seconds
+DRAWN_EVERY = 0.2  # seconds between two images of a search
 THUMBNAIL = 56  # pixels
 Report = Callable[[dict[str, Any], list[bytes]], None]
-"""Hears of a pass of the network what there is to tell, and what is to be drawn."""
+"""Called after a pass of the network with facts about it, and with the bytes of the images to draw, if any."""
 
 
 class Subject(NamedTuple):
@@ -40,11 +40,11 @@ class Subject(NamedTuple):
     target: int  # the class explained
     boxes: Sequence[Box]  # in inclusive pixels of the map, none where they are not known
     classes: Sequence[tuple[int, float]]  # the most probable ones, with their probabilities
-    own: bool  # the reader's
+    own: bool  # whether it is the reader's
 
 
 def named_pictures(images: PictureLike | Iterable[PictureLike] | None) -> list[tuple[str, PictureLike]]:
-    """Pictures with their names: of files their stems, of others "picture"."""
+    """Pictures with their names: photographs' own, the stems of files, else "picture"."""
     if images is None or isinstance(images, (str, os.PathLike)):
         return [(photograph.name, photograph) for photograph in load_photographs(images)]
     named = []
@@ -57,7 +57,7 @@ def named_pictures(images: PictureLike | Iterable[PictureLike] | None) -> list[t
 
 
 def subject_of(classifier: Classifier, photograph: PictureLike, own: bool = False) -> Subject:
-    """With the photograph's class, or where it has none of this network's, what the network predicts."""
+    """A photograph with its class, or with the predicted one if it has none or the network's are not ImageNet's."""
     images = classifier.preprocess(photograph)
     with torch.no_grad(), freeze(classifier):
         scores = classifier(images)
@@ -71,7 +71,7 @@ def subject_of(classifier: Classifier, photograph: PictureLike, own: bool = Fals
 
 
 def told_of(subject: Subject, name: str, classifier: Classifier) -> dict[str, Any]:
-    """What the browser is told of a photograph."""
+    """What the browser needs to know about a photograph, as JSON."""
     edges = [[round(float(edge), 3) for edge in box] for box in subject.boxes]
     image = Image.fromarray(classifier.pixels(subject.images)[0].mul(255).byte().cpu().numpy())
     image.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -92,11 +92,11 @@ def told_of(subject: Subject, name: str, classifier: Classifier) -> dict[str, An
 def telling(
     classifier: Classifier, subject: Subject, target: int, passes: int, report: Report, drawn: bool
 ) -> Callable[..., None]:
-    """A hook of the network which reports each pass: the share of `passes` that is done and, of a search that is
-    `drawn`, its step, the margin, the probabilities of the class and of the likeliest other (`rival`, `rivals`), and
-    a few times a second the map as whole numbers and the picture that the network sees, opaque.
+    """A forward hook that reports each pass of the network: the share of `passes` that is done. For a `drawn` search it
+    adds the step, the margin, the probabilities of the class and of the likeliest other one (`rival`, `rivals`) and,
+    a few times a second, the map in 16 bits and the picture that the network sees, as RGBA.
 
-    The step is 0 where the network sees the photograph: what it is asked of others before is forgotten then.
+    The step is 0 when the network sees the unchanged photograph: passes on other pictures before it do not count.
     """
     done, last, targets = count(), -math.inf, torch.tensor([target], device=subject.images.device)
     before, step = subject.images, 0

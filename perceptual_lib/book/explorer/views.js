@@ -1,4 +1,4 @@
-// What the explorer of layers shows: four panels, how well the cut fits, and what is known of the method.
+// The views of the explorer of layers: four panels, how well the cut fits, and facts about the method.
 
 import { boxesOver, drawCut, drawOverlay, keyOf } from "./cuts.js";
 import { drawMap, drawPixels } from "./drawing.js";
@@ -18,7 +18,7 @@ export function panelsOf(size) {
   return { ...views, boxes };
 }
 
-/** @returns {number | null} how well the box of the cut's largest part fits; null without a true box. */
+/** @returns {number | null} IoU of the largest part's box with the best true box; null without a true box. */
 export function drawPanels(views, size, { state, pixels, blurred }, now) {
   const { boxes } = state.photograph;
   const cut = threshold(blurred, now.strategy, now.alpha);
@@ -35,7 +35,7 @@ export function drawPanels(views, size, { state, pixels, blurred }, now) {
   return boxes.length ? iou(component.box, boxes) : null;
 }
 
-/** What the panels show, in words. */
+/** Describe in words what the panels show. */
 function describe(views, { photograph, method, layers, tried }, now, { all, kept, largest }) {
   const percent = (count) => `${((100 * count) / all).toFixed(1)} %`;
   const settings = Object.entries(tried).map(([name, value]) => `, ${name.replace("_", " ")} ${value}`);
@@ -46,8 +46,8 @@ function describe(views, { photograph, method, layers, tried }, now, { all, kept
   views.cut.text.firstChild.data = kept ? CUT : "Nothing is kept";
 }
 
-/** What is known of a map: the class that it explains, and what the change makes of it; of its method the cost, the error
- *  in Table 1, and with these layers. */
+/** Facts about a map: the class that it explains, and the class after the change; the cost of its method, and its error
+ *  in Table 1 and with these layers. */
 export function factsOf({ becomes, errors, ranges }, { photograph, method, layers, map, live }, strategy) {
   const { title, explained } = photograph;
   const words = [];
@@ -69,7 +69,7 @@ export function factsOf({ becomes, errors, ranges }, { photograph, method, layer
   return words;
 }
 
-/** The fit in words, as a length beside the 0.5 that makes a hit, and to be heard: at most twice a second. */
+/** The fit in words, as a bar beside 0.5, which makes a hit, and for screen readers, at most twice a second. */
 export function verdict() {
   const number = element("span");
   const sign = element("span", { class: "sign" });

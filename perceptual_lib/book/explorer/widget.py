@@ -1,9 +1,9 @@
-"""What all explorers have in common: one ES module used twice, and arrays that travel when they are asked for.
+"""The base of all explorers: an ES module that is used twice, and arrays that are sent on request.
 
-Live, anywidget loads the module and this class answers its messages. In a static page the same module stands in the
-page with a stand-in for the model, and the arrays lie beside it.
+Live, anywidget loads the module, and this class answers its messages. A static page contains the same module, with a
+stand-in for the model and the arrays beside it.
 
-    browser -> Python: {need: key}                       a key of the explorer's
+    browser -> Python: {need: key}                       the key of an array of the explorer
     Python -> browser: {key, format, shape, low, high}   and a buffer; or {key, error}
 """
 
@@ -34,14 +34,14 @@ except ModuleNotFoundError as missing:
 
 HERE = Path(__file__).parent
 IMPORT = re.compile(r'^import [^;]*? from "\./(\w+)\.js";\n', re.M)
-PANELS, DENSITY = 3, 150  # of a still: how many at most, and pixels an inch
+PANELS, DENSITY = 3, 150  # of a still: how many panels at most, and pixels per inch
 Chunk = tuple[dict[str, Any], bytes]
-"""What describes an array or a picture, and its bytes."""
+"""The head (format, shape, ...) of an array or a picture, and its bytes."""
 
 
 @cache
 def module(name: str) -> str:
-    """The ES module of an explorer and all that it imports, each once, in one piece."""
+    """The ES module of an explorer, joined with all modules that it imports, each once."""
     pieces: dict[str, str] = {}
 
     def add(name: str) -> None:
@@ -56,7 +56,7 @@ def module(name: str) -> str:
 
 
 def array_chunk(saliency: np.ndarray) -> Chunk:
-    """A map (H, W) scaled to the whole numbers from 0 to 65535: deflated, two bytes a pixel."""
+    """A map (H, W), scaled to whole numbers from 0 to 65535 and deflated: two bytes for each pixel."""
     low, high = saliency.min(), saliency.max()
     scaled = np.rint((saliency - low) / (high - low if high > low else 1) * 65535).astype("<u2")
     head = {"format": "uint16", "shape": list(saliency.shape), "low": low.item(), "high": high.item()}
@@ -64,26 +64,26 @@ def array_chunk(saliency: np.ndarray) -> Chunk:
 
 
 def picture_chunk(pixels: np.ndarray) -> Chunk:
-    """A picture (H, W, 3) in [0, 1], or a sheet of maps (H, W), in grey."""
+    """A picture (H, W, 3) in [0, 1], or a sheet of maps (H, W) in [0, 1], in grey, as WebP."""
     stream = BytesIO()
     Image.fromarray(np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)).save(stream, "WEBP", quality=92)
     return {"format": "image/webp", "shape": list(pixels.shape)}, stream.getvalue()
 
 
 def _panel(head: dict[str, Any], data: bytes, sigma: float) -> np.ndarray:
-    """What a chunk shows: a picture (H, W, 3) in [0, 1]; a sheet (H, W), or a map (H, W), which is sent unblurred."""
+    """The image in a chunk: a picture (H, W, 3) in [0, 1]; a sheet (H, W); or a map (H, W), which is blurred here."""
     if head["format"] == "uint16":
         values = np.frombuffer(zlib.decompress(data), "<u2").reshape(head["shape"]).astype(np.float32)
-        return gaussian_blur(torch.from_numpy(values), sigma).numpy()  # in a range of its own: none else is drawn
+        return gaussian_blur(torch.from_numpy(values), sigma).numpy()  # a still scales each map by its own range
     return np.asarray(Image.open(BytesIO(data)).convert("RGB" if len(head["shape"]) == 3 else "L")) / 255
 
 
 class Widget(anywidget.AnyWidget):
-    """An explorer. Its ES module is `_esm = module(NAME)`; what its traits are, it says itself.
+    """An explorer. A subclass sets its ES module, `_esm = module(NAME)`, and its traits.
 
     Attributes:
-        about: what can be chosen and what is known of it, as JSON.
-        arrays: by key, what makes the chunk of each array or picture; a static page has them all.
+        about: what can be chosen, and facts about it, as JSON.
+        arrays: key -> a function that makes the chunk of an array or picture; a static page has them all.
     """
 
     _css = HERE / "explorer.css"
@@ -95,7 +95,7 @@ class Widget(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     def chunk(self, key: str) -> Chunk:
-        """The array or picture of a key. Raises InputError where there is none."""
+        """The array or picture of a key. Raises InputError if there is none."""
         make = self.arrays.get(key)
         if make is None:
             word, _, which = key.partition("/")
@@ -107,7 +107,7 @@ class Widget(anywidget.AnyWidget):
             self.reply(content["need"])
 
     def reply(self, key: str) -> None:
-        """Send what a key stands for, or in a sentence why that cannot be."""
+        """Send the array or picture of a key, or a sentence that says why there is none."""
         try:
             head, data = self.chunk(key)
         except InputError as error:
@@ -116,16 +116,16 @@ class Widget(anywidget.AnyWidget):
             self.send({"key": key} | head, [data])
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict, dict] | dict:
-        """The live widget; for pages without a kernel the whole explorer as HTML; and for paper a still."""
+        """The live widget, the whole explorer as HTML for pages without a kernel, and a still for paper."""
         bundle = super()._repr_mimebundle_(**options)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         still = base64.b64encode(self.still()).decode()
         return {**(data or {}), "text/html": self.html(), "image/jpeg": still}, metadata
 
     def panels(self) -> list[np.ndarray]:
-        """Of a still: pictures (H, W, 3) in [0, 1] and maps (H, W).
+        """The panels of a still: pictures (H, W, 3) in [0, 1] and maps (H, W).
 
-        Of each kind of array those whose keys name most of what is chosen at first, and no more than fit.
+        For each kind of array, those whose keys name most of the initial choices; `PANELS` at most in all.
         """
         chosen = {value for value in self.static_traits().values() if isinstance(value, str)}
         best: dict[str, tuple[int, list[str]]] = {}
@@ -140,7 +140,7 @@ class Widget(anywidget.AnyWidget):
         return [_panel(*self.chunk(key), getattr(self, "sigma", 0.0)) for key in shown]
 
     def still(self) -> bytes:
-        """A JPEG of the panels, side by side: what a page on paper shows of the explorer."""
+        """A JPEG of the panels side by side, which stands for the explorer on paper."""
         import matplotlib.pyplot as plt  # slow to import, and needed here alone
 
         from perceptual_lib.book.panels import image_grid
@@ -152,13 +152,13 @@ class Widget(anywidget.AnyWidget):
         return stream.getvalue()
 
     def static_traits(self) -> dict[str, Any]:
-        """What a page without a kernel begins with: the traits that are not any widget's."""
+        """The traits that a page without a kernel begins with: without those that every anywidget has."""
         others = {"_esm", "_css", "_anywidget_id", *anywidget.AnyWidget.class_trait_names()}
         return {name: getattr(self, name) for name in self.trait_names(sync=True) if name not in others}
 
     def html(self) -> str:
         """The explorer without a kernel: its module, its traits and all of its arrays."""
-        names, scripts = {}, {}  # what is alike is there once
+        names, scripts = {}, {}  # named by their hash: equal chunks are stored once
         for key in self.arrays:
             head, data = self.chunk(key)
             names[key] = "chunk-" + hashlib.sha256(repr(head).encode() + data).hexdigest()[:20]

@@ -1,6 +1,6 @@
-"""The scoreboard: the paper's claims that a number can decide, and what became of them here.
+"""The scoreboard: the paper's claims that a number can decide, and the verdict on each of them here.
 
-`claims.yaml` has the claims; `samples` says what of an experiment's table one compares, `rules` decide from intervals.
+`claims.yaml` has the claims, `samples` takes from an experiment's table what they compare, and `rules` decide them.
 """
 
 from perceptual_lib.book.scoreboard.claims import CLAIMS, Claim, count_verdicts, scoreboard

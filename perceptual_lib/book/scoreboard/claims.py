@@ -27,19 +27,19 @@ class Claim:
         InputError: no such experiment, sample or rule, or not with these arguments.
     """
 
-    section: str  #: of the paper; its abstract, a figure, a table
-    quote: str  #: its words
+    section: str  #: of the paper: a section, its abstract, a figure or a table
+    quote: str  #: the paper's words
     asks: str
-    """How they are read, as what is measured, and on what in place of the paper's data; else what that would take."""
-    experiment: str = ""  #: whose table decides; none where nothing can be measured
-    where: Mapping[str, Any] = field(default_factory=dict)  #: a column's value, or values, in the lines that count
-    sample: Mapping[str, Any] = field(default_factory=dict)  #: one of the `SAMPLES`, what is compared; its arguments
-    rule: Mapping[str, Any] = field(default_factory=dict)  #: one of the `RULES`, what decides from there; its arguments
+    """How the quote is read: what is measured, on what in place of the paper's data; or what measuring would take."""
+    experiment: str = ""  #: whose table decides; "" where nothing can be measured
+    where: Mapping[str, Any] = field(default_factory=dict)  #: lines that count: column -> its value or list of values
+    sample: Mapping[str, Any] = field(default_factory=dict)  #: what is compared: `name` in `SAMPLES`, and its arguments
+    rule: Mapping[str, Any] = field(default_factory=dict)  #: what decides: `name` in `RULES`, and its arguments
     paper: Mapping[str, float] = field(default_factory=dict)
     """The paper's own numbers, of ours and of the best rival, where one of its tables has them."""
-    reason: str = ""  #: why they are read so, from the paper's words, where that is not plain
+    reason: str = ""  #: why the quote is read so, from the paper's words, where that is not plain
     pooled: bool = False  #: whether the exploratory and the confirmatory run together decide it, too
-    further: bool = False  #: whether what the confirmatory run did not ask with ranges of layers decides it, too
+    further: bool = False  #: whether the further run decides it, too: photographs or scenes not yet asked with ranges
 
     def __post_init__(self) -> None:
         if self.experiment not in ("", *GAMES):
@@ -50,7 +50,7 @@ class Claim:
             self._functions()
 
     def finding(self, results: Mapping[str, pd.DataFrame], samples: dict[str, pd.DataFrame] | None = None) -> Finding:
-        """What the tables of experiments, by name, say about it; claims that compare the same share their `samples`."""
+        """What the tables of experiments, by name, say about it. `samples` caches what several claims compare."""
         if not self.experiment:
             return Finding(Verdict.NEEDS_DATA, "nothing", 0)
         table = results.get(self.experiment)
@@ -65,7 +65,7 @@ class Claim:
             return Finding(Verdict.NEEDS_DATA, f"nothing: {self.experiment} lacks {missing}", 0)
 
     def compared(self, table: pd.DataFrame) -> pd.DataFrame:
-        """(photographs or scenes, columns), from the experiment's table; raises MissingData for what it lacks."""
+        """The sample (photographs or scenes, columns) of the experiment's table. Raises MissingData if it lacks it."""
         for column, value in self.where.items():
             if column not in table:
                 raise MissingData(f"the column {column}: not measured there")
@@ -79,7 +79,7 @@ class Claim:
 def _function(
     kind: str, functions: Mapping[str, Callable[..., Any]], /, name: str | None = None, **arguments: Any
 ) -> Callable[..., Any]:
-    """The function of this name, with these arguments; what they are applied to is still missing."""
+    """The function of this name with these arguments bound; its first argument is still open."""
     if name not in functions:
         raise InputError(f"there is no {kind} {name!r}; there are {', '.join(functions)}.")
     try:
@@ -90,7 +90,7 @@ def _function(
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
-    """Claims from YAML, see `claims.yaml`, section by section. Raises InputError that names the claim that is wrong."""
+    """Claims from YAML (see `claims.yaml`), sorted by section. Raises InputError that names the claim that is wrong."""
     data = yaml.safe_load(text)
     claims = []
     for number, entry in enumerate(data["claims"], 1):
@@ -106,8 +106,8 @@ def read_claims(text: str) -> tuple[Claim, ...]:
 
 _TEXT = files(__package__).joinpath("claims.yaml").read_text(encoding="utf-8")
 RUNS, FURTHER, NETWORKS, COMMITTED = map(yaml.safe_load(_TEXT).get, ("runs", "further", "networks", "committed"))
-"""Folders of the exploratory and the confirmatory run, by these words; of what the second did not ask with ranges of
-layers; those of other networks; the commit of the rules, before all but the first."""
+"""The folders of results: RUNS by "exploratory" and "confirmatory"; FURTHER, of what the confirmatory run did not ask
+with ranges of layers; NETWORKS, of other networks. COMMITTED is the rules' commit, before all runs but the first."""
 
 CLAIMS = read_claims(_TEXT)
 """All of them, section by section."""
@@ -116,14 +116,14 @@ CLEAR = [Verdict.REPRODUCED, Verdict.NOT_REPRODUCED]
 
 
 def published_runs(folder: Path) -> dict[str, dict[str, Results]]:
-    """The `RUNS` that are there, the confirmatory one first: their results by game."""
+    """The results by game of those `RUNS` that are in the folder, the confirmatory one first."""
     runs = {kind: load_all(folder / RUNS[kind]) for kind in ("confirmatory", "exploratory")}
     return {kind: results for kind, results in runs.items() if results}
 
 
 def published_networks(folder: Path) -> dict[str, dict[str, Results]]:
-    """By the network's name the results by game: those of the run that decides, and of the other `NETWORKS`. One whose
-    name another folder has, too, has its own folder's beside it."""
+    """Network's name -> its results by game, for the confirmatory run and the other `NETWORKS`. The folder's name is
+    added if an earlier folder has a network of the same name."""
     networks: dict[str, dict[str, Results]] = {}
     for name in (RUNS["confirmatory"], *NETWORKS):
         own: dict[str, dict[str, Results]] = {}
@@ -134,8 +134,8 @@ def published_networks(folder: Path) -> dict[str, dict[str, Results]]:
 
 
 def on_shared_photographs(networks: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, dict[str, pd.DataFrame]]:
-    """The tables of each network by game, where another has that game, too: the lines of the photographs that all who
-    have it were asked about. Scenes stay as they are: their names do not say whether they are the same."""
+    """Each network's tables by game, for games of two networks or more, with the lines of the photographs that all of
+    these were asked about. Scenes are not filtered: their names do not say whether they are the same."""
     shared: dict[str, dict[str, pd.DataFrame]] = {network: {} for network in networks}
     for game in GAMES:
         tables = {network: of_games[game] for network, of_games in networks.items() if game in of_games}
@@ -149,7 +149,7 @@ def on_shared_photographs(networks: Mapping[str, Mapping[str, pd.DataFrame]]) ->
 
 
 def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables of two runs as one: the lines of what has the same settings in both, scenes told apart."""
+    """The tables of two runs as one: the lines whose settings are in both, with scenes renamed to tell them apart."""
     pooled = {}
     for name in runs[0].keys() & runs[1].keys():
         tables = [run[name] for run in runs]
@@ -163,13 +163,13 @@ def pool(*runs: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def _settings_of(table: pd.DataFrame) -> list[str]:
-    """The columns that tell what lines are of, beside the picture."""
+    """The columns that identify a line, apart from the picture."""
     return [name for name in ("role", "method", "settings", "scale", "sigma", "seed", "stage") if name in table]
 
 
 def changed(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """The claims of which the second of two scoreboards has another verdict: the columns of the first; measured,
-    verdict and n of the second as measured_after and so on; how it changed."""
+    """The claims whose verdict differs in the second scoreboard, if it has their data: the columns of the first;
+    measured, verdict and n of the second as measured_after and so on; and `how` the verdict changed."""
     both = before.join(after[["measured", "verdict", "n"]], how="inner", rsuffix="_after")
     both = both[(both.verdict != both.verdict_after) & (both.verdict_after != Verdict.NEEDS_DATA)]
     lacking = both.verdict == Verdict.NEEDS_DATA
@@ -184,10 +184,10 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
 
     Returns:
         By place in `CLAIMS`: section, quote and asks of the claim; rule, a name of one of the `RULES`, "" where nothing
-        can be measured; measured, n, needed, verdict and missing, see `Finding`: without its table, or with too little
-        in it, a claim "needs data that is not here".
+        can be measured; measured, n, needed, verdict and missing as in `Finding`. A claim whose table is missing or has
+        too little in it "needs data that is not here".
     """
-    # As categories, words are compared once: samples ask for the same ones a thousand times.
+    # As categories, words are compared only once; samples ask for the same ones a thousand times.
     words = ("role", "method", "settings", "photograph", "scene")
     results = {
         name: table.astype({column: "category" for column in words if column in table})
@@ -204,8 +204,8 @@ def scoreboard(results: Mapping[str, pd.DataFrame], places: Sequence[int] = rang
 
 
 def not_asked(run: Mapping[str, pd.DataFrame], further: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The tables, by game, of what a run did not ask with ranges of layers: its own lines of these photographs or
-    scenes, and those of the same ranges with the same settings, which a `further` run has."""
+    """Tables by game of the photographs or scenes that a run did not ask with ranges of layers: the run's own lines of
+    them, and the lines of the same ranges with the same settings from the `further` run."""
     found = {}
     for name in run.keys() & further.keys():
         unit = "scene" if "scene" in run[name] else "photograph"
@@ -220,8 +220,8 @@ def not_asked(run: Mapping[str, pd.DataFrame], further: Mapping[str, pd.DataFram
 def later_scoreboards(
     runs: Mapping[str, Mapping[str, pd.DataFrame]], further: Mapping[str, pd.DataFrame]
 ) -> dict[str, pd.DataFrame]:
-    """By title the scoreboards of the claims that more than the confirmatory run decides, see `Claim`: it together with
-    the exploratory one, and a further run of it. `runs` are the tables of these two that are there, by `RUNS`."""
+    """Title -> the scoreboard of the claims that more than the confirmatory run may decide (see `Claim`): both runs
+    pooled, and the further run. `runs` has the tables of the runs that are there, by the keys of `RUNS`."""
     asked = {}
     if runs.keys() >= RUNS.keys():
         asked["both runs pooled"] = "pooled", pool(*(runs[kind] for kind in RUNS))
@@ -235,8 +235,8 @@ def later_scoreboards(
 
 
 def decided(boards: Mapping[str, pd.DataFrame], later: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Each claim by the first of several scoreboards that has its data, and, where that leaves it undecided, by the
-    first of the `later` ones that decides it; `by` says whose, by their titles."""
+    """Each claim from the first of several scoreboards that has its data or, if that one leaves it undecided, from the
+    first of the `later` ones that decides it. The column `by` has the title of that scoreboard."""
     (first, board), *others = boards.items()
     board = board.assign(by=first)
     for title, other in others:

@@ -3,17 +3,17 @@
 A rule takes a sample: scores with a row for each photograph (or scene) and a column for each thing that is compared,
 nan where there is none. Rows are what the bootstrap draws; comparisons are paired over the rows that both columns have.
 
-Each rule turns the claim into leads, of which all must be above 0, or all but a few. A claim that is false can be
-reproduced by chance only if a lead that is in truth not above 0 looks as if it were. "All" needs no correction for
-their number: each lead is asked with 95 % (an intersection-union test). That all but k - 1 of K are above 0 is asked
-with 1 - 0.05 / k. Not reproduced is said where k of them are clearly below, each with 1 - 0.05 / (K - k + 1), since
-each was a chance to be so (Bonferroni's bound of a partial conjunction; Benjamini and Heller 2008). Claims are not
-corrected for each other: of those near their limit one in twenty may be decided wrongly by chance.
+Each rule turns the claim into leads, of which all must be above 0, or all but a few. A false claim can be reproduced by
+chance only if a lead that is in truth not above 0 looks as if it were. "All" needs no correction for the number of
+leads: each is tested with a 95 % interval (an intersection-union test). "All but k - 1 of K" needs intervals of
+1 - 0.05 / k. A claim is not reproduced if k leads are clearly below 0, with intervals of 1 - 0.05 / (K - k + 1), since
+each lead is one more chance to be below (Bonferroni's bound of a partial conjunction; Benjamini and Heller 2008). There
+is no correction over claims: of those near their limit, one in twenty may be decided wrongly by chance.
 
-A bootstrap of a handful of rows promises too much. So a comparison needs as many as a sign test would to tell two
-things apart with all pairs pointing one way: six rows for one, ten for each of sixteen. With fewer rows, or too few
-columns, the data are not here, and a rule raises `MissingData`. Ties count as rows: where
-hardly any row differs, an interval promises more than a sign test would.
+The bootstrap interval of a handful of rows is too narrow. So a comparison needs as many rows as a sign test would to
+tell two things apart if all pairs point one way: six rows for one comparison, ten for each of sixteen. With fewer rows,
+or too few columns, a rule raises `MissingData`. Ties count as rows: where hardly any row differs, an interval promises
+more than a sign test would.
 """
 
 import math
@@ -28,18 +28,18 @@ import pandas as pd
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.evaluation.statistics import ALPHA, Estimate, Statistic, bootstrap, fewest, plain
 
-POWER = 0.8  # with which the rows that an undecided claim needs would decide it
+POWER = 0.8  # of a test with the number of rows that is said to decide an undecided claim
 RESAMPLES = 10_000  # so that a thousandth of them is still ten
-EXCEPTIONS = 10  # "almost all" allows one in so many
-LEAST_BLUR = 1.0  # that the paper tried
-MOST_ROWS = 1_000_000  # that are still a number worth saying
-LEFT_OUT = "left out"  # an attribute of a sample: by column, what its mean should have been of, too
+EXCEPTIONS = 10  # "almost all" allows one exception in so many
+LEAST_BLUR = 1.0  # the least blur that the paper tried, in pixels
+MOST_ROWS = 1_000_000  # a number of rows from which on it is not worth telling
+LEFT_OUT = "left out"  # an attribute of a sample: column -> what is missing from the mean in that column
 
 Leads = Mapping[str, Estimate]
 
 
 class Verdict(StrEnum):
-    """What a claim comes to."""
+    """The outcome of a claim."""
 
     REPRODUCED = "reproduced"
     NOT_REPRODUCED = "not reproduced"
@@ -51,13 +51,13 @@ class Verdict(StrEnum):
 class Finding:
     """What was measured for a claim."""
 
-    verdict: Verdict  #: what it comes to
-    measured: str  #: in words, with the interval that "reproduced" is asked with; the reason where data are missing
+    verdict: Verdict  #: the outcome
+    measured: str  #: the result in words, with the interval that decides "reproduced"; or why data are missing
     n: int  #: photographs or scenes of the smallest comparison, 0 without one
     needed: int = 0
     """Photographs or scenes that would decide an undecided claim with a power of 80 %, if means and variances stay as
     they are here; 0 where it is decided, or from a million on."""
-    missing: tuple[str, ...] = ()  #: what else is asked of, and is not here or on too few rows; `measured` says so
+    missing: tuple[str, ...] = ()  #: what the claim also speaks of, but is not here or on too few rows; in `measured`
 
 
 class MissingData(InputError):
@@ -75,13 +75,13 @@ def place(
 ) -> Finding:
     """Best, k-th best, or better than one other: the paired lead over each rival.
 
-    A rival is clearly ahead where the whole interval of our lead lies below -margin, clearly behind where it lies
-    above. Reproduced: all rivals but rank - 1, or fewer, are clearly behind. Not reproduced: `rank` of them or more are
-    clearly ahead. Undecided: anything else. So a better place than the k-th reproduces "k-th".
+    A rival is clearly ahead if the whole interval of our lead lies below -margin, clearly behind if it lies above.
+    Reproduced: all rivals but at most rank - 1 are clearly behind. Not reproduced: `rank` of them or more are clearly
+    ahead. Undecided: anything else. So a better place than the k-th reproduces "k-th".
 
-    The margin is 0 where the paper says better, best or second; a hundredth for "joint", equality to two decimals; a
-    twentieth for "comparable" and "competitive". A rival that is not here, or on too few rows, could be ahead: then the
-    claim needs data, if it is not decided whatever that rival is.
+    The margin is 0 if the paper says better, best or second; a hundredth for "joint", equality to two decimals; a
+    twentieth for "comparable" and "competitive". A rival that is not here, or on too few rows, could be ahead: unless
+    the claim is decided without that rival, it needs data.
 
     Args:
         ours: the column that the claim is about.
@@ -132,12 +132,12 @@ def trend(scores: pd.DataFrame, *, falls: bool = False) -> Finding:
 
 
 def saturates(scores: pd.DataFrame, at: float, *, margin: float, lower: bool = False) -> Finding:
-    """No more to be gained beyond a blur, and something up to it.
+    """More blur improves the scores up to a blur, and no longer beyond it.
 
     Judged at the least blur from `at` on. Reproduced: it is better than every blur from 1 to half of `at` by clearly
-    more than the margin, and no larger one is better by as much. Not reproduced: one of the small ones clearly comes
-    within the margin, as on a curve that is flat all along, or a larger one is better by more. Undecided: anything
-    else.
+    more than the margin, and clearly no larger blur is better than it by as much. Not reproduced: a small blur clearly
+    comes within the margin, as on a curve that is flat all along, or a larger one is clearly better by more. Undecided:
+    anything else.
 
     Args:
         scores: (N, sigmas), the columns being blurs in pixels.
@@ -179,13 +179,13 @@ def almost_all(gains: pd.DataFrame) -> Finding:
 
 
 def on_most_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """The columns that have more than half of the rows."""
+    """The columns that have a score in more than half of the rows."""
     return scores.loc[:, scores.notna().mean() > 0.5]
 
 
 def steadier(scores: pd.DataFrame) -> Finding:
     """Whether one choice matters less than another: the spread (standard deviation) of the mean scores over the first
-    group of columns less that over the second.
+    group of columns, minus the spread over the second.
 
     Reproduced: the interval of the difference lies below 0. Not reproduced: above. Undecided: it contains 0.
     """
@@ -219,12 +219,12 @@ def alike(scores: pd.DataFrame, first: str, second: str, *, margin: float) -> Fi
 
 
 RULES = {rule.__name__: rule for rule in (place, trend, saturates, almost_all, steadier, alike)}
-"""All rules by name; their docstrings say when they find what."""
+"""All rules by name; a rule's docstring defines its verdicts."""
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """What leads say: their intervals, of 95 % where all must be above 0, and those that are clearly on either side."""
+    """The verdict from leads, their intervals (95 % if all must be above 0), and those clearly above and below 0."""
 
     verdict: Verdict
     leads: Leads
@@ -239,8 +239,8 @@ class _Judged:
 
 
 def _judge(leads: Callable[[int], Leads], rank: int = 1, count: int | None = None) -> _Judged:
-    """Whether all leads but rank - 1 are above 0. `leads` gives them, with intervals of one of so many comparisons; of
-    `count` that are claimed, those that it lacks can be on either side."""
+    """Whether all leads but rank - 1 are above 0. `leads(comparisons)` gives them with Bonferroni intervals for so many
+    comparisons. The claim is about `count` leads; those that are not given could be on either side."""
     asked = leads(rank)
     count = count or len(asked)
     wanted, against = count - rank + 1, leads(count - rank + 1)
@@ -262,19 +262,19 @@ def _judge(leads: Callable[[int], Leads], rank: int = 1, count: int | None = Non
 
 
 def _rows_needed(lead: Estimate, comparisons: int) -> int:
-    """Rows on which such a lead, other than 0, is clearly on its side of 0 with the power asked for: normal theory."""
+    """Rows that a test needs to find such a lead, not 0, clearly on its side of 0 with `POWER`, by normal theory."""
     quantile = NormalDist().inv_cdf(1 - ALPHA / comparisons / 2)
     error = (lead.high - lead.low) / 2 / quantile
     return math.ceil(lead.n * ((quantile + NormalDist().inv_cdf(POWER)) * error / lead.value) ** 2)
 
 
 def _interval(values: pd.Series | pd.DataFrame, comparisons: int = 1, statistic: Statistic = plain) -> Estimate:
-    """Of one of so many comparisons."""
+    """Bootstrap interval of a statistic, corrected (Bonferroni) for so many comparisons."""
     return bootstrap(values, statistic, resamples=RESAMPLES, confidence=1 - ALPHA / comparisons)
 
 
 def _intervals(gaps: pd.DataFrame, comparisons: int) -> dict[str, Estimate]:
-    """Of each column; those that have the same rows are one matrix product."""
+    """The interval of each column's mean; columns with the same rows are bootstrapped together, in a matrix product."""
     found = {}
     for names in gaps.columns.groupby([tuple(gaps[name].notna()) for name in gaps]).values():
         together = _interval(gaps[names], comparisons)
@@ -284,7 +284,7 @@ def _intervals(gaps: pd.DataFrame, comparisons: int) -> dict[str, Estimate]:
 
 
 def _words(lead: Estimate, margin: float = 0.0) -> str:
-    """A lead that the margin was added to, without it."""
+    """A lead in words, less the margin that was added to it."""
     value, low, high = (number - margin for number in (lead.value, lead.low, lead.high))
     return f"{value:.3f} ({low:.3f} to {high:.3f}; n = {lead.n})"
 

@@ -1,11 +1,11 @@
-"""What claims compare: from an experiment's table to scores with a row for each photograph or scene, nan where there
-is none, and a column for each thing that is compared. Every public function here is a sample that a claim can name; one
-raises `MissingData` where the table lacks what it compares.
+"""What claims compare: scores from an experiment's table, with a row for each photograph or scene, nan where there is
+none, and a column for each thing that is compared. Every public function here is a sample that a claim can name. It
+raises `MissingData` if the table lacks what it compares.
 
 No photograph or scene judges a blur or a threshold that was chosen on it: what is chosen on the odd ones is judged on
 the even ones, and the other way round, so that all of them judge ("held-out"; Section 4.2 calls it cross-validated).
-Insertion and deletion choose nothing: claims name the blurs. Pointing has means over scenes, not over classes as in the
-paper: of the classes of mosaics most occur once.
+Insertion and deletion choose nothing: claims name the blurs. Pointing scores are means over scenes, not over classes as
+in the paper, because most classes of the mosaics occur only once.
 """
 
 import math
@@ -32,14 +32,14 @@ def scores(
     names: Mapping[Any, str | None] | None = None,
     roles: Sequence[str] = ("table",),
 ) -> pd.DataFrame:
-    """(N, ...) of a measure, by method, blur, stage or size.
+    """(N, ...): a measure, with a column for each method, blur, stage or size.
 
     Args:
         table: of an experiment.
         measure: one of the `MEASURES`, or a column of the table.
-        by: the column that tells what is compared.
-        names: what stands in place of values of `by`; None leaves a value out.
-        roles: of the lines that count.
+        by: the column of the table whose values are compared.
+        names: new names for values of `by`; None leaves a value out.
+        roles: the roles of the lines that count.
     """
     rows = table[table.role.isin(roles)]
     compared = rows[by].map(lambda value: (names or {}).get(value, value))
@@ -49,28 +49,28 @@ def scores(
 
 
 def beside(table: pd.DataFrame, columns: Mapping[str, str | float]) -> pd.DataFrame:
-    """(N, columns) of one method: by name several measures, or bounds that are numbers."""
+    """(N, columns): several measures of one method, by name; a number, such as a bound, fills its column."""
     rows = table[table.role == "table"]
     found = {name: _values(rows, what) if isinstance(what, str) else what for name, what in columns.items()}
     return pd.DataFrame(found)
 
 
 def share_larger(table: pd.DataFrame, measure: str, first: str, second: str) -> pd.DataFrame:
-    """(N, 2): whether the first method has more of a measure than the second, 1 or 0; and a half.
+    """(N, 2): 1 where the first method's measure is larger than the second's, else 0; and a half.
 
-    More than a half of them is a median difference above 0, which a few runaway searches do not move.
+    A mean above a half says that the median difference is above 0, which a few runaway searches do not move.
     """
     both = scores(table, measure).reindex(columns=[first, second]).dropna()
     return pd.DataFrame({"larger": (both[first] > both[second]).astype(float), "a half": 0.5})
 
 
 def areas(table: pd.DataFrame, game: str, blurs: Mapping[str, float]) -> pd.DataFrame:
-    """(photographs, methods) of insertion or deletion, at these blurs of methods in pixels, of others without blur."""
+    """(photographs, methods): areas in insertion or deletion, at these blurs in pixels; other methods without blur."""
     return scores(table[table.sigma == table.method.map(lambda method: blurs.get(method, 0.0))], game)
 
 
 def mean_gains(table: pd.DataFrame, **groups: Sequence[str]) -> pd.DataFrame:
-    """(scenes, groups and "none"): mean gains in pointing of groups of methods, of those on most scenes; and 0."""
+    """(scenes, groups and "none"): each group's mean gain in pointing, over its methods with most scenes; and 0."""
     found = on_most_rows(scores(table, "gain"))
     methods = {name: found.columns.intersection(group) for name, group in groups.items()}
     if any(group.empty for group in methods.values()):
@@ -82,7 +82,7 @@ def mean_gains(table: pd.DataFrame, **groups: Sequence[str]) -> pd.DataFrame:
 
 
 def larger_against_original(table: pd.DataFrame, method: str) -> pd.DataFrame:
-    """(scenes, ...): a method's hits at 1.5 x the size, by its own name, and those of all at the original one."""
+    """(scenes, ...): a method's hits at 1.5 times the size, in a column of its name; all methods' at the original."""
     larger, original = (scores(table[table.scale == scale], "hits") for scale in (1.5, 1.0))
     if method not in larger:
         raise MissingData(f"{method} at 1.5 times the size")
@@ -90,9 +90,9 @@ def larger_against_original(table: pd.DataFrame, method: str) -> pd.DataFrame:
 
 
 def second_convolution(table: pd.DataFrame) -> pd.DataFrame:
-    """(photographs, 2): correlation once the second layer below the classifier's has been randomized, and a half.
+    """(photographs, 2): correlation after the second layer below the classifier has been randomized, and a half.
 
-    A block of convolutions counts as one.
+    A block of convolutions counts as one layer.
     """
     stages = np.unique(table.stage[(table.stage > 0) & ~table.layer.str.startswith("classifier")])
     if len(stages) < 2:
@@ -101,14 +101,14 @@ def second_convolution(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_correlations(table: pd.DataFrame) -> pd.DataFrame:
-    """(photographs, methods): over all stages but the first, the trained network's, where a map meets itself."""
+    """(photographs, methods): mean correlation over all stages but the first: there a map is compared with itself."""
     return scores(table[table.stage > 0], "correlation")
 
 
 def growing(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, last layers held): none, -1, and the ranges from the first layer on, sequentially more and higher layers.
+    """(N, last layers held): no layers as -1, then the ranges from the first layer on, with more and more layers.
 
-    Without the last layer: it is next to the answer itself, and where it is held, the answer hardly changes.
+    Ranges with the last layer are left out: it is next to the answer, which hardly changes if it is held.
     """
     ranges = _ranges(table, measure)
     first, end = ranges.columns[0][0], max(last for _, last in ranges)
@@ -118,14 +118,14 @@ def growing(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def top_range(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, ranges of layers), the shortest one that ends at the last layer as "top"."""
+    """(N, ranges of layers): the shortest range that ends at the last layer is named "top", others such as "4-9"."""
     ranges = _ranges(table, measure)
     top = max(ranges, key=lambda layers: layers[::-1])
     return ranges.set_axis(["top" if each == top else f"{each[0]}-{each[1]}" for each in ranges], axis=1)
 
 
 def every_range(table: pd.DataFrame, measure: str, activations: int, method: str = "perceptual") -> pd.DataFrame:
-    """(N, ranges of layers) by name, "4-9", where all of so many activations were tried, as the paper's."""
+    """(N, ranges of layers), named such as "4-9", if all ranges of so many activations were tried, as in the paper."""
     ranges = _ranges(table, measure, method)
     if len(ranges.columns) != activations * (activations + 1) // 2:
         raise MissingData(f"all ranges of {activations} activations, which are those of the paper's network")
@@ -133,7 +133,7 @@ def every_range(table: pd.DataFrame, measure: str, activations: int, method: str
 
 
 def most_or_none(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, 2): the mean over ranges of more than half of the layers that leave out the last; and no layers."""
+    """(N, 2): the mean over ranges that hold more than half of the layers, but not the last one; and no layers."""
     ranges = _ranges(table, measure)
     end = max(last for _, last in ranges)
     most = [layers for layers in ranges if 2 * (layers[1] - layers[0] + 1) > end + 1 and layers[1] < end]
@@ -144,13 +144,13 @@ def most_or_none(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def lead_of_ranges(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, ranges of layers): what they have more than no layers."""
+    """(N, ranges of layers): the measure of each range less that of no layers."""
     ranges = _ranges(table, measure)
     return ranges.sub(_no_layers(table, measure, ranges.index), axis=0)
 
 
 def low_and_high(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, 2): mean lead over no layers of the ranges within the lower half of the layers, and of all others."""
+    """(N, 2): mean `lead_of_ranges` of the ranges within the lower half of the layers, and of all others."""
     leads = lead_of_ranges(table, measure)
     low = np.array([2 * last < max(leads)[1] for _, last in leads])
     if not low.any() or low.all():
@@ -160,28 +160,28 @@ def low_and_high(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def last_stages(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, 2): the last stage alone held, and the one before it alone, as VGG16's ReLU 12 and ReLU 9 are."""
+    """(N, 2): only the last stage held, and only the one before it; in VGG16 these are ReLU 12 and ReLU 9."""
     ranges = _ranges(table, measure)
     last, before = _last_stages(ranges)
     return pd.DataFrame({"last": ranges[last], "before": ranges[before]})
 
 
 def blurs_of_last_stages(table: pd.DataFrame) -> pd.DataFrame:
-    """(scenes, ...): hits at each blur with the stage before the last alone held, and with the last: columns ("before",
-    sigma) and ("last", sigma)."""
+    """(scenes, ...): hits at each blur with only the stage before the last held, columns ("before", sigma), and with
+    only the last held, columns ("last", sigma)."""
     tried = dict(_lines_of_ranges(table))
     last, before = _last_stages(tried)
     return pd.concat({"before": _hits_by_blur(tried[before]), "last": _hits_by_blur(tried[last])}, axis=1)
 
 
 def few_blurs(table: pd.DataFrame, few: Sequence[float], measure: str) -> pd.DataFrame:
-    """(scenes, 2) of one method's hits: the blur chosen among a few, and among all that were tried."""
+    """(scenes, 2): one method's hits with the blur chosen among a few, and among all that were tried."""
     rows = table[table.role == "table"]
     return pd.DataFrame({"few": _values(rows[rows.sigma.isin(few)], measure), "all": _values(rows, measure)})
 
 
 def layers_and_methods(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, ...): what varies with the layers and with the method, columns ("layers", range) and ("methods", name).
+    """(N, ...): a measure by the layers held, columns ("layers", range), and by method, columns ("methods", name).
 
     Methods that lack one of the photographs or scenes of the ranges are left out.
     """
@@ -198,23 +198,23 @@ SAMPLES = {
 
 
 def _ranges(table: pd.DataFrame, measure: str, method: str = "perceptual") -> pd.DataFrame:
-    """(N, ranges) by (first, last) layer held, in this order."""
+    """(N, ranges): columns (first, last) layer held, sorted."""
     return pd.DataFrame({layers: _values(lines, measure) for layers, lines in _lines_of_ranges(table, method)})
 
 
 def _lines_of_ranges(table: pd.DataFrame, method: str = "perceptual") -> list[tuple[tuple[int, int], pd.DataFrame]]:
-    """The lines of each range of layers by (first, last) layer held, in this order."""
+    """The lines of each range of layers, with its (first, last) layer held, sorted by it."""
     tried = table[(table.role == "range") & (table.method == method)].groupby("settings", observed=True)
     if not len(tried):
         raise MissingData("ranges of layers")
     found = [(layer_range(settings), lines) for settings, lines in tried]
-    return sorted((each for each in found if each[0] != (0, -1)), key=lambda each: each[0])  # which is no layers
+    return sorted((each for each in found if each[0] != (0, -1)), key=lambda each: each[0])  # (0, -1) is no layers
 
 
 def _last_stages(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], tuple[int, int]]:
     """The shortest range that ends at the last layer, and the shortest that ends just before it begins."""
     *_, last = by_end = sorted(ranges, key=lambda layers: layers[::-1])
-    if len(by_end) == 91:  # of VGG16's activations, each alone, too: ReLU 9 ends the stage before the last
+    if len(by_end) == 91:  # all ranges of VGG16's 13 activations: ReLU 9 ends the stage before the last
         return last, (9, 9)
     before = [layers for layers in by_end if layers[1] < last[0]]
     if not before:
@@ -223,7 +223,7 @@ def _last_stages(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], tu
 
 
 def _methods(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.DataFrame:
-    """(N, methods) of these photographs or scenes alone."""
+    """(N, methods): scores on these photographs or scenes alone."""
     of_these = table["scene" if "scene" in table else "photograph"].isin(units)
     return scores(table[of_these], measure).reindex(units)
 
@@ -235,25 +235,25 @@ def _no_layers(table: pd.DataFrame, measure: str, units: pd.Index) -> pd.Series:
 
 
 def _errors(lines: pd.DataFrame, strategy: str) -> pd.Series:
-    """(photographs,) 1 or 0, at the blur and the strategy's threshold with the fewest on every other one."""
+    """(photographs,): 1 for an error, else 0; blur and threshold have the fewest errors on the other half of them."""
     return 1 - _crossed(_hits_by_setting(lines, strategy))
 
 
 def _hits_by_setting(lines: pd.DataFrame, strategy: str) -> pd.DataFrame:
-    """(explained photographs, blurs times the strategy's thresholds), 1 or 0."""
+    """(explained photographs, blurs times the strategy's thresholds): 1 for a hit, else 0."""
     found = Scores.of(lines)
     hits = found.hits[..., STRATEGY_COLUMNS[strategy]]
     return pd.DataFrame(hits.reshape(len(hits), math.prod(hits.shape[1:])), found.names, dtype=float)
 
 
 def _hits(lines: pd.DataFrame, hard: bool | None = None) -> pd.Series:
-    """(scenes,) at the blur with the most hits on every other one; of difficult questions, others, or all."""
+    """(scenes,): hits in difficult questions, others or all; the blur has the most hits of all on the other half."""
     hits = _hits_by_blur(lines)
     return _crossed(hits, hits if hard is None else _hits_by_blur(lines[lines.hard == hard]).reindex(hits.index))
 
 
 def _gain(lines: pd.DataFrame) -> pd.Series:
-    """(scenes,) hits at 1.5 times the size less those at the original one."""
+    """(scenes,): hits at 1.5 times the size less those at the original size."""
     return (_hits(lines[lines.scale == 1.5]) - _hits(lines[lines.scale == 1.0])).dropna()
 
 
@@ -265,8 +265,8 @@ def _hits_by_blur(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _crossed(hits: pd.DataFrame, judged: pd.DataFrame | None = None) -> pd.Series:
-    """(N,) of (N, settings), or of others judged in their place: each row at the setting with the most hits on every
-    other row; nothing of a single row."""
+    """(N,) from hits (N, settings): each row at the setting with the most hits on the other half of the rows (even or
+    odd). `judged` (N, settings) gives the result instead of `hits`, if given. A single row gives nothing."""
     judged = hits if judged is None else judged
     if len(hits) < 2:
         return pd.Series(dtype=float)
@@ -275,7 +275,7 @@ def _crossed(hits: pd.DataFrame, judged: pd.DataFrame | None = None) -> pd.Serie
 
 
 def _mean(lines: pd.DataFrame, column: str, function: Callable[[Any], float] = float) -> pd.Series:
-    """(photographs,) of what a function makes of a column, without photographs that one line has nothing of."""
+    """(photographs,): mean of a function of a column; photographs with a missing value in one line are left out."""
     values = lines.set_index("photograph")[column].map(function, na_action="ignore").astype(float)
     return values[~values.index.isin(values.index[values.isna()])].groupby(level=0, sort=False, observed=True).mean()
 
@@ -291,7 +291,7 @@ MEASURES: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     "insertion less deletion": lambda lines: MEASURES["insertion"](lines) - MEASURES["deletion"](lines),
     "flipped": partial(_mean, column="margin", function=lambda margin: float(margin <= 0)),
 }
-"""From the lines of one method with one setting to a number for each photograph or scene."""
+"""Name -> a function from the lines of one method with one setting to a number for each photograph or scene."""
 
 
 def _values(lines: pd.DataFrame, measure: str) -> pd.Series:
