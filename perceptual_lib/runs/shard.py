@@ -102,10 +102,11 @@ def _file_digest(path: Path, size: int, time_ns: int) -> str:
 
 
 def code_digest(*modules: str) -> str:
-    """Hash of the code, without comments and docstrings, of these modules and those of this package that they import.
+    """Hash of the code of these modules and of those of this package that they import.
 
-    A notebook is a module without a file: of its code, the explanation methods defined in it are hashed, but not what
-    they call. Raises InputError for a method without a source, such as one made by `exec`.
+    Comments and strings that stand alone do not count. A notebook is a module without a file: of its code, the
+    explanation methods defined in it are hashed, but not what they call. Raises InputError for a method without a
+    source, such as one made by `exec`.
     """
     parts = [(name, _typed_methods(name) if _file(name) is None else _filed_digest(name)) for name in modules]
     return hashlib.sha256(repr(sorted(parts)).encode()).hexdigest()
@@ -142,7 +143,7 @@ def _typed_methods(module: str) -> str:
         trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in functions]
     except OSError:
         raise InputError(f"a method of {module} has no source to tell its versions by; define it in a file.") from None
-    return "".join(ast.dump(_without_docstrings(tree)) for tree in trees)
+    return "".join(_does(tree) for tree in trees)
 
 
 _read: dict[tuple[str, Path], tuple[int, str]] = {}
@@ -153,7 +154,7 @@ _read: dict[tuple[str, Path], tuple[int, str]] = {}
 def _read_module(name: str, path: Path) -> tuple[str, tuple[str, ...]]:
     """A module's code, and the modules of this package that it imports; a file is read once in a process."""
     changed, tree = path.stat().st_mtime_ns, ast.parse(path.read_text("utf-8"))
-    does = ast.dump(_without_docstrings(tree))
+    does = _does(tree)
     _read[name, path] = changed, does
     return does, tuple(_own_imports(tree, name))
 
@@ -165,7 +166,7 @@ def check_code() -> None:
         try:
             if path.stat().st_mtime_ns == changed:
                 continue
-            now = ast.dump(_without_docstrings(ast.parse(path.read_text("utf-8"))))
+            now = _does(ast.parse(path.read_text("utf-8")))
         except (OSError, SyntaxError):  # half written, or being replaced
             now = None
         if now != does:
@@ -194,8 +195,14 @@ def _behind(module: str, names: set[str] | None) -> Iterator[str]:
                 yield from _own_imports(ast.parse(stub.read_text("utf-8")), module, names)
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:]
-    return tree
+class _Strings(ast.NodeTransformer):
+    """Takes out strings that stand alone: docstrings, and what is said of a name below it."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        said = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if said else node
+
+
+def _does(tree: ast.Module) -> str:
+    """What code does, without what it says."""
+    return ast.dump(_Strings().visit(tree))

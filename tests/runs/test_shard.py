@@ -106,6 +106,10 @@ from perceptual_lib.{imported} import something
 def double(value):
     """More of it."""
     return 2 * value
+
+
+FACTOR = "of it"
+"""More of what is above."""
 '''
 
 
@@ -129,6 +133,7 @@ def test_code_digest_sees_code_and_not_words(module) -> None:
     assert module(source.replace("Documentation", "Words").replace("More", "Less").replace("# a", "# no")) == digest
     assert module(source.replace("    return", "\n\n    return")) == digest
     assert module(source.replace("2 *", "3 *")) != digest
+    assert module(source.replace('of it"\n', 'of them"\n')) != digest  # a string with a name is code
     assert module(MODULE.format(imported="core.checks")) != digest
 
 
