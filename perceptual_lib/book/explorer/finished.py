@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.book.explorer.player import PHOTOGRAPHS
+from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.selection import select_layers
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
@@ -33,8 +34,8 @@ def maps_by_key(
     found, becomes = {}, {}
     for role, method, settings in rows[["role", "method", "settings"]].drop_duplicates().itertuples(index=False):
         layers = _span(settings, classifier) if holds_layers(method) else ""
-        if role == "range" and not layers:
-            continue  # no layers, the corner of Fig. 5: not a range that can be chosen
+        if layers is None or (role == "range" and not layers):
+            continue  # no range that can be chosen, as no layers, the corner of Fig. 5
         of = few if role == "range" else names
         maps = experiment.maps(method, of, role=role, settings=settings)
         found |= {f"map/{name}/{method}/{layers}": maps[name] for name in maps}
@@ -73,10 +74,16 @@ def holds_layers(method: str) -> bool:
     return find_method(method).ours and method != "no_perceptual"
 
 
-def _span(settings: str, classifier: Classifier) -> str:
-    """The layers held by a row's settings (JSON), as the explorer writes them: "first-last"."""
-    held = select_layers(json.loads(settings)["layers"], [each.name for each in classifier.activations])
-    return f"{held[0]}-{held[-1]}" if held else ""
+def _span(settings: str, classifier: Classifier) -> str | None:
+    """The layers held by a row's settings (JSON), as the explorer writes them: "first-last", "" for none. None for
+    those that it cannot write: several ranges, and modules by their paths."""
+    try:
+        held = select_layers(json.loads(settings)["layers"], [each.name for each in classifier.activations])
+    except InputError:
+        return None
+    if not held:
+        return ""
+    return f"{held[0]}-{held[-1]}" if len(held) == held[-1] - held[0] + 1 else None
 
 
 def first_traits(table: pd.DataFrame, classifier: Classifier, scores: Scores | None) -> dict[str, Any]:
@@ -87,7 +94,8 @@ def first_traits(table: pd.DataFrame, classifier: Classifier, scores: Scores | N
         strategy, alpha = THRESHOLDS[threshold]
         traits = {"sigma": float(scores.sigmas[blur]), "strategy": strategy, "alpha": alpha}
     settings = table[(table.role == "table") & (table.method == "perceptual")].settings
-    return traits | ({"layers": _span(settings.iloc[0], classifier)} if len(settings) else {})
+    layers = _span(settings.iloc[0], classifier) if len(settings) else None
+    return traits if layers is None else traits | {"layers": layers}
 
 
 def tried_ranges(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from players import METHODS
+from stand_ins import Layered
+from torch import nn
 
-from perceptual_lib import explain, perceptual_ball
+from perceptual_lib import explain, load_classifier, perceptual_ball
 from perceptual_lib.book.explorer import Explorer, finished
 from perceptual_lib.book.explorer.finished import tried_ranges
 from perceptual_lib.book.pages import stage_page
@@ -115,6 +117,21 @@ def test_the_profiles_own_layers_need_not_be_a_range(complete, classifier) -> No
     experiment = complete(Localization, localization=section, perturbation={"layers": [-2]})
     assert trials(experiment.table)["first"].isna().sum() == 1
     assert {each["role"] for each in tried_ranges(experiment.table)} == {"range"}
+
+
+@pytest.mark.parametrize(("held", "shown"), [("[-1, 1]", "1-2"), ("[]", ""), ("[0, 2]", None), ('"features"', None)])
+def test_layers_that_are_no_range_are_not_shown_as_one(complete, held, shown, monkeypatch) -> None:
+    section = {"pictures": 2, "methods": ["gradient", "perceptual"], "sigmas": [0.0]}
+    experiment = complete(Localization, localization=section)
+    experiment.table["settings"] = experiment.table.settings.str.replace('"0-0"', held)
+    read = dict.fromkeys("01", np.zeros((224, 224))), dict.fromkeys("01", 0)
+    monkeypatch.setattr(experiment, "maps", lambda method, names, array="maps", **_: read[array == "becomes"])
+    three = load_classifier(nn.Sequential(Layered(), nn.ReLU()))
+    explorer = Explorer.of(experiment, three)
+    layers = {key.split("/")[3] for key in explorer.maps if key.split("/")[2] == "perceptual"}
+    assert layers == (set() if shown is None else {shown})
+    methods = [method["name"] for method in explorer.static_traits()["about"]["methods"]]
+    assert methods == ["gradient", "perceptual"][: 1 if shown is None else 2]
 
 
 def test_it_says_what_the_network_sees_after_the_change(of_experiment, localization, classifier) -> None:
