@@ -90,6 +90,11 @@ def logits_of(output: Any) -> Tensor:
             f"classifying head{see('What a network returns')}."
         )
     tensors = [part for part in tree_leaves(parts) if isinstance(part, Tensor)]
+    if any("boxes" in each for each in (output, *parts) if isinstance(each, Mapping)):
+        raise InputError(
+            "the network returns objects that it detected, with their boxes: say by objective= which number explains "
+            f"them, such as one object's score{see('What a network returns')}."
+        )
     scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
     outer = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
     if len(outer) == 1 and outer[0] is tensors[0]:  # tensors behind it, deeper in, only tell more about these scores

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
@@ -31,6 +32,9 @@ RESHAPED = frozenset(
     Clamp ClampMin ClampMax""".split()
 )
 """Operations, as autograd names them, that leave numbers as they are, or nearly."""
+
+AVERAGED = frozenset("Add Mean Sum Stack Cat Mul Div".split())
+"""Operations, as autograd names them, of which a mean of several scores is made."""
 
 
 class _Known(NamedTuple):
@@ -90,7 +94,7 @@ def _reference(function: object) -> object:
 
 
 def _look(network: nn.Module, image: Tensor) -> Findings | None:
-    """Ask the network for an image (1, C, H, W) beside another, and alone; None if memory is too small for that."""
+    """Ask the network for an image (1, C, H, W) beside another, and alone; None if it fails, or memory is too small."""
     pair = torch.cat([image, 1 - 2 * image])
     for images in (pair, image):  # exported networks may not take two
         try:
@@ -106,7 +110,7 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
                 "the network casts its inputs to half precision itself, and is computed in float32 here "
                 f"({words}); let it cast to the type of its weights{see('Half precision')}."
             ) from cause
-        return Findings()  # any other error is reported where the network is called next
+        return None  # any other error is reported where the network is called next
     found = _compared(network, pair, asked) if len(images) > 1 else Findings(depends=len(asked.scores) == 1)
     found = replace(found, no_gradient=_why_no_gradient(asked.scores, asked.leaf))
     if not _are_probabilities(asked.scores):
@@ -150,7 +154,8 @@ def _compared(network: nn.Module, pair: Tensor, beside: _Asked) -> Findings:
             "the network's activations are not of one image after the other (sequences first, several views of each?): "
             f"each image is explained alone, which is right and slow{see('Neighbours that matter')}."
         )
-        return Findings(mixed=True, notes=(note,))
+        told = (beside.scores[0] != beside.scores[-1]).any()  # a head of zeros tells nothing of its neighbours
+        return Findings(depends=not told, mixed=True, notes=(note,))
     if near(_ask(network, pair[:1]).scores, alone[0].scores):
         note = (
             "the network's answer for an image depends on the others in the batch (batch norm without running "
@@ -168,7 +173,8 @@ def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
     """Whether both agree but for rounding, also of half precision in an autocast: to this share of their spread."""
     if one.shape != other.shape:
         return False
-    finite = other.detach()[other.isfinite()]
+    fixed = (one == other) & (other == (other[:1] if other.ndim else other))  # what masks fill in says nothing of it
+    finite = other.detach()[other.isfinite() & ~fixed]
     share = 0.05 if one.dtype in HALF else share  # or a tenth of it, as a share of the values themselves
     tolerance = (
         max(share * (finite - finite.mean()).abs().amax(), share / 10 * finite.abs().amax()) if len(finite) else 0
@@ -177,14 +183,25 @@ def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
 
 
 def _are_probabilities(scores: Tensor) -> bool:
-    """Whether rows sum to 1, or a softmax or sigmoid computed the scores, which may be sliced or reshaped since."""
-    node = scores.grad_fn
-    while node is not None and (operation := node.name().partition("Backward")[0]) in RESHAPED:
-        node = node.next_functions[0][0]
-    if node is not None and operation in ("Sigmoid", "Hardsigmoid", "Softmax"):
-        return True
-    shares = scores.ndim == 2 and scores.shape[1] > 1 and (scores >= 0).all()
-    return bool(shares and ((scores.float().sum(1) - 1).abs() < 1e-2).all())
+    """Whether rows sum to 1, or a softmax or sigmoid computed the scores, which may be sliced, reshaped or averaged
+    since."""
+    if not ((scores >= 0) & (scores <= 1)).all():
+        return False
+    sums = scores.ndim == 2 and scores.shape[1] > 1 and bool(((scores.float().sum(1) - 1).abs() < 1e-2).all())
+    return sums or _is_of_probabilities(scores.grad_fn)
+
+
+def _is_of_probabilities(node: Node | None) -> bool:
+    """Whether all that an operation of autograd is computed from comes from a softmax or sigmoid."""
+    while node is not None:
+        operation = node.name().partition("Backward")[0]
+        if operation in ("Sigmoid", "Hardsigmoid", "Softmax"):
+            return True
+        parents = [each for each, _ in node.next_functions if each is not None]
+        if operation in AVERAGED:
+            return bool(parents) and all(map(_is_of_probabilities, parents))
+        node = parents[0] if operation in RESHAPED else None
+    return False
 
 
 def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype, rule: str = "softmax") -> Tensor:

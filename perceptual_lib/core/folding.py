@@ -60,22 +60,30 @@ FUSED = "weight", "bias", "running_mean", "running_var"
 
 
 def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
-    """Find what can be folded in a frozen network, in a forward pass of the first image (B, C, H, W), and try it in a
-    second pass. Both are in full precision, also inside autocast."""
+    """Find what can be folded in a frozen network, in a forward pass of the first image (B, C, H, W), and try it on
+    another. All passes are in full precision, also inside autocast."""
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return ()
     with torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
         image = inputs[:1].detach().requires_grad_()
         with Finder(network) as finder:
-            answer = ask(network, image)
+            ask(network, image)
         folds: Folds = finder.folds()
-        with suppress(PathChanged):
-            with fold(folds):
-                again = ask(network, image) if folds else answer
-            # A part that is not seen, such as a function of autograd, may change the answer.
-            if (again - answer).detach().abs().max() <= TOLERANCE * answer.detach().abs().max():
-                return folds
+        # A part that is not seen, such as a function of autograd, may change the answer; so may one that is seen, where
+        # it depends on the image, so that the trial is of another one, if that takes the same path.
+        for shown in ((1 - 2 * image).detach().requires_grad_(), image) if folds else ():
+            with suppress(PathChanged):
+                with fold(folds):
+                    again = ask(network, shown)
+                return folds if _is_near(again, ask(network, shown)) else ()
     return ()
+
+
+def _is_near(folded: Tensor, plain: Tensor) -> bool:
+    """Whether logits are the same but for rounding. What a mask fills in is equal, and says nothing of their size."""
+    moved = folded.detach() != plain.detach()
+    folded, plain = folded.detach()[moved], plain.detach()[moved]
+    return not len(plain) or bool((folded - plain).abs().max() <= TOLERANCE * plain.abs().max())
 
 
 class Call:
@@ -85,7 +93,7 @@ class Call:
         self.func, self.given = func, {**dict(zip(NAMES[func], args, strict=False)), **kwargs}
         told_by = map(self.given.get, (*FUSED, "mode", "value"))
         self.known = func, tuple(self.given.get("pad", ())), *told_by  # as part of a set, a tensor equals only itself
-        self.takers: list[Call | None] = []  # calls that take the output and return values
+        self.takers: list[Call | None] = []  # calls that take the output, and return values or write to it
         self.place = -1  # among all calls of the network
 
     def is_of(self, tensors: Collection[int]) -> bool:
@@ -117,7 +125,8 @@ class Finder(TorchFunctionMode):
         call = Call(func, args, kwargs) if func in NAMES else None
         call = call if call and call.is_of(self.held) else None
         asked = getattr(func, "__name__", "") == "__get__"  # for an attribute, such as the shape
-        if (isinstance(output, (Tensor, tuple, list)) and not asked) or func is Tensor.register_hook:
+        taken = isinstance(output, Tensor) or (isinstance(output, (tuple, list)) and not asked)
+        if taken or output is None or func is Tensor.register_hook:  # what returns None writes to what it takes
             for value in tree_leaves([args, kwargs]):
                 if id(value) in self.makers:
                     self.makers[id(value)].takers.append(call)

@@ -49,7 +49,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
             [each for module in modules for each in getattr(module, kind).values() if each is not None]
             for kind in ("_parameters", "_buffers")
         )
-        others = [module for module in modules if not type(module).__module__.startswith("torch.nn.")]
+        others = [each for each in modules if _keeps_attributes(each)]
         owners: list[Any] = sorted([*weights, *others], key=id) or [network]
         for each in owners:  # in one order for all threads, so that no two wait for each other
             held.enter_context(_locks.setdefault(each, RLock()))
@@ -91,6 +91,12 @@ def freeze(network: nn.Module) -> Iterator[None]:
 _OWN = vars(nn.Module()).keys()  # attributes of every module
 COLLECTIONS = dict, list, set, deque, tuple
 SMALL = 100_000  # the most numbers in a small buffer
+
+
+def _keeps_attributes(module: nn.Module) -> bool:
+    """Whether a module's plain attributes may be written. PyTorch's own have none, but weights that hooks compute."""
+    own = not type(module).__module__.startswith("torch.nn.")
+    return own or any(isinstance(value, Tensor) for value in vars(module).values())
 
 
 def _collections(module: nn.Module) -> Iterator[Any]:

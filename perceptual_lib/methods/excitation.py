@@ -104,7 +104,7 @@ WINNING: dict[str, Operation] = {
     **dict.fromkeys("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split(), _averaged),
     **dict.fromkeys("add iadd radd".split(), _summed),
     **dict.fromkeys("mul imul rmul div idiv truediv itruediv true_divide".split(), _multiplied),
-    **dict.fromkeys("batch_norm instance_norm group_norm layer_norm".split(), pass_on),
+    **dict.fromkeys("batch_norm instance_norm group_norm layer_norm rms_norm local_response_norm".split(), pass_on),
     **dict.fromkeys(ACTIVATION_FUNCTIONS, pass_on),
 }
 

@@ -1,8 +1,8 @@
 """A network with what is needed to explain it: preprocessing, class names, activations in forward order."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from perceptual_lib.core.activations import Activation, trace
 from perceptual_lib.core.calling import Wrapper, first_weight, network_of
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.freezing import freeze
+from perceptual_lib.core.graphs import parts_of
 from perceptual_lib.core.precision import check_precision
 from perceptual_lib.core.selection import held_layers
 from perceptual_lib.core.settings import SCALE_FREE, architecture, suited
@@ -21,6 +22,9 @@ from perceptual_lib.networks.pictures import PictureLike, list_pictures, open_pi
 from perceptual_lib.networks.special import place, special
 
 MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
+
+_traced: WeakKeyDictionary[nn.Module, tuple[object, tuple[Activation, ...]]] = WeakKeyDictionary()
+"""By classifier, as what it was last traced, and its activations."""
 
 
 class Classifier(Wrapper):
@@ -100,14 +104,17 @@ class Classifier(Wrapper):
         images = (inputs.detach().cpu() * self.std + self.mean).clamp(0, 1).permute(0, 2, 3, 1)
         return images if images.shape[3] == 3 else images.mean(3, keepdim=True).expand(-1, -1, -1, 3)
 
-    @cached_property
+    @property
     def activations(self) -> tuple[Activation, ...]:
         """The activations in the order in which a forward pass at the input size computes them."""
         shape = len(self.mean), *self.input_size
+        built, (before, found) = (shape, parts_of(self.network)), _traced.get(self, (None, ()))
+        if before == built:
+            return found
         try:
             with torch.inference_mode(False), freeze(self):  # half precision is in float32 here
                 weight = first_weight(self.network, torch.empty(0))
-                return tuple(trace(network_of(self), weight.new_zeros(1, *shape))[1])
+                found = tuple(trace(network_of(self), weight.new_zeros(1, *shape))[1])
         except InputError:
             raise
         except Exception as error:  # nn.Module would take an AttributeError to mean that there is no such property
@@ -115,6 +122,8 @@ class Classifier(Wrapper):
                 f"{self.name} fails on a blank image of {' x '.join(map(str, shape))} ({type(error).__name__}: "
                 f"{error}); give Classifier the input_size, mean and std that it was trained with."
             ) from error
+        _traced[self] = built, found
+        return found
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from perceptual_lib.core.settings import Layers, architecture
+from perceptual_lib.core.settings import VGG_CHANNELS, Layers, architecture
 
 EMBEDDED, VGG16_VOC = "efficientnet_lite0", "vgg16_voc"
 
@@ -46,5 +46,16 @@ def place(network: Any, path: str | None) -> str | None:
 
 
 def special(network: Any) -> Special:
-    """What is special about a network. It is recognized by its modules, whatever its name and what it is wrapped in."""
-    return SPECIAL.get(architecture(network), Special())
+    """What is special about a network. It is recognized by its modules, whatever its name and what it is wrapped in;
+    where others between them, such as dropout, have moved their paths, these are not said."""
+    name = architecture(network)
+    known = SPECIAL.get(name, Special())
+    kinds = []
+    for path, module in network.named_modules():
+        kinds.append(type(module).__name__)
+        if known.last_map and f".{path}".endswith(f".{known.last_map}"):
+            break
+    convolutions = len(VGG_CHANNELS.get(name.removesuffix("_bn"), ()))
+    if kinds[-1:] == ["ReLU"] and kinds.count("Conv2d") == convolutions:
+        return known
+    return Special(guided_layers=known.guided_layers)

@@ -185,13 +185,15 @@ def test_half_precision_is_searched_in_full(kind) -> None:
     assert found.flipped.all() and not found.failed.any() and found.delta.dtype == torch.float32
 
 
-@pytest.mark.parametrize("case", ["a root", "a class that is masked", "an offset"])
+@pytest.mark.parametrize("case", ["a root", "a class that is masked", "a class that is filled in", "an offset"])
 def test_neighbours_beside_what_is_not_finite_or_large(images, case) -> None:
     class Odd(Dependent):
         def forward(self, images: Tensor) -> Tensor:
             scores = super().forward(images.sqrt() if case == "a root" else images)
             if case == "a class that is masked":
                 return torch.cat([scores, scores[:, :1] - torch.inf], 1)
+            if case == "a class that is filled in":
+                return torch.cat([scores, torch.full_like(scores[:, :1], -1e9)], 1)
             return scores + 100 if case == "an offset" else scores
 
     images = images.abs() + 0.1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from perceptual_lib import explain, perceptual_ball
 from perceptual_lib.core.freezing import freeze
@@ -194,6 +195,15 @@ def test_what_train_does_to_weights_is_undone_and_an_error_of_it_costs_nothing()
     with pytest.raises(RuntimeError, match="for inference only"), freeze(network):
         pass
     assert not network.head.weight.requires_grad and network.convolution.weight.requires_grad
+
+
+def test_weights_that_hooks_of_torch_compute_are_the_same_tensors_afterwards() -> None:
+    network = Body()
+    prune.l1_unstructured(network.convolution, "weight", 0.5)
+    network(IMAGES)
+    before = network.convolution.weight
+    explain(network, IMAGES, 1, method="gradient")
+    assert network.convolution.weight is before and before.requires_grad
 
 
 def test_an_eval_of_its_own_is_no_mode() -> None:

@@ -1,5 +1,6 @@
 """What is found out about a network is of its state and of the size of its images; what is said of it is said once."""
 
+import copy
 import gc
 import warnings
 import weakref
@@ -123,12 +124,59 @@ def test_another_forward_is_looked_at(change) -> None:
     assert forgotten() is None
 
 
+class Ensemble(nn.ModuleList):
+    """A mean of what its modules say."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__(modules)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([module(images) for module in self]).mean(0).flatten(1)
+
+
+def test_scores_that_are_gated_are_logits() -> None:
+    network = Ensemble(nn.Sequential(nn.Conv2d(3, 5, 8), nn.Sigmoid()), nn.Conv2d(3, 5, 8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+
+
+def statistics_of_a_batch() -> nn.Sequential:
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+
+
+def test_nothing_is_found_out_by_a_call_that_fails() -> None:
+    network, images = statistics_of_a_batch(), torch.rand(2, 3, 8, 8)
+    network[5].double()
+    with pytest.raises(RuntimeError, match="same dtype"):
+        explain(network, images, 1, method="gradient")
+    network.float()
+    with pytest.warns(UserWarning, match="depends on the others"):
+        explain(network, images, 1, method="gradient")
+
+
+def test_a_head_of_zeros_does_not_say_that_neighbours_do_not_matter() -> None:
+    network, images = statistics_of_a_batch(), torch.rand(2, 3, 8, 8)
+    settings = {"method": "integrated_gradients", "steps": 4}
+    trained = network[5].weight.detach().clone()
+    nn.init.zeros_(network[5].weight)
+    with pytest.warns(UserWarning, match="not of one image after the other"):
+        explain(network, images, 1, method="gradient")
+    network[5].weight.data.copy_(trained)
+    running = copy.deepcopy(network)  # which is looked at anew
+    with pytest.warns(UserWarning, match="depends on the others"):
+        expected = explain(running, images, 1, **settings)
+    torch.testing.assert_close(explain(network, images, 1, **settings), expected)
+
+
 @pytest.mark.parametrize(
     "last",
     [
         nn.Sequential(nn.Sigmoid(), nn.Flatten()),
         nn.Sequential(nn.Flatten(), nn.Hardsigmoid()),
         nn.Sequential(nn.Softmax(1), nn.Flatten(), nn.Hardtanh(0, 1)),
+        Ensemble(nn.Sigmoid(), nn.Sequential(nn.Tanh(), nn.Sigmoid())),
     ],
 )
 def test_probabilities_are_known_in_another_shape(last: nn.Module) -> None:

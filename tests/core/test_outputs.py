@@ -92,6 +92,18 @@ def test_an_objective_of_whole_numbers_has_no_gradient_and_gets_a_sentence(tiny,
             explain(tiny, images, objective=objective, method="rise", samples=3)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_objects_that_are_detected_are_no_classes(tiny, images, count) -> None:
+    """With one of them its boxes have the shape of logits."""
+
+    def pack(logits: Tensor, features: Tensor) -> list[dict[str, Tensor]]:
+        boxes = logits[:1, :4].expand(count, 4)
+        return [{"boxes": boxes, "labels": torch.ones(count, dtype=torch.int64), "scores": boxes[:, 0]}]
+
+    with pytest.raises(InputError, match="objects that it detected.*objective="):
+        explain(Returning(tiny, pack), images[:1], 0, method="gradient")
+
+
 @pytest.mark.parametrize("pack", AMBIGUOUS.values(), ids=AMBIGUOUS)
 @pytest.mark.parametrize("method", ["gradient", "perceptual", "rise", "grad_cam"])
 def test_what_is_not_plain_gets_a_sentence(tiny, images, pack, method) -> None:

@@ -65,6 +65,14 @@ class Branching(nn.Module):
             norm, bias = self.another, images.mean((0, 2, 3)).sum().expand(4)
             value = F.batch_norm(self.other(value), norm.running_mean, norm.running_var, norm.weight, bias)
             value = self.another(F.conv2d(value, self.other.weight, bias))
+        if self.case == "a mask that writes":
+            between = self.other(value)
+            between[between > 1] = 0
+            value = self.another(between)
+        if self.case == "a mask that writes past autograd":
+            between = self.other(value)
+            between.data[between.data > 1] = 0
+            value = self.another(between)
         if self.case == "a hook on the way":
             between = self.other(value)
             if between.requires_grad:
@@ -84,6 +92,8 @@ class Branching(nn.Module):
         ("a weight made anew", 1),
         ("biases of the image", 1),
         ("a hook on the way", 1),
+        ("a mask that writes", 1),
+        ("a mask that writes past autograd", 1),
     ],
 )
 def test_what_is_folded(case: str, expected: int) -> None:
@@ -143,7 +153,8 @@ def test_a_network_with_folds_is_called_as_it_is() -> None:
     assert find_folds(network, images) == () and torch.equal(Passes(network)(images), network(images))
 
 
-def test_a_part_that_does_not_show_itself_is_noticed() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_part_that_does_not_show_itself_is_noticed(masked: bool) -> None:
     """A function of autograd is not seen: the convolution that it takes is folded, too, and the answer is another."""
 
     class Twice(torch.autograd.Function):
@@ -154,7 +165,8 @@ def test_a_part_that_does_not_show_itself_is_noticed() -> None:
     class Hidden(Branching):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             first = self.convolution(images)
-            return (self.norm(first) + Twice.apply(first)).mean((2, 3))
+            scores = (self.norm(first) + Twice.apply(first)).mean((2, 3))
+            return torch.cat([scores, torch.full_like(scores, -1e9)], 1) if masked else scores
 
     network = unsettled(Hidden(""))
     with freeze(network):

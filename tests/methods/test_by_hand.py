@@ -92,6 +92,16 @@ def test_excitation_is_divided_where_a_residual_joins() -> None:
     assert torch.allclose(maps.sum((1, 2)), torch.ones(2))  # what starts at the class arrives, and once
 
 
+@pytest.mark.parametrize("norm", [nn.LocalResponseNorm(3, alpha=1.0, k=2.0), nn.RMSNorm((8, 8)), nn.GroupNorm(2, 4)])
+def test_normalization_passes_excitation_on_whole(norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 9))
+    nn.init.uniform_(head[2].weight)
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), norm, nn.ReLU(), head)
+    maps = explain(network, torch.randn(2, 3, 8, 8), TARGETS, method="excitation_backprop", layer=0)
+    assert torch.allclose(maps.sum((1, 2)), torch.ones(2))
+
+
 def test_excitation_on_the_embedded_network(embedded: Classifier, pictures: Tensor) -> None:
     maps = explain(embedded, pictures, TARGETS, method="excitation_backprop")
     others = explain(embedded, pictures, TARGETS + 100, method="excitation_backprop")

@@ -15,6 +15,7 @@ from perceptual_lib import Classifier, InputError, PerceptualBall, explain, load
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.core.settings import architecture
 from perceptual_lib.networks.classifier import stages
+from perceptual_lib.networks.special import Special, special
 
 
 def narrow(network: nn.Module) -> None:
@@ -55,6 +56,22 @@ def test_a_vgg_is_known_by_its_convolutions_whatever_became_of_its_norms() -> No
             if isinstance(module, nn.BatchNorm2d):
                 network.features[place] = other(module.num_features)
         assert architecture(network) == known
+
+
+@pytest.mark.parametrize("behind", [nn.ReLU, nn.MaxPool2d])
+def test_paths_of_a_vgg_are_not_said_of_one_whose_modules_have_moved(behind) -> None:
+    """As where dropout stands between them for small pictures."""
+    moved, network = [], torchvision.models.vgg16(init_weights=False)
+    for module in network.features:
+        moved += [module, nn.Dropout()] if isinstance(module, behind) else [module]
+    network.features = nn.Sequential(*moved)
+    narrow(network)
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    last = max(place for place, module in enumerate(moved) if isinstance(module, nn.ReLU))
+    expected = explain(network, images, 1, method="grad_cam", layer=f"features.{last}")
+    torch.testing.assert_close(explain(network, images, 1, method="grad_cam"), expected)
+    convolutions = [f"features.{place}" for place, module in enumerate(moved) if isinstance(module, nn.Conv2d)]
+    assert special(network) == Special() and {*stages(network)} & {*convolutions}
 
 
 class Grouped(nn.GroupNorm):

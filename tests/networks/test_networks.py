@@ -90,6 +90,14 @@ def test_a_module_of_ones_own() -> None:
         load_classifier(network, weights="random")
 
 
+def test_activations_are_of_the_modules_that_are_there() -> None:
+    classifier = Classifier(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()), input_size=(8, 8))
+    assert [each.name for each in classifier.activations] == ["1"]
+    assert classifier.activations is classifier.activations  # it is not traced each time
+    classifier.network[0] = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU())
+    assert [each.name for each in classifier.activations] == ["0.1", "1"]
+
+
 def test_local_state_dict(tmp_path) -> None:
     state, path = torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth"
     torch.save(state, path)
