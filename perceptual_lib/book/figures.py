@@ -121,13 +121,13 @@ def _long_form(curves: Mapping[str, np.ndarray], colours: tuple[str, ...]) -> di
 
 
 def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labels: tuple[str, str]) -> Figure:
-    """Share of two methods' maps that lies inside the boxes: a point for each photograph; marks show the boxes' area.
+    """Share of two methods' maps that lies inside the boxes: a point for each photograph. At the foot: areas of boxes.
 
     All are (B,) in [0, 1]; the labels name the first (horizontal) and the second (vertical).
     """
     figure, axes = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
     axes.axline((0, 0), slope=1, color=NEUTRAL, linewidth=0.8)
-    axes.scatter(areas, areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
+    axes.scatter(areas, 0.01 + 0 * areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
     sns.scatterplot(x=first, y=second, color=PERCEPTUAL, ax=axes, label="a photograph")
     x, y = (f"share inside, {label}" for label in labels)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel=x, ylabel=y)

@@ -141,8 +141,8 @@ def pointing(
     figure = image_grid([[np.asarray(overlay(scene, np.asarray(each))) for each in maps]], titles)
     for panel, (column, row), of_class in zip(figure.axes, np.asarray(points), boxes, strict=True):
         _draw_boxes(panel, of_class, TRUE_BOX)
-        panel.plot(column, row, "+", color="white", markersize=15, markeredgewidth=4)
-        panel.plot(column, row, "+", color="black", markersize=13, markeredgewidth=1.6)
+        panel.plot(column, row, "+", color="white", markersize=15, markeredgewidth=4, clip_on=False)
+        panel.plot(column, row, "+", color="black", markersize=13, markeredgewidth=1.6, clip_on=False)
     return figure
 
 

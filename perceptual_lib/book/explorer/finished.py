@@ -119,13 +119,15 @@ def as_ranges(layers: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def table_errors(scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
-    """Method -> "n", and for each strategy [error, low, high], the error with its interval."""
+def table_errors(table: pd.DataFrame, scores: Mapping[str, Scores]) -> dict[str, dict[str, Any]]:
+    """Method -> "n"; "note", its cost in that table; and for each strategy [error, low, high], with its interval."""
     found = {}
+    settings = table[table.role == "table"].groupby("method").settings.first()
     for method, one in scores.items():
         if one.can_choose and len(one.names) > 1:  # a single photograph gives no interval
             estimates = {strategy: one.in_sample(strategy) for strategy in ALPHAS}
-            found[method] = {"n": estimates["value"].n} | {
+            note = find_method(method).cost(**json.loads(settings[method]))
+            found[method] = {"n": estimates["value"].n, "note": note} | {
                 strategy: [round(float(value), 2) for value in (each.value, each.low, each.high)]
                 for strategy, each in estimates.items()
             }

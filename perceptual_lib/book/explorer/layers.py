@@ -131,7 +131,8 @@ class Explorer(Widget):
         first.
         """
         methods = experiment.section.methods if methods is None else methods
-        scores = table_scores(experiment.table if published is None else published)
+        table = experiment.table if published is None else published
+        scores = table_scores(table)
         first = finished.first_traits(experiment.table, classifier, scores.get("perceptual"))
         few = (experiment.asked_ranges() or experiment.pictures)[:PHOTOGRAPHS]
         pictures = experiment.pictures[:photographs] if photographs else few
@@ -142,7 +143,7 @@ class Explorer(Widget):
             there = {each["layers"]: each for each in finished.tried_ranges(published)}
             if there.keys() >= {each["layers"] for each in ranges}:
                 ranges = [there[each["layers"]] for each in ranges]
-        told = {"becomes": becomes, "ranges": ranges, "errors": finished.table_errors(scores)}
+        told = {"becomes": becomes, "ranges": ranges, "errors": finished.table_errors(table, scores)}
         made.about = made.about | told | finished.costs(made.about["methods"], experiment)
         return made
 

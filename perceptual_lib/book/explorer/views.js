@@ -58,7 +58,8 @@ export function factsOf({ becomes, errors, ranges }, { photograph, method, layer
   const own = errors[method.name];
   if (own) {
     const [error, low, high] = own[strategy].map((value) => value.toFixed(2));
-    words.push(` Table 1, cut by ${strategy}: error ${error} [${low}, ${high}], n = ${own.n}.`);
+    const passes = own.note === method.note ? "" : ` (with ${own.note})`;
+    words.push(` Table 1${passes}, cut by ${strategy}: error ${error} [${low}, ${high}], n = ${own.n}.`);
   }
   const range = method.name === "perceptual" && ranges.find((each) => each.layers === layers);
   if (range && range.error !== null) {

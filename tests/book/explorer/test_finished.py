@@ -84,6 +84,7 @@ def test_errors_are_those_of_the_table(of_experiment, localization) -> None:
     errors = explorer.about["errors"]["gradient"]
     hits = np.stack(lines.hits).reshape(5, 2, 250)  # photographs, sigmas, thresholds
     chosen = (1 - hits[:3].mean(0)).min(1).argmin()
+    assert errors["note"] == "1 forward, 1 backward"
     assert errors["n"] == 5 and errors["value"][0] == pytest.approx((1 - hits[:, chosen, :20].mean(0)).min())
 
 
