@@ -2,6 +2,7 @@
 
 import weakref
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import partial
 from types import FunctionType, MethodType
 from typing import NamedTuple
@@ -9,10 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.utils._pytree import tree_leaves
 
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
+from perceptual_lib.core.freezing import OF_MODULES
 from perceptual_lib.core.graphs import parts_of
 
 
@@ -70,12 +73,15 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
 
 
 def _switches(network: nn.Module) -> list[object]:
-    """What may switch a forward pass: flags and words among attributes (numbers may be counters), which buffers are
-    missing, and references to attributes that can be called."""
+    """What may switch a forward pass: flags and words among attributes (numbers may be counters) and in what they hold,
+    such as a configuration; which buffers are missing, and references to attributes that can be called."""
     modules = list(network.modules())
     attributes = [value for each in modules for value in (getattr(type(each), "forward", None), *vars(each).values())]
     missing = [value is None for each in modules for value in each._buffers.values()]
-    switches = [value for value in attributes if value is None or isinstance(value, (bool, str))]
+    switches: list[object] = [value for value in attributes if value is None or isinstance(value, (bool, str))]
+    own = [value for each in modules for name, value in vars(each).items() if name not in OF_MODULES]
+    own += [vars(value) for value in own if not callable(value) and type(value).__dictoffset__]
+    switches += [value for value in tree_leaves(own) if isinstance(value, (bool, str, Enum))]
     return [*switches, *missing, *(_reference(value) for value in attributes if callable(value))]
 
 

@@ -5,6 +5,8 @@ import gc
 import warnings
 import weakref
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -139,6 +141,26 @@ def test_scores_that_are_gated_are_logits() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
+
+
+@pytest.mark.parametrize(
+    "kept", [{"probabilities": [False]}, SimpleNamespace(probabilities=[False])], ids=["dict", "object"]
+)
+def test_another_configuration_is_looked_at(kept: Any) -> None:
+    class Configured(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.kept = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), kept
+
+        def forward(self, images: Tensor) -> Tensor:
+            switch = kept if isinstance(kept, dict) else vars(kept)
+            return self.body(images).softmax(1) if switch["probabilities"][0] else self.body(images)
+
+    network, images = Configured(), torch.rand(1, 3, 8, 8)
+    explain(network, images, 1, method="gradient")
+    (kept if isinstance(kept, dict) else vars(kept))["probabilities"][0] = True
+    with pytest.warns(UserWarning, match="returns probabilities"):
+        explain(network, images, 1, method="gradient")
 
 
 def statistics_of_a_batch() -> nn.Sequential:
