@@ -120,18 +120,16 @@ def _long_form(curves: Mapping[str, np.ndarray], colours: tuple[str, ...]) -> di
     return {"data": data, "x": "row", "y": "value", "hue": "name", "palette": list(colours[: len(curves)])}
 
 
-def paired_shares(first: np.ndarray, second: np.ndarray, areas: np.ndarray, labels: tuple[str, str]) -> Figure:
-    """Share of two methods' maps that lies inside the boxes: a point for each photograph. At the foot: areas of boxes.
+def paired_shares(first: np.ndarray, second: np.ndarray, labels: tuple[str, str]) -> Figure:
+    """Share of two methods' maps that lies inside the boxes: a point for each photograph.
 
     All are (B,) in [0, 1]; the labels name the first (horizontal) and the second (vertical).
     """
     figure, axes = plt.subplots(figsize=(3.8, 3.6), layout="constrained")
     axes.axline((0, 0), slope=1, color=NEUTRAL, linewidth=0.8)
-    axes.scatter(areas, 0.01 + 0 * areas, color=NEUTRAL, marker="|", s=24, label="area of its boxes")
-    sns.scatterplot(x=first, y=second, color=PERCEPTUAL, ax=axes, label="a photograph")
+    sns.scatterplot(x=first, y=second, color=PERCEPTUAL, ax=axes)
     x, y = (f"share inside, {label}" for label in labels)
     axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel=x, ylabel=y)
-    axes.legend(loc="lower right")
     return figure
 
 
