@@ -90,11 +90,6 @@ def logits_of(output: Any) -> Tensor:
             f"classifying head{see('What a network returns')}."
         )
     tensors = [part for part in tree_leaves(parts) if isinstance(part, Tensor)]
-    if any("boxes" in each for each in (output, *parts) if isinstance(each, Mapping)):
-        raise InputError(
-            "the network returns objects that it detected, with their boxes: say by objective= which number explains "
-            f"them, such as one object's score{see('What a network returns')}."
-        )
     scores = tensors if len(tensors) == 1 else [part for part in tensors if part.ndim == 2]
     outer = [part for part in parts if isinstance(part, Tensor) and part.ndim == 2]
     if len(outer) == 1 and outer[0] is tensors[0]:  # tensors behind it, deeper in, only tell more about these scores
@@ -105,7 +100,20 @@ def logits_of(output: Any) -> Tensor:
             f"the network must return a tensor of logits, not {type(output).__name__} (tensors in it: {shapes}); wrap "
             f"it in a module that returns the logits alone{see('What a network returns')}."
         )
+    if _is_boxes(output, scores[0]):
+        raise InputError(
+            "the network returns objects that it detected, with their boxes: say by objective= which number explains "
+            f"them, such as one object's score{see('What a network returns')}."
+        )
     return scores[0]
+
+
+def _is_boxes(output: Any, tensor: Tensor) -> bool:
+    """Whether a tensor in an output has a name there that ends in "boxes"."""
+    if isinstance(output, Mapping):
+        named = any(value is tensor and str(name).endswith("boxes") for name, value in output.items())
+        return named or _is_boxes([*output.values()], tensor)
+    return isinstance(output, (list, tuple)) and any(_is_boxes(each, tensor) for each in output)
 
 
 def with_gradient(

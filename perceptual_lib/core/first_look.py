@@ -2,7 +2,6 @@
 
 import weakref
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
 from types import FunctionType, MethodType
 from typing import NamedTuple
@@ -10,12 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.utils._pytree import tree_leaves
 
 from perceptual_lib.core.activations import watch
 from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
-from perceptual_lib.core.freezing import OF_MODULES
 from perceptual_lib.core.graphs import parts_of
 
 
@@ -36,8 +33,8 @@ RESHAPED = frozenset(
 )
 """Operations, as autograd names them, that leave numbers as they are, or nearly."""
 
-AVERAGED = frozenset("Add Mean Sum Stack Cat Mul Div".split())
-"""Operations, as autograd names them, of which a mean of several scores is made."""
+AVERAGED = frozenset("Add Mean Sum Stack Cat".split())
+"""Operations, as autograd names them, of which a mean of several scores is made; and what scales it."""
 
 
 class _Known(NamedTuple):
@@ -73,15 +70,12 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
 
 
 def _switches(network: nn.Module) -> list[object]:
-    """What may switch a forward pass: flags and words among attributes (numbers may be counters) and in what they hold,
-    such as a configuration; which buffers are missing, and references to attributes that can be called."""
+    """What may switch a forward pass: flags and words among attributes (numbers may be counters), which buffers are
+    missing, and references to attributes that can be called."""
     modules = list(network.modules())
     attributes = [value for each in modules for value in (getattr(type(each), "forward", None), *vars(each).values())]
     missing = [value is None for each in modules for value in each._buffers.values()]
-    switches: list[object] = [value for value in attributes if value is None or isinstance(value, (bool, str))]
-    own = [value for each in modules for name, value in vars(each).items() if name not in OF_MODULES]
-    own += [vars(value) for value in own if not callable(value) and type(value).__dictoffset__]
-    switches += [value for value in tree_leaves(own) if isinstance(value, (bool, str, Enum))]
+    switches = [value for value in attributes if value is None or isinstance(value, (bool, str))]
     return [*switches, *missing, *(_reference(value) for value in attributes if callable(value))]
 
 
@@ -185,7 +179,9 @@ def near(one: Tensor, other: Tensor, share: float = 0.01) -> bool:
     tolerance = (
         max(share * (finite - finite.mean()).abs().amax(), share / 10 * finite.abs().amax()) if len(finite) else 0
     )
-    return torch.allclose(one, other, rtol=0, atol=float(tolerance), equal_nan=True)
+    usual = other.detach().abs()[other.abs() < 1e4]
+    rounding = 1e-6 * usual.amax() if len(usual) else 0  # of what is near 0 beside what is not
+    return torch.allclose(one, other, rtol=0, atol=float(max(tolerance, rounding)), equal_nan=True)
 
 
 def _are_probabilities(scores: Tensor) -> bool:
@@ -199,15 +195,20 @@ def _are_probabilities(scores: Tensor) -> bool:
 
 def _is_of_probabilities(node: Node | None) -> bool:
     """Whether all that an operation of autograd is computed from comes from a softmax or sigmoid."""
-    while node is not None:
-        operation = node.name().partition("Backward")[0]
+    waiting, met = [node], set[Node | None]()
+    while waiting:
+        if (node := waiting.pop()) in met:
+            continue
+        met.add(node)
+        operation = node.name().partition("Backward")[0] if node else ""
         if operation in ("Sigmoid", "Hardsigmoid", "Softmax"):
-            return True
-        parents = [each for each, _ in node.next_functions if each is not None]
-        if operation in AVERAGED:
-            return bool(parents) and all(map(_is_of_probabilities, parents))
-        node = parents[0] if operation in RESHAPED else None
-    return False
+            continue
+        scaled = operation in ("Mul", "Div") and getattr(getattr(node, "_saved_other", None), "ndim", 0) == 0
+        parents = [each for each, _ in node.next_functions if each is not None] if node else []
+        if not parents or not (scaled or operation in RESHAPED | AVERAGED):
+            return False
+        waiting += parents
+    return True
 
 
 def class_probabilities(model: nn.Module, scores: Tensor, dtype: torch.dtype, rule: str = "softmax") -> Tensor:

@@ -70,8 +70,9 @@ def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
             ask(network, image)
         folds: Folds = finder.folds()
         # A part that is not seen, such as a function of autograd, may change the answer; so may one that is seen, where
-        # it depends on the image, so that the trial is of another one, if that takes the same path.
-        for shown in ((1 - 2 * image).detach().requires_grad_(), image) if folds else ():
+        # it depends on the image, so that the trial is of its negative, if that takes the same path.
+        negative = (image.amax() + image.amin() - image).detach().requires_grad_()
+        for shown in (negative, image) if folds else ():
             with suppress(PathChanged):
                 with fold(folds):
                     again = ask(network, shown)

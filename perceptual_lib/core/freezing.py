@@ -88,7 +88,7 @@ def freeze(network: nn.Module) -> Iterator[None]:
         yield
 
 
-OF_MODULES = vars(nn.Module()).keys()  # attributes of every module
+_OWN = vars(nn.Module()).keys()  # attributes of every module
 COLLECTIONS = dict, list, set, deque, tuple
 SMALL = 100_000  # the most numbers in a small buffer
 
@@ -101,7 +101,7 @@ def _keeps_attributes(module: nn.Module) -> bool:
 
 def _collections(module: nn.Module) -> Iterator[Any]:
     """Collections that can be changed, at any depth of a module's plain attributes."""
-    met, waiting = set[int](), [value for name, value in vars(module).items() if name not in OF_MODULES]
+    met, waiting = set[int](), [value for name, value in vars(module).items() if name not in _OWN]
     while waiting:
         each = waiting.pop()
         if isinstance(each, COLLECTIONS) and id(each) not in met:

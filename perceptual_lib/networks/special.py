@@ -49,13 +49,13 @@ def special(network: Any) -> Special:
     """What is special about a network. It is recognized by its modules, whatever its name and what it is wrapped in;
     where others between them, such as dropout, have moved their paths, these are not said."""
     name = architecture(network)
-    known = SPECIAL.get(name, Special())
-    kinds = []
+    if name not in SPECIAL:
+        return Special()
+    known, kinds = SPECIAL[name], []
     for path, module in network.named_modules():
         kinds.append(type(module).__name__)
-        if known.last_map and f".{path}".endswith(f".{known.last_map}"):
+        if f".{path}".endswith(f".{known.last_map}"):
             break
-    convolutions = len(VGG_CHANNELS.get(name.removesuffix("_bn"), ()))
-    if kinds[-1:] == ["ReLU"] and kinds.count("Conv2d") == convolutions:
-        return known
-    return Special(guided_layers=known.guided_layers)
+    moved = kinds.count("Conv2d") != len(VGG_CHANNELS[name.removesuffix("_bn")])
+    moved |= any(other in kinds[-1] for other in ("Conv", "Norm", "Pool", "Drop"))
+    return Special(guided_layers=known.guided_layers) if moved else known

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceptual_lib import InputError, class_gradient, explain, perceptual_ball, perturbations_by_layers
+from perceptual_lib.core.first_look import near
 from perceptual_lib.evaluation.insertion_deletion.protocol import insertion_deletion
 from perceptual_lib.methods.rise import random_masks
 
@@ -202,6 +203,12 @@ def test_neighbours_beside_what_is_not_finite_or_large(images, case) -> None:
         together = explain(network, images, 1, method="gradient")
     alone = torch.cat([explain(network, each[None], 1, method="gradient") for each in images])
     torch.testing.assert_close(together, alone)
+
+
+def test_rounding_near_zero_is_near() -> None:
+    value = torch.tensor([[3.0, -2.0, 1e-9], [3.0, -2.0, 1e-9]])
+    assert near(value, value + torch.tensor([0, 0, 3e-8])) and near(value[:1], value[:1] + torch.tensor([0, 0, 3e-8]))
+    assert not near(value, value + torch.tensor([0, 0, 3e-3]))
 
 
 def test_a_sigmoid_is_said(images) -> None:

@@ -5,8 +5,6 @@ import gc
 import warnings
 import weakref
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -136,6 +134,19 @@ class Ensemble(nn.ModuleList):
         return torch.stack([module(images) for module in self]).mean(0).flatten(1)
 
 
+def test_an_average_of_two_networks_is_of_probabilities() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 5, 8), nn.Conv2d(3, 5, 8)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return (self.one(images).sigmoid() + self.other(images).sigmoid()).flatten(1) / 2
+
+    with pytest.warns(UserWarning, match="returns probabilities, not logits"):
+        explain(Both(), torch.rand(1, 3, 8, 8), 1, method="gradient")
+
+
 def test_scores_that_are_gated_are_logits() -> None:
     network = Ensemble(nn.Sequential(nn.Conv2d(3, 5, 8), nn.Sigmoid()), nn.Conv2d(3, 5, 8))
     with warnings.catch_warnings():
@@ -143,24 +154,22 @@ def test_scores_that_are_gated_are_logits() -> None:
         explain(network, torch.rand(1, 3, 8, 8), 1, method="gradient")
 
 
-@pytest.mark.parametrize(
-    "kept", [{"probabilities": [False]}, SimpleNamespace(probabilities=[False])], ids=["dict", "object"]
-)
-def test_another_configuration_is_looked_at(kept: Any) -> None:
-    class Configured(nn.Module):
+@pytest.mark.parametrize("way", ["a weight", "many steps"])
+def test_what_is_made_of_sigmoids_is_not_always_a_probability(way: str) -> None:
+    class Made(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.kept = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), kept
+            self.convolution, self.weight = nn.Conv2d(3, 5, 8), nn.Parameter(torch.full((5,), 0.1))
 
         def forward(self, images: Tensor) -> Tensor:
-            switch = kept if isinstance(kept, dict) else vars(kept)
-            return self.body(images).softmax(1) if switch["probabilities"][0] else self.body(images)
+            shares = self.convolution(images).flatten(1).sigmoid()
+            for _ in range(40 if way == "many steps" else 0):
+                shares = (shares + shares * shares) / 2
+            return shares * self.weight
 
-    network, images = Configured(), torch.rand(1, 3, 8, 8)
-    explain(network, images, 1, method="gradient")
-    (kept if isinstance(kept, dict) else vars(kept))["probabilities"][0] = True
-    with pytest.warns(UserWarning, match="returns probabilities"):
-        explain(network, images, 1, method="gradient")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(Made(), torch.rand(1, 3, 8, 8), 1, method="gradient")
 
 
 def statistics_of_a_batch() -> nn.Sequential:

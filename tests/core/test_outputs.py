@@ -35,6 +35,7 @@ RETURNS = {
     "tuple with nothing": lambda logits, features: (None, logits),
     "logits, then more in a dictionary": lambda logits, features: (logits, {"embedding": features.mean(1)}),
     "logits, then others in a list": lambda logits, features: (logits, [2 * logits, features.mean(1)]),
+    "scores of an image beside boxes": lambda logits, features: {"scores": logits, "boxes": features.flatten(2)},
     "a head beside maps": lambda logits, features: ({"cls": logits}, [features]),
 }
 
@@ -92,13 +93,15 @@ def test_an_objective_of_whole_numbers_has_no_gradient_and_gets_a_sentence(tiny,
             explain(tiny, images, objective=objective, method="rise", samples=3)
 
 
+@pytest.mark.parametrize("scripted", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
-def test_objects_that_are_detected_are_no_classes(tiny, images, count) -> None:
-    """With one of them its boxes have the shape of logits."""
+def test_objects_that_are_detected_are_no_classes(tiny, images, count, scripted) -> None:
+    """With one of them its boxes have the shape of logits. Scripted detectors return losses, too."""
 
     def pack(logits: Tensor, features: Tensor) -> list[dict[str, Tensor]]:
         boxes = logits[:1, :4].expand(count, 4)
-        return [{"boxes": boxes, "labels": torch.ones(count, dtype=torch.int64), "scores": boxes[:, 0]}]
+        found = [{"boxes": boxes, "labels": torch.ones(count, dtype=torch.int64), "scores": boxes[:, 0]}]
+        return ({}, found) if scripted else found
 
     with pytest.raises(InputError, match="objects that it detected.*objective="):
         explain(Returning(tiny, pack), images[:1], 0, method="gradient")

@@ -173,6 +173,27 @@ def test_a_part_that_does_not_show_itself_is_noticed(masked: bool) -> None:
         assert find_folds(network, torch.randn(1, 3, 8, 8).double()) == ()
 
 
+@pytest.mark.parametrize("way", ["hidden", "strict"])
+def test_a_fold_is_tried_on_an_image_that_may_be_asked_for(way: str) -> None:
+    """The part that hides shows itself where the image is bright; a strict network takes pixels from 0 to 1 alone."""
+
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(context, value: torch.Tensor) -> torch.Tensor:
+            return 2 * value
+
+    class Hidden(Branching):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert images.amin() >= 0 and images.amax() <= 1
+            first = self.convolution(images)
+            hidden = Twice.apply(first) * (images.mean() > 0.5) if way == "hidden" else 0
+            return (self.norm(first) + hidden).mean((2, 3))
+
+    network = unsettled(Hidden(""))
+    with freeze(network):
+        assert bool(find_folds(network, torch.rand(1, 3, 8, 8).double() ** 4)) == (way == "strict")
+
+
 @pytest.mark.parametrize("low, high", [(0.0, 6.0), (-1.0, 1.0)])
 def test_gradient_of_a_bounded_value(low: float, high: float) -> None:
     values = torch.tensor([-2.0, low, (low + high) / 2, high, 9.0], requires_grad=True)

@@ -74,6 +74,16 @@ def test_paths_of_a_vgg_are_not_said_of_one_whose_modules_have_moved(behind) -> 
     assert special(network) == Special() and {*stages(network)} & {*convolutions}
 
 
+def test_a_vgg_with_other_activations_keeps_its_paths() -> None:
+    with torch.device("meta"):
+        network = torchvision.models.vgg19_bn()
+    expected = special(network)
+    for place, module in enumerate(network.features):
+        if isinstance(module, nn.ReLU):
+            network.features[place] = nn.Softplus()
+    assert special(network) == expected != Special()
+
+
 class Grouped(nn.GroupNorm):
     def __init__(self, channels: int) -> None:
         super().__init__(4, channels)
