@@ -69,8 +69,8 @@ def find_folds(network: nn.Module, inputs: Tensor) -> Folds:
         with Finder(network) as finder:
             ask(network, image)
         folds: Folds = finder.folds()
-        # A part that is not seen, such as a function of autograd, may change the answer; so may one that is seen, where
-        # it depends on the image, so that the trial is of its negative, if that takes the same path.
+        # A part that is not seen, such as TorchScript, may change the answer, also of other images alone: so the trial
+        # is of the image's negative, if that takes the same path.
         negative = (image.amax() + image.amin() - image).detach().requires_grad_()
         for shown in (negative, image) if folds else ():
             with suppress(PathChanged):

@@ -191,10 +191,8 @@ def test_neighbours_beside_what_is_not_finite_or_large(images, case) -> None:
     class Odd(Dependent):
         def forward(self, images: Tensor) -> Tensor:
             scores = super().forward(images.sqrt() if case == "a root" else images)
-            if case == "a class that is masked":
-                return torch.cat([scores, scores[:, :1] - torch.inf], 1)
-            if case == "a class that is filled in":
-                return torch.cat([scores, torch.full_like(scores[:, :1], -1e9)], 1)
+            if filled := {"a class that is masked": -torch.inf, "a class that is filled in": -1e9}.get(case):
+                return torch.cat([scores, torch.full_like(scores[:, :1], filled)], 1)
             return scores + 100 if case == "an offset" else scores
 
     images = images.abs() + 0.1
@@ -206,9 +204,9 @@ def test_neighbours_beside_what_is_not_finite_or_large(images, case) -> None:
 
 
 def test_rounding_near_zero_is_near() -> None:
-    value = torch.tensor([[3.0, -2.0, 1e-9], [3.0, -2.0, 1e-9]])
-    assert near(value, value + torch.tensor([0, 0, 3e-8])) and near(value[:1], value[:1] + torch.tensor([0, 0, 3e-8]))
-    assert not near(value, value + torch.tensor([0, 0, 3e-3]))
+    value = torch.tensor([[3.0, -2.0, 1e-9]]).repeat(2, 1)
+    for rows in (value, value[:1]):
+        assert near(rows, rows + torch.tensor([0, 0, 3e-8])) and not near(rows, rows + torch.tensor([0, 0, 3e-3]))
 
 
 def test_a_sigmoid_is_said(images) -> None:
