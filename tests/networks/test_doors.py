@@ -82,6 +82,10 @@ def test_a_vgg_with_other_activations_keeps_its_paths() -> None:
         if isinstance(module, nn.ReLU):
             network.features[place] = nn.Softplus()
     assert special(network) == expected != Special()
+    for place in range(1, len(network.features) - 1):  # the activation first
+        if isinstance(network.features[place], nn.BatchNorm2d):
+            network.features[place], network.features[place + 1] = network.features[place + 1], network.features[place]
+    assert special(network) == Special(guided_layers=expected.guided_layers)
 
 
 class Grouped(nn.GroupNorm):
