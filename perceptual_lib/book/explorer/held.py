@@ -8,6 +8,8 @@ from torch import Tensor
 
 from perceptual_lib.book.explorer.player import LOOK, Player, tiles, visible
 from perceptual_lib.book.explorer.widget import module, picture_chunk
+from perceptual_lib.core.checks import ready
+from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
@@ -29,8 +31,9 @@ class HeldPlayer(Player):
     def __init__(self, classifier: Classifier, photograph: Photograph, deltas: Mapping[str, Tensor], held: int) -> None:
         images = classifier.preprocess([photograph])
         changes = torch.cat([torch.zeros_like(images), *deltas.values()])
-        with torch.no_grad():
-            shares, classes = classifier(images + changes).softmax(1).topk(LIKELY)
+        with ready(classifier, images, None, gradient=False):
+            scores = classifier(images + changes)
+        shares, classes = class_probabilities(classifier, scores, images.dtype).topk(LIKELY)
         likely = [
             [[classifier.class_name(index), share] for index, share in zip(*each, strict=True)]
             for each in zip(classes.tolist(), shares.tolist(), strict=True)

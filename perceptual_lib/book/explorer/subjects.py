@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from perceptual_lib.core.calling import logits_of
-from perceptual_lib.core.freezing import freeze
+from perceptual_lib.core.checks import ready
+from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.core.saliency import saliency_map
 from perceptual_lib.networks.classifier import Classifier
@@ -59,9 +60,9 @@ def named_pictures(images: PictureLike | Iterable[PictureLike] | None) -> list[t
 def subject_of(classifier: Classifier, photograph: PictureLike, own: bool = False) -> Subject:
     """A photograph with its class, or with the predicted one if it has none or the network's are not ImageNet's."""
     images = classifier.preprocess(photograph)
-    with torch.no_grad(), freeze(classifier):
+    with ready(classifier, images, None, gradient=False) as (images, _):
         scores = classifier(images)
-    shares = scores.softmax(1)[0]
+    shares = class_probabilities(classifier, scores, images.dtype)[0]
     likely = shares.topk(min(LIKELY, len(shares)))
     target = getattr(photograph, "target", None)
     if target is None or scores.shape[1] != IMAGENET_CLASSES:
@@ -108,10 +109,11 @@ def telling(
         if drawn and seen.shape == subject.images.shape and logits.ndim == 2:
             step = 0 if torch.equal(seen, subject.images) else step + (not torch.equal(seen, before))
             before = seen
-            rivals = logits.softmax(1).index_fill(1, targets, -1)[0]
+            shares = class_probabilities(classifier, logits, torch.float32)
+            rivals = shares.index_fill(1, targets, -1)[0]
             told |= {"step": step, "steps": passes - 3, "margin": multiclass_margin(logits, targets).item()}
             told |= {"rival": int(rivals.argmax()), "rivals": rivals.max().item()}
-            told |= {"probability": logits.softmax(1)[0, target].item()}
+            told |= {"probability": shares[0, target].item()}
             if time.monotonic() - last > DRAWN_EVERY:
                 last, images = time.monotonic(), _drawn(classifier, subject, seen)
         report(told, images)

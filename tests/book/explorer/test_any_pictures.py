@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from stand_ins import Layered
 
 from perceptual_lib import Classifier
-from perceptual_lib.book.explorer import Explorer
+from perceptual_lib.book.explorer import Explorer, HeldPlayer
+from perceptual_lib.book.explorer.subjects import telling
+from perceptual_lib.photographs.photographs import Photograph
 
 
 def test_pictures_at_hand(tmp_path) -> None:
@@ -30,6 +33,30 @@ def test_a_network_of_other_classes_begins_with_its_predictions() -> None:
     explorer = Explorer(own, methods=["gradient"])
     assert {each["title"] for each in explorer.about["photographs"]} <= set(own.class_names)
     assert explorer.compute(f"map/{explorer.photograph}/gradient/").any()
+
+
+@pytest.mark.filterwarnings("ignore:the network returns probabilities")
+def test_what_a_network_calls_probabilities_is_shown_as_it_is(tmp_path) -> None:
+    """A softmax of probabilities would be nearly the same for all classes."""
+    sure = torch.nn.Sequential(Layered(), torch.nn.Flatten(), torch.nn.Softmax(1)).eval()
+    torch.nn.init.constant_(sure[0][-1].weight, 0)
+    sure[0][-1].bias.data = torch.tensor([0.0, 3, 1, 0, 0])
+    own, picture = Classifier(sure), Image.new("RGB", (8, 8))
+    expected = torch.tensor([0.0, 3, 1, 0, 0]).softmax(0)
+    picture.save(tmp_path / "picture.png")
+    player = HeldPlayer(
+        own, Photograph("picture", tmp_path / "picture.png"), {"none": torch.zeros(1, 3, *own.input_size)}, held=0
+    )
+    assert player.about["before"][0] == ["class 1", pytest.approx(expected[1].item())]
+
+    explorer = Explorer(own, picture, ["gradient"])
+    (told,) = explorer.about["photographs"]
+    assert dict(told["classes"]) == pytest.approx(dict(enumerate(expected.tolist())))
+
+    subject, reported = explorer.subjects["picture"], {}
+    tell = telling(own, subject, 2, 9, lambda facts, _: reported.update(facts), drawn=True)
+    tell(None, (subject.images,), own(subject.images))
+    assert (reported["rivals"], reported["probability"]) == pytest.approx(tuple(expected[1:3].tolist()))
 
 
 @pytest.mark.parametrize(
