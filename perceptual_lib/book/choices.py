@@ -34,4 +34,4 @@ def choices(profile: Profile) -> pd.DataFrame:
 
 def _of_methods(profile: Profile, game: str) -> dict[str, dict[str, Any]]:
     """Method -> its settings in a game."""
-    return {name: method.settings | profile.given(game, method) for name, method in METHODS.items()}
+    return {name: method.settings | profile.given(game, name) for name, method in METHODS.items()}

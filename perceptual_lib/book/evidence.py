@@ -19,9 +19,8 @@ from perceptual_lib.book.overlays import (
     overlay,
     overlay_paths,
     ready_for,
-    writing,
 )
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, writing
 from perceptual_lib.core.selection import held_layers
 from perceptual_lib.core.settings import suited
 from perceptual_lib.evaluation.randomization.protocol import rank_correlation

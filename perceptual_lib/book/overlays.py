@@ -1,7 +1,6 @@
 """Explain one's own photos: a line of results for each, and a picture of its map over it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from perceptual_lib.book.panels import overlay
 from perceptual_lib.core.batches import full_batch
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, writing
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.saliency import gaussian_blur, saliency_map
@@ -149,12 +148,3 @@ def in_words(photo: Path, numbers: Numbers, written: Path) -> str:
         words += f" in {numbers['evaluations']} evaluations"
         words += f"{'' if numbers['flipped'] else ' (not flipped)'}{' (broke down)' if numbers['failed'] else ''}"
     return f"{words}; {written}"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Context in which a file or folder is written. Raises InputError if it cannot be."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -19,6 +19,11 @@ NO_GRADIENT = (
 )
 
 
+def kind_of(value: object) -> str:
+    """What a value is, for a sentence: a tensor's type and shape, or the name of its type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 class Wrapper(nn.Module):
     """A module around a network, whose layers keep their names in the network; `precision` as for `Classifier`."""
 
@@ -48,10 +53,8 @@ class Scored(Wrapper):
 
     def forward(self, inputs: Tensor) -> Tensor:
         score = self.objective(self.network(inputs))
-        is_tensor = isinstance(score, Tensor)
-        if not is_tensor or score.shape != (len(inputs),) or not score.is_floating_point():
-            got = f"{score.dtype} {tuple(score.shape)}" if is_tensor else type(score).__name__
-            raise InputError(f"objective must give one number for each of {len(inputs)} images, not {got}.")
+        if not isinstance(score, Tensor) or score.shape != (len(inputs),) or not score.is_floating_point():
+            raise InputError(f"objective must give one number for each of {len(inputs)} images, not {kind_of(score)}.")
         return torch.stack([score, torch.zeros_like(score)], dim=1)
 
 

@@ -1,9 +1,11 @@
 """Errors and warnings of one sentence: they say what was wrong, and what would be right."""
 
 import difflib
+import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 INSIDE = __name__.partition(".")[0], "contextlib", "torch"
 """Top-level modules that a warning is not about."""
@@ -31,6 +33,15 @@ def is_the_machines(error: Exception) -> bool:
     """Whether the machine is to blame, and no image: disk, permissions, packages, drivers, threads."""
     words = "CUDA error", "CUBLAS_STATUS", "CUDNN_STATUS", "No CUDA GPUs", "NVIDIA driver", "can't start new thread"
     return isinstance(error, (OSError, ImportError, MachineError)) or any(each in str(error) for each in words)
+
+
+@contextmanager
+def writing(path: os.PathLike[str]) -> Iterator[None]:
+    """Context in which a file or folder is written. Raises InputError if it cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def warn(message: str) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from perceptual_lib.core.calling import with_gradient
+from perceptual_lib.core.calling import kind_of, with_gradient
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.graphs import full_size
 from perceptual_lib.core.history import History
@@ -47,15 +47,11 @@ class Differentiated:
     def _checked(self, points: Tensor, rows: Tensor) -> Tensor:
         losses = self.losses(points, rows)
         if not isinstance(losses, Tensor) or losses.shape != rows.shape:
-            raise InputError(f"losses must be a tensor of shape ({len(points)},), not {_kind(losses)}.")
+            raise InputError(f"losses must be a tensor of shape ({len(points)},), not {kind_of(losses)}.")
         return losses
 
     def keep(self, rows: Tensor) -> None:
         self.rows = self.rows[rows]
-
-
-def _kind(value: object) -> str:
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 @dataclass(frozen=True)
@@ -105,7 +101,7 @@ def minimize(
     no history.
     """
     if not (isinstance(start, Tensor) and start.is_floating_point() and start.ndim == 2 and 0 not in start.shape):
-        raise InputError(f"start must be a floating-point tensor (B, N), not {_kind(start)}.")
+        raise InputError(f"start must be a floating-point tensor (B, N), not {kind_of(start)}.")
     if not isinstance(problems, Problems):
         problems = Differentiated(problems, start)
     if history_size < 1:

@@ -123,7 +123,7 @@ class Experiment(ABC):
         unknown, missing, out of range, or not for a profile to set.
         """
         method = find_method(name)
-        changed = self.profile.given(self.name, method)
+        changed = self.profile.given(self.name, name)
         if unknown := sorted(changed.keys() - method.settings.keys()):
             known = ", ".join(method.settings) or "none"
             raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")

@@ -48,10 +48,9 @@ class Profile(sections.Section):
         """Keyword arguments of `perceptual_ball`."""
         return self.perturbation.model_dump()
 
-    def given(self, game: str, method: Any) -> dict[str, Any]:
-        """The settings of a method of `METHODS` in a game: the profile's, overridden by those in the game's section."""
-        sources = self.methods, getattr(self, game).settings
-        return {name: value for each in sources for name, value in method.current(each.get(method.name, {})).items()}
+    def given(self, game: str, method: str) -> dict[str, Any]:
+        """The settings of a method in a game: the profile's, overridden by those in the game's section."""
+        return {**self.methods.get(method, {}), **getattr(self, game).settings.get(method, {})}
 
     def load_classifier(self):
         """The profile's `Classifier`."""

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, writing
 from perceptual_lib.evaluation.games import GAMES
-from perceptual_lib.methods import METHODS
 
 if TYPE_CHECKING:  # it imports this module
     from perceptual_lib.evaluation.experiment import Experiment
@@ -37,15 +36,13 @@ def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> N
         )
     for game in GAMES:
         _check_owner(folder / f"{game}.json", manifest, same_game=game == path.name)
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         halves = path.with_suffix(".parquet.half"), path.with_suffix(".json.half")
         table.to_parquet(halves[0], compression="zstd", index=False)
         halves[1].write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         for half in halves:
             half.replace(half.with_suffix(""))
-    except OSError as error:
-        raise InputError(f"the results cannot be written into {folder}: {error.strerror or error}.") from error
 
 
 def publish_rows(experiment: "Experiment", folder: Path) -> bool:
@@ -109,15 +106,11 @@ def _shared(table: pd.DataFrame, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What all rows of a table must have in common, by name."""
     profile, network = manifest["profile"], manifest["network"]
     game = {name: value for name, value in profile[manifest["experiment"]].items() if name not in OWN}
-    of_methods = {"settings of methods": profile["methods"], "settings": game.get("settings", {})}
-    current = {
-        what: {name: METHODS[name].current(given) for name, given in of_all.items()}
-        for what, of_all in of_methods.items()
-    }
     named = {name: manifest.get(name, {}).get("sha256") for name in ("photographs", "scenes")}
     named["hard"] = manifest.get("hard")
     computed = {name: network[name] for name in ("weights", "device", "precision")}
-    return game | current | named | computed | {"perturbation": profile["perturbation"], "columns": set(table)}
+    settings = {"settings": {}, "settings of methods": profile["methods"], "perturbation": profile["perturbation"]}
+    return settings | game | named | computed | {"columns": set(table)}
 
 
 def failures(table: pd.DataFrame, unit: str) -> list[dict[str, str]]:

@@ -1,7 +1,7 @@
 """What all tables share: estimates that may be missing, settings that were tried, the paper's numbers, formats."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,6 @@ def difference_estimate(first: ArrayLike, second: ArrayLike, statistic: Statisti
     """
     both = np.stack([first, second], axis=1)
     return estimate(both, lambda means: statistic(means[:, 0]) - statistic(means[:, 1]))
-
-
-SPAN = {"first": "Int64", "last": "Int64"}
-"""Types of the columns that have what `layer_range` says."""
 
 
 def layer_range(settings: str) -> tuple[int, int] | tuple[None, None]:
@@ -71,10 +67,13 @@ def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tried, corner.assign(role="range", method="perceptual"), own])
 
 
-def by_setting(lines: pd.DataFrame) -> Iterator[tuple[tuple, pd.DataFrame]]:
-    """For each setting of a method, in the order of the table: role, method, first and last layer held; its lines."""
-    for (role, method, settings), rows in lines.groupby(["role", "method", "settings"], sort=False, observed=True):
-        yield (role, method, *layer_range(settings)), rows
+def by_setting(lines: pd.DataFrame, columns: str, measure: Callable[[pd.DataFrame], tuple]) -> pd.DataFrame:
+    """A line for each setting of a method, in the order of the table: role, method, first and last layer held, and in
+    the `columns` what `measure` says of its lines."""
+    settings = lines.groupby(["role", "method", "settings"], sort=False, observed=True)
+    found = [(role, method, *layer_range(given), *measure(rows)) for (role, method, given), rows in settings]
+    spans = {"first": "Int64", "last": "Int64"}  # with <NA>
+    return pd.DataFrame(found, columns=["role", "method", *spans, *columns.split()]).astype(spans)
 
 
 def make_table(lines: Mapping[Any, Mapping[str, object]], columns: Sequence[str]) -> pd.DataFrame:

@@ -36,7 +36,12 @@ def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, 
     return one_channel(guided_gradient(network, images, targets), reduction)
 
 
-@explainer("smoothgrad", title="SmoothGrad", source="Smilkov et al. 2017", passes=("samples", "samples"))
+@explainer(
+    "smoothgrad",
+    title="SmoothGrad",
+    source="Smilkov et al. 2017",
+    passes=lambda settings: (settings["samples"],) * 2,
+)
 def smoothgrad(
     network: nn.Module,
     images: Tensor,

@@ -1,9 +1,8 @@
 """One interface for all methods: `explain(classifier, images, targets, method=...)` -> maps."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import torch
@@ -17,8 +16,8 @@ from perceptual_lib.core.errors import InputError, nearest, see
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.settings import Settings
 
-Passes = tuple[int | str, int | str] | Callable[[Mapping[str, Any]], tuple[int, int]]
-"""Forward and backward passes of the network for one image: numbers, names of settings, or a function of settings."""
+Counts = tuple[int, int] | Callable[[Mapping[str, Any]], tuple[int, int]]
+"""Forward and backward passes of the network for one image, or a function from the settings to them."""
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -37,14 +36,9 @@ class Method:
     title: str  #: what readers call it
     function: Callable[..., Tensor]  #: `(network, images (B, C, H, W), targets (B,), **settings) -> maps (B, H, W)`
     source: str  #: where it was published
-    counts: Passes = (0, 0)  #: passes, without those that prepare all images at once or predict classes
+    counts: Counts = (0, 0)  #: passes, without those that prepare all images at once or predict classes
     predicts: bool = False  #: its own pass checks targets or predicts them; others need a pass before for that
     ours: bool = False  #: it perturbs on the perceptual ball, and takes the hyperparameters of `Settings`
-    renamed: Mapping[str, str] = field(default_factory=dict)  #: present names of settings, by former names
-
-    def current(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The settings under their present names."""
-        return {self.renamed.get(name, name): value for name, value in settings.items()}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,11 +55,7 @@ class Method:
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Passes of the network for one image, forward and backward; settings not given have their defaults."""
-        chosen = self.settings | self.current(settings)
-        if callable(self.counts):
-            return self.counts(chosen)
-        forward, backward = (int(chosen[count]) if isinstance(count, str) else count for count in self.counts)
-        return forward, backward
+        return self.counts(self.settings | {**settings}) if callable(self.counts) else self.counts
 
     def cost(self, **settings: Any) -> str:
         """The passes in words, for readers: "50 forward, 50 backward"."""
@@ -81,10 +71,9 @@ def explainer(
     *,
     source: str,
     title: str | None = None,
-    passes: Passes = (0, 0),
+    passes: Counts = (0, 0),
     predicts: bool = False,
     ours: bool = False,
-    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Decorator that adds a method to the registry, under a new name or in place of another.
 
@@ -95,7 +84,7 @@ def explainer(
 
     def add(function: Function) -> Function:
         words = title or name.replace("_", " ")
-        METHODS[name] = Method(name, words, function, source, passes, predicts, ours, renamed or {})
+        METHODS[name] = Method(name, words, function, source, passes, predicts, ours)
         return function
 
     return add
@@ -138,12 +127,8 @@ def explain(
             raise InputError("targets and objective both say what is explained; give one of them.")
         classifier, targets = Scored(classifier, objective), 0
     chosen = find_method(method)
-    for old in chosen.renamed.keys() & settings.keys():
-        if chosen.renamed[old] in settings:
-            raise InputError(f"{old} of {method} is {chosen.renamed[old]}, which is given, too; give one of them.")
-        warnings.warn(f"{old} of {method} is called {chosen.renamed[old]} now.", DeprecationWarning, stacklevel=2)
     settings = {  # lists for iterators, which are read several times: to count passes, for each portion
-        name: list(value) if isinstance(value, Iterator) else value for name, value in chosen.current(settings).items()
+        name: list(value) if isinstance(value, Iterator) else value for name, value in settings.items()
     }
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:

@@ -21,7 +21,7 @@ LOOK = 192  # masks between two checks whether maps are at rest: whole batches, 
 PARTS = 8  # groups of masks, which are compared with each other
 
 
-@explainer("rise", title="RISE", source="Petsiuk et al. 2018", passes=("samples", 0), renamed={"count": "samples"})
+@explainer("rise", title="RISE", source="Petsiuk et al. 2018", passes=lambda settings: (settings["samples"], 0))
 def rise(
     network: nn.Module,
     images: Tensor,

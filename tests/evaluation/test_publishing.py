@@ -46,7 +46,7 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="results cannot be written into"):
+    with pytest.raises(InputError, match="cannot be written"):
         publish(table, manifest, tmp_path / "file")
 
 

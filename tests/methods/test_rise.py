@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from perceptual_lib import InputError, explain, load_photographs
-from perceptual_lib.methods import METHODS
 from perceptual_lib.methods.rise import expected_distance, random_masks
 
 
@@ -28,7 +27,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"count": 0}, "at least 1"),
+        ({"samples": 0}, "at least 1"),
         ({"share": 0.0}, "probability"),
         ({"scores": "tanh"}, "softmax or sigmoid, not 'tanh'"),
     ],
@@ -48,7 +47,7 @@ def test_rise_is_the_plain_loop(tiny: TinyNetwork, images: torch.Tensor) -> None
                 expected[image] += tiny(images[image : image + 1] * mask).softmax(1)[0, 3] * mask
     expected /= 30 * 0.4
     for batch_size in (1, 7, 64, None):
-        settings = {"count": 30, "cells": 5, "seed": 7, "share": 0.4, "batch_size": batch_size}
+        settings = {"samples": 30, "cells": 5, "seed": 7, "share": 0.4, "batch_size": batch_size}
         assert torch.allclose(explain(tiny, images, 3, method="rise", **settings), expected, atol=1e-12)
 
 
@@ -114,13 +113,6 @@ def test_rise_is_torchrays(embedded) -> None:
         theirs = rise(copy.deepcopy(embedded), images, num_masks=24, filter_masks=masks[:, None])[0, 242]
     ours = explain(embedded, images, 242, method="rise", samples=24, scores="sigmoid")[0]
     assert torch.allclose(ours * 0.5, theirs, atol=1e-6)
-
-
-def test_the_old_name_of_samples(tiny: TinyNetwork, images: torch.Tensor) -> None:
-    with pytest.warns(DeprecationWarning, match="count of rise is called samples now"):
-        found = explain(tiny, images, 0, method="rise", count=6)
-    assert torch.equal(found, explain(tiny, images, 0, method="rise", samples=6))
-    assert METHODS["rise"].passes({"count": 6}) == (6, 0)  # as published tables have it
 
 
 def test_torchrays_rise_takes_one_answer_a_picture() -> None:

@@ -21,7 +21,7 @@ from perceptual_lib.book.scoreboard.rules import LEFT_OUT, MissingData, on_most_
 from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, auc
 from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS
 from perceptual_lib.evaluation.localization.table import Scores
-from perceptual_lib.evaluation.pointing.protocol import TOLERANCE
+from perceptual_lib.evaluation.pointing.table import question_hits
 from perceptual_lib.evaluation.tables import layer_range
 
 
@@ -259,9 +259,7 @@ def _gain(lines: pd.DataFrame) -> pd.Series:
 
 def _hits_by_blur(lines: pd.DataFrame) -> pd.DataFrame:
     """(scenes, sigmas): the share of questions that are hits, without the scenes in which the method failed."""
-    lines = lines[~lines.scene.isin(lines.scene[lines.distance.isna()])]
-    hits = lines.assign(hit=(lines.distance < TOLERANCE).astype(float))
-    return hits.pivot_table(index="scene", columns="sigma", values="hit", observed=True)
+    return question_hits(lines).groupby(level="scene", observed=True).mean()
 
 
 def _crossed(hits: pd.DataFrame, judged: pd.DataFrame | None = None) -> pd.Series:

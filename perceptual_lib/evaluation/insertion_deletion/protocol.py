@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perceptual_lib.core.batches import full_batch, on
+from perceptual_lib.core.calling import kind_of
 from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.first_look import class_probabilities
@@ -198,8 +199,7 @@ def _filled(images: Tensor, filling: Filling) -> Tensor:
         filling = FILLINGS[filling]
     pictures = filling if isinstance(filling, Tensor) else filling(images)
     if not isinstance(pictures, Tensor) or pictures.shape not in (images.shape, images[:1].shape):
-        given = tuple(pictures.shape) if isinstance(pictures, Tensor) else type(pictures).__name__
-        raise InputError(f"a filling must be pictures {tuple(images.shape)}, or one for all, not {given}.")
+        raise InputError(f"a filling must be pictures {tuple(images.shape)}, or one for all, not {kind_of(pictures)}.")
     return pictures.to(images)
 
 
@@ -225,8 +225,7 @@ def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
         raise InputError(f"step must be a whole number, at least 1, not {step}.")
     batch, _, *size = images.shape
     if not isinstance(maps, Tensor) or maps.ndim < 3 or (maps.shape[0], *maps.shape[-2:]) != (batch, *size):
-        given = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-        raise InputError(f"maps must be a tensor ({batch}, ..., {size[0]}, {size[1]}), not {given}.")
+        raise InputError(f"maps must be a tensor ({batch}, ..., {size[0]}, {size[1]}), not {kind_of(maps)}.")
     if maps.numel() == 0 or not maps.isfinite().all():
         raise InputError("maps must be at least one for each image, with finite values.")
 

@@ -98,11 +98,10 @@ def range_scores(table: pd.DataFrame) -> pd.DataFrame:
     paper chooses; nan where there is no photograph.
     """
     tried = table[table.role == "range"]
-    lines = []
-    for setting, rows in tables.by_setting(_areas(tables.with_own(tried, table))):
+
+    def measure(rows: pd.DataFrame) -> tuple[float, ...]:
         deletion = rows.deletion[rows.sigma == 0].mean()
         insertion = rows.insertion[rows.sigma == tried.sigma.max()].mean()
-        n = rows.photograph[rows.failure == ""].nunique()
-        lines.append((*setting, n, deletion, insertion, insertion - deletion))
-    columns = "role method first last n deletion insertion spread".split()
-    return pd.DataFrame(lines, columns=columns).astype(tables.SPAN)
+        return rows.photograph[rows.failure == ""].nunique(), deletion, insertion, insertion - deletion
+
+    return tables.by_setting(_areas(tables.with_own(tried, table)), "n deletion insertion spread", measure)

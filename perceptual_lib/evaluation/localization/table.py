@@ -121,11 +121,11 @@ def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
     Columns: role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the
     least over blurs and the strategy's thresholds.
     """
-    lines = []
-    for setting, rows in tables.by_setting(tables.with_own(table[table.role != "table"], table)):
+
+    def measure(rows: pd.DataFrame) -> tuple[float, ...]:
         scores = Scores.of(rows)
         errors = (~scores.hits[..., STRATEGY_COLUMNS[strategy]]).mean(0)
-        weight = json.loads(rows.settings.iloc[0])["layer_weight"]
-        lines.append((*setting, weight, len(scores.names), errors.min()))
-    columns = "role method first last layer_weight n error".split()
-    return pd.DataFrame(lines, columns=columns).astype(tables.SPAN)
+        return json.loads(rows.settings.iloc[0])["layer_weight"], len(scores.names), errors.min()
+
+    tried = tables.with_own(table[table.role != "table"], table)
+    return tables.by_setting(tried, "layer_weight n error", measure)

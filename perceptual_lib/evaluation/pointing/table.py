@@ -93,24 +93,24 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
     rows = table[(table.scale == scale) & table.selection]
     tried = rows[rows.role == "range"]
     rows = rows[rows.scene.isin(tried.scene)] if len(tried) else rows
-    lines = []
-    for setting, of_setting in tables.by_setting(rows):
-        hits = _hits(of_setting)
+
+    def measure(of_setting: pd.DataFrame) -> tuple[float, ...]:
+        hits = question_hits(of_setting)
+        if hits.empty:
+            return 0, np.nan, np.nan, np.nan
         sigmas, rates = hits.columns, hits.mean()
         pixels = np.arange(np.ceil(sigmas[0]), sigmas[-1] + 1)
-        share = (np.interp(pixels, sigmas, rates) > level).mean()
-        found = (rates.max(), rates.idxmax(), share) if len(hits) else (np.nan,) * 3
-        lines.append((*setting, len(hits), *found))
-    columns = "role method first last n rate sigma share".split()
-    return pd.DataFrame(lines, columns=columns).astype(tables.SPAN)
+        return len(hits), rates.max(), rates.idxmax(), (np.interp(pixels, sigmas, rates) > level).mean()
+
+    return tables.by_setting(rows, "n rate sigma share", measure)
 
 
 def _hits_by_method(table: pd.DataFrame, scale: float) -> dict[str, pd.DataFrame]:
     rows = table[(table.role == "table") & (table.scale == scale)]
-    return {method: _hits(lines) for method, lines in rows.groupby("method", sort=False)}
+    return {method: question_hits(lines) for method, lines in rows.groupby("method", sort=False)}
 
 
-def _hits(lines: pd.DataFrame) -> pd.DataFrame:
+def question_hits(lines: pd.DataFrame) -> pd.DataFrame:
     """One method's hits, (Q, sigmas) bool, by QUESTION, without the scenes in which it failed."""
     distances = lines.pivot(index=QUESTION, columns="sigma", values="distance")
     scenes = distances.index.get_level_values("scene")
