@@ -50,14 +50,14 @@ def function_name(func: Any) -> str:
 
 
 class watch(TorchFunctionMode):
-    """Context in which `see(function name, output)` is called at each activation that depends on the input.
+    """Context in which `visit(function name, output)` is called at each activation that depends on the input.
 
-    What `see` returns replaces the output in the network; None leaves the output as it is.
+    What `visit` returns replaces the output in the network; None leaves the output as it is.
     """
 
-    def __init__(self, see: Callable[[str, Tensor], Tensor | None]) -> None:
+    def __init__(self, visit: Callable[[str, Tensor], Tensor | None]) -> None:
         super().__init__()
-        self.see = see
+        self.visit = visit
         self.parts: Counter[str] = Counter()  # calls that may be parts of activations written out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -65,7 +65,7 @@ class watch(TorchFunctionMode):
         name = function_name(func)
         # An activation of parameters alone (Swin V2's position bias) has no gradient towards the input.
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
-            replacement = self.see(name, output)
+            replacement = self.visit(name, output)
             return output if replacement is None else replacement
         if name in PARTS and _is_wide(output) and (output.ndim == 4 or name in PARTS_OF_TOKENS):
             # Inside a function of autograd, which some have for SiLU, outputs require no gradient, but inputs do.
@@ -86,10 +86,10 @@ def _is_wide(output: object) -> bool:
 
 @contextmanager
 def at_modules(
-    network: nn.Module, see: Callable[[str, Any], Any], wanted: Collection[str] | None = None
+    network: nn.Module, visit: Callable[[str, Any], Any], wanted: Collection[str] | None = None
 ) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Context in which `see(path, output)` may replace the outputs of the network's modules in this thread: of all, or
-    of those with the wanted paths.
+    """Context in which `visit(path, output)` may replace the outputs of the network's modules in this thread: of all,
+    or of those with the wanted paths.
 
     Yields the stack of modules that this thread is calling, with their paths, outermost first.
     """
@@ -102,7 +102,7 @@ def at_modules(
 
     def look(module: nn.Module, _: Any, output: Any) -> Any:  # not called after an error
         is_asked = get_ident() == thread and module in paths and (wanted is None or paths[module] in wanted)
-        return see(paths[module], output) if is_asked else None
+        return visit(paths[module], output) if is_asked else None
 
     def leave(*_: Any) -> None:
         if get_ident() == thread:

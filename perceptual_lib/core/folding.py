@@ -194,11 +194,11 @@ def _is_saving_hooked() -> bool:
 class fold(watch):
     """Context for one call of a network: convolutions do the work of batch norms behind them and padding before them.
 
-    `folds` are those of `find_folds`; `see` is as for `watch`. Raises PathChanged.
+    `folds` are those of `find_folds`; `visit` is as for `watch`. Raises PathChanged.
     """
 
-    def __init__(self, folds: Folds, see: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
-        super().__init__(see)
+    def __init__(self, folds: Folds, visit: Callable[[str, Tensor], Tensor | None] = lambda *_: None) -> None:
+        super().__init__(visit)
         self.is_folded = bool(folds)
         self.folds = enumerate(folds)  # of the calls to come
         self.undone: dict[int | None, Tensor] = {}  # changed answers that nobody has taken yet, by place

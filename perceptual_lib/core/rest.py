@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from perceptual_lib.core.saliency import saliency_map
 
-MARGIN = 2.0  # what an estimate is multiplied by
+CAUTION = 2.0  # what an estimate is multiplied by
 FIRST = 8  # the first step at which a map may be at rest
 SIGMA = 5.0  # pixels, the blur of the perturbation's maps when they are compared, as when they are shown
 
@@ -50,4 +50,4 @@ class Resting:
         if step < FIRST:
             return torch.zeros_like(rows, dtype=torch.bool)
         moved = 1 - rank_correlation(maps, self.earlier.pop(step // 2)[rows])
-        return MARGIN * log2(self.steps / step) ** 2 * moved <= self.tolerance
+        return CAUTION * log2(self.steps / step) ** 2 * moved <= self.tolerance

@@ -1,6 +1,7 @@
 """What experiments have in common: profile -> shards -> a table and its manifest."""
 
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -61,7 +62,8 @@ class Experiment(ABC):
         self.pictures: list[Any] = self.load()[: section.pictures][:limit]
         by_method = [getattr(section, name, ()) for name in ("settings", "subsets", "grey", "smooth", "sigmas")]
         named = (each for names in by_method for each in names if isinstance(each, str))
-        for method in (*only, *named, *profile.methods, *section.methods):
+        absent = itertools.chain(*getattr(section, "without", {}).values())
+        for method in (*only, *named, *absent, *profile.methods, *section.methods):
             self.settings(method)  # raises what is wrong with one, before the network is loaded
         self.kind = f"{__package__}.{self.name}.protocol"  # its `compute` scores maps, or makes and scores them
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))

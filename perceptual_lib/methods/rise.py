@@ -13,7 +13,7 @@ from perceptual_lib.core.batches import full_batch, on
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
-from perceptual_lib.core.rest import MARGIN, rank_correlation
+from perceptual_lib.core.rest import CAUTION, rank_correlation
 from perceptual_lib.core.settings import check_tolerance
 from perceptual_lib.methods.registry import explainer
 
@@ -89,7 +89,7 @@ def rise(
         if tolerance_map and masks % LOOK == 0:
             if callback:
                 callback(masks, torch.tensor(rows), maps[rows] / (masks * share))
-            still = MARGIN * expected_distance(parts[rows], masks / samples) <= tolerance_map
+            still = CAUTION * expected_distance(parts[rows], masks / samples) <= tolerance_map
             resting = [row for row, rests in zip(rows, still.tolist(), strict=True) if rests]
             counts = [masks if row in resting else count for row, count in enumerate(counts)]
             rows = [row for row in rows if row not in resting]

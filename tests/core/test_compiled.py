@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from perceptual_lib import Classifier, class_gradient, explain, load_classifier, perceptual_ball
 
-pytestmark = pytest.mark.skipif(not hasattr(torch, "compile"), reason="there is no compiler")
-
 
 class Inside(TinyNetwork):
     @torch.compile(backend="eager")

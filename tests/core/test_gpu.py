@@ -174,9 +174,6 @@ def test_two_streams(lite, pictures) -> None:
 def test_two_threads_record_and_replay_functions_of_their_own(pictures) -> None:
     recorder, answers = Recorder(), {}
 
-    def scaled(images: Tensor, scale: Tensor) -> tuple[Tensor]:
-        return ((images * scale).sum(),)
-
     def work(number: int) -> None:
         scale = torch.full((1,), float(number), device="cuda")
         with torch.cuda.stream(torch.cuda.Stream()):

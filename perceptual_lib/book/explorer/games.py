@@ -10,7 +10,7 @@ import traitlets
 from perceptual_lib.book.explorer.player import Player, explained_by_all
 from perceptual_lib.book.explorer.widget import array_chunk, module, picture_chunk
 from perceptual_lib.evaluation.insertion_deletion.experiment import InsertionDeletion
-from perceptual_lib.evaluation.insertion_deletion.protocol import DECIMALS, GAMES, SIGMA, auc, impulse_blur, ranks
+from perceptual_lib.evaluation.insertion_deletion.protocol import DECIMALS, METRICS, SIGMA, auc, impulse_blur, ranks
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.photographs.photographs import Photograph
 
@@ -48,7 +48,7 @@ class InsertionDeletionPlayer(Player):
             "pixels": experiment.section.step,
             "curves": {
                 name: {
-                    row: {game: _curve(lines.at[(name, *key), game]) for game in GAMES}
+                    row: {game: _curve(lines.at[(name, *key), game]) for game in METRICS}
                     for row, key in self.rows.items()
                 }
                 for name in shown

@@ -16,11 +16,11 @@ function cubic(distance) {
  * @returns {Uint8ClampedArray} red, green, blue and 255 of each pixel.
  */
 export function resized(pixels, [height, width], [rows, columns]) {
-  return eachLine(eachLine(pixels, height, width, columns), columns, height, rows);
+  return resampleLines(resampleLines(pixels, height, width, columns), columns, height, rows);
 }
 
 /** Resize every line of (count, length) pixels to `size`. The result is transposed: a second pass sees the columns. */
-function eachLine(pixels, count, length, size) {
+function resampleLines(pixels, count, length, size) {
   const scale = length / size;
   const stretch = Math.max(scale, 1);
   const result = new Uint8ClampedArray(4 * size * count).fill(255);

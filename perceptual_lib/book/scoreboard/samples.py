@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.book.scoreboard.rules import LEFT_OUT, MissingData, on_most_rows
-from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, auc
+from perceptual_lib.evaluation.insertion_deletion.protocol import METRICS, auc
 from perceptual_lib.evaluation.localization.protocol import STRATEGY_COLUMNS
 from perceptual_lib.evaluation.localization.table import Scores
 from perceptual_lib.evaluation.pointing.table import question_hits
@@ -285,7 +285,7 @@ MEASURES: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     "other hits": partial(_hits, hard=False),
     "hits at any blur": lambda lines: _hits_by_blur(lines).mean(axis=1),
     "gain": _gain,
-    **{game: partial(_mean, column=game, function=lambda curve: float(auc(np.asarray(curve)))) for game in GAMES},
+    **{game: partial(_mean, column=game, function=lambda curve: float(auc(np.asarray(curve)))) for game in METRICS},
     "insertion less deletion": lambda lines: MEASURES["insertion"](lines) - MEASURES["deletion"](lines),
     "flipped": partial(_mean, column="margin", function=lambda margin: float(margin <= 0)),
 }

@@ -31,7 +31,7 @@ from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.networks.classifier import Classifier
 
-GAMES = ("insertion", "deletion")
+METRICS = ("insertion", "deletion")
 """What the second last dimension of curves stands for."""
 
 Filling = str | Tensor | Callable[[Tensor], Tensor]
@@ -46,7 +46,7 @@ FILLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Fillings by name: grey is 0 of the normalized space, mean an image's own, noise as varied as the network's inputs."""
 
-SINGLE = ("blurred", "grey")
+SINGLE_FILLINGS = ("blurred", "grey")
 """The fillings of single deletion."""
 CELLS = 4  # along each side of its grid
 
@@ -58,7 +58,7 @@ Curves = TypeVar("Curves", Tensor, np.ndarray)
 
 
 class Played(NamedTuple):
-    """The results of the GAMES."""
+    """The results of the METRICS."""
 
     curves: Tensor  #: (B, ..., 2, n), probabilities of the class after each step
     areas: Tensor  #: (B, ..., 2) in [0, 1], under the curves over the share of changed pixels, by trapezoids
@@ -93,8 +93,9 @@ def insertion_deletion(
         batch_size: pictures that the network gets at once, which affects memory alone; None for `full_batch`.
 
     Returns:
-        Curves (B, ..., 2, n) for the GAMES, with n = ceil(H W / step) + 1, and their areas (B, ..., 2), in the images'
-        type and on their device: probabilities after softmax, the first with no pixel changed, the last with all.
+        Curves (B, ..., 2, n) for the METRICS, with n = ceil(H W / step) + 1, and their areas (B, ..., 2), in the
+        images' type and on their device: probabilities after softmax, the first with no pixel changed, the last with
+        all.
     """
     with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
         _check_game(images, maps, step)
@@ -104,7 +105,7 @@ def insertion_deletion(
         last = first if filling is start or isinstance(filling, str) and filling == start else _filled(images, filling)
         passes = Passes(classifier)
         targets, (whole, begun, ended) = _end_points(passes, [images, first, last], targets, batch_size)
-        curves = images.new_empty(*order.shape[:2], len(GAMES), math.ceil(order[0, 0].numel() / step) + 1)
+        curves = images.new_empty(*order.shape[:2], len(METRICS), math.ceil(order[0, 0].numel() / step) + 1)
         curves[..., 0] = torch.stack([begun, whole], 1)[:, None]
         curves[..., -1] = torch.stack([whole, ended], 1)[:, None]
         first, last = first.expand_as(images), last.expand_as(images)
@@ -126,7 +127,7 @@ def insertion_deletion(
 def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets: Tensor | None = None) -> Tensor:
     """How well a map's sums over a grid's cells rank these cells by the probability that the class loses without each.
 
-    Returns (B, ..., 2) for the SINGLE fillings: Spearman's rank correlation over the cells, in [-1, 1]; 0 where sums or
+    Returns (B, ..., 2) for the SINGLE_FILLINGS: Spearman's rank correlation over the cells, in [-1, 1]; 0 where sums or
     losses are constant. Takes 2 CELLS**2 + 1 forward passes per image, for all of its maps together. Arguments and
     errors are those of `insertion_deletion`.
     """
@@ -135,13 +136,13 @@ def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets
         lines = [torch.arange(size, device=images.device) * CELLS // size for size in images.shape[2:]]
         places = lines[0][:, None] * CELLS + lines[1]
         masks = places == torch.arange(CELLS**2, device=images.device)[:, None, None]  # (CELLS**2, H, W)
-        fillings = torch.stack([_filled(images, each).expand_as(images) for each in SINGLE], 1)
+        fillings = torch.stack([_filled(images, each).expand_as(images) for each in SINGLE_FILLINGS], 1)
         size = full_batch(classifier, images.device)
         passes = Passes(classifier)
         targets, (whole,) = _end_points(passes, [images], targets, size)
-        lost = whole[:, None, None].repeat(1, len(SINGLE), len(masks))
+        lost = whole[:, None, None].repeat(1, len(SINGLE_FILLINGS), len(masks))
         classes = targets.tolist()
-        for image, empty in itertools.product(range(len(images)), range(len(SINGLE))):
+        for image, empty in itertools.product(range(len(images)), range(len(SINGLE_FILLINGS))):
             pictures = torch.where(masks[:, None], fillings[image, empty], images[image])
             logits = torch.cat([passes(some) for some in pictures.split(size)])
             lost[image, empty] -= class_probabilities(classifier, logits, lost.dtype)[:, classes[image]]
@@ -150,7 +151,7 @@ def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets
     ranked = (torch.from_numpy(rankdata(each.cpu(), axis=-1)) for each in (sums[:, :, None], lost[:, None]))
     sums, lost = (each - each.mean(-1, keepdim=True) for each in ranked)
     found = torch.cosine_similarity(sums, lost, dim=-1)  # 0 if one is constant
-    return found.reshape(*maps.shape[:-2], len(SINGLE))
+    return found.reshape(*maps.shape[:-2], len(SINGLE_FILLINGS))
 
 
 def auc(curves: Curves) -> Curves:
@@ -250,8 +251,8 @@ def compute(
     targets = torch.from_numpy(needed["targets"])
     curves, _ = insertion_deletion(classifier, images, blurred, targets, step=step, filling=filling)
     curves = curves.cpu().numpy().round(DECIMALS)
-    found = {game: curves[:, :, index] for index, game in enumerate(GAMES)}
+    found = {game: curves[:, :, index] for index, game in enumerate(METRICS)}
     if filling == "blurred":
         ranked = single_deletion(classifier, images, blurred, targets).numpy()
-        found |= {f"single_{each}": ranked[..., index] for index, each in enumerate(SINGLE)}
+        found |= {f"single_{each}": ranked[..., index] for index, each in enumerate(SINGLE_FILLINGS)}
     return found

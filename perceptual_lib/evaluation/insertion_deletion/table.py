@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from perceptual_lib.evaluation import tables
-from perceptual_lib.evaluation.insertion_deletion.protocol import GAMES, auc
+from perceptual_lib.evaluation.insertion_deletion.protocol import METRICS, auc
 from perceptual_lib.evaluation.statistics import Estimate
 
 OURS_AT = {"deletion": 0.0, "insertion": 5.0}  # the blurs of ours that the paper's claims rest on
-ROW = ["method", "sigma"]
-SINGLE = ["single_blurred", "single_grey", "relevance"]
+KEYS = ["method", "sigma"]
+SINGLE_METRICS = ["single_blurred", "single_grey", "relevance"]
 
 
 def insertion_deletion_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -33,15 +33,15 @@ def single_table(table: pd.DataFrame) -> pd.DataFrame:
     `..._difference`, ours at the same sigma minus this row. Without a line if the run has no single deletion."""
     rows = _areas(table[table.role == "single"])
     rows = rows.assign(relevance=rows.insertion - rows.deletion)
-    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE])))  # older runs have no such columns
-    return _compare(rows, dict.fromkeys(SINGLE))
+    rows = rows.reindex(columns=list(dict.fromkeys([*rows, *SINGLE_METRICS])))  # older runs have no such columns
+    return _compare(rows, dict.fromkeys(SINGLE_METRICS))
 
 
 def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None]) -> pd.DataFrame:
     """By method and sigma, each measure's mean, and ours minus it, at the measure's sigma (if None, at the row's)."""
-    wide = rows.pivot(index="photograph", columns=ROW, values=list(measures))
+    wide = rows.pivot(index="photograph", columns=KEYS, values=list(measures))
     lines = {}
-    for row, of_row in rows.groupby(ROW, sort=False):
+    for row, of_row in rows.groupby(KEYS, sort=False):
         failed = int((of_row.failure != "").sum())
         lines[row] = line = {"n": len(of_row) - failed, "failed": failed, "passes": tables.forward_passes(of_row)}
         for measure, sigma in measures.items():
@@ -51,12 +51,12 @@ def _compare(rows: pd.DataFrame, measures: Mapping[str, float | None]) -> pd.Dat
                 line[f"{measure}_difference"] = tables.difference_estimate(wide[measure, *other], wide[measure, *row])
     differences = [f"{measure}_difference" for measure in measures]
     result = tables.make_table(lines, ["n", "failed", "passes", *measures, *differences])
-    return result.set_axis(pd.MultiIndex.from_tuples(lines, names=ROW))
+    return result.set_axis(pd.MultiIndex.from_tuples(lines, names=KEYS))
 
 
 def _areas(table: pd.DataFrame) -> pd.DataFrame:
     """The table with areas in place of curves, nan where the method failed."""
-    curves = table[list(GAMES)]
+    curves = table[list(METRICS)]
     return table.assign(**curves.map(lambda curve: auc(np.asarray(curve)), na_action="ignore").astype(float))
 
 
@@ -68,8 +68,8 @@ def average_curves(table: pd.DataFrame) -> dict[tuple[str, float], dict[str, Est
     """
     rows = table[(table.role == "table") & (table.failure == "")]
     return {
-        row: {game: tables.estimate(np.stack(lines[game].to_list())) for game in GAMES}
-        for row, lines in rows.groupby(ROW, sort=False)
+        row: {game: tables.estimate(np.stack(lines[game].to_list())) for game in METRICS}
+        for row, lines in rows.groupby(KEYS, sort=False)
         if len(lines) > 1
     }
 
@@ -83,7 +83,7 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
     rows = _areas(table[table.role.isin(["table", "sweep"]) & (table.method == method)])
     rows = rows.drop_duplicates(["photograph", "sigma"])
     curves = {}
-    for game in GAMES:
+    for game in METRICS:
         areas = rows.pivot(index="photograph", columns="sigma", values=game).dropna()
         if len(areas) > 1:
             curves[game] = areas.columns.to_numpy(), tables.estimate(areas.sub(areas.iloc[:, 0], axis=0))

@@ -70,11 +70,10 @@ class Pointing(Experiment):
     @property
     def rows(self) -> list[Row]:
         section, rows = self.section, []
-        without = {scale: [find_method(name).name for name in names] for scale, names in section.without.items()}
         for scale, row in product(section.scales, self.table_rows()):
             if row.method == "perceptual" and scale in section.layers:
                 row = replace(row, settings={**row.settings, "layers": section.layers[scale]})
-            if row.method not in without.get(scale, []):
+            if row.method not in section.without.get(scale, []):
                 rows.append(replace(row, more={"scale": scale}))
         ranges = product(section.range_scales, self.range_rows())
         return rows + [replace(row, more={"scale": scale}) for scale, row in ranges]

@@ -15,7 +15,7 @@ from perceptual_lib import InputError, explain, load_photographs
 from perceptual_lib.evaluation.insertion_deletion import protocol
 from perceptual_lib.evaluation.insertion_deletion.protocol import (
     FILLINGS,
-    GAMES,
+    METRICS,
     Filling,
     auc,
     impulse_blur,
@@ -23,7 +23,7 @@ from perceptual_lib.evaluation.insertion_deletion.protocol import (
     ranks,
 )
 
-INSERTION, DELETION = map(GAMES.index, ("insertion", "deletion"))
+INSERTION, DELETION = map(METRICS.index, ("insertion", "deletion"))
 
 
 class Linear(nn.Module):
@@ -161,7 +161,7 @@ def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: 
     [
         ({"images": torch.zeros(3, 12, 12)}, r"\(B, C, H, W\)"),
         ({"images": torch.zeros(4, 3, 12, 12)}, "weights are torch.float64"),
-        ({"maps": torch.zeros(4, 12, 11)}, r"tensor \(4, \.\.\., 12, 12\), not \(4, 12, 11\)"),
+        ({"maps": torch.zeros(4, 12, 11)}, r"tensor \(4, \.\.\., 12, 12\), not torch.float32 \(4, 12, 11\)"),
         ({"maps": torch.zeros(3, 12, 12)}, "not"),
         ({"maps": torch.zeros(12, 12)}, "not"),
         ({"maps": np.zeros((4, 12, 12))}, "not ndarray"),
@@ -172,7 +172,7 @@ def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: 
         ({"step": 0}, "at least 1"),
         ({"filling": "gray"}, "no filling 'gray'.*grey"),
         ({"start": torch.zeros(2, 3, 12, 12)}, r"a filling must be pictures \(4, 3, 12, 12\)"),
-        ({"filling": lambda images: images[0]}, r"not \(3, 12, 12\)"),
+        ({"filling": lambda images: images[0]}, r"not torch.float32 \(3, 12, 12\)"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
@@ -221,7 +221,7 @@ def test_shard(embedded: nn.Module) -> None:
     found = protocol.compute(
         embedded, pictures, needed=needed, array="guided", sigmas=[0, 2.5], step=20_000, filling="grey"
     )
-    curves = np.stack([found[game] for game in GAMES], 2)
+    curves = np.stack([found[game] for game in METRICS], 2)
     assert curves.shape == (2, 2, 2, 4) and curves.dtype == np.float32
     saliency = torch.from_numpy(convolve2d(maps[1].double().numpy(), square_kernel(11, 2.5), mode="same"))
     both = plain_games(embedded, embedded.preprocess(pictures[1:]), saliency, 22, 20_000)

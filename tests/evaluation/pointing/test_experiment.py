@@ -85,7 +85,7 @@ def test_layers_and_ranges_by_scale(tmp_path, of_profiles) -> None:
     assert {about["scale"] for about, _ in smaller.pieces if about["method"] == "center"} == {1.0}
     assert {about["scale"] for about, _ in smaller.pieces if about["method"] != "center"} == {1.0, 1.5}
     with pytest.raises(InputError, match="no method 'centre'"):
-        _ = Pointing(pointing(without={1.5: ["centre"]}), tmp_path, Local({"model": Regions()})).pieces
+        Pointing(pointing(without={1.5: ["centre"]}), tmp_path, Local({"model": Regions()}))
 
 
 def test_the_middle_of_a_mosaic_by_hand(tmp_path, of_profiles) -> None:
