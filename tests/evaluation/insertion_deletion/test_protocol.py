@@ -172,7 +172,7 @@ def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: 
         ({"step": 0}, "at least 1"),
         ({"filling": "gray"}, "no filling 'gray'.*grey"),
         ({"start": torch.zeros(2, 3, 12, 12)}, r"a filling must be pictures \(4, 3, 12, 12\)"),
-        ({"filling": lambda images: images[0]}, r"not torch.float32 \(3, 12, 12\)"),
+        ({"filling": lambda images: images[0]}, r"not torch.float64 \(3, 12, 12\)"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
