@@ -5,17 +5,20 @@ Inception call the function, and each of these calls is an activation. A `TorchF
 functions and methods alike, and leaves nothing on the network.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from perceptual_lib.core.calling import ask
 from perceptual_lib.core.errors import InputError, see, warn
@@ -26,9 +29,15 @@ ACTIVATION_FUNCTIONS = frozenset(
     silu softplus softshrink softsign tanh tanhshrink threshold""".split()
 )
 OUTPUT = "output"  # in place of a function's name, for the output of a module that is held by its path
-# Functions with which activations are written out. On feature maps they may also be gates: see `say_what_is_hidden`.
-PARTS = frozenset("clamp clamp_min erf maximum pow sigmoid where".split())
-PARTS_OF_TOKENS = frozenset("erf pow sigmoid".split())  # tokens are masked and clamped for other reasons, too
+# Functions of single values. Those of `CURVED` are no straight lines, and those of `JOINED` make an activation of a
+# value and of what such a function made of it.
+CURVED = ACTIVATION_FUNCTIONS | frozenset("abs erf exp ge gt hardsigmoid le lt sigmoid".split())
+JOINED = frozenset("div idiv imul itruediv masked_fill max maximum mul rmul true_divide truediv where".split())
+POINTWISE = CURVED.union(
+    JOINED,
+    """add bfloat16 clamp clamp_min clone contiguous detach double float half iadd isub log log1p neg pow radd
+    reciprocal rsub rtruediv sqrt square sub to type_as""".split(),
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,6 @@ class watch(TorchFunctionMode):
     def __init__(self, visit: Callable[[str, Tensor], Tensor | None]) -> None:
         super().__init__()
         self.visit = visit
-        self.parts: Counter[str] = Counter()  # calls that may be parts of activations written out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = self.run(func, args, kwargs or {})
@@ -67,21 +75,10 @@ class watch(TorchFunctionMode):
         if name in ACTIVATION_FUNCTIONS and output.requires_grad:
             replacement = self.visit(name, output)
             return output if replacement is None else replacement
-        if name in PARTS and _is_wide(output) and (output.ndim == 4 or name in PARTS_OF_TOKENS):
-            # Inside a function of autograd, which some have for SiLU, outputs require no gradient, but inputs do.
-            grows = any(isinstance(each, Tensor) and each.requires_grad for each in (output, *args))
-            numbers = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, (int, float))]
-            if grows and (name != "pow" or numbers == [3]):
-                self.parts[name] += 1
         return output
 
     def run(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return func(*args, **kwargs)
-
-
-def _is_wide(output: object) -> bool:
-    """Whether an output may be features: maps or tokens of several places."""
-    return isinstance(output, Tensor) and output.ndim in (3, 4) and min(output.shape[1:]) > 1
 
 
 @contextmanager
@@ -149,10 +146,10 @@ def trace(
 
     outputs = at_modules(network, lambda path, output: keep(path, OUTPUT, output), modules)
     calls_seen = watch(lambda function, output: keep(call_name(stack, function), function, output))
-    with torch.enable_grad(), outputs as stack, calls_seen:
+    with torch.enable_grad(), outputs as stack, calls_seen, Unseen() as unseen:
         output = ask(network, inputs.detach().requires_grad_())
     if found:
-        say_what_is_hidden(network, Counter(each.function for each in found), calls_seen.parts)
+        say_what_is_unseen(network, unseen.found)
     return output.detach().to(inputs.dtype), found, values
 
 
@@ -168,18 +165,59 @@ def by_image(value: Any, batch: int, name: str = "an activation") -> Tensor:
     return value if value.shape[0] == batch else value.unflatten(0, (batch, -1))
 
 
-def say_what_is_hidden(network: nn.Module, seen: Counter[str], parts: Counter[str]) -> None:
-    """Warn of activations that cannot be seen, beside those that are: in TorchScript, or if more are written out."""
-    what, cubes = "", parts.pop("pow", 0)
+class Origin(NamedTuple):
+    """What a value was computed from, point by point."""
+
+    sources: frozenset[int]  # numbers of values that were computed otherwise, as by a convolution
+    curved: frozenset[str] = frozenset()  # names of functions on the way that are no straight lines
+
+
+class Unseen(TorchFunctionMode):
+    """Context for one call of a network, in which activations that are written out are counted, by their functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+        self.origins = WeakIdKeyDictionary()
+        self.numbers = itertools.count()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output, name = func(*args, **(kwargs or {})), function_name(func)
+        given = tree_leaves([args, kwargs])
+        # Inside a function of autograd, which some have for SiLU, outputs require no gradient.
+        open_ = [each for each in given if isinstance(each, Tensor) and (each.requires_grad or each in self.origins)]
+        if not (isinstance(output, Tensor) and open_) or name in ("zeros_like", "new_zeros"):
+            return output
+        origins = [self.origins.setdefault(each, self.new()) for each in open_]
+        self.origins[output] = self.new()
+        if name in POINTWISE:
+            sources, curved = (frozenset().union(*every) for every in zip(*origins, strict=True))
+            numbers = [each for each in given if isinstance(each, (int, float))]
+            is_cut = name in ("max", "maximum") or (name in ("clamp", "clamp_min") and 0 in numbers)
+            is_joined = name in JOINED and len({*map(id, open_)}) > 1 and len(sources) == 1 and (curved or is_cut)
+            # Features are maps, or tokens of several places.
+            if output.ndim in (3, 4) and min(output.shape[1:]) > 1 and (is_joined or (is_cut and len(open_) == 1)):
+                self.found[", ".join(sorted(curved)) or name] += 1
+            else:
+                self.origins[output] = Origin(sources, curved | {name} & CURVED)
+        return output
+
+    def new(self) -> Origin:
+        return Origin(frozenset([next(self.numbers)]))
+
+
+def say_what_is_unseen(network: nn.Module, written_out: Counter[str]) -> None:
+    """Warn of activations that are not seen, beside others that are."""
     if scripted := [path for path, each in network.named_modules() if isinstance(each, torch.jit.ScriptModule)]:
-        what = f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen"
-    elif 0 < seen["tanh"] <= cubes:
-        what = "tanh beside cubes is GELU written out (use F.gelu(x, approximate='tanh')): its tanh alone is seen"
-    elif sum(parts.values()) > seen.total():
-        words = ", ".join(parts)
-        what = f"beside {seen.total()} activations, calls of {words} may be others, written out, which are not seen"
-    if what:
-        warn(f"{what}, and stay as they are{see('Nothing is seen')}.")
+        warn(
+            f"{scripted[0] or 'the network'} is compiled to TorchScript: its activations are not seen, and stay as "
+            f"they are{see('Nothing is seen')}."
+        )
+    elif count := written_out.total():
+        warn(
+            f"{count} activation{'s are' if count > 1 else ' is'} written out (with {'; '.join(written_out)}), and not "
+            f"seen, or a part taken for the whole; call them, as F.silu(x){see('Nothing is seen')}."
+        )
 
 
 SEEN = (

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, function_name, say_what_is_hidden, watch
+from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS, SEEN, Unseen, function_name, say_what_is_unseen, watch
 from perceptual_lib.core.batches import full_batch
 from perceptual_lib.core.errors import InputError, MachineError, see
 from perceptual_lib.core.passes import Passes
@@ -155,14 +155,14 @@ def changed_gradient(
     rule: Operation, network: nn.Module, images: Tensor, targets: Tensor | None, method: str
 ) -> Tensor:
     """Gradient (B, C, H, W) with a rule for activations. InputError if none is seen: it would be the plain gradient."""
-    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, rule)) as seen:
+    with rules(dict.fromkeys(ACTIVATION_FUNCTIONS, rule)) as seen, Unseen() as unseen:
         gradient = input_gradient(network, images, targets)
     if not seen.answered:
         raise InputError(
             f"no activation of the network is seen ({SEEN}), so {method} would be the plain gradient; use that method"
             f"{see('Nothing is seen')}."
         )
-    say_what_is_hidden(network, seen.answered, seen.parts)
+    say_what_is_unseen(network, unseen.found)
     return gradient
 
 

@@ -1,11 +1,14 @@
 """An activation that is not seen must not make another method of one, silently."""
 
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import torch
 from stand_ins import WrittenOut
 from torch import Tensor, nn
+from torch.nn import functional
 
 from perceptual_lib import Classifier, InputError, explain, perceptual_ball
 
@@ -64,7 +67,7 @@ def test_one_seen_activation_of_many_is_said(images, method) -> None:
     body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), WrittenOut(), nn.Conv2d(4, 4, 3), WrittenOut()
     network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
     more = {"max_iter": 2} if method == "perceptual" else {}
-    with pytest.warns(UserWarning, match="beside 1 activations, calls of sigmoid may be others, written out"):
+    with pytest.warns(UserWarning, match=r"2 activations are written out \(with sigmoid\)"):
         explain(network, images, 1, method=method, **more)
 
 
@@ -103,59 +106,65 @@ class Called(nn.Module):
         return self.function(values)
 
 
-def gelu(values: Tensor) -> Tensor:
-    return 0.5 * values * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (values + 0.044715 * torch.pow(values, 3.0))))
-
-
 def tokens(values: Tensor) -> Tensor:
     return values.flatten(2).transpose(1, 2)
 
 
 WRITTEN = {
-    "tokens": ((Called(tokens), nn.Linear(4, 4), WrittenOut(), nn.Linear(4, 4), WrittenOut()), "calls of sigmoid may"),
-    "a function of autograd": (
-        (Called(Remembered.apply), nn.Conv2d(4, 4, 1), Called(Remembered.apply)),
-        "calls of sigm",
-    ),
-    "GELU": ((Called(gelu), nn.Conv2d(4, 4, 1)), "tanh beside cubes is GELU written out"),
+    "SiLU": ("sigmoid", lambda x: x * x.sigmoid()),
+    "SiLU in place": ("sigmoid", lambda x: x.mul_(torch.sigmoid(x))),
+    "SiLU as a quotient": ("exp", lambda x: x / (1 + torch.exp(-x))),
+    "SiLU of tokens": ("sigmoid", lambda x: Remembered.apply(tokens(x))),
+    "SiLU in a function of autograd": ("sigmoid", Remembered.apply),
+    "Hardswish": ("relu6", lambda x: x * (functional.relu6(x + 3, inplace=True) / 6)),
+    "Hardswish of a gate": ("hardsigmoid", lambda x: x * functional.hardsigmoid(x)),
+    "Mish": ("softplus, tanh", lambda x: x * torch.tanh(functional.softplus(x))),
+    "GELU": ("erf", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),
+    "GELU with cubes": ("tanh", lambda x: 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.044715 * torch.pow(x, 3.0))))),
+    "ReLU as a bound": ("clamp", lambda x: x.clamp(min=0)),
+    "ReLU as the larger one": ("maximum", lambda x: torch.maximum(x, torch.zeros_like(x))),
+    "ReLU as a choice": ("gt", lambda x: torch.where(x > 0, x, 0.0)),
+    "ReLU as a mask": ("gt", lambda x: x * (x > 0)),
+    "ReLU as a filling": ("lt", lambda x: x.masked_fill(x < 0, 0)),
+    "leaky ReLU": ("max", lambda x: torch.max(x, 0.1 * x)),
 }
+"""Functions -> what each is made of."""
+
+ITSELF = {
+    "a gate of channels": lambda x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+    "a gate of places": lambda x: x * torch.sigmoid(x.mean(1, keepdim=True)),
+    "attention without weights": lambda x: x * torch.sigmoid((x - x.mean((2, 3), keepdim=True)).square()),
+    "half a gate for the other": lambda x: x[:, :2] * torch.sigmoid(x[:, 2:]),
+    "a residual sum": lambda x: x + functional.relu(x),
+    "a squared ReLU": lambda x: functional.relu(x) ** 2,
+    "a norm": lambda x: x * (x.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt(),
+    "a bound for powers": lambda x: x.clamp(min=1e-6).pow(3),
+    "a clamped parameter": lambda x: x * torch.ones(1, 4, 2, 2).clamp(0, 1).mean(),
+}
+"""Functions that are no activations written out."""
 
 
-@pytest.mark.parametrize("case", WRITTEN)
-def test_what_is_written_out_otherwise_is_said(images, case) -> None:
-    body, words = WRITTEN[case]
+def made_with(function: Callable[[Tensor], Tensor]) -> nn.Module:
     torch.manual_seed(0)
-    head = [nn.Flatten(), nn.LazyLinear(6), nn.ReLU(), nn.Linear(6, 5)]
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), *body, *head).double()
+    return nn.Sequential(nn.Conv2d(3, 4, 3), Called(function), nn.Tanh(), nn.Flatten(), nn.LazyLinear(5)).double()
+
+
+@pytest.mark.parametrize(("parts", "function"), WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("method", ["guided_backprop", "grad_cam"])
+def test_what_is_written_out_is_said(images, method, parts, function) -> None:
+    """Also one beside more that are seen: it may be the last one, at which methods look."""
+    network = made_with(function)
     network(images)
-    with pytest.warns(UserWarning, match=words):
-        explain(network, images, 1, method="guided_backprop")
+    layer = {"layer": -1} if method == "grad_cam" else {}
+    said = pytest.warns(UserWarning, match=rf"1 activation is written out \(with {parts}\)")
+    with said, suppress(InputError):  # tokens are no map
+        explain(network, images, 1, method=method, **layer)
 
 
-def test_cubes_and_tanh_alone_are_themselves(images) -> None:
-    """An RMS norm has squares; tanh may be the activation that it looks like."""
-    torch.manual_seed(0)
-    norm = Called(lambda values: values * (values.pow(2).mean(1, keepdim=True) + 1e-6).rsqrt())
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Tanh(), nn.Flatten(), nn.LazyLinear(5)).double()
+@pytest.mark.parametrize("function", ITSELF.values(), ids=ITSELF)
+def test_what_is_no_activation_is_not_said(images, function) -> None:
+    network = made_with(function)
     network(images)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        explain(network, images, 1, method="guided_backprop")
-
-
-def test_only_calls_that_may_be_activations_are_named(images) -> None:
-    """A buffer may be clamped, too."""
-    torch.manual_seed(0)
-
-    class Clamped(WrittenOut):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("gain", torch.ones(1, 4, 2, 2).double())
-
-        def forward(self, values: Tensor) -> Tensor:
-            return super().forward(values * self.gain.clamp(0, 1).mean())
-
-    body = nn.Conv2d(3, 4, 3), nn.ReLU(), Clamped(), Clamped()
-    network = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
-    with pytest.warns(UserWarning, match="calls of sigmoid may be others"):
         explain(network, images, 1, method="guided_backprop")
