@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from perceptual_lib.core.calling import ask, network_of
 from perceptual_lib.core.checks import target_logits
 from perceptual_lib.core.errors import InputError, see, warn
 from perceptual_lib.core.selection import select_layers
-from perceptual_lib.methods.grids import Grid, channels_first, find_grid, written
+from perceptual_lib.methods.grids import Grid, Joins, batch_first, channels_first, find_grid, written
 from perceptual_lib.networks.special import place, special
 
 Layer = None | int | str
@@ -48,7 +49,7 @@ def layer_gradient(
     Raises InputError if there is no such layer, or if its output is no spatial map, nor (without a stride) tokens of
     one, nor made one by `reshape`; and as `resolve_targets`.
     """
-    caught: list[Tensor] = []
+    caught, batch = list[Tensor](), len(images)
     seen = Shapes(network, images, tokens=stride is None)
 
     def keep(value: Any) -> Any:
@@ -57,33 +58,38 @@ def layer_gradient(
         caught.append(value)
         return value.clone()  # the network goes on with a copy, so that an in-place operation leaves this one alone
 
-    with torch.enable_grad(), _passing_through(keep, network, images, layer, stride), seen.noting(len(images)):
+    with torch.enable_grad(), _passing_through(keep, network, images, layer, stride), seen.noting(batch):
         logits = network(images.detach().requires_grad_())
         if not caught:
             raise InputError(
                 f"the network gets no tensor from its layer {layer!r}; name another{see('No spatial map')}."
             )
-        own = target_logits(logits, len(images), targets)
+        own = target_logits(logits, batch, targets)
         (gradient,) = torch.autograd.grad(own, caught[0], torch.ones_like(own), allow_unused=True)
     if gradient is None:
         raise InputError(
             f"the class's score does not depend on {'the last map' if layer is None else f'the layer {layer!r}'}; name "
             f"{'a layer' if layer is None else 'another'}{see('No spatial map')}."
         )
-    shape = tuple(caught[0].shape)
+    if len(caught) > 1:
+        warn(
+            f"{layer or 'the module whose map is looked at'} is called {len(caught)} times in a pass, and looked at is "
+            f"what it returns first; later calls of an activation have names, as relu_1{see('No spatial map')}."
+        )
+    shape, read = tuple(caught[0].shape), batch_first(caught[0], batch)
     if reshape is None:
-        grid = seen.grid(shape[1:]) if shape[0] == len(images) else None
+        grid = seen.grid(tuple(read.shape[1:])) if len(read) == batch else None
         if grid is None:
             tokens = f", nor tokens of one ({written(seen.maps)})" if seen.maps else ""
             raise InputError(
                 f"the layer's output {shape} is no spatial map of the image{tokens}; name another layer, or for "
                 f"Grad-CAM and NormGrad give reshape={see('No spatial map')}."
             )
-        reshape = partial(channels_first, grid=grid)
+        reshape = partial(seen.map_of, grid=grid)
     activation, gradient = (reshape(value.detach().to(images.dtype)) for value in (caught[0], gradient))
-    if activation.ndim != 4 or len(activation) != len(images):
+    if activation.ndim != 4 or len(activation) != batch:
         raise InputError(
-            f"reshape must give (B, channels, h, w) of {len(images)} images, and gave {tuple(activation.shape)} of the "
+            f"reshape must give (B, channels, h, w) of {batch} images, and gave {tuple(activation.shape)} of the "
             f"layer's output {shape}{see('No spatial map')}."
         )
     return activation, gradient
@@ -116,15 +122,26 @@ class Shapes:
         self.network, self.images, self.tokens = network_of(network), images, tokens
         self.modules = dict(self.network.named_modules())
         self.of: dict[str, tuple[int, ...]] = {}  # by the modules' paths
+        self.calls: Counter[str] = Counter()  # of modules
+        self.joins = Joins(1)
 
-    def noting(self, batch: int) -> AbstractContextManager[object]:
+    @contextmanager
+    def noting(self, batch: int) -> Iterator[None]:
         """Context in which a batch of this size passes the network, and its shapes are noted."""
 
         def note(path: str, output: Any) -> None:
-            if isinstance(output, Tensor) and output.shape[:1] == (batch,):
-                self.of[path] = tuple(output.shape[1:])
+            self.calls[path] += 1
+            if isinstance(output, Tensor) and (value := batch_first(output, batch)).shape[:1] == (batch,):
+                self.of[path] = tuple(value.shape[1:])
 
-        return at_modules(self.network, note)
+        self.joins = Joins(batch)
+        with at_modules(self.network, note), self.joins:
+            yield
+
+    def map_of(self, value: Tensor, grid: Grid) -> Tensor:
+        """A map or tokens (B, ...) as (B, channels, h, w)."""
+        value = batch_first(value, self.joins.batch)
+        return channels_first(value, grid, self.joins.places.get(value.shape[1], ()))
 
     @cached_property
     def maps(self) -> set[Grid]:
@@ -170,6 +187,7 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     found = ((index, seen.grid(each.shape)) for index, each in enumerate(activations) if len(each.shape) > 2)
     grids = {index: grid for index, grid in found if grid}
     behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*seen.of.values()])
+    behind = [(each[0], each[2]) if len(each) == 3 and each[1] == 1 else each for each in behind]  # sequence first
     if any(len(each) == 2 and seen.grid(each) for each in behind):
         path, grid = _last_read(seen)
         warn(
@@ -199,6 +217,11 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
             f"as {later[-1]}, that strides have drawn out: layer= and reshape= name one of them{see('No spatial map')}."
         )
     path = activations[index].name
+    if (times := seen.calls[path.rpartition(".")[0]]) > 1:
+        warn(
+            f"what computes {path} is called {times} times in a pass, and looked at is its last call: of several views "
+            f"of the image, as mirrored ones, it is the last{see('No spatial map')}."
+        )
     while path := path.rpartition(".")[0]:
         around = seen.of.get(path, ())
         if find_grid(around, images) == grids[index] and math.prod(around) > math.prod(activations[index].shape):
@@ -221,7 +244,8 @@ def _last_read(seen: Shapes) -> tuple[str, Grid]:
         is_matrix = not any(module.children()) and any(each.ndim > 1 for each in module.parameters())
         if is_matrix or path in returned or not (isinstance(output, Tensor) and output.requires_grad):
             return None
-        if output.shape[:1] == (1,) and (grid := seen.grid(tuple(output.shape[1:]))):
+        value = batch_first(output, 1)
+        if len(value) == 1 and (grid := seen.grid(tuple(value.shape[1:]))):
             returned[path] = output, grid
             return output.clone()  # as in `layer_gradient`
         return None
@@ -234,7 +258,7 @@ def _last_read(seen: Shapes) -> tuple[str, Grid]:
     if outputs and scores.requires_grad:
         gradients = torch.autograd.grad(scores, outputs, scores, allow_unused=True)
     for (path, (_, grid)), gradient in reversed(list(zip(returned.items(), gradients, strict=False))):
-        if gradient is not None and channels_first(gradient, grid).any(1).float().mean() > 0.5:
+        if gradient is not None and seen.map_of(gradient, grid).any(1).float().mean() > 0.5:
             return path, grid
     raise InputError(
         "the network has tokens, but its scores depend on those of no module (a head of zeros, no modules?); name "

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import OrderedDict
 from threading import Thread
 
 import pytest
@@ -104,6 +105,47 @@ def test_layers_by_index_name_and_module_agree(tiny: TinyNetwork, images: torch.
     activation, _ = layer_gradient(tiny, images, targets, "first")
     with torch.no_grad():
         assert torch.equal(activation, tiny.first(images))
+
+
+def test_of_a_module_that_is_called_twice_the_first_call_is_looked_at_and_it_is_said(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    relu = nn.ReLU()
+    network = nn.Sequential(
+        OrderedDict(
+            first=nn.Conv2d(3, 4, 3),
+            relu=relu,
+            second=nn.Conv2d(4, 4, 3),
+            again=relu,
+            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)),
+        )
+    ).double()
+    with pytest.warns(UserWarning, match="relu is called 2 times in a pass, and looked at is what it returns first"):
+        first = explain(network, images, 1, method="grad_cam", layer="relu")
+    assert torch.equal(first, explain(network, images, 1, method="grad_cam", layer=0))
+    assert torch.equal(
+        explain(network, images, 1, method="grad_cam", layer="relu_1"), explain(network, images, 1, method="grad_cam")
+    )
+
+
+def test_a_network_that_looks_twice_is_looked_at_once_and_it_is_said(images: torch.Tensor) -> None:
+    """The last time: at the mirrored image."""
+
+    class Mirrored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
+            self.inner = nn.Sequential(*body)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.inner(images) + self.inner(images.flip(3))
+
+    torch.manual_seed(0)
+    network = Mirrored().double()
+    with pytest.warns(
+        UserWarning, match="what computes inner.1_1 is called 2 times in a pass, and looked at is its last"
+    ):
+        found = explain(network, images, 1, method="grad_cam")
+    torch.testing.assert_close(found, explain(network.inner, images.flip(3), 1, method="grad_cam"))
 
 
 def test_a_layer_that_another_thread_computes_is_not_caught(tiny: TinyNetwork, images: torch.Tensor) -> None:
