@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import repeat
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from perceptual_lib.core.errors import MachineError, is_out_of_memory, see, warn
+from perceptual_lib.core.errors import InputError, MachineError, is_out_of_memory, see, warn
 from perceptual_lib.core.first_look import findings
 from perceptual_lib.core.graphs import release
 
@@ -17,7 +18,10 @@ Result = TypeVar("Result")  # a dataclass of tensors with one first dimension
 
 def full_batch(network: nn.Module, device: torch.device, asked: int | None = None) -> int:
     """How many images a network gets at once: what was asked for, else 64, or 6 on the CPU, where tensors above 32 MB
-    are slow: glibc returns their memory and asks for it again. 1 if an answer depends on the others in the batch."""
+    are slow: glibc returns their memory and asks for it again. 1 if an answer depends on the others in the batch.
+    Raises InputError for what is no number of images."""
+    if asked is not None and not (isinstance(asked, Integral) and asked >= 1):
+        raise InputError(f"batch_size must be a whole number, at least 1, not {asked}.")
     if findings(network).depends:
         return 1
     return int(asked or (6 if device.type == "cpu" else 64))

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ Targets = None | int | Sequence[int] | Tensor
 
 @contextmanager
 def ready(
-    model: nn.Module, inputs: Tensor, targets: Targets, batch_size: int | None = None, *, gradient: bool = True
+    model: nn.Module, inputs: Tensor, targets: Targets, *, gradient: bool = True
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Context in which a model can be explained: frozen, without gradients, in its precision, and put back on leaving.
 
@@ -27,8 +26,6 @@ def ready(
     or None for the predictions. Whether targets are in range is not checked yet. Raises InputError for what does not
     fit, and for a network without a gradient in the image if `gradient` is needed.
     """
-    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size >= 1):
-        raise InputError(f"batch_size must be a whole number, at least 1, not {batch_size}.")
     check_inputs(model, inputs)
     # Inference tensors take no gradient.
     with torch.inference_mode(False), torch.no_grad(), freeze(model), computing(precision_of(model), inputs.device):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from perceptual_lib.core.activations import watch
-from perceptual_lib.core.calling import HALF, NO_GRADIENT, ask, network_of
+from perceptual_lib.core.calling import HALF, NO_GRADIENT, Scored, ask, network_of
 from perceptual_lib.core.errors import InputError, is_out_of_memory, see, warn
 from perceptual_lib.core.graphs import parts_of
 
@@ -116,8 +116,9 @@ def _look(network: nn.Module, image: Tensor) -> Findings | None:
     if not _are_probabilities(asked.scores):
         return found
     note = (
-        "the network returns probabilities, not logits: where it is sure their gradients vanish, and a margin of -2 is "
-        f"never reached; explain it without its last softmax or sigmoid{see('Probabilities')}."
+        f"the {'objective' if isinstance(network, Scored) else 'network'} returns probabilities, not logits: where it "
+        "is sure their gradients vanish, and a margin of -2 is never reached; explain it without its last softmax or "
+        f"sigmoid{see('Probabilities')}."
     )
     return replace(found, probabilities=True, notes=(*found.notes, note))
 

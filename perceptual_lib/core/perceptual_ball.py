@@ -64,7 +64,7 @@ def perceptual_ball(
     if towards is not None:
         targets, settings = towards, settings | {"reach": True}
     chosen = suited(network_of(model), layers=layers if layers is None else list_layers(layers), **settings)
-    with ready(model, inputs, targets, batch_size) as (images, classes):
+    with ready(model, inputs, targets) as (images, classes):
         passes, size = Passes(model, later=True), _size(model, inputs, batch_size)
 
         def solve(rows: Tensor) -> Perturbation:
@@ -101,7 +101,7 @@ def perturbations_by_layers(
     if not held:
         raise InputError("there are no layers to choose from; give one choice or more.")
     chosen = suited(network_of(model), **settings)
-    with ready(model, inputs, targets, batch_size) as (images, classes):
+    with ready(model, inputs, targets) as (images, classes):
         passes, size = Passes(model, later=True), _size(model, inputs, batch_size)
 
         def solve(image: slice, rows: Tensor) -> Perturbation:
@@ -115,7 +115,8 @@ def perturbations_by_layers(
 
 
 def _size(model: nn.Module, inputs: Tensor, asked: int | None) -> int:
-    return 1 if findings(model).mixed else full_batch(model, inputs.device, asked)
+    size = full_batch(model, inputs.device, asked)
+    return 1 if findings(model).mixed else size
 
 
 def _search(passes: Passes, *objective: Any, callback: Callback | None = None) -> Perturbation:

@@ -70,7 +70,8 @@ def _indices(layer: int | str | range, names: Sequence[str]) -> Iterator[int]:
         except TypeError:
             index = None
         if index is None or isinstance(each, bool):
-            raise InputError(f"a layer is an index, a name or a range, not {each!r}.")
+            what = type(each).__name__ if isinstance(each, nn.Module) else repr(each)
+            raise InputError(f"a layer is an index, a name or a range, not {what}.")
         if not -len(names) <= index < len(names):
             raise InputError(f"layer {index} is out of range: the network has {_extent(names)}.")
         yield index % len(names)
@@ -81,7 +82,8 @@ def _range_of(word: str, names: Sequence[str]) -> range:
     if span is None:
         raise InputError(
             f"there is no layer {word!r}; the network has {_extent(names)}: give their names, indices, an "
-            "inclusive range such as 4-9, or for the perturbation the path of a module that is called."
+            "inclusive range such as 4-9, or the path of a module that is called; with objective= paths begin with "
+            '"network.".'
         )
     return range(span[0], span[1] + 1)
 

@@ -67,7 +67,7 @@ def _product(func: Operation, input: Tensor, other: Tensor, **more: Any) -> Tens
 
 
 def _averaged(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
-    """A mean or pooling by means, whose weights are positive."""
+    """A mean, pooling by means or resizing, whose weights are positive."""
     return func(input.detach(), *rest, **more) + _shared(lambda x: func(x, *rest, **more), input)
 
 
@@ -102,6 +102,7 @@ WINNING: dict[str, Operation] = {
     **dict.fromkeys("matmul mm mv bmm".split(), _product),
     **dict.fromkeys("sum mean avg_pool1d avg_pool2d avg_pool3d".split(), _averaged),
     **dict.fromkeys("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d".split(), _averaged),
+    **dict.fromkeys("interpolate upsample grid_sample".split(), _averaged),
     **dict.fromkeys("add iadd radd".split(), _summed),
     **dict.fromkeys("mul imul rmul div idiv truediv itruediv true_divide".split(), _multiplied),
     **dict.fromkeys("batch_norm instance_norm group_norm layer_norm rms_norm local_response_norm".split(), pass_on),

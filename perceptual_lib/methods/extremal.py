@@ -58,8 +58,8 @@ def extremal_perturbation(
     """
     if not areas or not all(0 < area < 1 for area in areas):
         raise InputError(f"areas are shares of the image between 0 and 1, at least one; not {areas}.")
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps is {steps}; give a positive whole number.")
+    if steps < 1:
+        raise InputError(f"steps is at least 1, not {steps}.")
     if not (0 < radius <= 1 and 0 <= blur <= 1 and 0 <= smooth <= 1):
         raise InputError("radius, blur and smooth are shares of the image's side, at most 1; radius is above 0.")
     side = min(images.shape[2:])

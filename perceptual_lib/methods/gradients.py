@@ -63,13 +63,15 @@ def smoothgrad(
         seed: of the noise.
         reduction: see `one_channel`.
     """
-    if not isinstance(samples, int) or samples < 1 or not noise >= 0:
-        raise InputError(f"samples is a whole number, at least 1, and noise at least 0; not {samples} and {noise}.")
+    if samples < 1 or not noise >= 0:
+        raise InputError(f"samples is at least 1, and noise at least 0; not {samples} and {noise}.")
     if multiplier is not None and not multiplier > 0:
         raise InputError(f"multiplier is above 0, or None for noise; not {multiplier}.")
     passes = Passes(network)
     generator = torch.Generator().manual_seed(seed)
     extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    if multiplier is not None and not extent.all():
+        raise InputError("an image has the same value everywhere, by whose range multiplier is divided; give noise.")
     spread = noise * extent if multiplier is None else (multiplier / extent) ** 2
     total = torch.zeros_like(images)
     at_once = max(1, full_batch(network, images.device) // len(images))  # samples
@@ -104,10 +106,8 @@ def integrated_gradients(
             divided by steps, as in PyTorch CNN Visualizations.
         reduction: see `one_channel`.
     """
-    if points not in ("gauss", "even") or not isinstance(steps, int) or steps < (1 if points == "gauss" else 2):
-        raise InputError(
-            f"points are gauss, with steps a whole number, at least 1, or even, with 2; not {points} and {steps}."
-        )
+    if points not in ("gauss", "even") or steps < (1 if points == "gauss" else 2):
+        raise InputError(f"points are gauss, with at least 1 step, or even, with 2; not {points} and {steps}.")
     try:
         from captum.attr import IntegratedGradients  # an import that takes a second
     except ImportError:

@@ -1,8 +1,9 @@
 """One interface for all methods: `explain(classifier, images, targets, method=...)` -> maps."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 import torch
@@ -22,10 +23,8 @@ Counts = tuple[int, int] | Callable[[Mapping[str, Any]], tuple[int, int]]
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
-def _kind(value: object) -> str:
-    """The kind of a value in words, for what YAML can express; "" for anything else."""
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a word"}
-    return kinds.get(type(value), "")
+KINDS = {bool: "true or false", Integral: "a whole number", Real: "a number", str: "a word", Sequence: "a list"}
+"""Kinds of settings, in words. A setting is of the first of them that its default is of."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,11 @@ class Method:
         return own | {each.name: None for each in fields(Settings) if self.ours and each.name not in own}
 
     def check_types(self, settings: Mapping[str, Any]) -> None:
-        """Raise InputError for a setting that is no number, word or truth value where its default is one."""
+        """Raise InputError for a setting that is not of the kind of its default, see `KINDS`."""
         for name, value in settings.items():
-            if (kind := _kind(self.settings[name])) and _kind(value) != kind:
-                raise InputError(f"{name} of {self.name} is {value!r}, and must be {kind}.")
+            kind = next((kind for kind in KINDS if isinstance(self.settings[name], kind)), object)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Integral, Real)):
+                raise InputError(f"{name} of {self.name} is {value!r}, and must be {KINDS[kind]}.")
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Passes of the network for one image, forward and backward; settings not given have their defaults."""
@@ -135,6 +135,7 @@ def explain(
         advice = "; the class is targets" if unknown[0] == "target" else ""
         known = ", ".join(chosen.settings) or "none"
         raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
+    chosen.check_types(settings)
     if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
         # A wrapper finds the logits in what a network returns.
         classifier = Wrapper(network_of(classifier), precision_of(classifier))

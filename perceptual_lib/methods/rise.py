@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +55,8 @@ def rise(
         callback: `callback(masks, rows, maps)` is called at each of these checks, with the indices and the maps of the
             images that had all the masks so far. The last call with an image tells after how many its map was at rest.
     """
-    numbers = samples, cells, 1 if batch_size is None else batch_size
-    if not all(isinstance(each, Integral) and each >= 1 for each in numbers):
-        raise InputError("samples, cells and batch_size must be whole numbers, at least 1.")
+    if min(samples, cells) < 1:
+        raise InputError(f"samples and cells are at least 1, not {samples} and {cells}.")
     batch_size = full_batch(network, images.device, batch_size)
     if not 0 < share <= 1:
         raise InputError(f"share is a probability above 0, at most 1, not {share}.")

@@ -119,6 +119,8 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale deep greyscale to 0..255 (Pillow's own conversion clips it to white). White is the smallest usual white
     value of the mode that no pixel exceeds (floats: by more than resampling overshoots), or else the largest pixel."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)  # (H, W)
+    if values.min() < -0.1 * values.max():  # more than resampling undershoots
+        raise InputError("a picture's values begin at 0, for black, and this one has values below: add to them first.")
     whites = [2**bits - 1 for bits in (8, 10, 12, 14, 16)]  # cameras and scanners fill the lower bits
     largest = values.max()
     if image.mode == "F":

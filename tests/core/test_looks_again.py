@@ -147,6 +147,12 @@ def test_an_average_of_two_networks_is_of_probabilities() -> None:
         explain(Both(), torch.rand(1, 3, 8, 8), 1, method="gradient")
 
 
+def test_an_objective_that_is_a_probability_is_named() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten())
+    with pytest.warns(UserWarning, match="the objective returns probabilities, not logits"):
+        explain(network, torch.rand(1, 3, 8, 8), method="gradient", objective=lambda logits: logits.softmax(1)[:, 1])
+
+
 def test_scores_that_are_gated_are_logits() -> None:
     network = Ensemble(nn.Sequential(nn.Conv2d(3, 5, 8), nn.Sigmoid()), nn.Conv2d(3, 5, 8))
     with warnings.catch_warnings():

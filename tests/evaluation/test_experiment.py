@@ -146,9 +146,9 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
         ({"localization": {"settings": {"rize": {}}}}, {}, "no method 'rize'"),
         ({"localization": {"settings": {"rise": {"samplse": 3}}}}, {}, "rise has no setting 'samplse'; it has samples"),
         ({"methods": {"rize": {"count": 3}}}, {}, "no method 'rize'"),
-        ({"methods": {"rise": {"samples": "many"}}}, {}, "samples of rise is 'many', and must be a number"),
-        ({"methods": {"rise": {"samples": [3.0]}}}, {}, r"samples of rise is \[3.0\], and must be a number"),
-        ({"methods": {"rise": {"samples": True}}}, {}, "samples of rise is True, and must be a number"),
+        ({"methods": {"rise": {"samples": "many"}}}, {}, "samples of rise is 'many', and must be a whole number"),
+        ({"methods": {"rise": {"samples": [3.0]}}}, {}, r"samples of rise is \[3.0\], and must be a whole number"),
+        ({"methods": {"rise": {"samples": True}}}, {}, "samples of rise is True, and must be a whole number"),
         ({"methods": {"rise": {"scores": 3}}}, {}, "scores of rise is 3, and must be a word"),
         ({"methods": {"rise": {"samplse": 3}}}, {}, "rise has no setting 'samplse'; it has samples"),
         (

@@ -272,6 +272,22 @@ def test_excitation_passes_a_linear_layer_however_it_is_written(images: torch.Te
     assert expected.any()
 
 
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_excitation_passes_resizing_by_its_positive_weights(mode: str) -> None:
+    """Their Eq. 5 by hand: a linear layer from R places to one class, and a resizing matrix A (R, P) from P places."""
+    torch.manual_seed(0)
+    resize = nn.Upsample(scale_factor=2, mode=mode)
+    network = nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.ReLU(), resize, nn.Flatten(), nn.Linear(256, 2)).double()
+    image = torch.randn(1, 3, 8, 8, dtype=torch.double)
+    found = explain(network, image, 1, method="excitation_backprop", layer="1")
+    matrix = resize(torch.eye(64, dtype=torch.double).view(64, 1, 8, 8)).reshape(64, 256).T
+    low = network[:2](image).detach().flatten()
+    won = (matrix @ low) * network[4].weight[1].detach().clamp(min=0)
+    expected = low * (matrix.T @ torch.where(matrix @ low > 0, won / won.sum() / (matrix @ low), 0))
+    torch.testing.assert_close(found.flatten(), expected)
+    assert (low == 0).any() and expected.sum() == pytest.approx(1)
+
+
 def test_lazy_layers_are_one_sentence(images: torch.Tensor) -> None:
     network = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     with pytest.raises(InputError, match="has lazy layers, whose sizes are not known yet; call it once before"):

@@ -81,9 +81,11 @@ def test_big_endian_sixteen_bit():
 
 
 def test_floats_that_are_no_number_are_black():
-    values = np.array([[np.nan, -np.inf, np.inf, -3, 0.2, 1]], dtype=np.float32)
+    values = np.array([[np.nan, -np.inf, np.inf, -0.01, 0.2, 1]], dtype=np.float32)
     assert rgb(open_picture(Image.fromarray(values)))[0, :, 0].tolist() == [0, 0, 0, 0, 51, 255]
     assert not rgb(open_picture(Image.new("F", (2, 2)))).any()
+    with pytest.raises(InputError, match="values begin at 0, for black"):
+        open_picture(Image.fromarray(values * 2 - 1))
 
 
 def test_cmyk(tmp_path):

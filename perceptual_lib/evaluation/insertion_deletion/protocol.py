@@ -97,7 +97,7 @@ def insertion_deletion(
         images' type and on their device: probabilities after softmax, the first with no pixel changed, the last with
         all.
     """
-    with ready(classifier, images, targets, batch_size, gradient=False) as (images, targets):
+    with ready(classifier, images, targets, gradient=False) as (images, targets):
         _check_game(images, maps, step)
         batch_size = full_batch(classifier, images.device, batch_size)
         order = ranks(maps.to(images.device)).reshape(len(images), -1, *images.shape[2:])  # (B, M, H, W)
@@ -131,7 +131,7 @@ def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets
     losses are constant. Takes 2 CELLS**2 + 1 forward passes per image, for all of its maps together. Arguments and
     errors are those of `insertion_deletion`.
     """
-    with ready(classifier, images, targets, None, gradient=False) as (images, targets):
+    with ready(classifier, images, targets, gradient=False) as (images, targets):
         _check_game(images, maps, 1)
         lines = [torch.arange(size, device=images.device) * CELLS // size for size in images.shape[2:]]
         places = lines[0][:, None] * CELLS + lines[1]
