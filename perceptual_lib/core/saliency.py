@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from perceptual_lib.core.activations import trace
 from perceptual_lib.core.batches import portions
-from perceptual_lib.core.calling import ask, network_of, with_gradient
+from perceptual_lib.core.calling import ask, kind_of, network_of, with_gradient
 from perceptual_lib.core.checks import ready, target_logits
 from perceptual_lib.core.errors import InputError, see
 from perceptual_lib.core.selection import held_layers
@@ -39,8 +39,7 @@ def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradie
 
 def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     """Maps (..., H, W) as `scipy.ndimage.gaussian_filter(map, sigma)` blurs each: borders reflected, cut at 4 sigma."""
-    if not (np.isfinite(sigma) and sigma >= 0):
-        raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
+    check_blur(maps, sigma)
     if sigma == 0:
         return maps
     height, width = (
@@ -48,6 +47,14 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     )
     with torch.autocast(maps.device.type, enabled=False):  # which would round different values to equal ones
         return height @ maps @ width.T
+
+
+def check_blur(maps: Tensor, sigma: float) -> None:
+    """Raise InputError unless maps are of floating point, as a kernel of whole numbers is 0, and sigma is a length."""
+    if not isinstance(maps, Tensor) or not maps.is_floating_point():
+        raise InputError(f"maps must be a tensor of floating point, not {kind_of(maps)}.")
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:

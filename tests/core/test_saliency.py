@@ -44,6 +44,11 @@ def test_sigma_must_be_a_length(sigma: float) -> None:
         saliency_map(PIXEL, sigma)
 
 
+def test_maps_of_whole_numbers_are_not_blurred_to_zeros() -> None:
+    with pytest.raises(InputError, match="floating point, not torch.int64"):
+        gaussian_blur(torch.eye(4, dtype=torch.long), 2)
+
+
 def test_shapes_must_fit() -> None:
     with pytest.raises(InputError, match="same shape"):
         saliency_map(torch.zeros(3, 4, 4))

@@ -28,7 +28,7 @@ from perceptual_lib.core.checks import check_logits, ready, resolve_targets
 from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
-from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.core.saliency import check_blur, gaussian_blur
 from perceptual_lib.networks.classifier import Classifier
 
 METRICS = ("insertion", "deletion")
@@ -168,11 +168,10 @@ def impulse_blur(maps: Tensor, sigma: float) -> Tensor:
 
     The kernel is an impulse in the middle of a square, blurred within the square by a Gaussian that is reflected at its
     borders. RISE's square is 11 x 11, for sigma 5: nearly a box. Here its side is 2 sigma + 1, rounded up to an odd
-    number and at least 11. Maps are (..., H, W), with 0 beyond their borders; sigma is a standard deviation in pixels,
-    finite and not negative (else InputError).
+    number and at least 11. Maps are (..., H, W) of floating point, with 0 beyond their borders; sigma is a standard
+    deviation in pixels, finite and not negative (else InputError).
     """
-    if not (math.isfinite(sigma) and sigma >= 0):
-        raise InputError(f"sigma must be a finite number of pixels, at least 0, not {sigma}.")
+    check_blur(maps, sigma)
     if sigma == 0:
         return maps
     half = max(5, math.ceil(sigma))

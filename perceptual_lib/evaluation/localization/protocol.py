@@ -32,7 +32,10 @@ STRATEGY_COLUMNS = {"value": slice(0, 20), "percent": slice(20, 40), "mean": sli
 
 
 def cut(saliency: np.ndarray, strategy: str, alpha: float) -> np.ndarray:
-    """The pixels that one threshold keeps of a map (H, W) as from `scale_and_blur`: (H, W) bool, all components."""
+    """The pixels that one threshold keeps of a map (H, W) as from `scale_and_blur`: (H, W) bool, all components.
+    Raises InputError for a strategy that is none of `ALPHAS`."""
+    if strategy not in ALPHAS:
+        raise InputError(f"there is no strategy {strategy!r}; there are {', '.join(ALPHAS)}.")
     if strategy == "percent":
         kept = max(1, round(alpha * saliency.size))
         return saliency >= np.sort(saliency, axis=None)[-kept]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.saliency import gaussian_blur
+from perceptual_lib.core.saliency import check_blur, gaussian_blur
 from perceptual_lib.photographs.boxes import Box, box_array
 
 TOLERANCE = 15  # pixels of the picture: a smaller distance is a hit
@@ -31,13 +31,16 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
 
     Args:
         maps: (N, h, w) floating point, of N classes or pictures of one size; InputError for others, or not finite.
-        size: (height, width) of the picture; the maps are resized to it bilinearly, after the blur.
-        sigmas: S standard deviations of a Gaussian in pixels of the maps, at least 0 (else InputError).
+        size: (height, width) of the picture, not 0; the maps are resized to it bilinearly, after the blur.
+        sigmas: S >= 1 standard deviations of a Gaussian in pixels of the maps, at least 0 (else InputError).
         smooth: standard deviation of another Gaussian, after the maps are resized, as a share of the picture's longer
             side. As in TorchRay, borders are replicated, and the kernel ends at 4 standard deviations.
     """
+    check_blur(maps, 0.0)
     if maps.ndim != 3 or 0 in maps.shape or not maps.isfinite().all():
         raise InputError(f"maps must have the shape (N, h, w) and finite values; these are {tuple(maps.shape)}.")
+    if len(sigmas) == 0 or min(size) < 1:
+        raise InputError(f"give a sigma or more, and the picture's (height, width); not {list(sigmas)} and {size}.")
     found = []
     for sigma in sigmas:
         blurred = gaussian_blur(maps, sigma)

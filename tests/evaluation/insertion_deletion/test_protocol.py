@@ -212,6 +212,8 @@ def test_no_blur_and_bad_blur() -> None:
     for sigma in (-1, math.nan, math.inf):
         with pytest.raises(InputError, match="sigma"):
             impulse_blur(maps, sigma)
+    with pytest.raises(InputError, match="floating point"):
+        impulse_blur(maps.long(), 5)
 
 
 def test_shard(embedded: nn.Module) -> None:

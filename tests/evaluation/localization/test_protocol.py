@@ -204,6 +204,11 @@ def test_bad_input(maps: np.ndarray, boxes: list, message: str) -> None:
         localize(maps, boxes)
 
 
+def test_an_unknown_strategy_cuts_nothing() -> None:
+    with pytest.raises(InputError, match="no strategy 'nonsense'; there are value, percent, mean"):
+        cut(np.zeros((4, 4)), "nonsense", 1.0)
+
+
 def test_one_image_cannot_be_held_out() -> None:
     with pytest.raises(InputError, match="two or more"):
         held_out_hits(HITS[:1])

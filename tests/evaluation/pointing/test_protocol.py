@@ -90,6 +90,18 @@ def test_bad_maps(maps: Tensor) -> None:
         maxima(maps, (4, 4))
 
 
+@pytest.mark.parametrize("maps", [torch.zeros(1, 4, 4, dtype=torch.long), np.zeros((1, 4, 4))])
+def test_maps_of_another_type(maps: Tensor | np.ndarray) -> None:
+    with pytest.raises(InputError, match="tensor of floating point"):
+        maxima(maps, (20, 20))
+
+
+@pytest.mark.parametrize(("size", "sigmas"), [((4, 4), []), ((0, 4), [0.0])])
+def test_no_blur_and_no_picture(size: tuple[int, int], sigmas: list[float]) -> None:
+    with pytest.raises(InputError, match="a sigma or more"):
+        maxima(torch.zeros(1, 4, 4), size, sigmas)
+
+
 # --- whether it is a hit -------------------------------------------------------------------------------------
 
 
