@@ -22,11 +22,25 @@ class Question(NamedTuple):
     hard: bool  # whether it belongs to the difficult subset
 
 
-def box_array(boxes: Sequence[Box]) -> np.ndarray:
-    """Boxes as (M, 4) float64; raises InputError if there is none, or one is not of four numbers."""
-    array = np.asarray(boxes, dtype=np.float64)
+def box_array(
+    boxes: Sequence[Box], size: tuple[float, float] = (np.inf, np.inf), of: str = "the picture"
+) -> np.ndarray:
+    """Boxes as (M, 4) float64. Raises InputError, which names what they are `of`, if there is none, or one is not of
+    four numbers, not finite, without an area, or wholly outside a picture of `size` (width, height)."""
+    try:
+        array = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError):  # words, or boxes of unequal lengths
+        array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 4 or len(array) == 0:
-        raise InputError("there must be at least one box (left, top, right, bottom).")
+        raise InputError(f"{of} must have at least one box (left, top, right, bottom), not {boxes}.")
+    low, high = array[:, :2], array[:, 2:]
+    # A box scaled down can be narrower than a pixel: its right is then less than its left.
+    fits = np.isfinite(array).all(1) & ((high - low > -1) & (low < size) & (high > -1)).all(1)
+    if not fits.all():
+        raise InputError(
+            f"{of} has the box {tuple(array[fits.argmin()].tolist())}, counted from 0: a box must be finite, reach "
+            "into the picture, and have right above left - 1 and bottom above top - 1, as both are inside it."
+        )
     return array
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.networks.pictures import open_picture, opening
-from perceptual_lib.photographs.boxes import Box, box_mask
+from perceptual_lib.photographs.boxes import Box, box_array, box_mask
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,16 @@ class Photograph:
     name: str  #: its identity in tables, the file's stem
     path: Path
     target: int | None = None  #: ImageNet class index in 0..999, None when unknown
-    boxes: tuple[Box, ...] = ()  #: around every object of that class, in pixels of the frame `size`; see above
+    boxes: tuple[
+        Box, ...
+    ] = ()  #: around every object of that class, in pixels of the frame `size`; see above, and `box_array`
     size: tuple[int, int] | None = None  #: (width, height) as stored; required with boxes (else InputError)
 
     def __post_init__(self) -> None:
         if self.boxes and self.size is None:
             raise InputError(f"{self.name} has boxes but no size: give the (width, height) they refer to.")
+        if self.boxes:
+            box_array(self.boxes, self.size, self.name)
 
     def __fspath__(self) -> str:
         return os.fspath(self.path)

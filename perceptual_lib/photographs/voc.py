@@ -15,7 +15,7 @@ from pathlib import Path
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.networks.pictures import Source
 from perceptual_lib.networks.vgg16_voc import VOC_CLASSES
-from perceptual_lib.photographs.boxes import Question, is_small
+from perceptual_lib.photographs.boxes import Question, box_array, is_small
 from perceptual_lib.photographs.imagenet import read_annotation
 from perceptual_lib.photographs.photographs import Photograph
 
@@ -31,6 +31,10 @@ class Scene(Photograph):
     before: int = 0  # number of classes in all pictures before it, also of those that no question asks for
     upright = False  # boxes refer to the picture as stored
 
+    def __post_init__(self) -> None:
+        for question in self.questions:
+            box_array(question.boxes, self.size, self.name)
+
 
 def load_voc(root: Source) -> list[Scene]:
     """The pictures of VOC 2007's test set, in the order of its list; not yet opened.
@@ -40,7 +44,7 @@ def load_voc(root: Source) -> list[Scene]:
     counted once, and an object of another class is in the picture, flagged or not, which the definition leaves open.
 
     `root` is the folder VOC2007, or one that contains it, directly or in VOCdevkit. Raises InputError for a list,
-    picture or annotation that is missing or cannot be read.
+    picture or annotation that is missing or cannot be read, and for a box that `box_array` refuses.
     """
     folders = [Path(root), Path(root, "VOC2007"), Path(root, "VOCdevkit/VOC2007")]
     listed = next(filter(Path.is_file, (folder / "ImageSets/Main/test.txt" for folder in folders)), None)

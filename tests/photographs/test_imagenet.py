@@ -113,6 +113,18 @@ def test_files_that_are_links_to_nothing(tmp_path):
         load_photographs(tmp_path)
 
 
+def test_boxes_without_an_area(tmp_path):
+    add_image(tmp_path, 1), add_image(tmp_path, 2)
+    add_annotation(tmp_path, 2, boxes=[(9, 2, 1, 8)])
+    add_solution(tmp_path)
+    with pytest.raises(InputError, match=f"{stem(2)} has the box"):
+        load_photographs(tmp_path)
+    (tmp_path / f"{stem(2)}.xml").unlink()
+    (tmp_path / "LOC_val_solution.csv").write_text(f"ImageId,PredictionString\n{stem(1)},{TENCH} 1 2 nan 8\n")
+    with pytest.raises(InputError, match=f"{stem(1)} has the box"):
+        load_photographs(tmp_path)
+
+
 def test_unknown_class(tmp_path):
     add_image(tmp_path, 1)
     add_annotation(tmp_path, 1, "n00000000")

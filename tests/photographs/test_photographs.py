@@ -50,6 +50,23 @@ def test_without_boxes():
         Photograph("a", Path("a.png"), 0, ((0, 0, 1, 1),))
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "box", [(9, 2, 1, 8), (1, 8, 9, 2), (1, 2, NAN, 8), (1, 2, 1e999, 8), (20, 2, 30, 8), (1, 2, 9)]
+)
+def test_a_box_is_four_numbers_and_reaches_into_the_picture(box):
+    with pytest.raises(InputError, match="cat (has the box|must have at least one box)"):
+        Photograph("cat", Path("cat.png"), 0, ((1, 2, 9, 8), box), (20, 10))
+    assert Photograph("cat", Path("cat.png"), 0, ((-5, -5, 0, 30),), (20, 10)).box_mask(10, 20).sum() == 10
+
+
+def test_a_picture_of_no_size_has_no_boxes():
+    with pytest.raises(InputError, match="cat has the box"):
+        Photograph("cat", Path("cat.png"), 0, ((0, 0, 1, 1),), (0, 0))
+
+
 # --- the embedded photographs ------------------------------------------------------------------------------
 
 

@@ -94,6 +94,9 @@ def test_what_is_missing_is_said(tree: Path) -> None:
     (folder / "Annotations/000008.xml").write_text(text.replace("cat", "lynx"))
     with pytest.raises(InputError, match=r"000008.xml has the class 'lynx', which is none of VOC's"):
         load_voc(tree)
+    (folder / "Annotations/000008.xml").write_text(text.replace("xmax>9", "xmax>-9"))
+    with pytest.raises(InputError, match=r"000008 has the box \(0.0, 0.0, -10.0, 4.0\)"):
+        load_voc(tree)
     (folder / "Annotations/000008.xml").unlink()
     with pytest.raises(InputError, match=r"000008.xml is missing; unpack https"):
         load_voc(tree)

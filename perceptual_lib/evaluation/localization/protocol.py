@@ -46,15 +46,10 @@ def localize(maps: ArrayLike, boxes: Sequence[Sequence[Box]]) -> np.ndarray:
     """How well the largest component of each cut of a map fits an object: (N, 250) for the THRESHOLDS.
 
     The fit is the largest IoU of the component's box with a box of the map, in [0, 1]; 0 for an empty cut. Maps
-    (N, H, W), and what is raised for them, are as for `component_boxes`. Each map needs at least one box, in its frame
-    and with an area (else InputError).
+    (N, H, W), and what is raised for them, are as for `component_boxes`; for boxes, in the frame of their map, as by
+    `box_array`.
     """
     boxes = [box_array(of_map) for of_map in boxes]
-    # A box scaled down can be narrower than a pixel: its right is then less than its left.
-    if not all(np.isfinite(each).all() and (each[:, 2:] - each[:, :2] > -1).all() for each in boxes):
-        raise InputError(
-            "a box must be finite, with right above left - 1 and bottom above top - 1: both are inside it."
-        )
     found = component_boxes(maps)
     if len(boxes) != len(found):
         raise InputError(f"there are {len(found)} maps and boxes for {len(boxes)}; give each map its own.")

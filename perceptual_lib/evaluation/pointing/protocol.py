@@ -57,7 +57,7 @@ def maxima(maps: Tensor, size: tuple[int, int], sigmas: Sequence[float] = (0.0,)
 
 def distances(points: ArrayLike, boxes: Sequence[Box]) -> np.ndarray:
     """Distances (...) float64, in pixels, from points (..., 2), as from `maxima`, to the nearest pixel inside one of
-    the boxes; 0 inside. Raises InputError for no box, or one that is not of four numbers."""
+    the boxes; 0 inside. Raises InputError as `box_array`."""
     edges = box_array(boxes)
     points = np.asarray(points)[..., None, :]  # (..., 1, 2) beside (M, 2)
     outside = np.maximum(edges[:, :2] - points, points - edges[:, 2:]).clip(min=0)

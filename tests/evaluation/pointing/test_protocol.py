@@ -118,6 +118,8 @@ def test_distance_to_the_nearest_pixel_of_the_region() -> None:
 def test_bad_boxes(boxes: list) -> None:
     with pytest.raises(InputError, match="at least one box"):
         distances((0, 0), boxes)
+    with pytest.raises(InputError, match="right above left"):
+        distances((5, 5), [(9, 9, 2, 3)])
 
 
 # --- the mean over classes -----------------------------------------------------------------------------------
