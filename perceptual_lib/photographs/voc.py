@@ -55,7 +55,7 @@ def load_voc(root: Source) -> list[Scene]:
         )
     names: list[str] = []
     with suppress(OSError, UnicodeDecodeError):
-        names = listed.read_text("utf-8").split()
+        names = [*dict.fromkeys(listed.read_text("utf-8").split())]  # a picture counts once
     if not names:
         raise InputError(f"{listed} names no picture; unpack {ADDRESS} again.")
     hard_pairs = load_hard_pairs()

@@ -62,6 +62,12 @@ def test_a_class_is_asked_for_unless_all_its_objects_are_flagged(
     ]
 
 
+def test_a_picture_that_is_listed_twice_counts_once(tree: Path) -> None:
+    listed = tree / "VOCdevkit/VOC2007/ImageSets/Main/test.txt"
+    listed.write_text(f"{listed.read_text()}\n000004\n000001\n")
+    assert [scene.name for scene in load_voc(tree)] == list(OBJECTS)
+
+
 def test_a_scene_is_opened_as_stored(tree: Path) -> None:
     scene = load_voc(tree)[0]
     assert scene.files == (scene.path,)
