@@ -1,7 +1,8 @@
 """Tables of experiments and their manifests: as files, and as what a page shows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,19 @@ ROW = ("role", "method", "scale", "seed")
 OWN = ("methods", "ranges", "scales", "range_scales")
 """What a profile says of a game and the lines of a row say for themselves."""
 
+WHOLE = (
+    dict.fromkeys(("experiment", "machine", "made"), str)
+    | dict.fromkeys(("profile", "network", "versions"), dict)
+    | {"failures": list}
+)
+"""What a manifest has at least, and of which kind."""
+
 
 def publish(table: pd.DataFrame, manifest: Mapping[str, Any], folder: Path) -> None:
     """Write a table and its manifest: `folder`/EXPERIMENT.parquet and .json, in place of earlier versions.
 
     Raises InputError if they cannot be written, the run is not finished, or the folder has results of another profile,
-    or of this game for another network.
+    of this game for another network, or a damaged manifest.
     """
     path = folder / manifest["experiment"]
     if left := manifest.get("unfinished"):
@@ -120,14 +128,33 @@ def failures(table: pd.DataFrame, unit: str) -> list[dict[str, str]]:
     return failed.drop_duplicates(told)[["method", "settings", unit, "failure"]].to_dict("records")
 
 
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Context in which a published file is read. Raises FileNotFoundError, and InputError for one that is damaged."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is damaged ({error}): restore or remove it, or take another folder.") from error
+
+
+def _read_manifest(file: Path) -> dict[str, Any]:
+    with _reading(file):
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), WHOLE[key]) for key in WHOLE):
+            raise ValueError(f"no manifest with {', '.join(WHOLE)}")
+    return manifest
+
+
 def _check_owner(file: Path, manifest: Mapping[str, Any], same_game: bool) -> None:
     """Raise InputError if a file is the manifest of another profile, or of the same game for another network."""
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return  # there is none, or it is damaged
+        there = _read_manifest(file)
+    except FileNotFoundError:
+        return
     for key in ("profile", "network") if same_game else ("profile",):
-        if (other := there.get(key, {}).get("name")) != manifest.get(key, {}).get("name"):
+        if (other := there[key].get("name")) != manifest[key].get("name"):
             raise InputError(f"{file} is of the {key} {other}; publish into another folder.")
 
 
@@ -174,9 +201,10 @@ def load_results(folder: Path, experiment: str) -> Results:
     """What `publish` wrote. Raises InputError if it is missing or damaged."""
     path = Path(folder) / experiment
     try:
-        manifest = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return Results(f"the published run {path.parent.name}", pd.read_parquet(path.with_suffix(".parquet")), manifest)
-    except (OSError, ValueError) as error:
+        manifest = _read_manifest(path.with_suffix(".json"))
+        with _reading(table := path.with_suffix(".parquet")):
+            return Results(f"the published run {path.parent.name}", pd.read_parquet(table), manifest)
+    except FileNotFoundError as error:
         sentence = f"there are no results of {experiment} in {folder}: run it, or fetch the repository."
         raise InputError(sentence) from error
 

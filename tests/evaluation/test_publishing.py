@@ -41,13 +41,27 @@ def test_what_is_published_comes_back(tmp_path, of_profiles) -> None:
         ):
             publish(table[:1], manifest | changed, folder)
     assert len(load_results(folder, "localization").table) == len(table) and not list(folder.glob("*.half"))
-    (folder / "localization.json").write_text("damaged")
-    publish(table, manifest, folder)
     with pytest.raises(InputError, match="no results of pointing in"):
         load_results(folder, "pointing")
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         publish(table, manifest, tmp_path / "file")
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", "5", "null", '{"profile": "x"}', None])
+def test_what_is_damaged_is_neither_read_nor_replaced(tmp_path, of_profiles, content) -> None:
+    """None cuts off the table."""
+    experiment = finished(Localization, tmp_path, small_profile(localization={"methods": ["center"]}))
+    publish(experiment.table, experiment.manifest, tmp_path)
+    file = tmp_path / ("localization.parquet" if content is None else "localization.json")
+    file.write_bytes(file.read_bytes()[:99] if content is None else content.encode())
+    for attempt in (
+        lambda: load_results(tmp_path, "localization"),
+        lambda: publish_rows(experiment, tmp_path),
+        lambda: publish(experiment.table, experiment.manifest, tmp_path),
+    )[: 2 if content is None else 3]:  # a whole manifest says whose the table was
+        with pytest.raises(InputError, match=f"{file.name} is damaged"):
+            attempt()
 
 
 def by_row(table: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,9 @@ from perceptual_lib.book.scoreboard.claims import (
     read_claims,
 )
 from perceptual_lib.evaluation.profile import load_profile
-from perceptual_lib.evaluation.publishing import publish
+from perceptual_lib.evaluation.publishing import WHOLE, publish
+
+EMPTY = {name: kind() for name, kind in WHOLE.items()}  # a manifest that says nothing
 
 
 def test_the_rules_are_those_that_were_committed() -> None:
@@ -67,7 +69,7 @@ def test_an_exploratory_and_a_confirmatory_run(published, few_resamples, tmp_pat
     games = {"change": again(published["change"], 0.3), "pointing": again(published["pointing"])}
     for kind, tables in {"exploratory": published, "confirmatory": games}.items():
         for name in games:
-            publish(tables[name], {"experiment": name}, tmp_path / RUNS[kind])
+            publish(tables[name], EMPTY | {"experiment": name}, tmp_path / RUNS[kind])
     runs = {
         kind: {name: run.table for name, run in of_kind.items()} for kind, of_kind in published_runs(tmp_path).items()
     }
@@ -137,7 +139,7 @@ def test_of_each_network_there_is_the_run_that_decides_and_no_other(published, t
     def write(folder: str, network: str, *games: str) -> None:
         for game in games:
             of_network = published[game].head(3).assign(method=f"{network} in {folder}")
-            publish(of_network, {"experiment": game, "network": {"name": network}}, tmp_path / folder)
+            publish(of_network, EMPTY | {"experiment": game, "network": {"name": network}}, tmp_path / folder)
 
     assert published_networks(tmp_path) == {}
     write(RUNS["exploratory"], "first", "change", "localization")
