@@ -118,7 +118,7 @@ def load_profile(name: str | os.PathLike) -> Profile:
     try:
         return Profile(name=path.stem, folder=folder, **content)
     except TypeError:
-        raise InputError(f"profile {path} must not set its name, and its keys must be words.") from None
+        raise InputError(f"profile {path} must not set its name or folder, and its keys must be words.") from None
     except ValidationError as error:
         raise InputError(f"profile {path.name}: {_first_problem(error)}") from None
 
@@ -176,15 +176,23 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = list(map(str, first["loc"]))
+    errors = error.errors()
+    path = errors[0]["loc"]
+    # Where several types are right, each has its error, which ends in its name, or those of its parts.
+    if (path[-1], errors[0]["type"]) in (("bool", "bool_type"), ("str", "string_type")):
+        errors = [each for each in errors if each["loc"][: len(path) - 1] == path[:-1]]
+        deepest = max(len(each["loc"]) for each in errors)
+        errors = [each for each in errors if len(each["loc"]) == deepest]
+        path = errors[0]["loc"][:-1]
+    first = errors[0]
+    path = [str(each) for each in path if "[" not in str(each)]  # list[...] is a type, too
     at = ".".join(path)
     if first["type"] == "missing":
         return f"{at} is missing."
     if first["type"] == "value_error":  # a sentence of ours
         return f"{at}: {first['ctx']['error']}"
     if first["type"] != "extra_forbidden":
-        return f"{at} is {first['input']!r}: {first['msg'].lower()}."
+        return f"{at} is {first['input']!r}: {' or '.join(each['msg'].lower() for each in errors)}."
     known = _known_keys(path[:-1])
     return f"unknown key {at!r}{nearest(path[-1], known)}; there are {', '.join(known)}."
 

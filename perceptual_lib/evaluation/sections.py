@@ -44,20 +44,23 @@ def _once(values: list[Any]) -> list[Any]:
 
 Once = AfterValidator(_once)
 Names = Annotated[list[str], Once]
-Blurs = Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(min_length=1), Once]
+Blurs = Annotated[list[NonNegativeFloat], Field(min_length=1), Once]
 """In pixels of the network's input."""
 
 Sigmas = Annotated[Blurs, BeforeValidator(_whole_numbers)]
 """The same, or "1-30" for all whole numbers from 1 to 30."""
+
+Scale = Annotated[float, Field(ge=0.1)]
+"""Of the input's short side, 224: networks need some twenty pixels."""
 
 MethodSettings = dict[str, bool | int | float | str | list[float]]
 """Of an explanation method, keyword arguments."""
 
 
 class Section(BaseModel):
-    """A mapping of known keys to values of the right type."""
+    """A mapping of known keys to values of the right type; numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ClassifierSection(Section):
@@ -162,7 +165,7 @@ class InsertionDeletion(RowsSection):
         "no_perceptual": [0.0, 2.5, 5.0],
         "perceptual": [0.0, 1.0, 2.5, 5.0],
     }  #: blurs of a method's maps; no blur for the others
-    sweep: list[NonNegativeFloat] = []  #: more blurs of the maps of "perceptual"
+    sweep: Annotated[list[NonNegativeFloat], Once] = []  #: more blurs of the maps of "perceptual"
     swept: NonNegativeInt = 0  #: the sweep is played on the first so many pictures
     single: NonNegativeInt = 0  #: single deletion is played on each method's first so many pictures, at its `sigmas`
     range_sigmas: Blurs = [0.0, 5.0]  #: blurs for ranges of layers
@@ -182,10 +185,10 @@ class Pointing(RowsSection):
     """.split()
     source: str | None = None  #: the folder of VOC 2007's test set; $VARIABLES are replaced; none for mosaics
     classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
-    scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]
+    scales: Annotated[list[Scale], Field(min_length=1), Once] = [1.0, 1.5]
     """Of the input: 1 is the paper's "original size", a short side of 224."""
     without: dict[float, list[str]] = {}  #: by scale, methods that do not play at it
-    range_scales: Annotated[list[PositiveFloat], Once] = [1.0, 1.5]  #: those at which ranges of layers are tried
+    range_scales: Annotated[list[Scale], Once] = [1.0, 1.5]  #: those at which ranges of layers are tried
     sigmas: Sigmas = [0.0, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0]  #: tried
     pinned: dict[float, NonNegativeFloat] = {}  #: by scale, a sigma at which the table also reports "perceptual"
     smooth: dict[str, PositiveFloat] = {}  #: by method, how TorchRay smooths its maps, in place of a blur; see `maxima`

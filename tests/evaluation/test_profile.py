@@ -144,7 +144,23 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("base: demo\nphotographs: 5", "photographs is 5"),
         ("base: false", "there is no profile 'False'"),
         ("name: other\ndescription: x", "must not set its name"),
+        ("folder: other\ndescription: x", "must not set its name or folder"),
         ("1: 2", "keys must be words"),
+        ("description: x\nsigma: .inf", "sigma is inf: input should be a finite number"),
+        ("description: x\ninsertion_deletion: {sweep: [.inf]}", "insertion_deletion.sweep.0 is inf"),
+        ("description: x\npointing: {smooth: {rise: .inf}}", "pointing.smooth.rise is inf"),
+        ("description: x\npointing: {pinned: {.nan: 3}}", "pointing.pinned.nan"),
+        ("description: x\ninsertion_deletion: {sweep: [2, 2.0]}", "insertion_deletion.sweep: 2.0 is said twice"),
+        ("description: x\npointing: {scales: [0.0001]}", "pointing.scales.0 is 0.0001: .* equal to 0.1"),
+        ("description: x\npointing: {scales: []}", r"pointing.scales is \[\]: list should have at least 1 item"),
+        (
+            "description: x\nperturbation: {layers: null}",
+            "perturbation.layers is None: .* valid string or .* valid integer or .* valid list",
+        ),
+        ("description: x\nperturbation: {layers: [0, 2.5]}", "perturbation.layers.1 is 2.5: .* valid integer or"),
+        ("description: x\nstr: 1", "unknown key 'str'"),
+        ("description: x\nshown: [2.5]", "shown.0 is 2.5: input should be a valid string or"),
+        ("description: x\nmethods: {rise: {samples: null}}", "methods.rise.samples is None: .* or .* valid string"),
     ],
 )
 def test_one_clear_sentence(tmp_path, text: str, message: str) -> None:
