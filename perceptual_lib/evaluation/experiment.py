@@ -129,7 +129,7 @@ class Experiment(ABC):
         if unknown := sorted(changed.keys() - method.settings.keys()):
             known = ", ".join(method.settings) or "none"
             raise InputError(f"{name} has no setting {unknown[0]!r}; it has {known}.")
-        method.check_types(changed)
+        method.check(changed)
         if not method.ours:
             return changed
         free = {"layers": [], "layer_weight": 0.0, "max_iter": Settings.max_iter} if name == "no_perceptual" else {}

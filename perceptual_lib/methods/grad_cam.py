@@ -7,7 +7,7 @@ neither a map nor tokens whose grid is found, `reshape` makes (B, channels, h, w
 
 from torch import Tensor, nn
 
-from perceptual_lib.methods.gradients import guided_gradient, one_channel
+from perceptual_lib.methods.gradients import check_reduction, guided_gradient, one_channel
 from perceptual_lib.methods.layers import Layer, Reshape, enlarge, layer_gradient, layer_passes
 from perceptual_lib.methods.registry import explainer
 
@@ -38,6 +38,7 @@ def guided_grad_cam(
     reduction: str = "max",
 ) -> Tensor:
     """Guided backpropagation times Grad-CAM; reduction: see `one_channel`."""
+    check_reduction(reduction)
     coarse = grad_cam(network, images, targets, layer=layer, reshape=reshape)
     return one_channel(guided_gradient(network, images, targets) * coarse[:, None], reduction)
 

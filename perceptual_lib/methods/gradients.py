@@ -33,6 +33,7 @@ def deconvnet(network: nn.Module, images: Tensor, targets: Tensor | None) -> Ten
 def guided_backprop(network: nn.Module, images: Tensor, targets: Tensor | None, *, reduction: str = "max") -> Tensor:
     """The gradient if each activation passes back the positive part of what comes back to it, where it was active.
     reduction: see `one_channel`."""
+    check_reduction(reduction)
     return one_channel(guided_gradient(network, images, targets), reduction)
 
 
@@ -63,6 +64,7 @@ def smoothgrad(
         seed: of the noise.
         reduction: see `one_channel`.
     """
+    check_reduction(reduction)
     if samples < 1 or not noise >= 0:
         raise InputError(f"samples is at least 1, and noise at least 0; not {samples} and {noise}.")
     if multiplier is not None and not multiplier > 0:
@@ -106,6 +108,7 @@ def integrated_gradients(
             divided by steps, as in PyTorch CNN Visualizations.
         reduction: see `one_channel`.
     """
+    check_reduction(reduction)
     if points not in ("gauss", "even") or steps < (1 if points == "gauss" else 2):
         raise InputError(f"points are gauss, with at least 1 step, or even, with 2; not {points} and {steps}.")
     try:
@@ -128,14 +131,18 @@ def integrated_gradients(
     return one_channel(mean, reduction)
 
 
+def check_reduction(reduction: str) -> None:
+    """Raise InputError for a reduction that `one_channel` does not know."""
+    if reduction not in ("max", "grey"):
+        raise InputError(f"reduction is max or grey, not {reduction!r}.")
+
+
 def one_channel(gradients: Tensor, reduction: str) -> Tensor:
-    """Maps (B, H, W) of gradients (B, C, H, W); raises InputError for an unknown reduction.
+    """Maps (B, H, W) of gradients (B, C, H, W).
 
     "max" is the largest magnitude over the channels, as in TorchRay. "grey" is what PyTorch CNN Visualizations (Ozbulak
     2019) shows: the sum of the magnitudes, scaled so that the least of a map is 0 and its 99th percentile 1, clipped.
     """
-    if reduction not in ("max", "grey"):
-        raise InputError(f"reduction is max or grey, not {reduction!r}.")
     magnitudes = gradients.abs()
     if reduction == "max":
         return magnitudes.amax(1)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import CheckpointError
 from perceptual_lib.core.batches import portions
 from perceptual_lib.core.calling import Scored, Wrapper, network_of, precision_of
 from perceptual_lib.core.checks import ready, resolve_targets
-from perceptual_lib.core.errors import InputError, nearest, see
+from perceptual_lib.core.errors import InputError, MachineError, nearest, see
 from perceptual_lib.core.first_look import say_what_is_flat
 from perceptual_lib.core.settings import Settings
 
@@ -52,6 +52,21 @@ class Method:
             kind = next((kind for kind in KINDS if isinstance(self.settings[name], kind)), object)
             if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Integral, Real)):
                 raise InputError(f"{name} of {self.name} is {value!r}, and must be {KINDS[kind]}.")
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise InputError as `check_types`, and for what its function refuses before it asks the network for anything;
+        for ours `Settings` refuses it."""
+        self.check_types(settings)
+        if not settings or self.ours:
+            return
+        nothing = nn.Module()  # raises NotImplementedError when it is called
+        try:
+            with torch.no_grad():
+                self.function(nothing, torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.long), **settings)
+        except (NotImplementedError, MachineError):  # what a machine lacks is said where maps are computed
+            pass
+        except (InputError, TypeError) as error:
+            raise InputError(f"{self.name} cannot take the settings {dict(settings)}: {error}") from error
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Passes of the network for one image, forward and backward; settings not given have their defaults."""

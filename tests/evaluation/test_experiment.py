@@ -150,6 +150,44 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
         ({"methods": {"rise": {"samples": [3.0]}}}, {}, r"samples of rise is \[3.0\], and must be a whole number"),
         ({"methods": {"rise": {"samples": True}}}, {}, "samples of rise is True, and must be a whole number"),
         ({"methods": {"rise": {"scores": 3}}}, {}, "scores of rise is 3, and must be a word"),
+        (
+            {"methods": {"rise": {"samples": 0}}},
+            {},
+            "rise cannot take the settings .*: samples, cells and batch_size must be whole",
+        ),
+        ({"methods": {"rise": {"share": 7.0}}}, {}, "rise cannot take the settings .*: share is a probability"),
+        ({"methods": {"smoothgrad": {"noise": -7.0}}}, {}, "smoothgrad cannot take .* noise at least 0"),
+        (
+            {"methods": {"smoothgrad": {"reduction": "nosuch"}}},
+            {},
+            "smoothgrad cannot take .*: reduction is max or grey",
+        ),
+        (
+            {"methods": {"guided_backprop": {"reduction": "a"}}},
+            {},
+            "guided_backprop cannot take .*: reduction is max or grey",
+        ),
+        (
+            {"methods": {"guided_grad_cam": {"reduction": "a"}}},
+            {},
+            "guided_grad_cam cannot take .*: reduction is max or grey",
+        ),
+        (
+            {"methods": {"integrated_gradients": {"steps": 0}}},
+            {},
+            "integrated_gradients cannot take .*: points are gauss",
+        ),
+        (
+            {"methods": {"integrated_gradients": {"reduction": "a"}}},
+            {},
+            "integrated_gradients cannot take .*: reduction",
+        ),
+        (
+            {"methods": {"extremal_perturbation": {"areas": [7.0]}}},
+            {},
+            "extremal_perturbation cannot take .*: areas are shares",
+        ),
+        ({"methods": {"extremal_perturbation": {"areas": 0.1}}}, {}, "cannot take the settings {'areas': 0.1}"),
         ({"methods": {"rise": {"samplse": 3}}}, {}, "rise has no setting 'samplse'; it has samples"),
         (
             {"localization": {"settings": {"perceptual": {"reach": True}}}},
