@@ -78,7 +78,7 @@ def bootstrap(
         resamples: R, at least 1, drawn with this seed.
         confidence: of the interval, in (0, 1); K intervals at 1 - 0.05 / K each hold together with 95 % (Bonferroni).
 
-    Raises InputError if no image is free of nan, or resamples is below 1.
+    Raises InputError if no image is free of nan, resamples is below 1, or confidence is not in (0, 1).
     """
     values, means = _resample(values, resamples, seed)
     return _estimate(statistic(values.mean(0, keepdims=True))[0], statistic(means), len(values), confidence)
@@ -110,6 +110,8 @@ def _resample(values: ArrayLike, resamples: int, seed: int) -> tuple[np.ndarray,
 
 def _estimate(value: float | np.ndarray, resampled: np.ndarray, n: int, confidence: float = 0.95) -> Estimate:
     """A value with its interval, percentiles over resamples (R, ...)."""
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence is a share above 0 and below 1, not {confidence}.")
     tail = 50 * (1 - confidence)
     found = value, *np.percentile(resampled, [tail, 100 - tail], axis=0)
     return Estimate(*(np.round(each, DECIMALS) + 0.0 for each in found), n)  # many bounds are exactly 0, and none is -0

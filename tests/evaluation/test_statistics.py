@@ -148,6 +148,9 @@ def test_something_must_be_left(values) -> None:
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="0 resamples"):
         bootstrap([1.0], resamples=0)
+    for confidence in (0, 1, 95, -1, np.nan):
+        with pytest.raises(InputError, match="confidence is a share"):
+            bootstrap([0.0, 1.0], confidence=confidence)
     for shape in ((3,), (3, 0)):
         with pytest.raises(InputError, match="a seed or more"):
             crossed_bootstrap(np.zeros(shape))

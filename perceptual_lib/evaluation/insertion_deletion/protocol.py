@@ -13,6 +13,7 @@ is filled once, alone: does the map name the cells without which the class loses
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -197,9 +198,11 @@ def _filled(images: Tensor, filling: Filling) -> Tensor:
             known = ", ".join(FILLINGS)
             raise InputError(f"there is no filling {filling!r}{nearest(filling, FILLINGS)}; there are {known}.")
         filling = FILLINGS[filling]
-    pictures = filling if isinstance(filling, Tensor) else filling(images)
+    pictures = filling(images) if callable(filling) else filling
     if not isinstance(pictures, Tensor) or pictures.shape not in (images.shape, images[:1].shape):
         raise InputError(f"a filling must be pictures {tuple(images.shape)}, or one for all, not {kind_of(pictures)}.")
+    if not pictures.isfinite().all():
+        raise InputError("a filling must be finite, and holds NaN or infinity.")
     return pictures.to(images)
 
 
@@ -221,7 +224,7 @@ def _end_points(
 
 
 def _check_game(images: Tensor, maps: Tensor, step: int) -> None:
-    if not isinstance(step, int) or step < 1:
+    if not isinstance(step, Integral) or step < 1:
         raise InputError(f"step must be a whole number, at least 1, not {step}.")
     batch, _, *size = images.shape
     if not isinstance(maps, Tensor) or maps.ndim < 3 or (maps.shape[0], *maps.shape[-2:]) != (batch, *size):

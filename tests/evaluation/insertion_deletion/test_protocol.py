@@ -173,6 +173,8 @@ def test_the_network_stays_as_it_was(tiny: nn.Module, images: Tensor, training: 
         ({"filling": "gray"}, "no filling 'gray'.*grey"),
         ({"start": torch.zeros(2, 3, 12, 12)}, r"a filling must be pictures \(4, 3, 12, 12\)"),
         ({"filling": lambda images: images[0]}, r"not torch.float64 \(3, 12, 12\)"),
+        ({"filling": None}, "a filling must be pictures .* not NoneType"),
+        ({"start": lambda images: images / 0}, "a filling must be finite"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )
@@ -180,6 +182,10 @@ def test_bad_input(tiny: nn.Module, images: Tensor, change: dict, message: str) 
     with pytest.raises(InputError, match=message) as error:
         insertion_deletion(tiny, **{"images": images, "maps": torch.zeros(4, 12, 12)} | change)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_step_of_numpy(tiny: nn.Module, images: Tensor) -> None:
+    assert insertion_deletion(tiny, images, noise(4, 12, 12), step=np.int64(72)).curves.shape == (4, 2, 3)
 
 
 def test_auc() -> None:
