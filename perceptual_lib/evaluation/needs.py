@@ -18,7 +18,7 @@ from perceptual_lib.networks.special import VGG16_VOC
 
 IMAGENET = (
     "ImageNet's validation images and their bounding boxes are at https://image-net.org/download-images (after "
-    "registration): unpack both, with any folders below, into one folder and set IMAGENET_ROOT to it"
+    "registration): unpack both, with any folders below, into"
 )
 
 
@@ -79,12 +79,13 @@ def _photographs(profile: Profile) -> Iterator[str]:
     try:
         photographs = profile.load_photographs()
     except InputError as error:
-        advice = "" if profile.photographs.source is None else f" {IMAGENET}."
+        advice = "" if profile.photographs.source is None else f" {IMAGENET} {profile.photographs.source}."
         yield f"the photographs: {error}{advice}"
         return
     without = [photograph.name for photograph in photographs if not photograph.boxes]
     unread = [photograph.name for photograph in photographs if not os.access(photograph.path, os.R_OK)]
     if without:
-        yield f"the boxes of {len(without)} of {len(photographs)} photographs, {without[0]} for one. {IMAGENET}."
+        advice = f"{IMAGENET} {profile.photographs.source}."
+        yield f"the boxes of {len(without)} of {len(photographs)} photographs, {without[0]} for one. {advice}"
     if unread:
         yield f"permission to read {len(unread)} of {len(photographs)} photographs, {unread[0]} for one."

@@ -94,8 +94,8 @@ class Profile(sections.Section):
         return [by_name[name] for name in names]
 
     def expand_path(self, source: str, what: str) -> str:
-        """A path with its environment variables replaced. Raises InputError for a variable that is not set."""
-        if "$" in (path := os.path.expandvars(source)):
+        """A path with ~ and its environment variables replaced. Raises InputError for a variable that is not set."""
+        if "$" in (path := os.path.expanduser(os.path.expandvars(source))):
             advice = f"set that environment variable to {what}."
             raise InputError(f"profile {self.name} reads {path}, which is not set: {advice}")
         return path
@@ -124,7 +124,7 @@ def load_profile(name: str | os.PathLike) -> Profile:
 
 
 def _find(name: str | os.PathLike) -> Path:
-    path = Path(name)
+    path = Path(str(name))
     if path.suffix in (".yaml", ".yml"):
         return path
     if str(name) not in profile_names():

@@ -75,7 +75,7 @@ class ClassifierSection(Section):
 class PhotographsSection(Section):
     """Arguments of `load_photographs`."""
 
-    source: str | None = None  #: a file or folder; $VARIABLES are replaced; none for the embedded photographs
+    source: str | None = None  #: a file or folder; ~ and $VARIABLES are replaced; none for the embedded photographs
     names: str | None = None  #: a text file beside the profile that names those that are used, one in a line
     limit: PositiveInt | None = None
 
@@ -183,7 +183,7 @@ class Pointing(RowsSection):
         center gradient deconvnet guided_backprop excitation_backprop grad_cam extremal_perturbation rise normgrad
         selective_normgrad no_perceptual perceptual
     """.split()
-    source: str | None = None  #: the folder of VOC 2007's test set; $VARIABLES are replaced; none for mosaics
+    source: str | None = None  #: the folder of VOC 2007's test set; ~ and $VARIABLES are replaced; none for mosaics
     classifier: ClassifierSection | None = None  #: a network for this game; none for the profile's
     scales: Annotated[list[Scale], Field(min_length=1), Once] = [1.0, 1.5]
     """Of the input: 1 is the paper's "original size", a short side of 224."""

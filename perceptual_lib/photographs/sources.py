@@ -8,6 +8,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 
 from PIL import Image
@@ -28,14 +29,15 @@ def load_photographs(source: Source | Iterable[Source] | None = None, *, limit: 
     - A file, or files: those pictures, in the order given. A Photograph among them stays as it is, but is renamed if
       its name is taken.
 
-    Raises InputError for a limit below 1, and if something is missing or cannot be read.
+    Raises InputError for a limit that is no whole number above 0, and if something is missing or cannot be read.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; give a positive number of photographs, or None for all.")
+    if limit is not None and not (isinstance(limit, Integral) and limit >= 1):
+        raise InputError(f"limit is {limit}; give a positive whole number of photographs, or None for all.")
     if source is None:
         return _embedded()[:limit]
     if not isinstance(source, (str, os.PathLike)):
-        return _distinct([_plain(file) for file in islice(source, limit)])
+        several = source if isinstance(source, Iterable) else [source]
+        return _distinct([_plain(file) for file in islice(several, limit)])
     if not os.path.isdir(source):
         return [_plain(source)]
     return load_imagenet(Path(source), limit) or _distinct([_plain(path) for path in pictures_in(Path(source))])[:limit]
@@ -62,8 +64,8 @@ def _embedded() -> list[Photograph]:
 def _plain(source: Source) -> Photograph:
     if isinstance(source, Photograph):
         return source
-    if not os.path.isfile(source):
-        raise InputError(f"{os.fspath(source)} is not an existing file; give the paths of pictures.")
+    if not isinstance(source, (str, os.PathLike)) or not os.path.isfile(source):
+        raise InputError(f"{source} is not an existing file; give the paths of pictures.")
     return Photograph(Path(source).stem, Path(source))
 
 

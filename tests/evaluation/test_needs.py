@@ -47,7 +47,13 @@ def test_photographs_without_boxes_are_counted(tmp_path) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path) -> None:
     (problem,) = missing(with_photographs(tmp_path / "none"))
-    assert str(tmp_path / "none") in problem and "IMAGENET_ROOT" in problem
+    assert str(tmp_path / "none") in problem and "IMAGENET_ROOT" not in problem
+
+
+def test_a_folder_at_home(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (problem,) = missing(with_photographs("~/none"))
+    assert f"{tmp_path}/none is not an existing file" in problem
 
 
 def test_a_file_of_weights_that_is_not_there(tmp_path) -> None:

@@ -197,6 +197,8 @@ def test_unknown_and_missing_profiles(tmp_path) -> None:
         match="no profile 'demmo'; there are demo, imagenet-300, imagenet-700, imagenet-700-further, lite1, lite2",
     ):
         load_profile("demmo")
+    with pytest.raises(InputError, match="no profile 'None'"):
+        load_profile(None)
     with pytest.raises(InputError, match="cannot be read"):
         load_profile(tmp_path / "none.yaml")
 

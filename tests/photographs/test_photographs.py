@@ -144,10 +144,16 @@ def test_files_and_folders(tmp_path, monkeypatch):
         load_photographs(tmp_path / "sub")
 
 
-@pytest.mark.parametrize("limit", [0, -1])
+@pytest.mark.parametrize("limit", [0, -1, 2.5])
 def test_limit_must_be_positive(limit):
     with pytest.raises(InputError, match=f"limit is {limit}"):
         load_photographs(limit=limit)
+
+
+@pytest.mark.parametrize("source", [5, [5], [None]])
+def test_what_is_no_path(source):
+    with pytest.raises(InputError, match="(5|None) is not an existing file"):
+        load_photographs(source)
 
 
 def test_files_of_one_stem_have_names_of_their_own(tmp_path):
