@@ -67,9 +67,10 @@ class Experiment(ABC):
             self.settings(method)  # raises what is wrong with one, before the network is loaded
         self.kind = f"{__package__}.{self.name}.protocol"  # its `compute` scores maps, or makes and scores them
         self.run = Run(Store(store), executor or Local(self.classifier(profile).model_dump()))
-        ours = [self.settings(name)["layers"] for name in section.methods if find_method(name).ours]
-        for layers in (*ours, *getattr(section, "layers", {}).values()):
-            check_layers(layers, self.run.ask("activations"))
+        said = [self.settings(name) for name in section.methods]
+        named = [each[key] for each in said for key in ("layers", "layer") if key in each]
+        for layers in (*named, *getattr(section, "layers", {}).values()):
+            check_layers(layers, self.run.ask("activations"), self.run.ask("modules"))
 
     @classmethod
     def classifier(cls, profile: Profile) -> ClassifierSection:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perceptual_lib.core.activations import Activation
-from perceptual_lib.core.selection import list_layers, parse_span, select_layers
+from perceptual_lib.core.selection import list_layers, select_layers
 from perceptual_lib.core.settings import Layers
 from perceptual_lib.evaluation import maps
 from perceptual_lib.methods import find_method
@@ -66,10 +66,9 @@ def batches(items: tuple[Photograph, ...], size: int) -> Iterator[tuple[Photogra
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
-def check_layers(layers: Layers, activations: Sequence[Activation]) -> None:
-    """Raise InputError for layers that a network lacks. Words that are no ranges go unchecked: they may be modules."""
-    asked = [each for each in list_layers(layers) if not isinstance(each, str) or parse_span(each)]
-    select_layers(asked, [each.name for each in activations])
+def check_layers(layers: Layers, activations: Sequence[Activation], modules: Sequence[str]) -> None:
+    """Raise InputError for layers that are neither activations of a network nor, by their paths, modules."""
+    select_layers([each for each in list_layers(layers) if each not in modules], [each.name for each in activations])
 
 
 def layer_ranges(activations: Sequence[Activation], granularity: str) -> list[str]:

@@ -74,6 +74,10 @@ class Worker:
         """The network's activations, in forward order."""
         return self.classifier.activations
 
+    def modules(self) -> tuple[str, ...]:
+        """The paths of the network's modules."""
+        return tuple(path for path, _ in self.classifier.network.named_modules())
+
     def stages(self) -> tuple[str, ...]:
         """The layers that sanity checks randomize, in their order."""
         return stages(self.classifier)

@@ -200,6 +200,16 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
             {},
             "is out of range: the network has 2 activations",
         ),
+        (
+            {"perturbation": {"layers": ["nosuch"]}, "localization": {"methods": ["perceptual"]}},
+            {},
+            "there is no layer 'nosuch'; the network has 2 activations",
+        ),
+        (
+            {"methods": {"grad_cam": {"layer": "nosuch"}}, "localization": {"methods": ["grad_cam"]}},
+            {},
+            "there is no layer 'nosuch'; the network has 2 activations",
+        ),
         ({"perturbation": {"layers": []}, "methods": {"perceptual": {"layer_weight": -1.0}}}, {}, "weights at least 0"),
         ({"localization": {"methods": ["perceptual"]}}, {}, "perceptual holds layers: say which"),
         ({"localization": {"grey": ["gradientt"]}}, {}, "no method 'gradientt'"),
