@@ -25,9 +25,8 @@ class Photograph:
     name: str  #: its identity in tables, the file's stem
     path: Path
     target: int | None = None  #: ImageNet class index in 0..999, None when unknown
-    boxes: tuple[
-        Box, ...
-    ] = ()  #: around every object of that class, in pixels of the frame `size`; see above, and `box_array`
+    boxes: tuple[Box, ...] = ()
+    """Around every object of that class, in pixels of the frame `size`; see above, and `box_array`."""
     size: tuple[int, int] | None = None  #: (width, height) as stored; required with boxes (else InputError)
 
     def __post_init__(self) -> None:
