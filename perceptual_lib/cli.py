@@ -71,14 +71,20 @@ def explain(
 
 
 def _expand(source: Path) -> list[Path]:
-    """The photos of a folder, without the overlays of an earlier run; a file as it is."""
+    """The photos of a folder, without the overlays of an earlier run, which are said; a file as it is."""
+    from perceptual_lib.book.overlays import explained_in
     from perceptual_lib.photographs.sources import pictures_in
 
     if not source.is_dir():
         return [source]
-    photos = [path for path in pictures_in(source) if not path.name.endswith("_explained.png")]
+    photos, overlays = [], []
+    for path in pictures_in(source):
+        (overlays if explained_in(path) else photos).append(path)
     if not photos:
         raise InputError(f"{source} has no pictures but overlays of an earlier run; give a folder with photos.")
+    if overlays:
+        names = ", ".join(path.name for path in overlays)
+        typer.echo(f"{source}: left out, as overlays of an earlier run: {names}", err=True)
     return photos
 
 

@@ -39,16 +39,32 @@ def test_no_overlay_is_written_on_another_or_on_a_photo() -> None:
     assert overlays("x/cat.jpg", "x/cat.jpg") == ["cat_explained.png", "cat_2_explained.png"]
 
 
+def test_what_is_not_the_photos_own_overlay_stays(explain, tmp_path) -> None:
+    """Pictures of one's own that end as overlays do, and overlays of other photos with the same name."""
+    folder, own = tmp_path / "mine", make(tmp_path / "mine" / "cat_explained.png", 1)
+    make(folder / "cat.png")
+    kept, chosen = own.read_bytes(), ["--method", "center", "--out", folder]
+    status, out, err = explain(folder, *chosen)
+    assert status == 0 and err == "" and out.count("\n") == 2
+    again = explain(folder, *chosen)
+    own_overlays = "cat_2_explained.png, cat_explained_explained.png"
+    assert again == (0, out, f"{folder}: left out, as overlays of an earlier run: {own_overlays}\n")
+    assert own.read_bytes() == kept and len([*folder.iterdir()]) == 4
+    before = (folder / "cat_2_explained.png").read_bytes()
+    explain(make(tmp_path / "other" / "cat.png", 2), *chosen)
+    assert (folder / "cat_2_explained.png").read_bytes() == before and (folder / "cat_3_explained.png").exists()
+
+
 def test_several_photos_are_one_batch_and_as_alone(explain, tmp_path) -> None:
     photos = [make(tmp_path / folder / "cat.png", seed) for seed, folder in enumerate("abc")]
     status, out, _ = explain(*photos, "--out", tmp_path / "all")
     assert status == 0 and len(out.splitlines()) == 3
     for photo, line, name in zip(photos[::2], out.splitlines()[::2], ["cat", "cat_3"], strict=True):
-        alone = explain(photo, "--out", tmp_path / "one")[1]
+        alone = explain(photo, "--out", tmp_path / "one" / name)[1]
         assert line.split("; ")[0] == alone.split("; ")[0]
         pictures = [
             Image.open(tmp_path / "all" / f"{name}_explained.png"),
-            Image.open(tmp_path / "one" / "cat_explained.png"),
+            Image.open(tmp_path / "one" / name / "cat_explained.png"),
         ]
         first, second = (np.asarray(each, dtype=float) for each in pictures)
         assert np.abs(first - second).max() <= 3

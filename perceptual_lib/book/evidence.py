@@ -16,9 +16,9 @@ from perceptual_lib.book.overlays import (
     Numbers,
     explain_batch,
     in_words,
-    overlay,
     overlay_paths,
     ready_for,
+    write_overlay,
 )
 from perceptual_lib.core.errors import InputError, writing
 from perceptual_lib.core.selection import held_layers
@@ -58,8 +58,8 @@ def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | I
         # A photo may have any name, even the manifest's or one that ends like those of maps.
         copy = f"{stem}{photo.suffix}" if f"{stem}{photo.suffix}" != MANIFEST else f"{stem}_photo{photo.suffix}"
         files = {copy: photo.read_bytes(), f"{stem}{'.map' * (photo.suffix == '.npy')}.npy": _npy(saliency)}
+        write_overlay(shown, picture, saliency, files[copy])
         with writing(folder):
-            overlay(picture, saliency).save(shown)
             for name, data in files.items():
                 (folder / name).write_bytes(data)
         entry = dict(zip(("photo", "map"), files, strict=True))

@@ -1,5 +1,7 @@
 """Explain one's own photos: a line of results for each, and a picture of its map over it."""
 
+import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -8,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from perceptual_lib.book.panels import overlay
@@ -20,11 +22,12 @@ from perceptual_lib.core.saliency import gaussian_blur, saliency_map
 from perceptual_lib.core.settings import suited
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
-from perceptual_lib.networks.pictures import open_picture
+from perceptual_lib.networks.pictures import open_picture, opening
 from perceptual_lib.runs.worker import Worker
 
 Numbers = dict[str, Any]
 """What was found for a photo, as JSON: classes as {"index", "name"}, probabilities, and what the perturbation did."""
+MARK = "photo_sha256"  # the text in an overlay's PNG that tells it from every other picture
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,44 @@ class Asked:
         return {"layers": names} if self.layers else {}
 
 
+def explained_in(path: Path) -> str:
+    """The SHA-256 of the photo whose overlay a file is; "" for a file that `write_overlay` has not written."""
+    try:
+        with opening(path) as image:
+            return str(image.info.get(MARK, ""))
+    except InputError:
+        return ""
+
+
+def write_overlay(path: Path, picture: Image.Image, saliency: np.ndarray, photo: bytes) -> None:
+    """Write the overlay of a photo, marked with the hash of the photo's file."""
+    mark = PngImagePlugin.PngInfo()
+    mark.add_text(MARK, hashlib.sha256(photo).hexdigest())
+    with writing(path):
+        overlay(picture, saliency).save(path, pnginfo=mark)
+
+
 def overlay_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """The file of each photo's overlay. None of them is a photo or another overlay, even if case does not count."""
+    """The file of each photo's overlay. None of them is a photo or another overlay, even if case does not count; one
+    that exists is an earlier overlay of the same photo."""
     taken = {str(photo.resolve()).casefold() for photo in photos}
     written = []
     for photo in photos:
         names = chain([photo.stem], (f"{photo.stem}_{number}" for number in count(2)))
         paths = (folder / f"{name}_explained.png" for name in names)
-        written.append(next(path for path in paths if str(path.resolve()).casefold() not in taken))
+        free = (path for path in paths if str(path.resolve()).casefold() not in taken and _may_hold(path, photo))
+        written.append(next(free))
         taken.add(str(written[-1].resolve()).casefold())
     return written
+
+
+def _may_hold(path: Path, photo: Path) -> bool:
+    if not os.path.lexists(path):
+        return True
+    try:
+        return explained_in(path) == hashlib.sha256(photo.read_bytes()).hexdigest()
+    except OSError:  # the photo cannot be read, which is said when it is opened
+        return False
 
 
 def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
@@ -79,8 +110,7 @@ def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterat
             title = f"[{min(start + size, len(pairs))}/{len(pairs)}]"
             found = explain_batch(classifier, [picture for *_, picture in read], asked, title)
             for (photo, written, picture), (saliency, numbers) in zip(read, found, strict=True):
-                with writing(written):
-                    overlay(picture, saliency).save(written)
+                write_overlay(written, picture, saliency, photo.read_bytes())
                 yield in_words(photo, numbers, written)
 
 
