@@ -58,7 +58,6 @@ def explain(
     if again:
         said = evidence.repeat(again, device)
     else:
-        photos = [photo for source in photos for photo in _expand(source)]
         asked = overlays.Asked(model, weights, device, precision, method, layers, sigma, target, expected)
         said = evidence.keep(asked, photos, save) if save else overlays.explain_photos(asked, photos, out)
     status = 0
@@ -68,24 +67,6 @@ def explain(
         else:
             typer.echo(each)
     raise typer.Exit(status)
-
-
-def _expand(source: Path) -> list[Path]:
-    """The photos of a folder, without the overlays of an earlier run, which are said; a file as it is."""
-    from perceptual_lib.book.overlays import explained_in
-    from perceptual_lib.photographs.sources import pictures_in
-
-    if not source.is_dir():
-        return [source]
-    photos, overlays = [], []
-    for path in pictures_in(source):
-        (overlays if explained_in(path) else photos).append(path)
-    if not photos:
-        raise InputError(f"{source} has no pictures but overlays of an earlier run; give a folder with photos.")
-    if overlays:
-        names = ", ".join(path.name for path in overlays)
-        typer.echo(f"{source}: left out, as overlays of an earlier run: {names}", err=True)
-    return photos
 
 
 @app.command()

@@ -46,9 +46,8 @@ def test_what_is_not_the_photos_own_overlay_stays(explain, tmp_path) -> None:
     kept, chosen = own.read_bytes(), ["--method", "center", "--out", folder]
     status, out, err = explain(folder, *chosen)
     assert status == 0 and err == "" and out.count("\n") == 2
-    again = explain(folder, *chosen)
-    own_overlays = "cat_2_explained.png, cat_explained_explained.png"
-    assert again == (0, out, f"{folder}: left out, as overlays of an earlier run: {own_overlays}\n")
+    left_out = f"{folder}: left out, as overlays of an earlier run: cat_2_explained.png, cat_explained_explained.png\n"
+    assert explain(folder, *chosen) == (0, left_out + out, "")
     assert own.read_bytes() == kept and len([*folder.iterdir()]) == 4
     before = (folder / "cat_2_explained.png").read_bytes()
     explain(make(tmp_path / "other" / "cat.png", 2), *chosen)
@@ -102,7 +101,9 @@ def test_folders(explain, tmp_path) -> None:
     (tmp_path / "empty").mkdir()
     for folder, sentence in ((tmp_path / "empty", "has no pictures"), (tmp_path / "out", "overlays of an earlier run")):
         status, out, err = explain(folder, "--out", tmp_path / "new")
-        assert status == 2 and sentence in err and len(err.splitlines()) == 1
+        assert status == 2 and sentence in err and len(err.splitlines()) == 1 and not (tmp_path / "new").exists()
+    status, out, err = explain(tmp_path / "empty", tmp_path / "val", "--method", "center", "--out", tmp_path / "new")
+    assert status == 2 and len(out.splitlines()) == 2 and len(err.splitlines()) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")

@@ -17,6 +17,7 @@ from perceptual_lib.book.overlays import (
     explain_batch,
     in_words,
     overlay_paths,
+    photos_of,
     ready_for,
     write_overlay,
 )
@@ -33,13 +34,15 @@ MANIFEST = "manifest.json"
 KEPT = {"photo", "photo_sha256", "map", "map_sha256", "found"}  # what the manifest has for each photo
 
 
-def keep(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
+def keep(asked: Asked, sources: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
     """Explain photos, and write into a new folder a copy of each, its map (NAME.npy, (H, W) float32) and its overlay.
 
     `MANIFEST` has the numbers found and what they were made with. Yields a line for each photo, as `explain_photos`
     does. Each photo is explained alone and on one thread, so that its bits depend neither on the others nor on the
     machine's cores. Raises InputError for a folder that is not empty.
     """
+    if not (photos := (yield from photos_of(sources))):
+        return
     worker = ready_for(asked)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

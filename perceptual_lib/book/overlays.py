@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -23,6 +23,7 @@ from perceptual_lib.core.settings import suited
 from perceptual_lib.methods import explain, find_method
 from perceptual_lib.networks.classifier import Classifier
 from perceptual_lib.networks.pictures import open_picture, opening
+from perceptual_lib.photographs.sources import pictures_in
 from perceptual_lib.runs.worker import Worker
 
 Numbers = dict[str, Any]
@@ -91,9 +92,34 @@ def _may_hold(path: Path, photo: Path) -> bool:
         return False
 
 
-def explain_photos(asked: Asked, photos: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
-    """Explain photos in batches, write their overlays, and yield a line for each photo, or the InputError of one that
-    cannot be read: the others are still explained. Raises InputError if nothing can be explained or written."""
+def photos_of(sources: Sequence[Path]) -> Generator[str | InputError, None, list[Path]]:
+    """Return files as they are and the photos of folders. Yields what of a folder is left out, the overlays of an
+    earlier run, and the InputError of a folder without photos."""
+    photos = []
+    for source in sources:
+        if not source.is_dir():
+            photos.append(source)
+            continue
+        try:
+            pictures = pictures_in(source)
+        except InputError as error:
+            yield error
+            continue
+        overlays = dict.fromkeys(path for path in pictures if explained_in(path))
+        photos += [path for path in pictures if path not in overlays]
+        if len(overlays) == len(pictures):
+            yield InputError(f"{source} has no pictures but overlays of an earlier run; give a folder with photos.")
+        elif overlays:
+            yield f"{source}: left out, as overlays of an earlier run: {', '.join(path.name for path in overlays)}"
+    return photos
+
+
+def explain_photos(asked: Asked, sources: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
+    """Explain photos and folders of them in batches, write their overlays, and yield a line for each photo, or the
+    InputError of one that cannot be read: the others are still explained. Yields as `photos_of` does, too. Raises
+    InputError if nothing can be explained or written."""
+    if not (photos := (yield from photos_of(sources))):
+        return
     classifier = ready_for(asked).classifier
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
