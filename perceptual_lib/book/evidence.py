@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
 
 from perceptual_lib.book.overlays import (
     Asked,
@@ -31,7 +32,24 @@ from perceptual_lib.runs.shard import code_digest, versions
 from perceptual_lib.runs.worker import Worker
 
 MANIFEST = "manifest.json"
-KEPT = {"photo", "photo_sha256", "map", "map_sha256", "found"}  # what the manifest has for each photo
+
+
+class Kept(BaseModel):
+    """What the manifest has for each photo."""
+
+    photo: str
+    photo_sha256: str
+    map: str
+    map_sha256: str
+    found: Numbers
+
+
+class Manifest(BaseModel):
+    """What the manifest must have to be repeated."""
+
+    asked: Asked
+    made_with: dict[str, Any]
+    photos: list[Kept] = Field(min_length=1)
 
 
 def keep(asked: Asked, sources: Sequence[Path], folder: Path) -> Iterator[str | InputError]:
@@ -81,33 +99,34 @@ def repeat(folder: Path, device: str = "auto") -> Iterator[str | InputError]:
     version, setting and so on that has changed; then for each photo a line that it is the same to the bit, or an
     InputError: how it differs, or which of its files was changed. Raises InputError for a folder without a manifest."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        asked, before, photos = Asked(**manifest["asked"]), dict(manifest["made_with"]), list(manifest["photos"])
-        asked = replace(asked, device=before["device"] if device == "auto" else device)
-        complete = photos and all(each.keys() >= KEPT for each in photos)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        complete = False
-    if not complete:
-        raise InputError(f"{folder} has no {MANIFEST} that explain --save wrote; give the folder that has it.")
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError) as error:
+        problem = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            problem = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}"
+        raise InputError(
+            f"{folder} has no {MANIFEST} that explain --save wrote ({problem}); give the folder that has it."
+        ) from None
+    before = manifest.made_with
+    asked = replace(manifest.asked, device=str(before.get("device")) if device == "auto" else device)
     worker = ready_for(asked)
     yield from _differences(before, _made_with(worker, asked))
-    for number, each in enumerate(photos, 1):
+    for number, each in enumerate(manifest.photos, 1):
         try:
             _check(folder, each)
-            saliency, numbers = _explain(
-                worker, open_picture(folder / each["photo"]), asked, f"[{number}/{len(photos)}]"
-            )
+            title = f"[{number}/{len(manifest.photos)}]"
+            saliency, numbers = _explain(worker, open_picture(folder / each.photo), asked, title)
         except InputError as error:
             yield error
             continue
-        different = [*_differences(each["found"], numbers)]
-        if _sha256(_npy(saliency)) != each["map_sha256"]:
-            old = np.load(folder / each["map"])
-            different.insert(0, _apart(old, saliency))
+        different = [*_differences(each.found, numbers)]
+        if _sha256(_npy(saliency)) != each.map_sha256:
+            different.insert(0, _apart(folder / each.map, saliency))
         if different:
-            yield InputError(f"{each['photo']} is explained differently: {'; '.join(different)}.")
+            yield InputError(f"{each.photo} is explained differently: {'; '.join(different)}.")
         else:
-            yield f"{each['photo']}: the same to the bit"
+            yield f"{each.photo}: the same to the bit"
 
 
 def _explain(worker: Worker, picture: Image.Image, asked: Asked, title: str) -> tuple[np.ndarray, Numbers]:
@@ -136,17 +155,22 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
             yield f"{name} was {old}, is {new}"
 
 
-def _check(folder: Path, kept: Mapping[str, Any]) -> None:
+def _check(folder: Path, kept: Kept) -> None:
     """Raise InputError if the photo or the map is not the file that was kept."""
     for what in ("photo", "map"):
-        path = folder / kept[what]
-        if not path.is_file() or _sha256(path.read_bytes()) != kept[f"{what}_sha256"]:
+        path = folder / getattr(kept, what)
+        if not path.is_file() or _sha256(path.read_bytes()) != getattr(kept, f"{what}_sha256"):
             raise InputError(f"{path} is not the {what} that was kept: put back the one of the manifest's SHA-256.")
 
 
-def _apart(old: np.ndarray, new: np.ndarray) -> str:
-    if old.shape != new.shape:
-        return f"the map was {old.shape}, is {new.shape}"
+def _apart(kept: Path, new: np.ndarray) -> str:
+    try:
+        with kept.open("rb") as file:
+            old = np.lib.format.read_array(file)
+    except ValueError:
+        return f"{kept} is no map"
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        return f"the map was {old.shape} {old.dtype}, is {new.shape} {new.dtype}"
     return (
         f"the maps are up to {np.abs(old - new).max():.2g} apart where the largest value is {np.abs(old).max():.2g}, "
         f"rank correlation {rank_correlation(old[None], new[None])[0]:.4f}"

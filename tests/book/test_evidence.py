@@ -165,6 +165,26 @@ def test_bad_input_is_one_sentence(explain, evidence, photos, tmp_path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_manifest_of_other_types_is_one_sentence(explain, evidence) -> None:
+    whole = (evidence / "manifest.json").read_bytes()
+    for change, sentence in (
+        (lambda found: found["asked"].update(sigma="five"), "asked.sigma: Input should be a valid number"),
+        (lambda found: found["asked"].update(layers=5), "asked.layers: Input should be a valid string"),
+        (lambda found: found["photos"][0].update(photo=5), "photos.0.photo: Input should be a valid string"),
+        (lambda found: found["photos"][0].update(found=[]), "photos.0.found: Input should be an object"),
+        (lambda found: found["made_with"].update(device=5), "there is no device '5'"),
+    ):
+        (evidence / "manifest.json").write_bytes(whole)
+        manifest(evidence, change)
+        status, out, err = explain("--again", evidence)
+        assert status == 2 and out == "" and sentence in err and len(err.splitlines()) == 1
+    (evidence / "cat.npy").write_bytes(b"no map")
+    (evidence / "manifest.json").write_bytes(whole)
+    manifest(evidence, lambda found: found["photos"][0].update(map_sha256=hashlib.sha256(b"no map").hexdigest()))
+    status, out, err = explain("--again", evidence)
+    assert status == 2 and err.endswith(f"cat.png is explained differently: {evidence / 'cat.npy'} is no map.\n")
+
+
 def test_photos_with_the_names_of_what_is_written(explain, photos, tmp_path) -> None:
     for name in ("manifest.json", "cat.npy"):
         (tmp_path / name).write_bytes(photos[0].read_bytes())
