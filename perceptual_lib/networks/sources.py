@@ -57,6 +57,8 @@ def load_classifier(
         if weights == "random":
             raise InputError("weights='random' is for networks by name; initialize a module of your own yourself.")
         classifier = model if isinstance(model, Classifier) else Classifier(model)
+    elif not isinstance(model, str):
+        raise InputError(f"a network is a module, or one by its name, not {type(model).__name__}.")
     else:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good

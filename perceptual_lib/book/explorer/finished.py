@@ -46,6 +46,17 @@ def maps_by_key(
     return found, becomes
 
 
+def read_key(key: str) -> tuple[str, str, str, dict[str, float], int | None]:
+    """What the key of a map says: photograph, method, layers, what is tried, a class other than the photograph's."""
+    try:
+        _, name, method, layers, *other = key.split("/")
+        method, *tried = method.split()
+        settings = dict(zip(("layer_weight", "margin_target"), map(float, tried), strict=False))
+        return name, method, layers, settings, int(other[0]) if other else None
+    except ValueError:
+        raise InputError(f"there is no map {key!r}; a key is map/PHOTOGRAPH/METHOD/LAYERS.") from None
+
+
 def costs(methods: Sequence[Mapping[str, Any]], experiment: Experiment) -> dict[str, Any]:
     """The entry "methods" of an explorer's `about`, with each method's cost under the experiment's settings."""
     notes = (find_method(each["name"]).cost(**experiment.settings(each["name"])) for each in methods)

@@ -18,6 +18,7 @@ from perceptual_lib.book.explorer.subjects import Report, Subject, named_picture
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.selection import select_layers
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS
@@ -42,8 +43,8 @@ class Explorer(Widget):
     """Layers, blur and thresholds on photographs and a network of one's own.
 
     Maps are computed on request, in another thread; a new request cancels the one before it. The browser computes the
-    blur, the thresholds, the largest component and its IoU. Raises InputError for pictures that cannot be read, and for
-    an unknown method.
+    blur, the thresholds, the largest component and its IoU. Raises InputError for pictures that cannot be read, for an
+    unknown method, and for traits that cannot be.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (taken as by `load_classifier`).
@@ -65,10 +66,10 @@ class Explorer(Widget):
     aim = traitlets.Enum(["away", "towards"], "away").tag(sync=True)  # whether the change leaves or reaches the class
     method = traitlets.Unicode("perceptual").tag(sync=True)
     layers = traitlets.Unicode().tag(sync=True)  # the first and the last layer held, "0-25"
-    sigma = traitlets.Float(5.0).tag(sync=True)
+    sigma = traitlets.Float(5.0, min=0).tag(sync=True)
     strategy = traitlets.Enum([*ALPHAS], "mean").tag(sync=True)
-    alpha = traitlets.Float(1.5).tag(sync=True)
-    opacity = traitlets.Float(0.7).tag(sync=True)
+    alpha = traitlets.Float(1.5, min=0, max=max(map(max, ALPHAS.values()))).tag(sync=True)
+    opacity = traitlets.Float(0.7, min=0, max=1).tag(sync=True)
     layer_weight = traitlets.Unicode().tag(sync=True)  # lambda' and T, where several are tried
     margin_target = traitlets.Unicode().tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
@@ -81,7 +82,8 @@ class Explorer(Widget):
         **traits: Any,
     ) -> None:
         self.classifier = classifier if isinstance(classifier, Classifier) else load_classifier(classifier)
-        known = {name: find_method(name) for name in (ALL_METHODS if methods is None else methods)}
+        names = ALL_METHODS if methods is None else [methods] if isinstance(methods, str) else methods
+        known = {name: find_method(name) for name in names}
         self.maps: dict[str, np.ndarray] = {}
         self.kernel: dict[str, Callable[[], Chunk]] = {}
         self.subjects: dict[str, Subject] = {}
@@ -109,7 +111,12 @@ class Explorer(Widget):
             "notice": "" if held else NOTHING_TO_HOLD,
             **{"ranges": [], "errors": {}, "becomes": {}, "tried": {}},  # filled from a finished experiment
         }
-        super().__init__(about=about, **{"photograph": next(iter(self.subjects)), "layers": layers} | traits)
+        method = "perceptual" if "perceptual" in known else next(iter(known), "")
+        first = {"photograph": next(iter(self.subjects)), "layers": layers, "method": method}
+        super().__init__(about=about, **first | traits)
+        self.check_choice("photograph", self.subjects)
+        self.check_choice("method", known)
+        select_layers(self.layers or (), [each.name for each in self.classifier.activations])  # raises what is wrong
 
     @classmethod
     def of(
@@ -254,17 +261,15 @@ class Explorer(Widget):
         progress and, a few times a second, with images (see `telling`). Raises InputError for an unknown photograph,
         method or layers, and as `explain` does.
         """
-        _, name, method, layers, *other = key.split("/")
-        method, *tried = method.split()
+        name, method, layers, tried, other = finished.read_key(key)
         if name not in self.subjects:
             raise InputError(f"there is no photograph {name!r}; there are {', '.join(self.subjects)}.")
         subject, known = self.subjects[name], find_method(method)
-        settings: dict[str, Any] = {"sigma": 0.0} if known.ours else {}
-        settings |= zip(("layer_weight", "margin_target"), map(float, tried), strict=False)
+        settings: dict[str, Any] = tried | ({"sigma": 0.0} if known.ours else {})
         if layers or (known.ours and not self.classifier.activations):  # then there is a notice: NOTHING_TO_HOLD
             settings["layers"] = layers or ()
-        settings |= {"reach": True} if "towards" in other else {}
-        passes, target = max(1, known.passes({})[0]), int(other[0]) if other else subject.target
+        settings |= {"reach": True} if key.endswith("/towards") else {}
+        passes, target = max(1, known.passes({})[0]), subject.target if other is None else other
         tell = telling(self.classifier, subject, target, passes, report, drawn=method in SEARCHES)
         handle = network_of(self.classifier).register_forward_hook(tell)
         try:

@@ -13,7 +13,7 @@ import html
 import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from perceptual_lib.core.errors import InputError
+from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.saliency import gaussian_blur
 
 try:
@@ -91,8 +91,20 @@ class Widget(anywidget.AnyWidget):
     arrays: Mapping[str, Callable[[], Chunk]]
 
     def __init__(self, **traits: Any) -> None:
-        super().__init__(**traits)
+        if unknown := sorted(traits.keys() - self.class_trait_names()):  # traitlets would only warn
+            close = nearest(unknown[0], self.class_trait_names(sync=True))
+            raise InputError(f"{type(self).__name__} has no {unknown[0]!r} to choose{close}.")
+        try:
+            super().__init__(**traits)
+        except traitlets.TraitError as error:
+            raise InputError(str(error)) from error
         self.on_msg(self._answer)
+
+    def check_choice(self, trait: str, there: Collection[str]) -> None:
+        """Raise InputError if what a trait chooses is not there."""
+        if (chosen := getattr(self, trait)) not in there:
+            known = f"{nearest(chosen, there)}; there are {', '.join(there) or 'none'}"
+            raise InputError(f"there is no {trait} {chosen!r} to choose{known}.")
 
     def chunk(self, key: str) -> Chunk:
         """The array or picture of a key. Raises InputError if there is none."""

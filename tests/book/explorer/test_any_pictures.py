@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from stand_ins import Layered
 
-from perceptual_lib import Classifier
+from perceptual_lib import Classifier, InputError
 from perceptual_lib.book.explorer import Explorer, HeldPlayer
 from perceptual_lib.book.explorer.subjects import telling
 from perceptual_lib.photographs.photographs import Photograph
@@ -67,3 +67,33 @@ def test_a_page_says_which_settings_its_searches_do_not_know(unknown: dict) -> N
     classifier = Classifier(Layered(), interpolation=Image.Resampling.BICUBIC)
     explorer = Explorer(classifier, Image.new("RGB", (8, 8)), ["perceptual"]).with_kernel(**unknown)
     assert "normalize_layers" in explorer.about["kernel"]["missing"] and not explorer.kernel
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"method": "nosuch"}, "there is no method 'nosuch' to choose; there are gradient, grad_cam."),
+        ({"method": "grad"}, r"there is no method 'grad' to choose \(nearest: .*\); there are gradient, grad_cam."),
+        ({"methods": []}, "there is no method '' to choose; there are none."),
+        ({"photograph": "nope"}, "there is no photograph 'nope' to choose; there are picture."),
+        ({"layers": "0-999"}, "layer 2 is out of range"),
+        ({"sigma": -5.0}, "'sigma' trait .* should not be less than 0"),
+        ({"alpha": 99.0}, "'alpha' trait .* should not be greater than 10.5"),
+        ({"strategy": "most"}, "'strategy' trait .* expected any of .* not the str 'most'"),
+        ({"sigmaa": 3.0}, r"Explorer has no 'sigmaa' to choose \(nearest: sigma"),
+        ({"classifier": None}, "a network is a module, or one by its name, not NoneType."),
+    ],
+    ids=str,
+)
+def test_what_an_explorer_cannot_begin_with_is_one_sentence(wrong: dict, sentence: str) -> None:
+    right = {"classifier": Layered(), "images": Image.new("RGB", (8, 8)), "methods": ["gradient", "grad_cam"]}
+    with pytest.raises(InputError, match=sentence):
+        Explorer(**right | wrong)
+
+
+def test_one_method_and_keys_that_are_none() -> None:
+    explorer = Explorer(Layered(), Image.new("RGB", (8, 8)), "gradient")
+    assert explorer.method == "gradient"
+    for key in ("map/picture", "map/picture/gradient//ant", "map/picture/perceptual ten/0-1"):
+        with pytest.raises(InputError, match=f"there is no map '{key}'; a key is map/PHOTOGRAPH/METHOD/LAYERS."):
+            explorer.compute(key)
