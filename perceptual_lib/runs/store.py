@@ -54,7 +54,7 @@ class Store:
             if hashlib.sha256(body).digest() == digest:
                 with np.load(io.BytesIO(body), allow_pickle=False) as archive:
                     return dict(archive)
-            warnings.warn(f"{self.path(key)} was damaged; it is computed again.", stacklevel=2)
+            warnings.warn(f"{self.path(key)} was damaged, and is removed: a run computes it again.", stacklevel=2)
             self.path(key).unlink(missing_ok=True)
         return None
 

@@ -82,7 +82,7 @@ def test_flipped_byte_is_found_out(store, place) -> None:
 def test_bytes_behind_the_end_are_found_out(store) -> None:
     with put(store).open("ab") as file:
         file.write(b"\0")
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="was damaged, and is removed: a run computes it again"):
         assert store.load(KEY) is None
 
 
