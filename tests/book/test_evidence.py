@@ -143,6 +143,7 @@ def test_bad_input_is_one_sentence(explain, evidence, photos, tmp_path) -> None:
     for name, kept in {"no photos": [], "half a photo": [{"photo": "cat.png"}]}.items():
         shutil.copytree(evidence, tmp_path / name)
         manifest(tmp_path / name, lambda found, kept=kept: found.update(photos=kept))
+    long = photos[1].rename(photos[1].with_name(f"{'x' * 245}.png"))
     for arguments, sentence in (
         (["--again", tmp_path / "a"], "has no manifest.json that explain --save wrote"),
         (["--again", tmp_path / "broken"], "has no manifest.json that explain --save wrote"),
@@ -159,6 +160,7 @@ def test_bad_input_is_one_sentence(explain, evidence, photos, tmp_path) -> None:
             "class 5000 is out of range: squeezenet1_1 has 1000",
         ),
         ([*MODEL], "there is no photo to explain"),
+        ([long, *MODEL, "--save", tmp_path / "long"], "xxx_explained.png cannot be written: File name too"),
     ):
         status, out, err = explain(*arguments)
         assert status == 2 and out == "" and sentence in err and len(err.splitlines()) == 1
