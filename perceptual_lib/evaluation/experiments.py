@@ -14,6 +14,7 @@ from perceptual_lib.evaluation.profile import Profile
 from perceptual_lib.evaluation.publishing import Results, load_results
 from perceptual_lib.evaluation.sections import ClassifierSection
 from perceptual_lib.evaluation.tables import OURS
+from perceptual_lib.methods import find_method
 from perceptual_lib.runs.executors import Executor, Local, all_of_this_machine
 
 
@@ -38,12 +39,18 @@ def experiments_of(
 
     They can be used afterwards: they then read the store, and compute in this process what it lacks. `make_executor`
     makes an executor from the arguments of `load_classifier`; `names` selects experiments; the rest is as for
-    `Experiment`. Raises InputError for an unknown experiment, if there is none, and as `Experiment` does.
+    `Experiment`. Raises InputError for an unknown experiment, if there is none, or none
+    with one of the methods, and as `Experiment` does.
     """
+    for method in only:
+        find_method(method)  # raises what is wrong with its name
+    asked = " or ".join(names) or "experiment"
     names = names or [name for name in profile.games if not only or set(only) & _methods_of(profile, name)]
     kinds = [find_game(name) for name in names]
-    if not kinds:
-        raise InputError(f"profile {profile.name} has no experiment with {' or '.join(only) or 'any method'}.")
+    played = {method for name in names if name in profile.games for method in _methods_of(profile, name)}
+    absent = [method for method in only if method not in played]
+    if absent or not kinds:
+        raise InputError(f"profile {profile.name} has no {asked} with {' or '.join(absent) or 'any method'}.")
     executors: dict[ClassifierSection, Executor] = {}
     experiments: list[Experiment] = []
     try:
