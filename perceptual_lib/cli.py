@@ -36,7 +36,7 @@ def explain(
     layers: Annotated[str, typer.Option(help="held: 0-25, or names, by commas; or none", show_default="its own")] = "",
     sigma: Annotated[float, typer.Option(help="blur of the map, in pixels of the network's input", min=0)] = 5.0,
     target: Annotated[str, typer.Option(help="class, by index or name", show_default="the prediction")] = "",
-    expected: Annotated[str, typer.Option(help="what they show: class, by index or name", show_default="")] = "",
+    expected: Annotated[str, typer.Option(help="what they show: class, by index or name", show_default=False)] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
     precision: Annotated[str, typer.Option(help="full, tf32 (rounded, on a GPU) or bf16")] = "full",
     out: Annotated[Path, typer.Option(help="folder for the overlays")] = Path("."),
@@ -79,8 +79,15 @@ def methods() -> None:
         typer.echo(f"{method.name:{names}}  {method.source:{sources}}  {method.cost()}")
 
 
+def _there(store: Path) -> Path:
+    if not store.is_dir():
+        raise InputError(f"there is no store {store}; give that of a perceptual-ball run.")
+    return store
+
+
 ProfileName = Annotated[str, typer.Argument(help="demo, imagenet-300, paper, ... or a YAML file", show_default=False)]
 StoreFolder = Annotated[Path, typer.Option("--store", help="folder of the finished shards")]
+StoreThere = Annotated[Path, typer.Option("--store", help="folder of the finished shards", callback=_there)]
 Limit = Annotated[int | None, typer.Option(help="only the first so many photographs", min=1, show_default="all")]
 Only = Annotated[list[str] | None, typer.Option(help="only this method; may be repeated", show_default="all")]
 Which = Annotated[
@@ -143,7 +150,7 @@ def _complete(experiments, profile: str) -> None:
     for each in failed[:10]:
         typer.echo(f"{each['method']} failed on {each['on']}: {each['failure']}", err=True)
     tables = f"The tables, with the same options: perceptual-ball results {profile}"
-    typer.echo(f"Finished, {len(failed) or 'no'} failures. {tables}")
+    typer.echo(f"Finished, {len(failed) or 'no'} failure{'s' * (len(failed) != 1)}. {tables}")
     rows = ((one.name, *row) for one in experiments for row in one.table.groupby(["role", "method"], observed=True))
     if without := [f"{name} on all of {game}" for game, (_, name), lines in rows if (lines.failure != "").all()]:
         raise typer.Exit(_say(f"there is nothing to compare: {', '.join(dict.fromkeys(without))} failed.", 1))
@@ -155,7 +162,7 @@ def status(
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
-    store: StoreFolder = STORE,
+    store: StoreThere = STORE,
 ) -> None:
     """Say how far a profile's experiments are, and which shards are being computed where."""
     from perceptual_lib.runs.progress import distinct
@@ -180,7 +187,7 @@ def results(
     experiment: Which = None,
     limit: Limit = None,
     only: Only = None,
-    store: StoreFolder = STORE,
+    store: StoreThere = STORE,
 ) -> None:
     """Print the tables of what is finished, or write all of it into a folder."""
     from perceptual_lib.evaluation import publishing
@@ -196,7 +203,9 @@ def results(
             tables = each.overview() if len(each.table) else {}
             tables = {title: table for title, table in tables.items() if len(table)}
             if len(each.table) and not tables:
-                typer.echo(f"{each.name}: it has ranges of layers alone, and no table is of them.")
+                few = "fewer than two photographs with results"
+                why = few if "table" in set(each.table.role) else "ranges of layers alone"
+                typer.echo(f"{each.name}: it has {why}, and no table is of them.")
             for title, table in tables.items():
                 if len(experiments) > 1 or len(tables) > 1:
                     typer.echo(f"# {title}")

@@ -50,31 +50,6 @@ def test_precision(run, tmp_path, eagle) -> None:
     assert status == 0 and "bald eagle (" in full and "bald eagle (" in reduced and full != reduced
 
 
-def test_one_bad_photo_does_not_cost_the_others(run, tmp_path, eagle) -> None:
-    (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.jpg").write_text("not a picture")
-    copy = tmp_path / "copy" / "imagenet_17_22.jpg"
-    copy.parent.mkdir()
-    copy.write_bytes(eagle.path.read_bytes())
-    status, out, err = run(
-        "explain",
-        tmp_path / "empty.jpg",
-        eagle.path,
-        tmp_path / "text.jpg",
-        tmp_path / "none.jpg",
-        copy,
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-    )
-    assert status == 2
-    assert out.count("bald eagle") == 2 and len(err.strip().splitlines()) == 3
-    assert "empty file" in err and "not a picture" in err and "does not exist" in err
-    written = {path.name for path in tmp_path.glob("*.png")}
-    assert written == {"imagenet_17_22_explained.png", "imagenet_17_22_2_explained.png"}
-
-
 def test_a_folder_is_its_photos_without_earlier_overlays(run, tmp_path, eagle) -> None:
     (tmp_path / "eagle.jpg").write_bytes(eagle.path.read_bytes())
     arguments = ["explain", tmp_path, "--out", tmp_path, "--device", "cpu"]
@@ -150,6 +125,8 @@ def experiment(run, tmp_path):
 def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
     status, out, _ = experiment("run", "--dry-run")
     assert status == 0 and "To compute: 2 shards" in out and "1 worker," in out and "s forward," in out
+    status, _, err = experiment("results", store=tmp_path / "typo")
+    assert status == 2 and "/typo; give that of a perceptual-ball run." in err and not (tmp_path / "typo").exists()
     assert experiment("status")[1].split() == "gradient 0 of 1 localization of gradient 0 of 1".split()
     status, _, err = experiment("results")
     assert status == 2 and "compute it: perceptual-ball run smoke" in err
@@ -180,6 +157,8 @@ def test_a_method_that_fails_on_every_picture_is_no_success(run, tmp_path) -> No
     status, out, err = run("run", profile, "--experiment", "localization", "--store", tmp_path / "store")
     assert status == 1 and out.startswith("Finished, 4 failures.") and err.count("rise failed on imagenet_") == 4
     assert err.splitlines()[-1] == "perceptual-ball: there is nothing to compare: rise on all of localization failed."
+    limited = ["--experiment", "localization", "--limit", 1, "--store", tmp_path / "store"]
+    assert run("run", profile, *limited)[1].startswith("Finished, 1 failure. The tables")
     published = tmp_path / "published"
     chosen = ["results", profile, "--experiment", "localization", "--store", tmp_path / "store"]
     assert run(*chosen, "--publish", published)[0] == 0
@@ -196,14 +175,19 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     titles = [line for line in out.splitlines() if line.startswith("#")]
     assert status == 0 and err == ""
     assert [title[:9] for title in titles[:4]] == ["# Table 1", "# Table 2", "# Table 3", "# Table 3"]
+    assert "randomization: it has fewer than two photographs with results, and no table is of them." in out
     alone = run("results", *chosen, "--experiment", "pointing")[1].splitlines()
     assert [line[:29] for line in alone if line.startswith("#")] == [f"# Table 3, pointing game at {x}" for x in "11"]
-    status, _, err = run("results", "smoke", "--limit", 2, "--publish", tmp_path / "published")
+    status, _, err = run("results", "smoke", "--limit", 2, "--publish", tmp_path, "--store", tmp_path)
     assert status == 2 and "--publish is of whole runs: leave out --only and --limit" in err
     names = {path.name for path in (tmp_path / "published").glob("*.parquet")}
     assert names == {f"{name}.parquet" for name in ("localization", "insertion_deletion", "pointing", "randomization")}
     status, _, err = run("run", "smoke", "--experiment", "pionting")
     assert status == 2 and "there is no experiment 'pionting'; there are change, localization, " in err
+    status, _, err = run("run", "smoke", "--only", "gradent")
+    assert status == 2 and "there is no method 'gradent' (nearest: gradient" in err
+    status, _, err = run("run", "smoke", "--experiment", "pointing", "--only", "center", "--only", "grad_cam")
+    assert status == 2 and "profile smoke has no pointing with grad_cam." in err
 
 
 def test_ranges_alone(run, tmp_path) -> None:
@@ -239,6 +223,7 @@ def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
     ("command", "options", "message"),
     [
         ("run", ["--only", "rize"], "no method 'rize' (nearest: rise"),
+        ("status", ["--store", "/nowhere"], "there is no store /nowhere; give that of a perceptual-ball run"),
         ("run", ["--engine", "abacus"], "no engine 'abacus'"),
         ("run", ["--workers", "2"], "engine local has one worker"),
         ("run", ["--store", "/dev/null/store"], "give a folder that can be written"),

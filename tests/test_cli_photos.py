@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceptual_lib import Classifier, InputError
+from perceptual_lib import Classifier, InputError, load_photographs
 from perceptual_lib.book.overlays import overlay_paths
 
 
@@ -52,6 +52,22 @@ def test_what_is_not_the_photos_own_overlay_stays(explain, tmp_path) -> None:
     before = (folder / "cat_2_explained.png").read_bytes()
     explain(make(tmp_path / "other" / "cat.png", 2), *chosen)
     assert (folder / "cat_2_explained.png").read_bytes() == before and (folder / "cat_3_explained.png").exists()
+
+
+def test_one_bad_photo_does_not_cost_the_others(explain, tmp_path) -> None:
+    eagle = load_photographs()[17]
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not a picture")
+    copy = tmp_path / "copy" / "imagenet_17_22.jpg"
+    copy.parent.mkdir()
+    copy.write_bytes(eagle.path.read_bytes())
+    bad = [tmp_path / f"{name}.jpg" for name in ("empty", "text", "none")]
+    status, out, err = explain(bad[0], eagle.path, *bad[1:], copy, "--out", tmp_path)
+    assert status == 2
+    assert out.count("bald eagle") == 2 and len(err.strip().splitlines()) == 3
+    assert "empty file" in err and "not a picture" in err and "does not exist" in err
+    written = {path.name for path in tmp_path.glob("*.png")}
+    assert written == {"imagenet_17_22_explained.png", "imagenet_17_22_2_explained.png"}
 
 
 def test_several_photos_are_one_batch_and_as_alone(explain, tmp_path) -> None:
