@@ -80,7 +80,7 @@ def methods() -> None:
 
 
 def _there(store: Path) -> Path:
-    if not store.is_dir():
+    if store != STORE and not store.is_dir():  # nothing is computed yet in a new clone
         raise InputError(f"there is no store {store}; give that of a perceptual-ball run.")
     return store
 
