@@ -31,12 +31,17 @@ ACTIVATION_FUNCTIONS = frozenset(
 OUTPUT = "output"  # in place of a function's name, for the output of a module that is held by its path
 # Functions of single values. Those of `CURVED` are no straight lines, and those of `JOINED` make an activation of a
 # value and of what such a function made of it.
-CURVED = ACTIVATION_FUNCTIONS | frozenset("abs erf exp ge gt hardsigmoid le lt sigmoid".split())
-JOINED = frozenset("div idiv imul itruediv masked_fill max maximum mul rmul true_divide truediv where".split())
+CURVED = ACTIVATION_FUNCTIONS.union(
+    """abs erf erfc exp expm1 ge greater greater_equal gt hardsigmoid le less less_equal lt sigmoid special_erf
+    special_erfc special_expit special_ndtr""".split()
+)
+JOINED = frozenset(
+    """div divide idiv imul itruediv masked_fill max maximum mul multiply rdiv rmul true_divide truediv where""".split()
+)
 POINTWISE = CURVED.union(
     JOINED,
-    """add bfloat16 clamp clamp_min clone contiguous detach double float half iadd isub log log1p neg pow radd
-    reciprocal rsub rtruediv sqrt square sub to type_as""".split(),
+    """add bfloat16 clamp clamp_min clip clone contiguous detach double float half iadd isub log log1p neg pow radd
+    reciprocal rsqrt rsub rtruediv sqrt square sub to type type_as""".split(),
 )
 
 
@@ -165,6 +170,9 @@ def by_image(value: Any, batch: int, name: str = "an activation") -> Tensor:
     return value if value.shape[0] == batch else value.unflatten(0, (batch, -1))
 
 
+PICTURE = 0  # the number of the network's input
+
+
 class Origin(NamedTuple):
     """What a value was computed from, point by point."""
 
@@ -179,31 +187,35 @@ class Unseen(TorchFunctionMode):
         super().__init__()
         self.found: Counter[str] = Counter()
         self.origins = WeakIdKeyDictionary()
-        self.numbers = itertools.count()
+        self.numbers = itertools.count(PICTURE + 1)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output, name = func(*args, **(kwargs or {})), function_name(func)
+        if not isinstance(output, Tensor) or name in ("zeros_like", "new_zeros"):
+            return output
         given = tree_leaves([args, kwargs])
         # Inside a function of autograd, which some have for SiLU, outputs require no gradient.
         open_ = [each for each in given if isinstance(each, Tensor) and (each.requires_grad or each in self.origins)]
-        if not (isinstance(output, Tensor) and open_) or name in ("zeros_like", "new_zeros"):
+        if not open_:
             return output
-        origins = [self.origins.setdefault(each, self.new()) for each in open_]
-        self.origins[output] = self.new()
-        if name in POINTWISE:
+        origins = [self.origins.get(each) or self.new(each) for each in open_]
+        self.origins[output] = self.new(output)
+        if name in POINTWISE and (name != "max" or len(args) > 1):  # the largest of all is no point
             sources, curved = (frozenset().union(*every) for every in zip(*origins, strict=True))
             numbers = [each for each in given if isinstance(each, (int, float))]
-            is_cut = name in ("max", "maximum") or (name in ("clamp", "clamp_min") and 0 in numbers)
+            is_cut = name in ("max", "maximum") or (name in ("clamp", "clamp_min", "clip") and 0 in numbers)
             is_joined = name in JOINED and len({*map(id, open_)}) > 1 and len(sources) == 1 and (curved or is_cut)
-            # Features are maps, or tokens of several places.
-            if output.ndim in (3, 4) and min(output.shape[1:]) > 1 and (is_joined or (is_cut and len(open_) == 1)):
+            # Features are maps, or tokens of several places; what is cut may also be the picture, or boxes.
+            is_wide = output.ndim in (3, 4) and min(output.shape[1:]) > 1 and PICTURE not in sources
+            if is_wide and (is_joined or (is_cut and len(open_) == 1 and output.shape[-1] > 4)):
                 self.found[", ".join(sorted(curved)) or name] += 1
             else:
                 self.origins[output] = Origin(sources, curved | {name} & CURVED)
         return output
 
-    def new(self) -> Origin:
-        return Origin(frozenset([next(self.numbers)]))
+    def new(self, value: Tensor) -> Origin:
+        is_picture = value.requires_grad and value.grad_fn is None
+        return Origin(frozenset([PICTURE if is_picture else next(self.numbers)]))
 
 
 def say_what_is_unseen(network: nn.Module, written_out: Counter[str]) -> None:

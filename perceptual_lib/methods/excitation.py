@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from perceptual_lib.core.activations import ACTIVATION_FUNCTIONS
 from perceptual_lib.core.calling import network_of
@@ -68,6 +69,7 @@ def _product(func: Operation, input: Tensor, other: Tensor, **more: Any) -> Tens
 
 def _averaged(func: Operation, input: Tensor, *rest: Any, **more: Any) -> Tensor:
     """A mean, pooling by means or resizing, whose weights are positive."""
+    rest, more = tree_map_only(Tensor, Tensor.detach, (rest, more))  # such as the grid of places
     return func(input.detach(), *rest, **more) + _shared(lambda x: func(x, *rest, **more), input)
 
 

@@ -72,8 +72,8 @@ def smoothgrad(
     passes = Passes(network)
     generator = torch.Generator().manual_seed(seed)
     extent = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
-    if multiplier is not None and not extent.all():
-        raise InputError("an image has the same value everywhere, by whose range multiplier is divided; give noise.")
+    if multiplier is not None and (flat := (extent == 0).flatten().nonzero().flatten().tolist()):
+        raise InputError(f"multiplier is divided by the range of an image's values, which is 0 in {flat}; give noise.")
     spread = noise * extent if multiplier is None else (multiplier / extent) ** 2
     total = torch.zeros_like(images)
     at_once = max(1, full_batch(network, images.device) // len(images))  # samples

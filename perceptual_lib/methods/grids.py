@@ -52,14 +52,21 @@ class Joins(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if function_name(func) in ("cat", "concat", "concatenate") and output.ndim == 3:
-            parts = [batch_first(each, self.batch) for each in (args[0] if args else kwargs["tensors"])]
+            given = args[0] if args else kwargs["tensors"]
+            parts = [batch_first(each, self.batch) for each in given if each.ndim == 3]  # an empty one may begin a list
             starts = [sum(part.shape[1] for part in parts[:number]) for number in range(len(parts))]
             if starts[-1] + parts[-1].shape[1] == (count := batch_first(output, self.batch).shape[1]):
-                self.places[count] = [
+                found = [
                     start + place
                     for start, part in zip(starts, parts, strict=True)
                     for place in (self.places.get(part.shape[1], range(part.shape[1])) if part.requires_grad else ())
                 ]
+                # Others may be joined later to as many: what joins the image's alone says nothing, and of two that do
+                # not agree neither is believed.
+                if count not in self.places:
+                    self.places[count] = found
+                elif found != self.places[count] and not all(part.requires_grad for part in parts):
+                    self.places[count] = [] if len(self.places[count]) < count else found
         return output
 
 

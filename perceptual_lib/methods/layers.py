@@ -64,16 +64,16 @@ def layer_gradient(
             raise InputError(
                 f"the network gets no tensor from its layer {layer!r}; name another{see('No spatial map')}."
             )
-        own = target_logits(logits, batch, targets)
+        own, times = target_logits(logits, batch, targets), len(caught)  # checkpoints call again on the way back
         (gradient,) = torch.autograd.grad(own, caught[0], torch.ones_like(own), allow_unused=True)
     if gradient is None:
         raise InputError(
             f"the class's score does not depend on {'the last map' if layer is None else f'the layer {layer!r}'}; name "
             f"{'a layer' if layer is None else 'another'}{see('No spatial map')}."
         )
-    if len(caught) > 1:
+    if times > 1:
         warn(
-            f"{layer or 'the module whose map is looked at'} is called {len(caught)} times in a pass, and looked at is "
+            f"{layer or 'the module whose map is looked at'} is called {times} times in a pass, and looked at is "
             f"what it returns first; later calls of an activation have names, as relu_1{see('No spatial map')}."
         )
     shape, read = tuple(caught[0].shape), batch_first(caught[0], batch)
@@ -187,7 +187,8 @@ def default_layer(network: nn.Module, images: Tensor, stride: int | None = None)
     found = ((index, seen.grid(each.shape)) for index, each in enumerate(activations) if len(each.shape) > 2)
     grids = {index: grid for index, grid in found if grid}
     behind = [each.shape for each in activations[max(grids, default=-1) + 1 :]] + ([] if grids else [*seen.of.values()])
-    behind = [(each[0], each[2]) if len(each) == 3 and each[1] == 1 else each for each in behind]  # sequence first
+    first = [len(each) == 3 and each[1] == 1 and each not in seen.convolved for each in behind]  # the sequence
+    behind = [(each[0], each[2]) if is_first else each for each, is_first in zip(behind, first, strict=True)]
     if any(len(each) == 2 and seen.grid(each) for each in behind):
         path, grid = _last_read(seen)
         warn(

@@ -1,7 +1,7 @@
 """One interface for all methods: `explain(classifier, images, targets, method=...)` -> maps."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -50,7 +50,8 @@ class Method:
         """Raise InputError for a setting that is not of the kind of its default, see `KINDS`."""
         for name, value in settings.items():
             kind = next((kind for kind in KINDS if isinstance(self.settings[name], kind)), object)
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Integral, Real)):
+            other = bool if kind in (Integral, Real) else str if kind is Sequence else ()  # Python's are of these, too
+            if value is not None and (not isinstance(value, kind) or isinstance(value, other)):
                 raise InputError(f"{name} of {self.name} is {value!r}, and must be {KINDS[kind]}.")
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -59,14 +60,13 @@ class Method:
         self.check_types(settings)
         if not settings or self.ours:
             return
-        nothing = nn.Module()  # raises NotImplementedError when it is called
+        image, target = torch.linspace(0, 1, 3 * 64 * 64).view(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
         try:
             with torch.no_grad():
-                self.function(nothing, torch.zeros(1, 3, 64, 64), torch.zeros(1, dtype=torch.long), **settings)
-        except (NotImplementedError, MachineError):  # what a machine lacks is said where maps are computed
-            pass
-        except (InputError, TypeError) as error:
-            raise InputError(f"{self.name} cannot take the settings {dict(settings)}: {error}") from error
+                self.function(nn.Module(), image, target, **settings)  # NotImplementedError where the network is called
+        except Exception as error:
+            if isinstance(error, (InputError, TypeError)) and not isinstance(error, MachineError):
+                raise InputError(f"{self.name} cannot take the settings {dict(settings)}: {error}") from error
 
     def passes(self, settings: Mapping[str, Any]) -> tuple[int, int]:
         """Passes of the network for one image, forward and backward; settings not given have their defaults."""
@@ -142,9 +142,7 @@ def explain(
             raise InputError("targets and objective both say what is explained; give one of them.")
         classifier, targets = Scored(classifier, objective), 0
     chosen = find_method(method)
-    settings = {  # lists for iterators, which are read several times: to count passes, for each portion
-        name: list(value) if isinstance(value, Iterator) else value for name, value in settings.items()
-    }
+    settings = {name: _plain(value) for name, value in settings.items()}
     unknown = sorted(settings.keys() - chosen.settings.keys())
     if unknown:
         advice = "; the class is targets" if unknown[0] == "target" else ""
@@ -164,6 +162,11 @@ def explain(
     if not chosen.ours:  # these warn of it themselves
         say_what_is_flat(maps, f"the map of {method}")
     return maps
+
+
+def _plain(value: Any) -> Any:
+    """A setting as Python's own number or list. Iterators are read several times: to count passes, for each portion."""
+    return list(value) if isinstance(value, (Iterator, Set)) else value.tolist() if hasattr(value, "tolist") else value
 
 
 def _numbered(settings: Mapping[str, Any], first: int) -> Mapping[str, Any]:

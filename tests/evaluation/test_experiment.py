@@ -153,7 +153,7 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
         (
             {"methods": {"rise": {"samples": 0}}},
             {},
-            "rise cannot take the settings .*: samples, cells and batch_size must be whole",
+            "rise cannot take the settings .*: samples and cells are at least 1",
         ),
         ({"methods": {"rise": {"share": 7.0}}}, {}, "rise cannot take the settings .*: share is a probability"),
         ({"methods": {"smoothgrad": {"noise": -7.0}}}, {}, "smoothgrad cannot take .* noise at least 0"),
@@ -187,7 +187,11 @@ def test_settings_of_one_game(tmp_path, of_profiles) -> None:
             {},
             "extremal_perturbation cannot take .*: areas are shares",
         ),
-        ({"methods": {"extremal_perturbation": {"areas": 0.1}}}, {}, "cannot take the settings {'areas': 0.1}"),
+        (
+            {"methods": {"extremal_perturbation": {"areas": 0.1}}},
+            {},
+            "areas of extremal_perturbation is 0.1, and must",
+        ),
         ({"methods": {"rise": {"samplse": 3}}}, {}, "rise has no setting 'samplse'; it has samples"),
         (
             {"localization": {"settings": {"perceptual": {"reach": True}}}},

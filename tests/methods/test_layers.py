@@ -11,6 +11,7 @@ import torch
 import torchvision
 from stand_ins import TinyNetwork
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import InputError, explain
 from perceptual_lib.core.activations import trace
@@ -125,6 +126,18 @@ def test_of_a_module_that_is_called_twice_the_first_call_is_looked_at_and_it_is_
     assert torch.equal(
         explain(network, images, 1, method="grad_cam", layer="relu_1"), explain(network, images, 1, method="grad_cam")
     )
+
+
+def test_a_module_that_a_checkpoint_calls_again_is_called_once(images: torch.Tensor) -> None:
+    class Checkpointed(nn.Sequential):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return checkpoint(super().forward, images, use_reentrant=False)
+
+    body = Checkpointed(OrderedDict(first=nn.Conv2d(3, 4, 3), relu=nn.ReLU()))
+    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert explain(network, images, 1, method="normgrad", layer="0.relu").any()
 
 
 def test_a_network_that_looks_twice_is_looked_at_once_and_it_is_said(images: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from perceptual_lib import InputError, explain, explainer, perceptual_ball
 from perceptual_lib.core.saliency import class_gradient, saliency_map
-from perceptual_lib.methods import METHODS, find_method
+from perceptual_lib.methods import METHODS, Method, find_method
 
 NAMES = [
     "gradient", "deconvnet", "guided_backprop", "excitation_backprop", "grad_cam", "guided_grad_cam", "smoothgrad",
@@ -275,3 +275,22 @@ def test_a_method_of_ones_own(tiny: TinyNetwork, images: torch.Tensor) -> None:
     finally:
         METHODS.pop("brightness")
         METHODS.pop("broken")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("smoothgrad", {"multiplier": 4.0, "reduction": "grey"}),
+        ("integrated_gradients", {"steps": 2, "points": "even"}),
+        ("rise", {"samples": 6000, "cells": 8, "share": 0.1}),
+        ("extremal_perturbation", {"areas": [0.1, 0.2], "steps": 5}),
+        ("grad_cam", {"layer": "anywhere"}),
+        ("mine", {"scale": 2.0}),
+    ],
+)
+def test_what_a_network_would_take_passes_without_one(monkeypatch, method, settings) -> None:
+    def mine(network, images, targets, *, scale: float = 1.0):
+        return scale * images.sum(1) * next(network.parameters()).sum()
+
+    monkeypatch.setitem(METHODS, "mine", Method("mine", "mine", mine, "here"))
+    METHODS[method].check(settings)

@@ -113,6 +113,7 @@ def tokens(values: Tensor) -> Tensor:
 WRITTEN = {
     "SiLU": ("sigmoid", lambda x: x * x.sigmoid()),
     "SiLU in place": ("sigmoid", lambda x: x.mul_(torch.sigmoid(x))),
+    "SiLU by its own sigmoid": ("exp", lambda x: x * (1 / (1 + torch.exp(-x)))),
     "SiLU as a quotient": ("exp", lambda x: x / (1 + torch.exp(-x))),
     "SiLU of tokens": ("sigmoid", lambda x: Remembered.apply(tokens(x))),
     "SiLU in a function of autograd": ("sigmoid", Remembered.apply),
@@ -159,6 +160,14 @@ def test_what_is_written_out_is_said(images, method, parts, function) -> None:
     said = pytest.warns(UserWarning, match=rf"1 activation is written out \(with {parts}\)")
     with said, suppress(InputError):  # tokens are no map
         explain(network, images, 1, method=method, **layer)
+
+
+def test_a_picture_that_is_clamped_is_not_said(images) -> None:
+    network = nn.Sequential(Called(lambda x: (x.clamp(0, 1) - 0.5) / 0.2), made_with(nn.Identity()))
+    network(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(network, images, 1, method="guided_backprop")
 
 
 @pytest.mark.parametrize("function", ITSELF.values(), ids=ITSELF)

@@ -227,7 +227,10 @@ def test_preprocessing_is_found_behind_wrappers(tiny: TinyNetwork) -> None:
             "noise of smoothgrad is '0.1', and must be a n",
         ),
         (lambda net, x: explain(net, x, method="extremal_perturbation", areas=0.1), "is 0.1, and must be a list"),
-        (lambda net, x: explain(net, 0 * x, method="smoothgrad", multiplier=4.0), "the same value everywhere"),
+        (
+            lambda net, x: explain(net, 0 * x, method="smoothgrad", multiplier=4.0),
+            r"which is 0 in \[0, 1, 2, 3\]",
+        ),
         (lambda net, x: explain(net, x, method="grad_cam", layer=net), "a range, not TinyNetwork"),
         (lambda net, x: perceptual_ball(net, x, layers=True), "not True"),
         (lambda net, x: perceptual_ball(net, x, layers=slice(0, 1)), "not slice"),
