@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from collections import OrderedDict
 from threading import Thread
 
 import pytest
@@ -11,7 +10,6 @@ import torch
 import torchvision
 from stand_ins import TinyNetwork
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from perceptual_lib import InputError, explain
 from perceptual_lib.core.activations import trace
@@ -108,59 +106,6 @@ def test_layers_by_index_name_and_module_agree(tiny: TinyNetwork, images: torch.
         assert torch.equal(activation, tiny.first(images))
 
 
-def test_of_a_module_that_is_called_twice_the_first_call_is_looked_at_and_it_is_said(images: torch.Tensor) -> None:
-    torch.manual_seed(0)
-    relu = nn.ReLU()
-    network = nn.Sequential(
-        OrderedDict(
-            first=nn.Conv2d(3, 4, 3),
-            relu=relu,
-            second=nn.Conv2d(4, 4, 3),
-            again=relu,
-            head=nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)),
-        )
-    ).double()
-    with pytest.warns(UserWarning, match="relu is called 2 times in a pass, and looked at is what it returns first"):
-        first = explain(network, images, 1, method="grad_cam", layer="relu")
-    assert torch.equal(first, explain(network, images, 1, method="grad_cam", layer=0))
-    assert torch.equal(
-        explain(network, images, 1, method="grad_cam", layer="relu_1"), explain(network, images, 1, method="grad_cam")
-    )
-
-
-def test_a_module_that_a_checkpoint_calls_again_is_called_once(images: torch.Tensor) -> None:
-    class Checkpointed(nn.Sequential):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return checkpoint(super().forward, images, use_reentrant=False)
-
-    body = Checkpointed(OrderedDict(first=nn.Conv2d(3, 4, 3), relu=nn.ReLU()))
-    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).double()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert explain(network, images, 1, method="normgrad", layer="0.relu").any()
-
-
-def test_a_network_that_looks_twice_is_looked_at_once_and_it_is_said(images: torch.Tensor) -> None:
-    """The last time: at the mirrored image."""
-
-    class Mirrored(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            body = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)
-            self.inner = nn.Sequential(*body)
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.inner(images) + self.inner(images.flip(3))
-
-    torch.manual_seed(0)
-    network = Mirrored().double()
-    with pytest.warns(
-        UserWarning, match="what computes inner.1_1 is called 2 times in a pass, and looked at is its last"
-    ):
-        found = explain(network, images, 1, method="grad_cam")
-    torch.testing.assert_close(found, explain(network.inner, images.flip(3), 1, method="grad_cam"))
-
-
 def test_a_layer_that_another_thread_computes_is_not_caught(tiny: TinyNetwork, images: torch.Tensor) -> None:
     tiny.eval()
     targets = torch.zeros(4, dtype=torch.long)
@@ -253,91 +198,10 @@ def test_a_known_network_is_known_inside_of_others(wrap, vgg16: Classifier) -> N
     torch.testing.assert_close(explain(wrapped, images, target, method="excitation_backprop"), expected)
 
 
-class Head(nn.Module):
-    """A linear layer, as people write one."""
-
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.how, self.weight = (
-            how,
-            nn.Parameter(torch.randn(5, 4, generator=torch.Generator().manual_seed(0)).double()),
-        )
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        ways = {
-            "linear": lambda: nn.functional.linear(features, self.weight),
-            "weights first": lambda: (self.weight @ features[:, :, None]).squeeze(2),
-            "weights last": lambda: features @ self.weight.T,
-            "by elements": lambda: (features[:, None] * self.weight).sum(2),
-        }
-        return ways[self.how]()
-
-
-@pytest.mark.parametrize("how", ["weights first", "weights last", "by elements"])
-def test_excitation_passes_a_linear_layer_however_it_is_written(images: torch.Tensor, how: str) -> None:
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
-    found, expected = (
-        explain(nn.Sequential(body, Head(each)), images, 1, method="excitation_backprop", layer="0.1")
-        for each in (how, "linear")
-    )
-    torch.testing.assert_close(found, expected)
-    assert expected.any()
-
-
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-def test_excitation_passes_resizing_by_its_positive_weights(mode: str) -> None:
-    """Their Eq. 5 by hand: a linear layer from R places to one class, and a resizing matrix A (R, P) from P places."""
-    torch.manual_seed(0)
-    resize = nn.Upsample(scale_factor=2, mode=mode)
-    network = nn.Sequential(nn.Conv2d(3, 1, 3, padding=1), nn.ReLU(), resize, nn.Flatten(), nn.Linear(256, 2)).double()
-    image = torch.randn(1, 3, 8, 8, dtype=torch.double)
-    found = explain(network, image, 1, method="excitation_backprop", layer="1")
-    matrix = resize(torch.eye(64, dtype=torch.double).view(64, 1, 8, 8)).reshape(64, 256).T
-    low = network[:2](image).detach().flatten()
-    won = (matrix @ low) * network[4].weight[1].detach().clamp(min=0)
-    expected = low * (matrix.T @ torch.where(matrix @ low > 0, won / won.sum() / (matrix @ low), 0))
-    torch.testing.assert_close(found.flatten(), expected)
-    assert (low == 0).any() and expected.sum() == pytest.approx(1)
-
-
 def test_lazy_layers_are_one_sentence(images: torch.Tensor) -> None:
     network = nn.Sequential(nn.LazyConv2d(4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     with pytest.raises(InputError, match="has lazy layers, whose sizes are not known yet; call it once before"):
         explain(network, images, 1, method="gradient")
-
-
-def test_excitation_below_0_is_said(images: torch.Tensor) -> None:
-    """A difference of features has no rule: of the second its plain gradient is passed on, with its sign."""
-
-    class Difference(nn.Module):
-        def forward(self, values: torch.Tensor) -> torch.Tensor:
-            return values[:, :2] - values[:, 2:]
-
-    torch.manual_seed(0)
-    head = nn.Sequential(Difference(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 5))
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), head).double()
-    with torch.no_grad():
-        network[0].bias[:2] += 5  # so that the difference is above 0
-        head[-1].weight.abs_()
-    with pytest.warns(UserWarning, match="excitation below 0 .* arrives: something on the way has no rule"):
-        explain(network, images, 1, method="excitation_backprop", layer="1")
-
-
-def test_more_than_the_winning_probability_is_said(images: torch.Tensor) -> None:
-    class Squared(nn.Module):
-        """A product of features, which has no rule: its gradient is twice of what should arrive, and more."""
-
-        def forward(self, values: torch.Tensor) -> torch.Tensor:
-            return values.flatten(2) @ values.flatten(2).transpose(1, 2)
-
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Squared(), nn.Flatten(), nn.Linear(16, 5)).double()
-    with torch.no_grad():
-        network[-1].weight.abs_()
-        network[-1].bias.zero_()
-    with pytest.warns(UserWarning, match="times the winning probability arrives: something on the way has no rule"):
-        explain(network, images, 1, method="excitation_backprop", layer="1")
 
 
 def test_a_map_of_as_many_rows_as_there_are_queries_is_one() -> None:
