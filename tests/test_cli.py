@@ -152,11 +152,13 @@ def test_an_experiment_from_estimate_to_table(experiment, tmp_path) -> None:
 def test_a_method_that_fails_on_every_picture_is_no_success(run, tmp_path) -> None:
     profile = tmp_path / "mine.yaml"
     profile.write_text(
-        "base: smoke\nmethods: {rise: {samples: -5}}\nlocalization: {methods: [rise, center], ranges: 0}"
+        "base: smoke\nmethods: {grad_cam: {layer: classifier}}\nlocalization: {methods: [grad_cam, center], ranges: 0}"
     )
     status, out, err = run("run", profile, "--experiment", "localization", "--store", tmp_path / "store")
-    assert status == 1 and out.startswith("Finished, 4 failures.") and err.count("rise failed on imagenet_") == 4
-    assert err.splitlines()[-1] == "perceptual-ball: there is nothing to compare: rise on all of localization failed."
+    assert status == 1 and out.startswith("Finished, 4 failures.") and err.count("grad_cam failed on imagenet_") == 4
+    assert (
+        err.splitlines()[-1] == "perceptual-ball: there is nothing to compare: grad_cam on all of localization failed."
+    )
     limited = ["--experiment", "localization", "--limit", 1, "--store", tmp_path / "store"]
     assert run("run", profile, *limited)[1].startswith("Finished, 1 failure. The tables")
     published = tmp_path / "published"
@@ -223,7 +225,11 @@ def test_status_says_what_is_computed_where(experiment, tmp_path) -> None:
     ("command", "options", "message"),
     [
         ("run", ["--only", "rize"], "no method 'rize' (nearest: rise"),
-        ("status", ["--store", "/nowhere"], "there is no store /nowhere; give that of a perceptual-ball run"),
+        (
+            "status",
+            ["--store", "/dev/null/none"],
+            "there is no store /dev/null/none; give that of a perceptual-ball run",
+        ),
         ("run", ["--engine", "abacus"], "no engine 'abacus'"),
         ("run", ["--workers", "2"], "engine local has one worker"),
         ("run", ["--store", "/dev/null/store"], "give a folder that can be written"),

@@ -49,7 +49,8 @@ class Method:
     def check_types(self, settings: Mapping[str, Any]) -> None:
         """Raise InputError for a setting that is not of the kind of its default, see `KINDS`."""
         for name, value in settings.items():
-            kind = next((kind for kind in KINDS if isinstance(self.settings[name], kind)), object)
+            default = self.settings[name]
+            kind = next((kind for kind in KINDS if isinstance(default, kind) and default != ()), object)  # () of layers
             other = bool if kind in (Integral, Real) else str if kind is Sequence else ()  # Python's are of these, too
             if value is not None and (not isinstance(value, kind) or isinstance(value, other)):
                 raise InputError(f"{name} of {self.name} is {value!r}, and must be {KINDS[kind]}.")
