@@ -86,3 +86,23 @@ def test_more_than_the_winning_probability_is_said(images: torch.Tensor) -> None
         network[-1].bias.zero_()
     with pytest.warns(UserWarning, match="times the winning probability arrives: something on the way has no rule"):
         explain(network, images, 1, method="excitation_backprop", layer="1")
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_where_a_spatial_transformer_looks_wins_nothing(moved: bool) -> None:
+    class Transformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.relu, self.place = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Linear(4, 6)
+            self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps = self.relu(self.convolution(images))
+            means = maps.mean((2, 3)) if moved else maps.mean((2, 3)).detach()
+            grid = nn.functional.affine_grid(self.place(means).view(-1, 2, 3), maps.shape, align_corners=False)
+            return self.head(nn.functional.grid_sample(maps, grid, align_corners=False))
+
+    torch.manual_seed(0)
+    network, images = Transformer().double(), torch.rand(1, 3, 16, 16, dtype=torch.double)
+    found = explain(network, images, 0, method="excitation_backprop", layer="relu")
+    assert found.sum() == pytest.approx(1, abs=0.01)
