@@ -93,9 +93,10 @@ class Experiment(ABC):
         """The first `count` pictures, on which settings are chosen."""
         return tuple(self.pictures[:count])
 
-    def asked_ranges(self) -> tuple[Any, ...]:
-        """The pictures that ranges of layers are tried on."""
-        return self.first(self.section.ranges)[len(self.first(self.section.ranges_after)) :]
+    def asked_ranges(self, layers: str = "") -> tuple[Any, ...]:
+        """The pictures that ranges of layers are tried on, or one of them."""
+        count = self.section.range_pictures.get(layers, self.section.ranges)
+        return self.first(count)[len(self.first(self.section.ranges_after)) :]
 
     @property
     def rows(self) -> list[Row]:
@@ -111,9 +112,13 @@ class Experiment(ABC):
 
     def range_rows(self) -> list[Row]:
         """The trials from which layers are chosen (Fig. 5): each holds one contiguous range of layers."""
-        few = self.asked_ranges()
-        ranges = layer_ranges(self.run.ask("activations"), self.section.granularity) if few else []
-        return [self.tried("range", method, few, layers=each) for each in ranges for method in self.range_methods]
+        if not self.asked_ranges():
+            return []
+        ranges = layer_ranges(self.run.ask("activations"), self.section.granularity)
+        if unknown := self.section.range_pictures.keys() - ranges:
+            raise InputError(f"range_pictures names {min(unknown)}, which is no range of {', '.join(ranges)}.")
+        each_method = itertools.product(ranges, self.range_methods)
+        return [self.tried("range", method, self.asked_ranges(each), layers=each) for each, method in each_method]
 
     def tried(self, role: str, method: str, few: tuple[Any, ...], **changed: Any) -> Row:
         """A trial: a row on `few` pictures, with the settings of "perceptual" except for those `changed`."""

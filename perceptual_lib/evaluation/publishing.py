@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it imports this module
 ROW = ("role", "method", "scale", "seed")
 """Columns that tell a row of a table; the ranges of layers of a method are one."""
 
-OWN = ("methods", "ranges", "scales", "range_scales")
+OWN = ("methods", "ranges", "range_pictures", "scales", "range_scales")
 """What a profile says of a game and the lines of a row say for themselves."""
 
 WHOLE = (

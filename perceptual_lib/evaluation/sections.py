@@ -115,13 +115,15 @@ class RowsSection(ExperimentSection):
     subsets: dict[str, PositiveInt] = {}  #: for methods too costly for all pictures, how many to draw with a fixed seed
     ranges: NonNegativeInt = 0  #: on the first so many pictures each contiguous range of layers is tried (Fig. 5)
     ranges_after: NonNegativeInt = 0  #: the first so many of these are left out
+    range_pictures: dict[str, PositiveInt] = {}  #: for single ranges "first-last", another number in place of `ranges`
     granularity: Literal["stage", "activation"] = "stage"  #: what ranges are made of; each stage has one resolution
 
     @model_validator(mode="after")
     def check_ranges(self) -> Self:
         """Raise an error if no picture is left to try ranges on."""
-        if self.ranges_after and self.ranges_after >= self.ranges:
-            raise ValueError(f"ranges_after is {self.ranges_after}, and must be below ranges, {self.ranges}.")
+        for name, count in {"ranges": self.ranges, **self.range_pictures}.items():
+            if self.ranges_after and self.ranges_after >= count:
+                raise ValueError(f"ranges_after is {self.ranges_after}, and must be below {name}, {count}.")
         return self
 
 
