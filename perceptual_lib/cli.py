@@ -195,6 +195,8 @@ def results(
 
     if publish and (only or limit):
         raise InputError("--publish is of whole runs: leave out --only and --limit, or --add rows to what is there.")
+    if add and limit:
+        raise InputError("--add is of rows with all their pictures: leave out --limit.")
     width = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else None
     with _experiments(profile, experiment, limit, only, store) as experiments:
         if all(each.table.empty for each in experiments):
@@ -266,7 +268,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except ModuleNotFoundError as error:
-        if (package := error.name.split(".")[0]) == "perceptual_lib":
+        if (package := str(error.name).split(".")[0]) == "perceptual_lib":
             raise
         extra = "book" if sys.argv[1] == "book" else "experiments"
         sys.exit(_say(f"it needs {package}: pip install 'perceptual-ball[{extra}]'.", 2))

@@ -182,6 +182,8 @@ def test_all_experiments_of_a_profile(run, tmp_path) -> None:
     assert [line[:29] for line in alone if line.startswith("#")] == [f"# Table 3, pointing game at {x}" for x in "11"]
     status, _, err = run("results", "smoke", "--limit", 2, "--publish", tmp_path, "--store", tmp_path)
     assert status == 2 and "--publish is of whole runs: leave out --only and --limit" in err
+    status, _, err = run("results", "smoke", "--limit", 2, "--add", tmp_path, "--store", tmp_path)
+    assert status == 2 and "--add is of rows with all their pictures: leave out --limit" in err
     names = {path.name for path in (tmp_path / "published").glob("*.parquet")}
     assert names == {f"{name}.parquet" for name in ("localization", "insertion_deletion", "pointing", "randomization")}
     status, _, err = run("run", "smoke", "--experiment", "pionting")

@@ -1,7 +1,6 @@
 """The kernels for a build's notebooks: on Linux, forks of a process that has imported their packages (`forks.py`)."""
 
 import json
-import os
 import select
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from jupyter_client.provisioning import LocalProvisioner
 
 from perceptual_lib.book.pages import environment
 from perceptual_lib.core.errors import InputError
+from perceptual_lib.runs.processes import usable_cores
 
 
 class Kernels(ExitStack):
@@ -26,7 +26,7 @@ class Kernels(ExitStack):
 
     def __init__(self, root: Path) -> None:
         super().__init__()
-        threads = max(1, (os.cpu_count() or 1) // 2)
+        threads = max(1, usable_cores() // 2)
         memory = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}  # the settings of `Worker`
         self.environment = {"OMP_NUM_THREADS": str(threads)} | memory | environment(root)
         self.lock = Lock()

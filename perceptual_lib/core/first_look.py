@@ -50,7 +50,7 @@ _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary
 def findings(model: nn.Module) -> Findings:
     """What was found out about a network the last time."""
     known = _known.get(network_of(model))
-    return next(reversed(known.of_sizes.values())) if known else Findings()
+    return next(reversed(known.of_sizes.values()), Findings()) if known else Findings()
 
 
 def look_at(model: nn.Module, images: Tensor) -> Findings:
@@ -59,13 +59,12 @@ def look_at(model: nn.Module, images: Tensor) -> Findings:
     network = network_of(model)
     state, known = (parts_of(network), _switches(network)), _known.get(network)
     if known is None or known.state != state:
-        known = _Known(state, {})
+        _known[network] = known = _Known(state, {})
     said = {note for each in known.of_sizes.values() for note in each.notes}
     if (found := known.of_sizes.pop(images.shape[1:], None) or _look(network, images[:1])) is not None:
         for note in (each for each in found.notes if each not in said):
             warn(note)
         known.of_sizes[images.shape[1:]] = found
-        _known[network] = known
     return findings(network)
 
 

@@ -138,13 +138,15 @@ def _end_recording(stream: torch.cuda.Stream, pool: Any) -> None:
 
 
 class Recorder:
-    """Calls functions of tensors. On a GPU, functions that are called repeatedly are recorded, and then replayed."""
+    """Calls functions of tensors. On a GPU, functions that are called repeatedly are recorded, and then replayed, if
+    `replays`."""
 
     make: Callable[..., Graph] = Graph
     alive: ClassVar["weakref.WeakSet[Recorder]"] = weakref.WeakSet()
 
-    def __init__(self) -> None:
+    def __init__(self, replays: bool = True) -> None:
         self.alive.add(self)
+        self.replays = replays
         self.asked: Counter[Hashable] = Counter()
         self.graphs: dict[Hashable, Graph] = {}
         self.pools: dict[Hashable, Any] = {}  # memory pools, by stream
@@ -157,7 +159,7 @@ class Recorder:
         It may read only the inputs and what lives as long as this recorder; `name` must identify all that is fixed.
         """
         device = inputs[0].device
-        if not records(device):
+        if not (self.replays and records(device)):
             return function(*inputs)
         shapes = tuple((each.shape, each.dtype, each.device) for each in inputs)
         key = name, mode_of(device.type), stream_of(device), shapes

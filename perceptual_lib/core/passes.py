@@ -32,7 +32,8 @@ class Kept:
     networks: ClassVar[WeakKeyDictionary[nn.Module, "Kept"]] = WeakKeyDictionary()
 
     def __init__(self, network: nn.Module, images: Tensor) -> None:
-        self.folds, self.record = find_folds(network, images), Recorder()
+        self.folds = find_folds(network, images)
+        self.record = Recorder(replays=not network._forward_hooks)  # a replay calls no hook, as one that shows progress
         self.state: object = None
         self.activations: dict[Hashable, list[Activation]] = {}
         self.overwritten: set[int] = set()  # activations that the network overwrites after they are measured

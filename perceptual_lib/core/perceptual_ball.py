@@ -100,6 +100,8 @@ def perturbations_by_layers(
     held = [layers if layers is None else list_layers(layers) for layers in choices]
     if not held:
         raise InputError("there are no layers to choose from; give one choice or more.")
+    if "layers" in settings:
+        raise InputError("the layers to hold are the choices; leave out layers.")
     chosen = suited(network_of(model), **settings)
     with ready(model, inputs, targets) as (images, classes):
         passes, size = Passes(model, later=True), _size(model, inputs, batch_size)

@@ -204,6 +204,12 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     start = images.new_zeros(len(targets), shape.numel())
     at_start = objective.at_start(start)
     say_what_is_flat(at_start[1], "the margin's gradient")
+    if count := int((objective.margin_before < objective.settings.margin_target).sum()):
+        warn(
+            f"the margin of {count} of {len(targets)} problems is below its target to begin with, and the change "
+            "raises it: it shows what would speak for a class that the network does not see, or against one that is to "
+            f"be reached and is seen already{see('A margin below its target')}."
+        )
     steps, tolerance = objective.settings.max_iter, objective.settings.tolerance_map
     enough = Resting(tolerance, steps, shape, len(targets)) if tolerance else None
     minimum = minimize(objective, start, max_iter=steps, at_start=at_start, callback=report, enough=enough)

@@ -26,8 +26,8 @@ def saliency_map(delta: Tensor, sigma: float = 0.0, *, root: bool = True, gradie
     Returns:
         (B, H, W), not negative, not normalized. Raises InputError for shapes that do not fit, or a negative sigma.
     """
-    if delta.ndim != 4 or (gradient is not None and gradient.shape != delta.shape):
-        raise InputError("delta, and gradient where given, must have the same shape (B, C, H, W).")
+    if not isinstance(delta, Tensor) or delta.ndim != 4 or (gradient is not None and gradient.shape != delta.shape):
+        raise InputError("delta, and gradient where given, must be tensors of the same shape (B, C, H, W).")
     if gradient is not None:
         largest = gradient.abs().amax((1, 2, 3), keepdim=True)
         maps = (delta * gradient / torch.where(largest > 0, largest, 1)).abs().mean(1)
@@ -79,7 +79,8 @@ def input_gradient(network: nn.Module, images: Tensor, targets: Tensor | None) -
 def relative_changes(model: nn.Module, inputs: Tensor, delta: Tensor) -> Tensor:
     """(layers, B), how far each activation moves, in units of its own size: ||C_l(x + delta) - C_l(x)|| / ||C_l(x)||.
 
-    model as for `perceptual_ball`; inputs, delta: (B, C, H, W). 0 where nothing moves.
+    model as for `perceptual_ball`; inputs, delta: (B, C, H, W). 0 where nothing moves, infinity
+    where an activation that is 0 everywhere does.
     InputError where no activation is seen, or delta is not of the inputs' shape.
     """
     if delta.shape != inputs.shape:

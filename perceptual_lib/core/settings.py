@@ -14,7 +14,7 @@ Layers = int | str | range | Iterable[int | str | range]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The hyperparameters of Eq. 5 and of its minimization; the defaults are the authors'.
+    """The hyperparameters of Eq. 5 and of its minimization; the defaults are the authors', but for the layers.
 
     Attributes:
         layers: the layers to hold: activations by index, name or range (see `select_layers`), and outputs of modules

@@ -174,7 +174,7 @@ class Results:
     @property
     def n(self) -> int:
         """How many photographs or scenes the game was played on."""
-        return self.manifest[f"{self.unit}s"]["n"]
+        return self.table[self.unit].nunique()
 
     def describe(self) -> str:
         """Two sentences for readers: which run this is, and what made it."""

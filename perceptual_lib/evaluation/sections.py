@@ -120,7 +120,9 @@ class RowsSection(ExperimentSection):
 
     @model_validator(mode="after")
     def check_ranges(self) -> Self:
-        """Raise an error if no picture is left to try ranges on."""
+        """Raise an error if no picture is left to try ranges on, or none are tried."""
+        if self.range_pictures and not self.ranges:
+            raise ValueError("range_pictures are in place of ranges, which is 0.")
         for name, count in {"ranges": self.ranges, **self.range_pictures}.items():
             if self.ranges_after and self.ranges_after >= count:
                 raise ValueError(f"ranges_after is {self.ranges_after}, and must be below {name}, {count}.")

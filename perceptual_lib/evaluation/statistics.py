@@ -1,7 +1,7 @@
 """Bootstrap over images: how far a number would move with other images of the same kind.
 
 A statistic here is a function of means over images. A resample weights the images, so that the means of all resamples
-are one matrix product. Estimates of the same number of images with the same seed use the same resamples.
+are one matrix product. Estimates of the same number of images use the same resamples.
 """
 
 import math
@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import rankdata
 
 from perceptual_lib.core.errors import InputError
 
@@ -57,6 +58,14 @@ def resampling_weights(n: int, resamples: int = 2000, seed: int = 0) -> np.ndarr
     return weights
 
 
+def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(...) in [-1, 1], the rank correlation over the last axis; 0 where one of the two is constant."""
+    first, second = (rankdata(each, axis=-1) for each in (first, second))
+    first, second = (ranks - ranks.mean(-1, keepdims=True) for ranks in (first, second))
+    size = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
+    return (first * second).sum(-1) / np.where(size > 0, size, 1)
+
+
 def whole_rows(values: ArrayLike) -> np.ndarray:
     """The rows of values (N, ...) without nan."""
     values = np.asarray(values, dtype=np.float64)
@@ -64,7 +73,7 @@ def whole_rows(values: ArrayLike) -> np.ndarray:
 
 
 def bootstrap(
-    values: ArrayLike, statistic: Statistic = plain, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+    values: ArrayLike, statistic: Statistic = plain, *, resamples: int = 2000, confidence: float = 0.95
 ) -> Estimate:
     """A statistic of images, with its interval.
 
@@ -75,16 +84,16 @@ def bootstrap(
         values: (N, ...) numbers or bools, a row for each image; a row with a nan, such as a failure, is left out.
         statistic: maps means over images (R, ...) to (R,) or (R, ...), row by row; it is computed anew in each
             resample. For misses (N, A) at A thresholds, `lambda means: means.min(1)` is the error at the best one.
-        resamples: R, at least 1, drawn with this seed.
+        resamples: R, at least 1, drawn with a fixed seed.
         confidence: of the interval, in (0, 1); K intervals at 1 - 0.05 / K each hold together with 95 % (Bonferroni).
 
     Raises InputError if no image is free of nan, resamples is below 1, or confidence is not in (0, 1).
     """
-    values, means = _resample(values, resamples, seed)
+    values, means = _resample(values, resamples)
     return _estimate(statistic(values.mean(0, keepdims=True))[0], statistic(means), len(values), confidence)
 
 
-def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000) -> Estimate:
     """The mean (...) over images and random seeds, each image with each seed, and its interval for others of both.
 
     A resample draws the images and, independently, the seeds (Owen 2007, "The pigeonhole bootstrap"). With one seed it
@@ -94,18 +103,18 @@ def crossed_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0
     shape = np.shape(values)
     if len(shape) < 2 or shape[1] == 0:
         raise InputError(f"values must have the shape (images, seeds, ...) with a seed or more, not {shape}.")
-    values, means = _resample(values, resamples, seed)  # means (R, S, ...)
+    values, means = _resample(values, resamples)  # means (R, S, ...)
     # From other random numbers: else, if there are as many seeds as images, both would be drawn alike.
-    of_seeds = resampling_weights(values.shape[1], resamples, seed + 1)
+    of_seeds = resampling_weights(values.shape[1], resamples, seed=1)
     return _estimate(values.mean((0, 1)), np.einsum("rs,rs...->r...", of_seeds, means), len(values))
 
 
-def _resample(values: ArrayLike, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _resample(values: ArrayLike, resamples: int) -> tuple[np.ndarray, np.ndarray]:
     """The rows of values without nan (N, ...), and their means over the images of each resample (resamples, ...)."""
     values = whole_rows(values)
     if len(values) == 0 or resamples < 1:
         raise InputError(f"{len(values)} images without nan and {resamples} resamples; give at least one of each.")
-    return values, np.tensordot(resampling_weights(len(values), resamples, seed), values, 1)
+    return values, np.tensordot(resampling_weights(len(values), resamples), values, 1)
 
 
 def _estimate(value: float | np.ndarray, resampled: np.ndarray, n: int, confidence: float = 0.95) -> Estimate:

@@ -57,7 +57,7 @@ def perceptual(
 ) -> Tensor:
     """Size of the smallest change on the perceptual ball that takes the class away.
 
-    sigma, root: see `saliency_map`; settings: see `perceptual_ball`.
+    sigma, root: see `saliency_map`; settings: see `Settings`.
     """
     return saliency_map(perceptual_ball(network, images, targets, **settings).delta, sigma, root=root)
 

@@ -149,6 +149,8 @@ def explain(
         advice = "; the class is targets" if unknown[0] == "target" else ""
         known = ", ".join(chosen.settings) or "none"
         raise InputError(f"{method} has no setting {unknown[0]!r}{advice}; it has {known}.")
+    # None is what a setting is without being given, also where its default is no None.
+    settings = {name: each for name, each in settings.items() if each is not None or chosen.settings[name] is None}
     chosen.check_types(settings)
     if not (isinstance(classifier, Wrapper) and type(classifier).forward is Wrapper.forward):
         # A wrapper finds the logits in what a network returns.

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def load_classifier(
             training, the same in every process; otherwise a path to a local state dict (.pth or .safetensors).
         device: "auto" is CUDA if there is a GPU, else the CPU; a module of one's own stays where it is.
         precision: the precision of explanations, "full", "tf32" or "bf16", see `Classifier`; None for the module's
-            own, which is "full" if it has none.
+            own, which is "full" if it has none. A `Classifier` of another precision is not changed, but copied; both
+            share the network.
         seed: the seed of "random" weights. Torch's own random numbers go on as if none had been drawn.
 
     Raises InputError for an unknown name, weights that cannot be had or belong to another network, a missing device, or
@@ -77,7 +79,9 @@ def load_classifier(
         classifier.network.to(device)
     if isinstance(model, str) and classifier.device.type == "cpu":
         classifier.network.to(memory_format=torch.channels_last)  # a third faster there, same results
-    classifier.precision = precision or classifier.precision
+    if precision not in (None, classifier.precision):
+        classifier = copy(classifier)  # one's own stays as it is
+        classifier.precision = precision
     return classifier.eval()
 
 

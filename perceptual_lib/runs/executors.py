@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.runs.processes import Pool, Processes, room
+from perceptual_lib.runs.processes import Pool, Processes, room, usable_cores
 from perceptual_lib.runs.worker import Worker
 
 
@@ -55,7 +55,7 @@ class Ray(Pool):
     ) -> None:
         self.ray = ray = _connect(address, workers)
         resources = ray.cluster_resources()
-        room = int(resources.get("GPU", 0) / gpus if gpus else resources["CPU"])
+        room = int(resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 0))
         if (workers or 1) > room:
             ray.shutdown()
             raise InputError(
@@ -78,7 +78,7 @@ def _connect(address: str | None, workers: int | None) -> Any:
     except ModuleNotFoundError:
         raise InputError("the engine ray needs Ray: pip install 'perceptual-ball[ray]'.") from None
     before = signal.getsignal(signal.SIGTERM)
-    here = {} if address else {"num_cpus": max(workers or 0, os.cpu_count() or 1), "include_dashboard": False}
+    here = {} if address else {"num_cpus": max(workers or 0, usable_cores()), "include_dashboard": False}
     code = {"py_modules": [str(Path(__file__).parents[1])]}
     try:
         ray.init(address, runtime_env=code, log_to_driver=False, logging_level="CRITICAL", **here)

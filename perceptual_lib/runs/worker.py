@@ -133,7 +133,8 @@ class Worker:
             return compute(classifier, [pictures[row] for row in rows], **given, **shared)
 
         with self.as_always(), warnings.catch_warnings():  # a game may call the classifier itself
-            warnings.filterwarnings("ignore", ".* everywhere for ")  # tables show that, too
+            # Tables show that, too; and games ask for all classes of a scene, also for those that are not seen.
+            warnings.filterwarnings("ignore", ".* everywhere for |the margin of ")
             rows = [row for row, failure in enumerate(failures) if not failure]
             parts = _in_halves(compute_rows, rows, failures)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}

@@ -115,6 +115,29 @@ def test_a_profile_of_ones_own_is_a_dependency(clone: Path, made: list[str]) -> 
         assert rebuild(clone, made, str(own)) == []
 
 
+def test_what_notebooks_would_look_for_elsewhere_is_refused(clone: Path, made: list[str], monkeypatch) -> None:
+    own = clone / "own.yaml"
+    for line in ("photographs: {source: pics}", "classifier: {weights: my.pth}", "photographs: {source: $PICTURES}"):
+        own.write_text(f"description: mine\n{line}\n")
+        monkeypatch.setenv("PICTURES", "pics")
+        with pytest.raises(InputError, match=r"give the whole path of (pics|my\.pth)"):
+            rebuild(clone, made, str(own))
+
+
+def test_weights_of_ones_own_and_a_home_are_dependencies(clone: Path, made: list[str], monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(clone))
+    (clone / "pics").mkdir()
+    (clone / "my.pth").write_bytes(b"1")
+    own = clone / "own.yaml"
+    own.write_text("description: mine\nphotographs: {source: ~/pics}\nclassifier: {weights: ~/my.pth}\n")
+    rebuild(clone, made, str(own))
+    assert rebuild(clone, made, str(own)) == []
+    (clone / "my.pth").write_bytes(b"22")
+    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
+    (clone / "pics" / "one.jpg").write_bytes(b"1")
+    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
+
+
 def test_changed_photographs_are_a_dependency(clone: Path, made: list[str]) -> None:
     photographs = clone / "photographs"
     photographs.mkdir()

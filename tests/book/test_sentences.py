@@ -78,9 +78,7 @@ def findings(path: Path, runs: dict[str, Results]) -> Iterator[str]:
     def play(profile: Any, root: str, *games: str, role: str = "table") -> list[tuple[Any, list[Results]]]:
         return [
             (
-                SimpleNamespace(
-                    name=game, table=runs[game].table, pictures=[], classes=None, section=getattr(profile, game)
-                ),
+                SimpleNamespace(name=game, table=runs[game].table, pictures=[], section=getattr(profile, game)),
                 [runs[game]],
             )
             for game in games or GAMES

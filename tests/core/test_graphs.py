@@ -31,6 +31,15 @@ def test_recorded_when_asked_for_a_few_times(recording) -> None:
     assert len(recording) == 1
 
 
+def test_passes_are_not_replayed_while_a_hook_watches_them(recording) -> None:
+    network, images = TinyNetwork().eval(), torch.rand(1, 3, 16, 16)
+    for hook in (network.register_forward_hook(lambda *_: None), None):
+        perceptual_ball(network, images, 1, max_iter=10)
+        assert bool(Kept.networks[network].record.graphs) == (hook is None)
+        if hook:
+            hook.remove()
+
+
 def test_inputs_that_are_there_already_are_not_copied(recording) -> None:
     recorder = Recorder()
     fixed = torch.ones(2)

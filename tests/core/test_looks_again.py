@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from perceptual_lib import explain, perceptual_ball
+from perceptual_lib.core.first_look import findings, look_at
 
 
 class Tiles(nn.Module):
@@ -191,6 +192,21 @@ def test_nothing_is_found_out_by_a_call_that_fails() -> None:
     network.float()
     with pytest.warns(UserWarning, match="depends on the others"):
         explain(network, images, 1, method="gradient")
+
+
+def test_what_is_known_of_another_state_is_not_taken_for_this_one() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1))
+    with pytest.warns(UserWarning, match="returns probabilities"):
+        look_at(network, torch.rand(1, 3, 8, 8))
+    network[3] = nn.Identity()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = network[0].register_forward_pre_hook(full)
+    look_at(network, torch.rand(1, 3, 9, 9))
+    handle.remove()
+    assert not findings(network).probabilities
 
 
 def test_a_head_of_zeros_does_not_say_that_neighbours_do_not_matter() -> None:

@@ -80,6 +80,7 @@ def test_the_model_is_left_as_it_was(tiny: TinyNetwork, images: torch.Tensor, la
     ("arguments", "message"),
     [
         ({"choices": []}, "no layers to choose from"),
+        ({"choices": [0], "layers": "0-1"}, "the layers to hold are the choices"),
         ({"choices": ["7-9"]}, "layer 7 is out of range"),
         ({"choices": [0], "max_iter": 0}, "at least 1"),
         ({"choices": [0], "margin_target": 1.0}, "below 0"),

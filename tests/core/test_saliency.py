@@ -52,6 +52,8 @@ def test_maps_of_whole_numbers_are_not_blurred_to_zeros() -> None:
 def test_shapes_must_fit() -> None:
     with pytest.raises(InputError, match="same shape"):
         saliency_map(torch.zeros(3, 4, 4))
+    with pytest.raises(InputError, match="must be tensors"):
+        saliency_map(torch.zeros(2, 3, 4, 4).numpy())
     with pytest.raises(InputError, match="same shape"):
         saliency_map(torch.zeros(2, 3, 4, 4), gradient=torch.zeros(1, 3, 4, 4))
 

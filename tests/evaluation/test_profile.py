@@ -133,6 +133,10 @@ def test_missing_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             "description: x\nchange: {ranges: 5, ranges_after: 3, range_pictures: {0-2: 3}}",
             "change: ranges_after is 3, and must be below 0-2, 3",
         ),
+        (
+            "description: x\nchange: {range_pictures: {0-2: 3}}",
+            "change: range_pictures are in place of ranges, which is 0",
+        ),
         ("description: x\nlocalization: {sigmas: [1, 2.5, 1.0]}", "localization.sigmas: 1.0 is said twice"),
         ("description: x\nlocalization: {sigmas: []}", "localization.sigmas is"),
         ("description: x\nlocalization: {sigmas: [.inf]}", "localization.sigmas.0 is inf"),

@@ -156,19 +156,20 @@ def test_the_run_with_more_pictures_comes_first(tmp_path, of_profiles, monkeypat
     assert [run.title for run in alone] == [f"this book's own run, of the profile {settings.name}"]
     assert alone[0].n == len(experiment.pictures) and alone[0].table.equals(experiment.table)
     for published in (alone[0].n - 1, alone[0].n + 1):
-        manifest = experiment.manifest | {"photographs": {"n": published, "sha256": ""}}
-        publish(experiment.table, manifest, tmp_path / "results" / "other")
+        table = pd.concat([experiment.table, experiment.table.assign(photograph="another")])
+        table = table[table.photograph.isin(table.photograph.unique()[-published:])]
+        publish(table, experiment.manifest, tmp_path / "results" / "other")
         [(_, runs)] = play(settings.model_copy(update={"beside": ["none", "other"]}), tmp_path, "change")
         assert [run.n for run in runs] == sorted([alone[0].n, published], reverse=True)
         assert {run.title for run in runs} == {alone[0].title, "the published run other"}
     publish(experiment.table, experiment.manifest, tmp_path / "results" / "first")
     [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")
     assert {run.title for run in runs} == {alone[0].title, "the published run first"}
-    publish(experiment.table.assign(role="range"), manifest, tmp_path / "results" / "other")
+    publish(experiment.table.assign(role="range"), experiment.manifest, tmp_path / "results" / "other")
     for role, shown in {"range": "other", "sweep": "first"}.items():
         [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change", role=role)
         assert {run.title for run in runs} == {alone[0].title, f"the published run {shown}"}
-    publish(experiment.table, manifest, tmp_path / "results" / "other")
+    publish(experiment.table, experiment.manifest, tmp_path / "results" / "other")
     one_row = experiment.table[experiment.table.method == "perceptual"]
     publish(one_row, experiment.manifest, tmp_path / "results" / "first")
     [(_, runs)] = play(settings.model_copy(update={"beside": ["first", "other"]}), tmp_path, "change")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from perceptual_lib import InputError
-from perceptual_lib.evaluation.statistics import Estimate, bootstrap, crossed_bootstrap, resampling_weights
+from perceptual_lib.evaluation.statistics import Estimate, bootstrap, crossed_bootstrap, resampling_weights, spearman
 from perceptual_lib.evaluation.tables import difference_estimate
 
 
@@ -35,7 +36,7 @@ def test_interval_of_a_mean_by_its_standard_error() -> None:
 def test_coverage() -> None:
     """Of intervals for the share 0.3 of 100 images; 0.94 is expected of the method, with a standard error of 0.012."""
     samples = np.random.default_rng(0).random((400, 100)) < 0.3
-    estimates = [bootstrap(sample, resamples=400, seed=seed) for seed, sample in enumerate(samples)]
+    estimates = [bootstrap(sample, resamples=400) for sample in samples]
     assert 0.9 <= np.mean([estimate.low <= 0.3 <= estimate.high for estimate in estimates]) <= 0.98
 
 
@@ -79,7 +80,7 @@ def test_a_paired_difference_is_tighter() -> None:
     of_differences = bootstrap(first - second)
     assert [paired.low, paired.high] == pytest.approx([of_differences.low, of_differences.high])
     assert paired.high < 0
-    unpaired = [bootstrap(first, seed=1), bootstrap(second, seed=2)]
+    unpaired = [bootstrap(first), bootstrap(second)]
     assert paired.high - paired.low < 0.6 * np.hypot(*(one.high - one.low for one in unpaired))
 
 
@@ -127,16 +128,24 @@ def test_as_many_seeds_as_images_are_not_drawn_alike() -> None:
 def test_one_seed_is_the_bootstrap_of_its_means() -> None:
     values = normal(20, 1, 3)
     values[5, 0, 1] = np.nan
-    crossed, plain = crossed_bootstrap(values, seed=4), bootstrap(values.mean(1), seed=4)
+    crossed, plain = crossed_bootstrap(values), bootstrap(values.mean(1))
     assert crossed.n == plain.n == 19
     for name in ("value", "low", "high"):
         assert getattr(crossed, name) == pytest.approx(getattr(plain, name))
 
 
 def test_the_seed_decides() -> None:
-    values = normal(50)
-    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
-    assert bootstrap(values, seed=3).low != bootstrap(values, seed=4).low
+    found = bootstrap(normal(50))
+    resampling_weights.cache_clear()
+    assert bootstrap(normal(50)) == found
+    assert not np.array_equal(resampling_weights(50, seed=1), resampling_weights(50))
+
+
+def test_rank_correlations_are_scipys() -> None:
+    first, second = np.random.default_rng(0).integers(4, size=(2, 5, 30))  # with ties
+    found = spearman(first[:, None], second)  # each with each
+    assert found.shape == (5, 5) and found[2, 3] == pytest.approx(spearmanr(first[2], second[3]).statistic)
+    assert spearman(first[0], np.ones(30)) == 0
 
 
 @pytest.mark.parametrize("values", [[], [np.nan, np.nan], np.zeros((0, 4))], ids=["none", "all failed", "no rows"])

@@ -182,7 +182,9 @@ def test_patches_are_not_maps_that_strides_have_drawn_out() -> None:
     network = timm.create_model("mobilevitv2_050", pretrained=False).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        default_layer(network, torch.zeros(1, 3, 256, 256))
+        layer = default_layer(network, torch.zeros(1, 3, 256, 256))
+    name = layer if isinstance(layer, str) else trace(network, torch.zeros(1, 3, 256, 256))[1][layer].name
+    assert name.startswith("stages.4.")
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ def test_a_network_of_ones_own_classes_has_no_names_of_imagenet() -> None:
 def test_a_classifier_is_one_already(tiny: TinyNetwork) -> None:
     own = Classifier(tiny, mean=[0.5] * 3, std=[0.25] * 3, precision="bf16")
     assert load_classifier(own) is own and own.precision == "bf16"
-    assert load_classifier(own, precision="tf32").precision == "tf32"
+    other = load_classifier(own, precision="tf32")
+    assert other.precision == "tf32" and other.network is own.network and own.precision == "bf16"
     assert load_classifier(own, precision="full").precision == "full"
 
 

@@ -151,7 +151,9 @@ class Graph(TorchFunctionMode):
 
     def file(self, logits: Tensor) -> bytes:
         """The whole graph as a file: the network's forward pass, then the margin, the tape and the perceptual sum."""
-        found, classes = self.values.get(id(logits), ("",))[0], logits.shape[1]
+        if id(logits) not in self.values or not self.activations:
+            raise InputError("the graph for a page follows no activation from the image to the logits.")
+        found, classes = self.values[id(logits)][0], logits.shape[1]
         layers = range(self.activations)
         self.inputs |= {"target": (1, classes), "rival": (1,), "margin_target": (1,), "scale": (len(layers),)}
         self.add("Identity", found, name="logits")

@@ -18,7 +18,7 @@ from perceptual_lib.book.explorer.subjects import Report, Subject, named_picture
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.selection import select_layers
+from perceptual_lib.core.selection import held_layers, parse_span, select_layers
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS
@@ -96,7 +96,8 @@ class Explorer(Widget):
         self._searched = ""  # the key of that map
         self._going.set()
         held = len(self.classifier.activations)
-        layers = f"0-{max(0, held * 4 // 5 - 1)}" if held else ""
+        own = held_layers(self.classifier.settings["layers"], self.classifier.activations) if held else []
+        layers = f"{own[0]}-{own[-1]}" if own else ""
         about = {
             "photographs": [told_of(subject, name, self.classifier) for name, subject in self.subjects.items()],
             "methods": [
@@ -116,6 +117,8 @@ class Explorer(Widget):
         super().__init__(about=about, **first | traits)
         self.check_choice("photograph", self.subjects)
         self.check_choice("method", known)
+        if self.layers and not parse_span(self.layers):
+            raise InputError(f"layers of an explorer are a range of indices, as 0-25, not {self.layers!r}.")
         select_layers(self.layers or (), [each.name for each in self.classifier.activations])  # raises what is wrong
 
     @classmethod
@@ -269,7 +272,8 @@ class Explorer(Widget):
         if layers or (known.ours and not self.classifier.activations):  # then there is a notice: NOTHING_TO_HOLD
             settings["layers"] = layers or ()
         settings |= {"reach": True} if key.endswith("/towards") else {}
-        passes, target = max(1, known.passes({})[0]), subject.target if other is None else other
+        steps = {"max_iter": self.classifier.settings["max_iter"]} if known.ours else {}
+        passes, target = max(1, known.passes(steps | settings)[0]), subject.target if other is None else other
         tell = telling(self.classifier, subject, target, passes, report, drawn=method in SEARCHES)
         handle = network_of(self.classifier).register_forward_hook(tell)
         try:

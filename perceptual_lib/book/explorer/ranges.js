@@ -5,11 +5,11 @@ import { element } from "./elements.js";
 
 /** @typedef {{layers: string, first: number, last: number, error?: number | null}} Range */
 
-/** @returns {Range | null} of "first-last". */
+/** @returns {Range | null} of "first-last", or of one layer. */
 export function parsedRange(text) {
-  const found = /^(\d+)-(\d+)$/.exec(text);
-  if (!found || Number(found[1]) > Number(found[2])) return null;
-  return { layers: text, first: Number(found[1]), last: Number(found[2]) };
+  const found = /^(\d+)(?:-(\d+))?$/.exec(text);
+  const [first, last] = [Number(found?.[1]), Number(found?.[2] ?? found?.[1])];
+  return first <= last ? { layers: text, first, last } : null;
 }
 
 export const inWords = ({ first, last }) => (first === last ? `layer ${first}` : `layers ${first} to ${last}`);

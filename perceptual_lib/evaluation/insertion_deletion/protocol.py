@@ -19,7 +19,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,6 +29,7 @@ from perceptual_lib.core.errors import InputError, nearest
 from perceptual_lib.core.first_look import class_probabilities
 from perceptual_lib.core.passes import Passes
 from perceptual_lib.core.saliency import check_blur, gaussian_blur
+from perceptual_lib.evaluation.statistics import spearman
 from perceptual_lib.networks.classifier import Classifier
 
 METRICS = ("insertion", "deletion")
@@ -149,9 +149,7 @@ def single_deletion(classifier: nn.Module, images: Tensor, maps: Tensor, targets
             lost[image, empty] -= class_probabilities(classifier, logits, lost.dtype)[:, classes[image]]
     flat = maps.reshape(len(maps), -1, *maps.shape[-2:]).to(masks.device, torch.double)
     sums = torch.einsum("bmhw,khw->bmk", flat, masks.double())
-    ranked = (torch.from_numpy(rankdata(each.cpu(), axis=-1)) for each in (sums[:, :, None], lost[:, None]))
-    sums, lost = (each - each.mean(-1, keepdim=True) for each in ranked)
-    found = torch.cosine_similarity(sums, lost, dim=-1)  # 0 if one is constant
+    found = torch.from_numpy(spearman(sums[:, :, None].cpu().numpy(), lost[:, None].cpu().numpy()))
     return found.reshape(*maps.shape[:-2], len(SINGLE_FILLINGS))
 
 

@@ -74,13 +74,13 @@ def average_curves(table: pd.DataFrame) -> dict[tuple[str, float], dict[str, Est
     }
 
 
-def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple[np.ndarray, Estimate]]:
-    """How each blur changes the areas, compared with the least blur: blurs of Table 2 and of the sweep.
+def by_sigma(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, Estimate]]:
+    """How each blur of "perceptual" changes the areas, compared with the least blur: blurs of Table 2 and of the sweep.
 
     For "insertion" and "deletion", sigmas (S,) and the mean paired differences (S,), over the photographs that have all
     blurs; a game is left out if they are fewer than two.
     """
-    rows = _areas(table[table.role.isin(["table", "sweep"]) & (table.method == method)])
+    rows = _areas(table[table.role.isin(["table", "sweep"]) & (table.method == "perceptual")])
     rows = rows.drop_duplicates(["photograph", "sigma"])
     curves = {}
     for game in METRICS:
@@ -91,7 +91,7 @@ def by_sigma(table: pd.DataFrame, method: str = "perceptual") -> dict[str, tuple
 
 
 def range_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """The ranges of layers from which the profile's is chosen, all on the same photographs (Fig. 5, middle).
+    """The ranges of layers from which the profile's is chosen, each on n photographs (Fig. 5, middle).
 
     Columns: role ("table" for the profile's own), method, first and last layer held, n, `deletion` without blur,
     `insertion` at the largest blur that ranges were tried at, and `spread`, insertion minus deletion, by which the

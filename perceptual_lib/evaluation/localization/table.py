@@ -116,7 +116,7 @@ def localization_table(table: pd.DataFrame, pinned: float | None = None) -> pd.D
 
 
 def trials(table: pd.DataFrame, strategy: str = "value") -> pd.DataFrame:
-    """The trials from which the profile's settings are chosen, all on the same photographs (Fig. 5, top).
+    """The trials from which the profile's settings are chosen, each on n photographs (Fig. 5, top).
 
     Columns: role ("table" for the profile's own), method, first and last layer held, layer_weight, n, and error: the
     least over blurs and the strategy's thresholds.

@@ -85,7 +85,7 @@ def success_rates(table: pd.DataFrame, scale: float, level: float = 0.82) -> pd.
 
     Returns:
         By setting (role "table" for the profile's own; first 0 and last -1 for no layers held, <NA> for a method
-        without layers), on the same scenes: n questions; `rate`, the largest over blurs, and the first `sigma` that
+        without layers): n questions; `rate`, the largest over blurs, and the first `sigma` that
         reaches it; `share`, the share of blurs with a rate above the level, high for a consistent method. As in the
         paper, it is that of all whole pixels from the least to the largest blur, with rates interpolated between the
         blurs tried. nan where there is no question.

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import ArrayLike
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from scipy.stats import rankdata
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -24,6 +23,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.saliency import gaussian_blur
 from perceptual_lib.evaluation.maps import pack_maps, unblurred_maps
 from perceptual_lib.evaluation.places import edge_mask, scale_and_blur, share_inside
+from perceptual_lib.evaluation.statistics import spearman
 from perceptual_lib.networks.classifier import Classifier, stages
 from perceptual_lib.networks.sources import load_classifier
 from perceptual_lib.photographs.boxes import Box, box_mask
@@ -82,10 +82,7 @@ def rank_correlation(maps: ArrayLike, others: ArrayLike) -> np.ndarray:
     It is undefined for a constant map and then counts as 0, so that an average over images does not lose those whose
     map has vanished. Raises InputError for maps whose shapes differ, without pixels or not finite.
     """
-    first, second = (rankdata(each.reshape(len(each), -1), axis=1) for each in _pair(maps, others))
-    first, second = (ranks - ranks.mean(1, keepdims=True) for ranks in (first, second))
-    size = np.sqrt((first**2).sum(1) * (second**2).sum(1))
-    return (first * second).sum(1) / np.where(size > 0, size, 1)
+    return spearman(*(each.reshape(len(each), -1) for each in _pair(maps, others)))
 
 
 def structural_similarity(maps: ArrayLike, others: ArrayLike) -> np.ndarray:

@@ -85,6 +85,25 @@ def test_a_map_on_demand_is_the_librarys(explorer, sent, of_profiles, method, se
     assert shares and shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
 
 
+def test_it_begins_where_the_library_does(of_profiles) -> None:
+    vgg = load_classifier("vgg19_bn", "random")
+    explorer = Explorer(vgg, of_profiles[:1], ["perceptual"])
+    assert explorer.layers == vgg.settings["layers"] == "0-12"
+    assert Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="1").layers == "1"
+    with pytest.raises(InputError, match="a range of indices, as 0-25, not 'relu'"):
+        Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="relu")
+
+
+def test_progress_is_of_all_steps_that_suit_the_network(explorer, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(layers, "telling", lambda *asked, **_: told.append(asked[3]) or (lambda *_: None))
+    monkeypatch.setattr(type(explorer.classifier), "settings", {"layers": None, "max_iter": 200})
+    explorer.compute("map/1/perceptual/0-0")
+    monkeypatch.setattr(type(explorer.classifier), "settings", {"layers": None, "max_iter": 60})
+    explorer.compute("map/1/perceptual/0-0")
+    assert told[0] - told[1] == 140
+
+
 def test_a_class_can_be_what_the_change_reaches(explorer, of_profiles) -> None:
     found = explorer.compute("map/1/perceptual/0-0/3/towards")
     classifier = load_classifier(Layered())

@@ -95,6 +95,12 @@ def test_what_is_not_covered_is_refused(part: nn.Module) -> None:
         equation_5(classifier_of(network), torch.rand(1, 3, 32, 41))
 
 
+def test_a_network_without_activations_is_refused() -> None:
+    plain = classifier_of(lambda: nn.Sequential(nn.Conv2d(3, 4, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    with pytest.raises(InputError, match="follows no activation"):
+        equation_5(plain, torch.rand(1, 3, 32, 41))
+
+
 def test_a_graph_with_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     linear = Graph._linear
 

@@ -133,10 +133,7 @@ def test_voc_in_place_of_mosaics(tmp_path, of_profiles, monkeypatch) -> None:
     (of_twenty,), of_three = experiment.overview().values(), pointing_table(table, 1.0)
     for method in ("gradient", "perceptual"):
         assert of_twenty["all"][method].value * 20 == pytest.approx(of_three["all"][method].value * 3)
-    assert (
-        experiment.manifest["scenes"]["n"] == 3
-        and "on 3 scenes" in Results("mine", experiment.table, experiment.manifest).describe()
-    )
+    assert "on 3 scenes" in Results("mine", experiment.table, experiment.manifest).describe()
 
 
 def test_a_mosaic_takes_four(tmp_path, of_profiles, monkeypatch) -> None:
