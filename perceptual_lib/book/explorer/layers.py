@@ -19,6 +19,7 @@ from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, modu
 from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.selection import held_layers, parse_span, select_layers
+from perceptual_lib.core.settings import suited
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
 from perceptual_lib.evaluation.localization.protocol import ALPHAS
@@ -272,7 +273,7 @@ class Explorer(Widget):
         if layers or (known.ours and not self.classifier.activations):  # then there is a notice: NOTHING_TO_HOLD
             settings["layers"] = layers or ()
         settings |= {"reach": True} if key.endswith("/towards") else {}
-        steps = {"max_iter": self.classifier.settings["max_iter"]} if known.ours else {}
+        steps = {"max_iter": suited(network_of(self.classifier)).max_iter} if known.ours else {}
         passes, target = max(1, known.passes(steps | settings)[0]), subject.target if other is None else other
         tell = telling(self.classifier, subject, target, passes, report, drawn=method in SEARCHES)
         handle = network_of(self.classifier).register_forward_hook(tell)

@@ -20,6 +20,7 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.core.saliency import saliency_map
+from perceptual_lib.core.settings import Settings
 
 
 class Plain(nn.Sequential):
@@ -97,10 +98,9 @@ def test_it_begins_where_the_library_does(of_profiles) -> None:
 def test_progress_is_of_all_steps_that_suit_the_network(explorer, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(layers, "telling", lambda *asked, **_: told.append(asked[3]) or (lambda *_: None))
-    monkeypatch.setattr(type(explorer.classifier), "settings", {"layers": None, "max_iter": 200})
-    explorer.compute("map/1/perceptual/0-0")
-    monkeypatch.setattr(type(explorer.classifier), "settings", {"layers": None, "max_iter": 60})
-    explorer.compute("map/1/perceptual/0-0")
+    for steps in (200, 60):
+        monkeypatch.setattr(layers, "suited", lambda network, steps=steps: Settings(max_iter=steps))
+        explorer.compute("map/1/perceptual/0-0")
     assert told[0] - told[1] == 140
 
 
