@@ -268,7 +268,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except ModuleNotFoundError as error:
-        if (package := str(error.name).split(".")[0]) == "perceptual_lib":
+        if (package := (error.name or "perceptual_lib").split(".")[0]) == "perceptual_lib":
             raise
         extra = "book" if sys.argv[1] == "book" else "experiments"
         sys.exit(_say(f"it needs {package}: pip install 'perceptual-ball[{extra}]'.", 2))

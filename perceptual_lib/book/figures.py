@@ -17,15 +17,10 @@ from matplotlib.text import Text
 from numpy.typing import ArrayLike
 from pandas.io.formats.style import Styler
 
+from perceptual_lib.book import panels as of_pictures
+
 # Notebooks import all figures from this module.
-from perceptual_lib.book.panels import (  # noqa: F401
-    comparison,
-    image_grid,
-    localization,
-    places_of_panels,
-    pointing,
-    threshold_steps,
-)
+from perceptual_lib.book.panels import comparison, image_grid, localization, pointing, threshold_steps  # noqa: F401
 from perceptual_lib.evaluation.statistics import Estimate
 from perceptual_lib.methods import METHODS
 
@@ -81,7 +76,7 @@ def figure_data(figure: Figure) -> tuple[dict[str, str], dict[str, dict[str, int
     size = {"width": round(box.width * figure.dpi), "height": round(box.height * figure.dpi)}
     file = BytesIO()
     if any(axes.images for axes in figure.axes):
-        pil = {"optimize": True, "progressive": True, "comment": json.dumps(places_of_panels(figure, box))}
+        pil = {"optimize": True, "progressive": True, "comment": json.dumps(of_pictures.places_of_panels(figure, box))}
         figure.savefig(file, format="jpeg", bbox_inches=box, pil_kwargs=pil)
         return {"image/jpeg": b64encode(file.getvalue()).decode()}, {"image/jpeg": size}
     figure.savefig(file, format="svg", bbox_inches=box, metadata={"Date": None})

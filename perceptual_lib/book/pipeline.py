@@ -30,7 +30,7 @@ from perceptual_lib.book import one_file, pages
 from perceptual_lib.book.kernels import Kernels
 from perceptual_lib.book.progress import Progress
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.evaluation.profile import Profile, load_profile
+from perceptual_lib.evaluation.profile import load_profile
 from perceptual_lib.photographs.imagenet import walk
 from perceptual_lib.runs.shard import versions
 
@@ -97,7 +97,9 @@ class Book:
         self.profile = str(path.resolve() if path.suffix in (".yaml", ".yml") else profile)  # the notebooks' parameter
         self.settings = settings.model_dump_json()  # by content, whatever file they come from
         listed = settings.photographs.names and str(settings.folder / settings.photographs.names)
-        self.data = [_digest(path) for path in [listed, *_paths_of(settings)] if path]
+        self.data = [_digest(path) for path in (listed, *settings.paths) if path]
+        if relative := [path for path in settings.paths if not os.path.isabs(path) and not path.startswith("$")]:
+            raise InputError(f"notebooks run in a folder of their own: give the whole path of {relative[0]}.")
         self.games = settings.games
         self.store = self.out / "store"
         self.rendering = Lock()  # previews and other sites write into the same folders
@@ -146,18 +148,6 @@ class Book:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-
-
-def _paths_of(settings: Profile) -> list[str]:
-    """Where a profile's pictures and weights are. Raises InputError for a path that a notebook, which runs in its own
-    folder, would look for elsewhere."""
-    networks = settings.classifier, settings.pointing and settings.pointing.classifier
-    files = [each.weights for each in networks if each and each.weights not in ("default", "random")]
-    sources = settings.photographs.source, settings.pointing and settings.pointing.source, *files
-    paths = [os.path.expanduser(os.path.expandvars(source)) for source in sources if source]
-    if relative := [path for path in paths if not os.path.isabs(path) and "$" not in path]:
-        raise InputError(f"notebooks run in a folder of their own: give the whole path of {relative[0]}.")
-    return paths
 
 
 def _digest(source: str) -> str:

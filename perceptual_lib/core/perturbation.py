@@ -207,8 +207,8 @@ def smallest_change(objective: Objective, callback: Callback | None = None) -> P
     if count := int((objective.margin_before < objective.settings.margin_target).sum()):
         warn(
             f"the margin of {count} of {len(targets)} problems is below its target to begin with, and the change "
-            "raises it: it shows what would speak for a class that the network does not see, or against one that is to "
-            f"be reached and is seen already{see('A margin below its target')}."
+            "raises it: it shows what would speak for what the network does not see, or against what is to be reached "
+            f"and is already{see('A margin below its target')}."
         )
     steps, tolerance = objective.settings.max_iter, objective.settings.tolerance_map
     enough = Resting(tolerance, steps, shape, len(targets)) if tolerance else None

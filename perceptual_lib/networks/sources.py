@@ -66,7 +66,7 @@ def load_classifier(
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs, for good
             classifier = _by_name(model, published=weights == "default")
     if weights not in ("default", "random"):
-        _load_weights(classifier, Path(weights))
+        _load_weights(classifier, Path(weights).expanduser())
     if device == "auto" and isinstance(model, str) and torch.cuda.is_available():
         device = "cuda"
     if device != "auto":

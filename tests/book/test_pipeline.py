@@ -94,8 +94,7 @@ def test_each_profile_keeps_its_results(clone: Path, made: list[str]) -> None:
 
 
 def test_a_profile_of_ones_own_is_a_dependency(clone: Path, made: list[str]) -> None:
-    own = clone / "own.yaml"
-    own.write_text("description: mine\n")
+    (own := clone / "own.yaml").write_text("description: mine\n")
     computed = [each for each in rebuild(clone, made, str(own)) if each != "site"]  # that fakes leave as it was
     assert rebuild(clone, made, str(own)) == []
     own.write_text("description: still mine\n")
@@ -115,41 +114,27 @@ def test_a_profile_of_ones_own_is_a_dependency(clone: Path, made: list[str]) -> 
         assert rebuild(clone, made, str(own)) == []
 
 
-def test_what_notebooks_would_look_for_elsewhere_is_refused(clone: Path, made: list[str], monkeypatch) -> None:
-    own = clone / "own.yaml"
-    for line in ("photographs: {source: pics}", "classifier: {weights: my.pth}", "photographs: {source: $PICTURES}"):
-        own.write_text(f"description: mine\n{line}\n")
-        monkeypatch.setenv("PICTURES", "pics")
-        with pytest.raises(InputError, match=r"give the whole path of (pics|my\.pth)"):
-            rebuild(clone, made, str(own))
+@pytest.mark.parametrize("line", ["photographs: {source: pics}", "classifier: {weights: pics}"])
+def test_what_notebooks_would_look_for_elsewhere_is_refused(clone: Path, line: str) -> None:
+    (clone / "own.yaml").write_text(f"description: mine\n{line}\n")
+    with pytest.raises(InputError, match="give the whole path of pics"):
+        build(str(clone / "own.yaml"), clone)
 
 
-def test_weights_of_ones_own_and_a_home_are_dependencies(clone: Path, made: list[str], monkeypatch) -> None:
-    monkeypatch.setenv("HOME", str(clone))
-    (clone / "pics").mkdir()
-    (clone / "my.pth").write_bytes(b"1")
-    own = clone / "own.yaml"
-    own.write_text("description: mine\nphotographs: {source: ~/pics}\nclassifier: {weights: ~/my.pth}\n")
-    rebuild(clone, made, str(own))
-    assert rebuild(clone, made, str(own)) == []
-    (clone / "my.pth").write_bytes(b"22")
-    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
-    (clone / "pics" / "one.jpg").write_bytes(b"1")
-    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
-
-
-def test_changed_photographs_are_a_dependency(clone: Path, made: list[str]) -> None:
-    photographs = clone / "photographs"
+def test_changed_photographs_and_weights_are_dependencies(clone: Path, made: list[str], monkeypatch) -> None:
+    photographs, weights, own = clone / "photographs", clone / "my.pth", clone / "own.yaml"
     photographs.mkdir()
-    (photographs / "one.jpg").write_bytes(b"1")
-    own = clone / "own.yaml"
-    own.write_text(f"description: mine\nphotographs: {{source: {photographs}}}\n")
+    for path in (photographs / "one.jpg", weights):
+        path.write_bytes(b"1")
+    monkeypatch.setenv("HOME", str(clone))
+    own.write_text("description: mine\nphotographs: {source: ~/photographs}\nclassifier: {weights: ~/my.pth}\n")
     assert rebuild(clone, made, str(own)) == ["1-first", "2-second", "site"]
     assert rebuild(clone, made, str(own)) == []
     (photographs / "two.jpg").write_bytes(b"2")
     assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
-    os.utime(photographs / "one.jpg", (1, 1))
-    assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
+    for changed in (photographs / "one.jpg", weights):
+        os.utime(changed, (1, 1))
+        assert rebuild(clone, made, str(own)) == ["1-first", "2-second"]
     assert rebuild(clone, made, str(own)) == []
 
 

@@ -1,5 +1,7 @@
 """What is explained: a class to be lost, a class to be reached, or any number that a network's output gives."""
 
+import warnings
+
 import pytest
 import torch
 from stand_ins import TinyNetwork
@@ -130,3 +132,19 @@ def test_a_precision_that_there_is_not_is_refused_as_without_an_objective(networ
     for objective in (None, lambda logits: logits[:, 0]):
         with pytest.raises(InputError, match="no precision 'half'"):
             explain(classifier, images, objective=objective, method="gradient")
+
+
+def test_a_class_that_is_not_seen_is_said_to_become_likelier() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    image = torch.rand(1, 3, 2, 2)
+    network[1].weight.data[0] += 3  # class 0 is seen, clearly
+    margin = (network(image)[0, 0] - network(image)[0, 1]).item()
+    assert margin > 3
+    for asked in ({"targets": 1}, {"towards": 0}):
+        with pytest.warns(UserWarning, match="the margin of 1 of 1 problems is below its target to begin with"):
+            found = perceptual_ball(network, image, layers=(), max_iter=20, **asked)
+        assert found.margin_before.item() == pytest.approx(-margin) and found.margin > found.margin_before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        perceptual_ball(network, image, layers=(), max_iter=20)
+        perceptual_ball(network, image, 1, layers=(), max_iter=20, margin_target=-margin - 1)

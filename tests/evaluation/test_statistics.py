@@ -34,7 +34,7 @@ def test_interval_of_a_mean_by_its_standard_error() -> None:
 
 
 def test_coverage() -> None:
-    """Of intervals for the share 0.3 of 100 images; 0.94 is expected of the method, with a standard error of 0.012."""
+    """Of intervals for the share 0.3 of 100 images; 0.94 is expected of the method."""
     samples = np.random.default_rng(0).random((400, 100)) < 0.3
     estimates = [bootstrap(sample, resamples=400) for sample in samples]
     assert 0.9 <= np.mean([estimate.low <= 0.3 <= estimate.high for estimate in estimates]) <= 0.98
@@ -134,7 +134,7 @@ def test_one_seed_is_the_bootstrap_of_its_means() -> None:
         assert getattr(crossed, name) == pytest.approx(getattr(plain, name))
 
 
-def test_the_seed_decides() -> None:
+def test_resamples_are_always_the_same() -> None:
     found = bootstrap(normal(50))
     resampling_weights.cache_clear()
     assert bootstrap(normal(50)) == found

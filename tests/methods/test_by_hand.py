@@ -147,3 +147,17 @@ def test_a_map_does_not_depend_on_how_the_network_is_written(images: Tensor, met
     settings = {"layer": 0} if method == "excitation_backprop" else {}
     found, expected = (explain(Written(each).double(), images, 1, method=method, **settings) for each in (way, "plain"))
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("perceptual", {"sigma": None}),
+        ("rise", {"samples": None, "cells": None}),
+        ("extremal_perturbation", {"areas": None}),
+    ],
+)
+def test_none_is_what_is_not_given(tiny: TinyNetwork, images: torch.Tensor, method: str, settings: dict) -> None:
+    few = {"rise": {"batch_size": 400}, "extremal_perturbation": {"steps": 3}, "perceptual": {"max_iter": 3}}[method]
+    found = explain(tiny, images, 1, method=method, **few, **settings)
+    assert torch.equal(found, explain(tiny, images, 1, method=method, **few))

@@ -65,20 +65,6 @@ def test_a_seed_fixes_the_random_ones(tiny: TinyNetwork, images: torch.Tensor, m
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(
-    ("method", "settings"),
-    [
-        ("perceptual", {"sigma": None}),
-        ("rise", {"samples": None, "cells": None}),
-        ("extremal_perturbation", {"areas": None}),
-    ],
-)
-def test_none_is_what_is_not_given(tiny: TinyNetwork, images: torch.Tensor, method: str, settings: dict) -> None:
-    few = {"rise": {"batch_size": 400}, "extremal_perturbation": {"steps": 3}, "perceptual": {"max_iter": 3}}[method]
-    found = explain(tiny, images, 1, method=method, **few, **settings)
-    assert torch.equal(found, explain(tiny, images, 1, method=method, **few))
-
-
 def test_random_methods_are_random(tiny: TinyNetwork, images: torch.Tensor) -> None:
     for method in ("smoothgrad", "rise"):
         assert not torch.equal(*(quick(tiny, images, method=method, seed=seed) for seed in (1, 2)))

@@ -98,10 +98,11 @@ def test_activations_are_of_the_modules_that_are_there() -> None:
     assert [each.name for each in classifier.activations] == ["0.1", "1"]
 
 
-def test_local_state_dict(tmp_path) -> None:
-    state, path = torchvision.models.squeezenet1_1().state_dict(), tmp_path / "weights.pth"
-    torch.save(state, path)
-    loaded = load_classifier("squeezenet1_1", weights=path, device="cpu").network.state_dict()
+def test_local_state_dict(tmp_path, monkeypatch) -> None:
+    state = torchvision.models.squeezenet1_1().state_dict()
+    torch.save(state, tmp_path / "weights.pth")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    loaded = load_classifier("squeezenet1_1", weights="~/weights.pth", device="cpu").network.state_dict()
     assert all(torch.equal(value, loaded[name]) for name, value in state.items())
 
 

@@ -110,7 +110,7 @@ def first_traits(table: pd.DataFrame, classifier: Classifier, scores: Scores | N
 
 
 def tried_ranges(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The ranges of layers that were tried for "perceptual" and the profile's own, each on the same photographs.
+    """The ranges of layers that were tried for "perceptual" and the profile's own, each on n photographs.
 
     Columns of `trials`, with `layers`, "first-last"; `error`, the least over the thresholds of "value"; and `best`, the
     least over all thresholds. None where there is no error.

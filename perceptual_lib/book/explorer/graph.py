@@ -151,10 +151,9 @@ class Graph(TorchFunctionMode):
 
     def file(self, logits: Tensor) -> bytes:
         """The whole graph as a file: the network's forward pass, then the margin, the tape and the perceptual sum."""
-        if id(logits) not in self.values or not self.activations:
-            raise InputError("the graph for a page follows no activation from the image to the logits.")
-        found, classes = self.values[id(logits)][0], logits.shape[1]
-        layers = range(self.activations)
+        found, classes, layers = self.values.get(id(logits), ("",))[0], logits.shape[1], range(self.activations)
+        if not (found and layers):
+            raise InputError("the graph for pages follows no activation from the image to the logits.")
         self.inputs |= {"target": (1, classes), "rival": (1,), "margin_target": (1,), "scale": (len(layers),)}
         self.add("Identity", found, name="logits")
         others = self.add("Sub", found, self.add("Mul", "target", 1e9))
@@ -277,8 +276,7 @@ class Graph(TorchFunctionMode):
     _iadd = _add
 
     def _adaptive_avg_pool2d(self, input: str, output_size: Any) -> str | None:
-        shape = self.shapes[input]
-        output = self.add("GlobalAveragePool", input)
+        shape, output = self.shapes[input], self.add("GlobalAveragePool", input)
 
         def back() -> None:
             share = self.add("Mul", self.gradients[output], 1 / (shape[2] * shape[3]))

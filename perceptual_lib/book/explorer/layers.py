@@ -18,7 +18,7 @@ from perceptual_lib.book.explorer.subjects import Report, Subject, named_picture
 from perceptual_lib.book.explorer.widget import Chunk, Widget, array_chunk, module, picture_chunk
 from perceptual_lib.core.calling import network_of
 from perceptual_lib.core.errors import InputError
-from perceptual_lib.core.selection import held_layers, parse_span, select_layers
+from perceptual_lib.core.selection import held_layers, parse_span
 from perceptual_lib.core.settings import suited
 from perceptual_lib.evaluation.experiment import Experiment
 from perceptual_lib.evaluation.localization.experiment import Localization
@@ -34,18 +34,15 @@ from perceptual_lib.photographs.photographs import Photograph, unused
 MAX_BYTES = 64_000_000  # of an uploaded file
 SEARCHES = "perceptual", "no_perceptual"  # methods whose maps are shown while they are computed
 PATIENCE = 600.0  # seconds: a search that is stopped for longer is cancelled
-NOTHING_TO_HOLD = (
-    "This network has no activations that are known here: nothing can be held, and the perceptual maps are those "
-    "without the perceptual term."
-)
+NOTHING_TO_HOLD = "This network has no activations that are known here: its maps are without the perceptual term."
 
 
 class Explorer(Widget):
     """Layers, blur and thresholds on photographs and a network of one's own.
 
     Maps are computed on request, in another thread; a new request cancels the one before it. The browser computes the
-    blur, the thresholds, the largest component and its IoU. Raises InputError for pictures that cannot be read, for an
-    unknown method, and for traits that cannot be.
+    blur, the thresholds, the largest component and its IoU. Raises InputError for pictures, methods and traits that
+    cannot be.
 
     Args:
         classifier: a `Classifier`, or any module from images to logits (taken as by `load_classifier`).
@@ -96,13 +93,14 @@ class Explorer(Widget):
         self._cancelled, self._going = Event(), Event()  # of the newest map: is it cancelled; is it not stopped
         self._searched = ""  # the key of that map
         self._going.set()
+        self.steps = {"max_iter": suited(network_of(self.classifier)).max_iter}  # of a search
         held = len(self.classifier.activations)
         own = held_layers(self.classifier.settings["layers"], self.classifier.activations) if held else []
         layers = f"{own[0]}-{own[-1]}" if own else ""
         about = {
             "photographs": [told_of(subject, name, self.classifier) for name, subject in self.subjects.items()],
             "methods": [
-                {"name": name, "title": method.title, "note": method.cost(), "ours": method.ours}
+                {"name": name, "title": method.title, "note": method.cost(**self.steps), "ours": method.ours}
                 | {"layered": finished.holds_layers(name) and held > 0}
                 for name, method in known.items()
             ],
@@ -120,7 +118,7 @@ class Explorer(Widget):
         self.check_choice("method", known)
         if self.layers and not parse_span(self.layers):
             raise InputError(f"layers of an explorer are a range of indices, as 0-25, not {self.layers!r}.")
-        select_layers(self.layers or (), [each.name for each in self.classifier.activations])  # raises what is wrong
+        held_layers(self.layers or (), self.classifier.activations)  # raises what is wrong
 
     @classmethod
     def of(
@@ -136,10 +134,8 @@ class Explorer(Widget):
         """An explorer of a finished experiment's maps: those of its table and, if it has them, of ranges of layers.
 
         It begins with the layers of the profile, and with the blur and the threshold that the `published` table (None:
-        the experiment's own) chooses on its selection for "perceptual". The methods' errors come from that table, too,
-        and those of the ranges, if it has all of them. `methods` are some of the experiment's, None for all;
-        `photographs` is their number, None for the few that the ranges have maps of; `traits` is what is chosen at
-        first.
+        the experiment's own) chooses on its selection for "perceptual". Errors come from that table, too, of ranges if
+        it has all. `methods` are some of the experiment's, `photographs` their number, None for those of the ranges.
         """
         methods = experiment.section.methods if methods is None else methods
         table = experiment.table if published is None else published
@@ -273,8 +269,7 @@ class Explorer(Widget):
         if layers or (known.ours and not self.classifier.activations):  # then there is a notice: NOTHING_TO_HOLD
             settings["layers"] = layers or ()
         settings |= {"reach": True} if key.endswith("/towards") else {}
-        steps = {"max_iter": suited(network_of(self.classifier)).max_iter} if known.ours else {}
-        passes, target = max(1, known.passes(steps | settings)[0]), subject.target if other is None else other
+        passes, target = max(1, known.passes(self.steps | settings)[0]), subject.target if other is None else other
         tell = telling(self.classifier, subject, target, passes, report, drawn=method in SEARCHES)
         handle = network_of(self.classifier).register_forward_hook(tell)
         try:

@@ -9,7 +9,7 @@ import { element } from "./elements.js";
 export function parsedRange(text) {
   const found = /^(\d+)(?:-(\d+))?$/.exec(text);
   const [first, last] = [Number(found?.[1]), Number(found?.[2] ?? found?.[1])];
-  return first <= last ? { layers: text, first, last } : null;
+  return first <= last ? { layers: `${first}-${last}`, first, last } : null;
 }
 
 export const inWords = ({ first, last }) => (first === last ? `layer ${first}` : `layers ${first} to ${last}`);

@@ -181,10 +181,11 @@ def few_blurs(table: pd.DataFrame, few: Sequence[float], measure: str) -> pd.Dat
 
 
 def layers_and_methods(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """(N, ...): a measure by the layers held, columns ("layers", range), and by method, columns ("methods", name).
-
-    Methods that lack one of the photographs or scenes of the ranges are left out.
-    """
+    """(N, ...): a measure by the layers held, columns ("layers", range), and by method, columns ("methods", name), on
+    the photographs or scenes that all ranges have. Methods that lack one of these are left out."""
+    unit = "scene" if "scene" in table else "photograph"
+    shared = set.intersection(*(set(lines[unit]) for _, lines in _lines_of_ranges(table)))
+    table = table[table[unit].isin(shared)]  # so that settings are chosen on as many for all of them
     ranges = _ranges(table, measure)
     methods = _methods(table, measure, ranges.index).dropna(axis=1)
     return pd.concat({"layers": ranges.set_axis(map(str, ranges), axis=1), "methods": methods}, axis=1)

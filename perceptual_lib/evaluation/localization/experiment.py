@@ -29,7 +29,8 @@ class Localization(Experiment):
         if not (few := self.asked_ranges()):
             return super().rows
         # A trial without layers is the guided triangle's corner; for the unguided one the table has that row.
-        corner = Row("range", "perceptual_guided", self.settings("no_perceptual"), few)
+        most = max(map(self.asked_ranges, ["", *self.section.range_pictures]), key=len)
+        corner = Row("range", "perceptual_guided", self.settings("no_perceptual"), most)
         tried = product(self.section.layer_weights, self.range_methods)
         weights = [self.tried("weight", method, few, layer_weight=weight) for weight, method in tried]
         return [*super().rows, corner, *weights]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from stand_ins import Layered
 
-from perceptual_lib import Classifier, InputError
+from perceptual_lib import Classifier, InputError, load_classifier
 from perceptual_lib.book.explorer import Explorer, HeldPlayer
 from perceptual_lib.book.explorer.subjects import telling
 from perceptual_lib.photographs.photographs import Photograph
@@ -97,3 +97,12 @@ def test_one_method_and_keys_that_are_none() -> None:
     for key in ("map/picture", "map/picture/gradient//ant", "map/picture/perceptual ten/0-1"):
         with pytest.raises(InputError, match=f"there is no map '{key}'; a key is map/PHOTOGRAPH/METHOD/LAYERS."):
             explorer.compute(key)
+
+
+def test_it_begins_where_the_library_does(of_profiles) -> None:
+    vgg = load_classifier("vgg19_bn", "random")
+    explorer = Explorer(vgg, of_profiles[:1], ["perceptual"])
+    assert explorer.layers == vgg.settings["layers"] == "0-12"
+    assert Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="1").layers == "1"
+    with pytest.raises(InputError, match="a range of indices, as 0-25, not 'relu'"):
+        Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="relu")

@@ -86,15 +86,6 @@ def test_a_map_on_demand_is_the_librarys(explorer, sent, of_profiles, method, se
     assert shares and shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
 
 
-def test_it_begins_where_the_library_does(of_profiles) -> None:
-    vgg = load_classifier("vgg19_bn", "random")
-    explorer = Explorer(vgg, of_profiles[:1], ["perceptual"])
-    assert explorer.layers == vgg.settings["layers"] == "0-12"
-    assert Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="1").layers == "1"
-    with pytest.raises(InputError, match="a range of indices, as 0-25, not 'relu'"):
-        Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="relu")
-
-
 def test_progress_is_of_all_steps_that_suit_the_network(explorer, monkeypatch) -> None:
     told = []
     monkeypatch.setattr(layers, "telling", lambda *asked, **_: told.append(asked[3]) or (lambda *_: None))

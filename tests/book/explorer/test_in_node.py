@@ -90,6 +90,11 @@ console.log(JSON.stringify([...resized(Uint8ClampedArray.from(pixels), from, to)
     assert np.array_equal(np.reshape(found, (12, 12, 4))[..., :3], truth)
 
 
+def test_one_layer_is_a_range_of_one() -> None:
+    found = node("ranges", "\nconsole.log(JSON.stringify(['1-3', '5', '5-3', 'relu', ''].map(parsedRange)))")
+    assert found == [{"layers": "1-3", "first": 1, "last": 3}, {"layers": "5-5", "first": 5, "last": 5}, *[None] * 3]
+
+
 @pytest.mark.parametrize("low, high", [(0, 1), (-0.065, 1), (-2, 1.5), (0, 0.0123), (-0.2, 7.3), (40, 61), (3, 3)])
 def test_ticks_are_round_and_around_what_is_drawn(low: float, high: float) -> None:
     ticks = np.array(node("chart", f"\nconsole.log(JSON.stringify(roundTicks({low}, {high})))"))

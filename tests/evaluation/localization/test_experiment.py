@@ -46,7 +46,7 @@ def test_the_rows_of_a_profile(tmp_path, of_profiles) -> None:
     assert {row.photographs for row in others if row.role == "range"} == {tuple(of_profiles[2:5])}
     others = experiment(tmp_path, ranges=5, ranges_after=2, range_pictures={"0-1": 8}).rows
     asked = {(str(row.settings["layers"]), len(row.photographs)) for row in others if row.role == "range"}
-    assert asked == {("0-0", 3), ("0-1", 6), ("1-1", 3), ("[]", 3)}
+    assert asked == {("0-0", 3), ("0-1", 6), ("1-1", 3), ("[]", 6)}
     with pytest.raises(InputError, match="range_pictures names 0-2, which is no range of 0-0, 0-1, 1-1"):
         _ = experiment(tmp_path, ranges=5, range_pictures={"0-2": 8}).rows
     assert rows[0].settings == {} and rows[1].settings == {"samples": 2}
