@@ -103,6 +103,7 @@ def test_it_begins_where_the_library_does(of_profiles) -> None:
     vgg = load_classifier("vgg19_bn", "random")
     explorer = Explorer(vgg, of_profiles[:1], ["perceptual"])
     assert explorer.layers == vgg.settings["layers"] == "0-12"
+    assert explorer.about["methods"][0]["note"] == "203 forward, 201 backward"
     assert Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="1").layers == "1"
     with pytest.raises(InputError, match="a range of indices, as 0-25, not 'relu'"):
         Explorer(Layered(), of_profiles[:1], ["perceptual"], layers="relu")

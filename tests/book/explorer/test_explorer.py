@@ -20,7 +20,6 @@ from perceptual_lib.core.errors import InputError
 from perceptual_lib.core.perceptual_ball import perceptual_ball
 from perceptual_lib.core.perturbation import multiclass_margin
 from perceptual_lib.core.saliency import saliency_map
-from perceptual_lib.core.settings import Settings
 
 
 class Plain(nn.Sequential):
@@ -90,7 +89,7 @@ def test_progress_is_of_all_steps_that_suit_the_network(explorer, monkeypatch) -
     told = []
     monkeypatch.setattr(layers, "telling", lambda *asked, **_: told.append(asked[3]) or (lambda *_: None))
     for steps in (200, 60):
-        monkeypatch.setattr(layers, "suited", lambda network, steps=steps: Settings(max_iter=steps))
+        explorer.steps = {"max_iter": steps}
         explorer.compute("map/1/perceptual/0-0")
     assert told[0] - told[1] == 140
 
