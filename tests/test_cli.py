@@ -287,7 +287,7 @@ def test_interrupted_run_says_what_is_left(tmp_path) -> None:
     _, err = process.communicate(timeout=120)
     finished = len(list(tmp_path.glob("??/*.npz")))
     every = len(Localization(load_profile("smoke"), tmp_path).shards)
-    assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every
+    assert process.returncode == 130 and "Traceback" not in err and 0 < finished < every, err
     left = re.fullmatch(r"perceptual-ball: interrupted, (\d+) shards are left; .* from here\.", err.splitlines()[-1])
     assert 0 <= int(left[1]) + finished - every <= 1  # one may have been written and not been counted
     assert Store(tmp_path).running() == {} and leftovers(tmp_path) == []  # a lock that is no more held is swept away

@@ -114,7 +114,7 @@ def test_blurs_are_compared_on_the_photographs_that_have_all(table) -> None:
     assert insertion.value == pytest.approx([0, 0.1, 0.3])
     assert (insertion.low[0], insertion.high[0]) == (0, 0)  # nothing is added to itself, on no photograph
     assert curves["deletion"][1].value == pytest.approx([0, 0.075, 0.175])
-    assert by_sigma(table[table.photograph == "a"]) == {} and by_sigma(table, "lost") == {}
+    assert by_sigma(table[table.photograph == "a"]) == {} and by_sigma(table[table.method == "lost"]) == {}
 
 
 def test_ranges_stand_beside_the_profiles_own(table) -> None:
